@@ -1,0 +1,1 @@
+"""The sources of pictures, and the isolated workers in which camera bytes meet C code."""

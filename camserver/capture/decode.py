@@ -1,0 +1,135 @@
+"""From an access unit to a JPEG, inside a worker. Imports libav and libjpeg; the daemon must never import this module.
+
+The picture gate: a frame libav calls corrupt, a bitstream it complains about, a JPEG that is not whole are refused.
+Colours: JFIF means full range, BT.601. PyAV's defaults leave BT.709 as it is (25 dB to the source instead of 37), so both
+ends of the conversion are named.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import numpy as np
+import simplejpeg
+from av.error import FFmpegError
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+from camserver.errors import CameraError
+from camserver.records import Result, SessionEnd, Still
+
+MAX_PIXELS = 16384 * 8192
+"""Anything larger is no camera; the worker's memory limit is the second line."""
+AV_CS_BT709, AV_CS_UNSPECIFIED, AV_CS_FCC, AV_CS_BT470BG, AV_CS_SMPTE170M, AV_CS_SMPTE240M = 1, 2, 4, 5, 6, 7
+AV_CS_BT2020 = 9
+_SWS_MATRIX = {     # libavutil's AVColorSpace -> libswscale's matrix
+    AV_CS_BT709: Colorspace.ITU709, AV_CS_FCC: Colorspace.FCC, AV_CS_BT470BG: Colorspace.ITU624,
+    AV_CS_SMPTE170M: Colorspace.SMPTE170M, AV_CS_SMPTE240M: Colorspace.SMPTE240M, AV_CS_BT2020: Colorspace.BT2020,
+}
+
+
+def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, quality: int) -> Still:
+    """Decode one access unit and encode it as JPEG, scaled down to `width` pixels if that is smaller.
+
+    Raises CameraError(bad-picture) when the picture is not whole.
+    """
+    frame = _decode_frame(codec, data, extradata)
+    jpeg, out_width, out_height = _encode(frame, width, quality)
+    return Still(jpeg, out_width, out_height, codec)
+
+
+def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
+    """Check that a camera's JPEG is whole and give it back as it is, or scaled down if `width` is smaller.
+
+    Raises CameraError(bad-picture) when it is not a whole JPEG.
+    """
+    data = data.rstrip(b"\0")       # RTP payloads may be padded
+    if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
+        raise _bad("the JPEG is not whole" if data.startswith(b"\xff\xd8") else "what came is no JPEG")
+    try:
+        height, full_width, *_ = simplejpeg.decode_jpeg_header(data)
+        _check_size(full_width, height)
+        # All entropy-coded data is read at 1/8 size: strict raises on what libjpeg merely warns about.
+        simplejpeg.decode_jpeg(data, "GRAY", min_factor=8, fastdct=True)
+        if width is None or width >= full_width:
+            return Still(data, full_width, height, "mjpeg")
+        rgb = simplejpeg.decode_jpeg(data, "RGB", min_width=width)
+    except ValueError:
+        raise _bad("the JPEG is damaged") from None
+    frame = VideoFrame.from_ndarray(rgb, "rgb24")
+    jpeg, out_width, out_height = _encode(frame, width, quality)
+    return Still(jpeg, out_width, out_height, "mjpeg")
+
+
+def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+    """The job `decode`: the blob is extradata, then the access unit."""
+    cut = int(request["extradata_bytes"])
+    still = decode(request["codec"], blob[cut:], blob[:cut], width=request["width"], quality=request["quality"])
+    return _reply(still)
+
+
+def inspect_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
+    """The job `inspect`: the blob is a JPEG."""
+    return _reply(inspect(blob, width=request["width"], quality=request["quality"]))
+
+
+def _reply(still: Still) -> tuple[dict[str, Any], bytes]:
+    return {"width": still.width, "height": still.height, "codec": still.codec}, still.jpeg
+
+
+def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:
+    try:
+        context = av.CodecContext.create(codec, "r")
+        context.thread_count = 1
+        context.options = {"err_detect": "explode"}
+        if extradata:
+            context.extradata = extradata
+        context.skip_frame = "NONKEY"
+        frames = [*context.decode(av.Packet(data)), *context.decode(None)]
+    except MemoryError:
+        raise
+    except (FFmpegError, ValueError) as error:
+        raise _bad(f"the keyframe is damaged ({type(error).__name__})") from None
+    frame = next((f for f in frames if isinstance(f, VideoFrame)), None)
+    if frame is None:
+        raise _bad("the keyframe gives no picture")
+    if frame.is_corrupt:
+        raise _bad("the keyframe is damaged")
+    _check_size(frame.width, frame.height)
+    return frame
+
+
+def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, int, int]:
+    out_width, out_height = frame.width, frame.height
+    if width is not None and width < frame.width:
+        out_width, out_height = width, max(1, round(frame.height * width / frame.width))
+    is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr"))
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or is_rgb
+    planar = frame.reformat(
+        out_width, out_height, "yuv420p",
+        src_colorspace=_matrix(frame), dst_colorspace=Colorspace.ITU601,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
+        interpolation=Interpolation.AREA if out_width < frame.width else Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+    )
+    planes = [
+        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in planar.planes
+    ]
+    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*(np.ascontiguousarray(p) for p in planes), quality=quality)
+    return jpeg, out_width, out_height
+
+
+def _matrix(frame: VideoFrame) -> Colorspace:
+    """The matrix the stream names; unnamed: BT.709 for HD, BT.601 below, as players guess (mpv)."""
+    if frame.colorspace in _SWS_MATRIX:
+        return _SWS_MATRIX[frame.colorspace]
+    return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _bad(f"{width}x{height} pixels are more than the {MAX_PIXELS} camserver accepts")
+
+
+def _bad(message: str) -> CameraError:
+    return CameraError(Result.BAD_PICTURE, message, SessionEnd.CLEAN)

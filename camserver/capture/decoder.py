@@ -1,0 +1,41 @@
+"""Access unit or camera's JPEG to Still, through a decoder worker. Parent's side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from camserver.capture.isolation import Reply, WorkerPool
+from camserver.errors import CameraError
+from camserver.records import AccessUnit, Result, SessionEnd, Still
+
+
+class Decoder:
+    """Turns what a camera sent into a whole JPEG; `quality` is libjpeg's, 1 to 100."""
+
+    def __init__(self, pool: WorkerPool, quality: int) -> None:
+        self._pool = pool
+        self._quality = quality
+
+    async def decode(self, unit: AccessUnit, *, width: int | None, deadline: float) -> Still:
+        """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed."""
+        if unit.codec == "mjpeg":
+            return await self.inspect(unit.data, width=width, deadline=deadline)
+        return await self._run("decode", {"codec": unit.codec, "extradata_bytes": len(unit.extradata), "width": width},
+                               unit.extradata + unit.data, deadline)
+
+    async def inspect(self, jpeg: bytes, *, width: int | None, deadline: float) -> Still:
+        """Check a camera's own JPEG; its bytes are kept unless they must be scaled. Raises CameraError."""
+        return await self._run("inspect", {"width": width}, jpeg, deadline)
+
+    async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Still:
+        reply = await self._pool.run(job, {**data, "quality": self._quality}, blob, deadline=deadline)
+        return _still(reply)
+
+
+def _still(reply: Reply) -> Still:
+    """The worker is not trusted: its answer has the right types and begins and ends like a JPEG, or it crashed."""
+    width, height, codec = (reply.data.get(k) for k in ("width", "height", "codec"))
+    whole = reply.blob.startswith(b"\xff\xd8") and reply.blob.endswith(b"\xff\xd9")
+    if isinstance(width, int) and isinstance(height, int) and isinstance(codec, str) and whole:
+        return Still(reply.blob, width, height, codec)
+    raise CameraError(Result.CRASHED, "the decoder sent an answer that makes no sense", SessionEnd.NONE)

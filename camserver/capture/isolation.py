@@ -1,0 +1,203 @@
+"""Worker processes for everything that hands camera bytes to C code. Parent's side; imports neither libav nor libjpeg.
+
+Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again or dead *and reaped*, also
+when the caller is cancelled, however often. So whatever session a worker held is closed by then.
+
+Why not anyio.to_process: its replies are pickles, and unpickling what a captured decoder sends would run its code in
+the daemon; it also runs the parent's main module again in every worker. Here replies are JSON and plain bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import struct
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from camserver.errors import CameraError
+from camserver.records import Result, SessionEnd
+
+FRAME = struct.Struct(">II")
+"""A message is FRAME(header bytes, blob bytes), a JSON object, a blob."""
+MAX_HEADER_BYTES = 64 * 1024
+MAX_BLOB_BYTES = 64 * 1024 * 1024
+IDLE_S = 60.0
+"""A worker unused for so long ends; the next job starts a new one."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a job gave back: `data` is plain JSON, `blob` the bytes that go with it."""
+
+    data: dict[str, Any]
+    blob: bytes
+
+
+class WorkerPool:
+    """At most `size` worker processes, started when needed, each limited to `memory_bytes` of address space."""
+
+    def __init__(self, name: str, size: int, *, memory_bytes: int = 1 << 30) -> None:
+        self.name = name
+        self.restarts = 0
+        self._size = size
+        self._memory_bytes = memory_bytes
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the living workers."""
+        return tuple(w.process.pid for w in self._all)
+
+    async def warm(self) -> None:
+        """Start one worker ahead of the first job."""
+        if not self._all:
+            self._idle.append(await _finish(self._spawn()))
+
+    async def run(self, job: str, data: dict[str, Any], blob: bytes = b"", *, deadline: float) -> Reply:
+        """Run one job; `deadline` is a moment of the event loop's clock, waiting for a worker included.
+
+        Raises CameraError: with the job's own result, timeout at the deadline (the worker is killed), or crashed.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise CameraError(Result.TIMEOUT, f"no {self.name} worker came free before the deadline",
+                              SessionEnd.NONE) from None
+        try:
+            return await self._run(job, data, blob, deadline)
+        finally:
+            self._slots.release()
+
+    async def close(self) -> None:
+        """Kill and reap every worker."""
+        for worker in list(self._all):
+            await _finish(self._discard(worker))
+
+    async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Reply:
+        worker = self._take_idle() or await _finish(self._spawn())
+        try:
+            async with asyncio.timeout_at(deadline):
+                reply = await worker.exchange({"job": job, **data}, blob)
+        except TimeoutError:
+            await _finish(self._discard(worker))
+            raise CameraError(Result.TIMEOUT, "hung until the deadline; its worker was killed") from None
+        except (EOFError, OSError, ValueError):
+            status = await _finish(self._discard(worker))
+            raise CameraError(Result.CRASHED, f"the {self.name} worker died ({_how(status)})") from None
+        except BaseException:
+            await _finish(self._discard(worker))
+            raise
+        self._idle.append(worker)
+        worker.retire_later(self)
+        if "error" in reply.data:
+            raise _as_camera_error(reply.data)
+        return reply
+
+    def _take_idle(self) -> _Worker | None:
+        while self._idle:
+            worker = self._idle.pop()
+            worker.keep()
+            if worker.process.returncode is None:
+                return worker
+            self._all.discard(worker)
+            self.restarts += 1
+        return None
+
+    async def _spawn(self) -> _Worker:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-m", "camserver.capture.worker", str(os.getpid()), str(self._memory_bytes), self.name,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            cwd="/", env={"LANG": "C.UTF-8"}, start_new_session=True,
+        )
+        worker = _Worker(process)
+        self._all.add(worker)
+        return worker
+
+    async def _discard(self, worker: _Worker) -> int:
+        """SIGKILL, then wait until the kernel has closed all its sockets and handed over its status."""
+        worker.keep()
+        with contextlib.suppress(ProcessLookupError):
+            worker.process.kill()
+        status = await worker.process.wait()
+        worker.close()
+        self._all.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self.restarts += 1
+        return status
+
+    def _retire(self, worker: _Worker) -> None:
+        """End of an idle worker's time: EOF on its stdin ends it, the loop's child watcher reaps it."""
+        if worker in self._idle:
+            self._idle.remove(worker)
+            self._all.discard(worker)
+            worker.close()
+
+
+class _Worker:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def exchange(self, data: dict[str, Any], blob: bytes) -> Reply:
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - pipes were asked for
+        header = json.dumps(data).encode()
+        stdin.writelines((FRAME.pack(len(header), len(blob)), header, blob))
+        await stdin.drain()
+        header_bytes, blob_bytes = FRAME.unpack(await stdout.readexactly(FRAME.size))
+        if header_bytes > MAX_HEADER_BYTES or blob_bytes > MAX_BLOB_BYTES:
+            raise ValueError("reply over the limit")
+        reply = json.loads(await stdout.readexactly(header_bytes))
+        if not isinstance(reply, dict):
+            raise ValueError("reply is no object")
+        return Reply(reply, await stdout.readexactly(blob_bytes))
+
+    def retire_later(self, pool: WorkerPool) -> None:
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, pool._retire, self)  # noqa: SLF001
+
+    def keep(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - frees both pipes now, not at GC
+
+
+async def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` to its end however often we are cancelled, then pass the cancellation on."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()    # fetched, so that it is not reported as lost
+        raise asyncio.CancelledError
+    return task.result()
+
+
+def _how(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _as_camera_error(data: dict[str, Any]) -> CameraError:
+    try:
+        return CameraError(Result(data["result"]), str(data["error"]), SessionEnd(data["end"]))
+    except (KeyError, ValueError):
+        return CameraError(Result.CRASHED, "the worker sent an answer that makes no sense")

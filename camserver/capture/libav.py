@@ -1,0 +1,52 @@
+"""The engine `libav`: RTSP through libav in a session worker. Parent's side; gives an access unit.
+
+The worker holds the session, so `fetch` comes back only when the worker has closed it or is dead and reaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from camserver.capture.isolation import WorkerPool
+from camserver.config import Camera
+from camserver.errors import CameraError
+from camserver.records import AccessUnit, Result, SessionEnd
+
+MARGIN_S = 0.3
+"""The worker gives up this much before the deadline, so that it can close the session itself; then it is killed."""
+
+
+class LibavEngine:
+    """Fetches access units; remembers nothing but what the pool holds."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+
+    async def fetch(self, camera: Camera, url: str, deadline: float) -> tuple[AccessUnit, SessionEnd]:
+        """The first whole keyframe of `url` and how the session ended; `deadline` by the event loop's clock.
+
+        Raises CameraError with result, sentence and the session's end.
+        """
+        left_s = deadline - asyncio.get_running_loop().time()
+        order = {"url": with_credentials(url, camera.username, camera.password), "transport": camera.transport,
+                 "timeout_s": max(0.1, left_s - min(MARGIN_S, left_s / 4)), "probe": "small",
+                 "tls_verify": camera.tls_verify}
+        reply = await self._pool.run("fetch", order, deadline=deadline)
+        try:
+            cut = int(reply.data["extradata_bytes"])
+            at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
+            unit = AccessUnit(str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at)
+            return unit, SessionEnd(reply.data["end"])
+        except (KeyError, ValueError, TypeError, OverflowError):
+            raise CameraError(Result.CRASHED, "the session worker sent an answer that makes no sense") from None
+
+
+def with_credentials(url: str, username: str, password: str) -> str:
+    """`url` with percent-encoded userinfo; libav decodes it again before it uses it (httpauth.c)."""
+    if not username:
+        return url
+    parts = urlsplit(url)
+    userinfo = quote(username, safe="") + (":" + quote(password, safe="") if password else "")
+    return urlunsplit(parts._replace(netloc=f"{userinfo}@{parts.netloc}"))

@@ -1,0 +1,156 @@
+"""One RTSP session through libav, inside a worker: open, first keyframe, close. Gives the coded picture, decodes nothing.
+
+What was measured (PyAV 18, libav 62): default probing waits up to 5 s and decodes meanwhile, so the probe is as small as
+libav allows; only the codec's name and the first key packet are needed, both come without probing. All texts of
+FFmpegError hold the URL with the password, and classes mislead, so errors are classified by the clock first, by the
+status line libav logged second, by class last, and only our own words leave this module.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import av.logging
+from av.container import InputContainer
+from av.error import FFmpegError
+
+from camserver.errors import CameraError
+from camserver.records import Result, SessionEnd
+
+PROBES = {"small": {"probesize": "32", "analyzeduration": "0"},
+          "large": {"probesize": "500000", "analyzeduration": "1000000"}}
+MAX_ACCESS_UNIT_BYTES = 32 * 1024 * 1024
+_STATUS = re.compile(r"method (\w+) failed: (\d{3})")                 # libavformat/rtsp.c
+_LOSS = re.compile(r"bad cseq|missed \d+ packets|dropping old packet|max delay reached", re.IGNORECASE)  # rtpdec.c
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to fetch; `timeout_s` counts from now for everything, `url` holds percent-encoded credentials."""
+
+    url: str
+    transport: str
+    timeout_s: float
+    probe: str
+    tls_verify: bool
+
+
+def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+    """The job `fetch`: the reply's blob is extradata, then the access unit."""
+    order = Order(request["url"], request["transport"], request["timeout_s"], request["probe"], request["tls_verify"])
+    deadline = time.monotonic() + order.timeout_s
+    av.logging.set_level(av.logging.WARNING)
+    with av.logging.Capture(local=True) as lines:
+        container = _open(order, deadline, lines)
+        end = SessionEnd.UNCLEAN
+        try:
+            codec, extradata, data, at = _first_key_packet(container, order, deadline, lines)
+            end = SessionEnd.CLEAN
+        except CameraError as error:
+            # close() below sends TEARDOWN unless the camera is already gone
+            error.end = SessionEnd.CLEAN if error.result in (Result.NO_KEYFRAME, Result.TIMEOUT) else SessionEnd.UNCLEAN
+            raise
+        finally:
+            container.close()
+    return {"codec": codec, "extradata_bytes": len(extradata), "at": at, "end": end}, extradata + data
+
+
+def _open(order: Order, deadline: float, lines: list[tuple[int, str, str]]) -> InputContainer:
+    left_s = deadline - time.monotonic()
+    options = {
+        "rtsp_transport": order.transport,
+        "allowed_media_types": "video",
+        "skip_frame": "all",                # no decoding while probing
+        "tls_verify": "1" if order.tls_verify else "0",
+        **PROBES[order.probe],
+    }
+    try:
+        # The read limit starts anew with every packet: half of the time without a single one is silence.
+        container = av.open(order.url, options=options, timeout=(left_s, left_s / 2))
+    except (FFmpegError, OSError, ValueError) as error:
+        raise _explain(error, order, deadline, lines) from None
+    if not container.streams.video or not container.streams.video[0].codec_context:
+        container.close()
+        if order.probe == "small":
+            return _open(Order(order.url, order.transport, order.timeout_s, "large", order.tls_verify), deadline, lines)
+        raise CameraError(Result.ERROR, "the camera offers no video that libav knows", SessionEnd.CLEAN)
+    return container
+
+
+def _first_key_packet(
+    container: InputContainer, order: Order, deadline: float, lines: list[tuple[int, str, str]],
+) -> tuple[str, bytes, bytes, float]:
+    stream = container.streams.video[0]
+    codec = stream.codec_context.name
+    packets = lost = 0
+    seen_lines = len(lines)
+    try:
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                raise CameraError(Result.UNREACHABLE, "the camera closed the connection before a whole keyframe came")
+            packets += 1
+            torn = packet.is_corrupt or any(_LOSS.search(text) for _, _, text in lines[seen_lines:])
+            seen_lines = len(lines)
+            lost += torn
+            if packet.is_keyframe and not torn:
+                if packet.size > MAX_ACCESS_UNIT_BYTES:
+                    raise CameraError(Result.BAD_PICTURE, f"a keyframe of {packet.size} bytes is no camera's")
+                return codec, bytes(stream.codec_context.extradata or b""), bytes(packet), time.time()
+            if time.monotonic() >= deadline:
+                break
+    except (FFmpegError, OSError, ValueError) as error:
+        if _late(deadline, order) or packets == 0:
+            raise _silence(packets, lost, order) from None
+        raise _explain(error, order, deadline, lines) from None
+    raise _silence(packets, lost, order)
+
+
+def _silence(packets: int, lost: int, order: Order) -> CameraError:
+    if packets == 0:
+        return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {order.timeout_s:.1f} s")
+    if lost:
+        return CameraError(Result.BAD_PICTURE, f"RTP packets were lost in every keyframe within {order.timeout_s:.1f} s")
+    return CameraError(Result.NO_KEYFRAME, f"{packets} pictures but no keyframe within {order.timeout_s:.1f} s")
+
+
+def _late(deadline: float, order: Order) -> bool:
+    return time.monotonic() >= deadline - 0.05 * order.timeout_s
+
+
+def _explain(error: Exception, order: Order, deadline: float, lines: list[tuple[int, str, str]]) -> CameraError:
+    """Our own words for libav's failure: the clock first, then the camera's status line, then the class."""
+    if _late(deadline, order):
+        return CameraError(Result.TIMEOUT, f"no answer within {order.timeout_s:.1f} s")
+    statuses = [m for _, _, text in lines if (m := _STATUS.search(text))]
+    refused = next((m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None)
+    if refused:
+        return _refusal(refused[1], int(refused[2]))
+    if isinstance(error, ConnectionRefusedError):
+        return CameraError(Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE)
+    if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:  # an errno of the host
+        end = SessionEnd.NONE if error.errno in _NEVER_CONNECTED else SessionEnd.UNCLEAN
+        return CameraError(Result.UNREACHABLE, f"connection failed: {os.strerror(error.errno)}", end)
+    return CameraError(Result.UNREACHABLE, f"the camera ended the connection ({type(error).__name__})")
+
+
+def _refusal(method: str, status: int) -> CameraError:
+    """What a status code means (RFC 2326, 7.1.1; what makers do with it: design 4.6)."""
+    meaning = {
+        401: (Result.AUTH, "wrong username or password"),
+        403: (Result.FULL, "forbidden: its sessions are taken, or this user may not watch"),
+        404: (Result.NOT_FOUND, "no such stream"),
+        453: (Result.FULL, "its sessions are taken"),
+        454: (Result.ERROR, "session not found"),
+        461: (Result.ERROR, "unsupported transport"),
+        503: (Result.FULL, "busy: its sessions are taken"),
+    }
+    result, words = meaning.get(status, (Result.ERROR, "refused"))
+    return CameraError(result, f"{words} ({status} to {method})", SessionEnd.NONE)
+
+
+_NEVER_CONNECTED = {110, 111, 113, 101}     # timed out, refused, no route, network unreachable

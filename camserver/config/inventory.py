@@ -1,0 +1,59 @@
+"""The inventory as the daemon sees it: merged, checked, frozen. Passwords never show in a repr."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from camserver.config.model import ApiTable, Go2rtcTable, HttpTable, OutputTable, PollingTable, RetentionTable
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """One camera with everything resolved. URLs hold no credentials; times are in seconds, `width` in pixels."""
+
+    id: str
+    name: str
+    url: str | None
+    sub_url: str | None
+    snapshot_url: str | None
+    username: str
+    password: str = field(repr=False)
+    device: str
+    interval_s: float
+    timeout_s: float
+    lease_wait_s: float
+    max_sessions: int
+    cooldown_s: float
+    unclean_cooldown_s: float
+    transport: str
+    engine: str
+    width: int | None
+    align: bool
+    go2rtc: str | None
+    tls_verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything one configuration says. `files` are all files it was read from, `directories` those to watch."""
+
+    output: OutputTable
+    retention: RetentionTable
+    polling: PollingTable
+    http: HttpTable
+    api: ApiTable
+    go2rtc: Go2rtcTable
+    cameras: tuple[Camera, ...]
+    disabled: int
+    files: tuple[Path, ...]
+    directories: tuple[Path, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every password, for the redactor."""
+        found = {c.password for c in self.cameras if c.password}
+        if self.go2rtc.password:
+            found.add(self.go2rtc.password)
+        return tuple(found)

@@ -1,0 +1,248 @@
+"""From TOML files to an Inventory, or to every fault at once. The only door to tomli.
+
+Order of strength for a camera's key: the camera, its profile, [defaults], built in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import tomli
+from pydantic import ValidationError
+
+from camserver.config.inventory import Camera, Inventory
+from camserver.config.model import RTSP_PORTS, SECTIONS, CameraKeys, CameraTable, InventoryTable, Table
+from camserver.errors import InventoryError
+
+DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
+
+
+def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inventory:
+    """Read, merge and check an inventory and what it includes.
+
+    Raises InventoryError with every fault that was found; nothing of a refused inventory is used.
+    """
+    return _Loader(path, environ).load()
+
+
+class _Loader:
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self.environ = environ
+        self.faults: list[str] = []
+        self.warnings: list[str] = []
+        self.files: list[Path] = [path]
+        self.directories: set[Path] = {path.absolute().parent}
+        self._seen: dict[str, Path] = {}
+
+    def load(self) -> Inventory:
+        raw = self._read(self.path)
+        if raw is None:
+            raise InventoryError(tuple(self.faults))
+        self._unknown(raw, InventoryTable, f"{self.path}")
+        tables = {name: self._table(model, raw.get(name, {}), f"{self.path}: [{name}]") for name, model in SECTIONS.items()}
+        profiles = self._profiles(raw.get("profiles", {}))
+        defaults = self._keys(raw.get("defaults", {}), f"{self.path}: [defaults]")
+        entries = self._entries(raw, self.path) + self._included(raw.get("include", []))
+        cameras = [c for source, entry in entries if (c := self._camera(source, entry, defaults, profiles)) is not None]
+        disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
+        self._check_devices(cameras)
+        if self.faults:
+            raise InventoryError(tuple(self.faults))
+        return Inventory(
+            **tables,   # type: ignore[arg-type]  # keys and models are those of SECTIONS
+            cameras=tuple(cameras), disabled=disabled, files=tuple(self.files),
+            directories=tuple(sorted(self.directories)), warnings=tuple(self.warnings),
+        )
+
+    # ---- files
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return tomli.loads(path.read_bytes().decode())
+        except OSError as error:
+            self.faults.append(f"{path}: cannot be read: {error.strerror}")
+        except UnicodeDecodeError as error:
+            self.faults.append(f"{path}: not UTF-8 text: byte {error.start} is no part of a character")
+        except tomli.TOMLDecodeError as error:
+            self.faults.append(f"{path}: not valid TOML: {error.msg} (line {error.lineno}, column {error.colno})")
+        return None
+
+    def _included(self, patterns: object) -> list[tuple[Path, dict[str, Any]]]:
+        if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
+            self.faults.append(f"{self.path}: include: expected a list of file names or globs")
+            return []
+        entries = []
+        base = self.path.absolute().parent
+        for pattern in patterns:
+            absolute = Path(pattern).is_absolute()
+            root, relative = (Path("/"), pattern.lstrip("/")) if absolute else (base, pattern)
+            self.directories.add((root / relative).parent)
+            found = sorted(root.glob(relative)) if relative else []
+            if not found and not any(c in pattern for c in "*?["):
+                self.faults.append(f"{self.path}: include: {pattern} does not exist")
+            for path in found:
+                self.files.append(path)
+                raw = self._read(path)
+                if raw is not None:
+                    self.faults += [f"{path}: {key}: an included file may hold only [[camera]] entries"
+                                    for key in raw if key != "camera"]
+                    entries += self._entries(raw, path)
+        return entries
+
+    def _entries(self, raw: dict[str, Any], path: Path) -> list[tuple[Path, dict[str, Any]]]:
+        entries = raw.get("camera", [])
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            self.faults.append(f"{path}: camera: write each camera under [[camera]], with two brackets")
+            return []
+        return [(path, entry) for entry in entries]
+
+    # ---- tables
+
+    def _table(self, model: type[Table], raw: object, where: str) -> Table | None:
+        if not isinstance(raw, dict):
+            self.faults.append(f"{where}: expected a table")
+            return None
+        try:
+            return model.model_validate(raw)
+        except ValidationError as error:
+            self._report(error, model, where)
+            return None
+
+    def _keys(self, raw: object, where: str) -> dict[str, Any]:
+        """[defaults] or a profile: checked on its own, returned raw so that only what was written overrides."""
+        return raw if self._table(CameraKeys, raw, where) is not None and isinstance(raw, dict) else {}
+
+    def _profiles(self, raw: object) -> dict[str, dict[str, Any]]:
+        profiles: dict[str, dict[str, Any]] = tomli.loads((files("camserver.config") / "profiles.toml").read_text())
+        if not isinstance(raw, dict):
+            self.faults.append(f"{self.path}: [profiles]: expected tables [profiles.NAME]")
+            return profiles
+        for name, keys in raw.items():
+            profiles[name] = profiles.get(name, {}) | self._keys(keys, f"{self.path}: [profiles.{name}]")
+        return profiles
+
+    # ---- cameras
+
+    def _camera(self, source: Path, entry: dict[str, Any], defaults: dict[str, Any],
+                profiles: dict[str, dict[str, Any]]) -> Camera | None:
+        camera_id = entry.get("id")
+        where = f"{source}: camera {camera_id!r}" if camera_id is not None else f"{source}: a camera without id"
+        if camera_id is not None and camera_id in self._seen:
+            self.faults.append(f"{where}: id: used twice (first in {self._seen[camera_id]})")
+        self._seen.setdefault(str(camera_id), source)
+        profile_name = entry.get("profile", defaults.get("profile"))
+        profile: dict[str, Any] = {}
+        if isinstance(profile_name, str):
+            if profile_name in profiles:
+                profile = profiles[profile_name]
+            else:
+                self.faults.append(f"{where}: profile: {profile_name!r} is not known{_did_you_mean(profile_name, profiles)}")
+        merged = defaults | profile | entry
+        if any(k in entry for k in _PASSWORDS):     # a camera's own password replaces one of another kind from above
+            merged = {k: v for k, v in merged.items() if k not in _PASSWORDS or k in entry}
+        table = self._table(CameraTable, merged, where)
+        if not isinstance(table, CameraTable):
+            return None
+        return self._resolve(table, where) if table.enabled else None
+
+    def _resolve(self, table: CameraTable, where: str) -> Camera | None:
+        before = len(self.faults)
+        password = self._password(table, where)
+        url, user, secret = _split_credentials(table.url)
+        sub_url, sub_user, sub_secret = _split_credentials(table.sub_url)
+        snapshot_url, http_user, http_secret = _split_credentials(table.snapshot_url)
+        users = {u for u in (table.username, user, sub_user, http_user) if u}
+        secrets = {s for s in (password, secret, sub_secret, http_secret) if s}
+        if len(users) > 1 or len(secrets) > 1:
+            self.faults.append(f"{where}: username/password: the fields and the URLs give different credentials")
+        if secrets and not users:
+            self.faults.append(f"{where}: password: given without a username")
+        if len(self.faults) > before:
+            return None
+        parts = urlsplit(url or snapshot_url or "")
+        port = parts.port or (RTSP_PORTS | {"http": 80, "https": 443})[parts.scheme]
+        return Camera(
+            id=table.id, name=table.name or table.id, url=url, sub_url=sub_url, snapshot_url=snapshot_url,
+            username=next(iter(users), ""), password=next(iter(secrets), ""),
+            device=table.device or f"{parts.hostname}:{port}",
+            interval_s=table.interval, timeout_s=table.timeout, lease_wait_s=table.lease_wait,
+            max_sessions=table.max_sessions, cooldown_s=table.cooldown, unclean_cooldown_s=table.unclean_cooldown,
+            transport=table.transport, engine=table.engine, width=table.width, align=table.align,
+            go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None), tls_verify=table.tls_verify,
+        )
+
+    def _password(self, table: CameraTable, where: str) -> str | None:
+        if table.password_file is not None:
+            key, path = "password_file", self.path.absolute().parent / table.password_file
+        elif table.password_credential is not None:
+            key, directory = "password_credential", self.environ.get("CREDENTIALS_DIRECTORY")
+            if directory is None:
+                self.faults.append(f"{where}: {key}: systemd gave no credentials (LoadCredential= in the unit)")
+                return None
+            if "/" in table.password_credential:
+                self.faults.append(f"{where}: {key}: is a name, not a path")
+                return None
+            path = Path(directory) / table.password_credential
+        else:
+            return table.password
+        try:
+            return path.read_text().split("\n", 1)[0]
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")
+            return None
+
+    def _check_devices(self, cameras: list[Camera]) -> None:
+        first: dict[str, Camera] = {}
+        for camera in cameras:
+            other = first.setdefault(camera.device, camera)
+            for key in ("max_sessions", "cooldown_s", "unclean_cooldown_s"):
+                mine, theirs = getattr(camera, key), getattr(other, key)
+                if mine != theirs:
+                    self.faults.append(
+                        f"camera {camera.id!r}: {key.removesuffix('_s')}: {mine:g} here, {theirs:g} in camera {other.id!r}, "
+                        f"but both are sessions of device {camera.device}")
+
+    # ---- faults
+
+    def _unknown(self, raw: dict[str, Any], model: type[Table], where: str) -> None:
+        self.faults += [f"{where}: {key}: unknown key{_did_you_mean(key, model.model_fields)}"
+                        for key in raw if key not in model.model_fields]
+
+    def _report(self, error: ValidationError, model: type[Table], where: str) -> None:
+        for fault in error.errors(include_input=False, include_url=False, include_context=False):
+            key = str(fault["loc"][0]) if fault["loc"] else ""
+            if fault["type"] == "extra_forbidden":
+                text = f"unknown key{_did_you_mean(key, model.model_fields)}"
+            elif fault["type"] == "string_pattern_mismatch" and key == "id":
+                text = "must be lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit"
+            else:
+                text = fault["msg"].removeprefix("Value error, ")
+            self.faults.append(f"{where}: {key}: {text}" if key else f"{where}: {text}")
+
+
+_PASSWORDS = ("password", "password_file", "password_credential")
+
+
+def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _split_credentials(url: str | None) -> tuple[str | None, str, str]:
+    """(URL without credentials, username, password); the latter percent-decoded."""
+    if url is None:
+        return None, "", ""
+    parts = urlsplit(url)
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, "", ""
+    user, _, password = userinfo.partition(":")
+    return urlunsplit(parts._replace(netloc=host)), unquote(user), unquote(password)

@@ -1,0 +1,199 @@
+"""The shape of the inventory file, table by table, as pydantic models; also the source of its JSON Schema.
+
+Owns keys, types, defaults and the checks one table can make on itself. What needs several tables is in load.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from camserver.config.units import Duration, Size
+
+CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+RTSP_PORTS = {"rtsp": 554, "rtsps": 322}
+HTTP_PORTS = {"http": 80, "https": 443}
+
+
+class Table(BaseModel):
+    """A table of the file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class OutputTable(Table):
+    """Where pictures go."""
+
+    directory: Path = Field(Path("/var/lib/camserver/snapshots"), description="One folder for each camera id is made in it.")
+    archive: str = Field("%Y/%m/%d/%H%M%S.%LZ.jpg", description=(
+        'strftime pattern of archived pictures below <directory>/<camera>/; %L is milliseconds. "" keeps only latest.jpg.'))
+    timezone: str = Field("UTC", description="Time zone of names in the archive; facts are always UTC.")
+    quality: int = Field(85, ge=1, le=100, description="JPEG quality.")
+    fsync: bool = Field(True, description="Flush each picture to the disk before it gets its name.")
+
+    @model_validator(mode="after")
+    def _check(self) -> OutputTable:
+        if self.archive and not self.archive.endswith((".jpg", ".jpeg")):
+            raise ValueError('archive must end in ".jpg", or be "" to keep only latest.jpg')
+        if Path(self.archive).is_absolute() or ".." in Path(self.archive).parts:
+            raise ValueError("archive must be a path below the camera's folder")
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"timezone {self.timezone!r} is not known on this machine") from None
+        return self
+
+
+class RetentionTable(Table):
+    """What is deleted from the archive, and when. latest.jpg is never deleted."""
+
+    max_age: Duration | None = Field(None, description="Delete pictures older than this.")
+    max_bytes: Size | None = Field(None, description="Delete the oldest when the archive of all cameras is larger.")
+    min_free: Size | None = Field(500_000_000, description="Delete the oldest when the disk has less free space than this.")
+    keep_last: int = Field(10, ge=1, description="The newest pictures of each camera that are always kept.")
+
+
+class PollingTable(Table):
+    """How much happens at once."""
+
+    decoders: int | None = Field(None, ge=1, le=256, description="Decoder processes; default: as many as cores.")
+    sessions: int = Field(16, ge=1, le=1024, description="Cameras polled at the same time; failing ones get a quarter.")
+    open_rate: float = Field(20.0, gt=0, description="Sessions opened in a second, at most.")
+    stop_timeout: Duration = Field(1.5, ge=0.1, le=60, description="The daemon's stop takes no longer than this.")
+
+
+class HttpTable(Table):
+    """The read-only web side."""
+
+    listen: str = Field("127.0.0.1:3000", description='host:port of the wall page and metrics; "" turns it off.')
+
+
+class ApiTable(Table):
+    """The API for other processes."""
+
+    socket: Path = Field(Path("/run/camserver/camserver.sock"), description="Unix socket of the API.")
+
+
+class Go2rtcTable(Table):
+    """A go2rtc beside camserver."""
+
+    api: str | None = Field(None, description="Its API, e.g. http://127.0.0.1:1984")
+    rtsp: str | None = Field(None, description="Its RTSP server, e.g. rtsp://127.0.0.1:8554")
+    username: str | None = None
+    password: str | None = Field(None, repr=False)
+
+
+def check_url(url: str, ports: dict[str, int]) -> SplitResult:
+    """Split a camera's URL. Raises ValueError without quoting it: it may hold a password."""
+    schemes = "://, ".join(ports) + "://"
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        port_ok = False
+    if not port_ok:
+        raise ValueError("not a URL (is there a / # ? or : in the password? Then give it as password = \"…\")")
+    if parts.scheme not in ports:
+        raise ValueError(f"expected a URL that begins with {schemes}")
+    if not parts.hostname:
+        raise ValueError("the URL names no host")
+    if "@" in parts.path and ":" in parts.netloc and "@" not in parts.netloc and not parts.port:
+        raise ValueError("there is a / in the password: give it as password = \"…\"")
+    return parts
+
+
+def _rtsp(url: str) -> str:
+    check_url(url, RTSP_PORTS)
+    return url
+
+
+def _http(url: str) -> str:
+    check_url(url, HTTP_PORTS)
+    return url
+
+
+RtspUrl = Annotated[str, AfterValidator(_rtsp)]
+HttpUrl = Annotated[str, AfterValidator(_http)]
+
+
+class CameraKeys(Table):
+    """The keys of a camera that also [defaults] and [profiles.NAME] may give."""
+
+    url: RtspUrl | None = Field(None, description="rtsp:// or rtsps:// URL of the main stream.", examples=["rtsp://10.0.0.5/stream1"])
+    sub_url: RtspUrl | None = Field(None, description="URL of a smaller stream, tried when the main one gives no picture.")
+    snapshot_url: HttpUrl | None = Field(None, description="http(s):// URL that answers a JPEG, tried last.")
+    username: str | None = None
+    password: str | None = Field(None, repr=False, description="Any characters; camserver does the percent-encoding.")
+    password_file: Path | None = Field(None, description="A file whose first line is the password.")
+    password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
+    profile: str | None = Field(None, description="A built-in brand profile or one of [profiles.NAME].")
+    device: str | None = Field(None, description="The box that limits sessions; default: host and port of the URL.")
+    interval: Duration = Field(10.0, ge=0.1, description="Time between pictures.")
+    timeout: Duration = Field(10.0, ge=0.5, le=300, description="One deadline for a whole picture, after the lease.")
+    lease_wait: Duration = Field(5.0, ge=0, le=300, description="How long to wait for a session of the device.")
+    max_sessions: int = Field(1, ge=1, le=64, description="Sessions the device gives at once.")
+    cooldown: Duration = Field(0.25, le=600, description="Time a device still counts a session after a clean end.")
+    unclean_cooldown: Duration = Field(5.0, le=600, description="The same after an end without TEARDOWN.")
+    transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP comes.")
+    engine: Literal["auto", "libav"] = Field("auto", description="Who speaks RTSP.")
+    width: int | None = Field(None, ge=16, le=16384, description="Scale pictures down to this width in pixels.")
+    align: bool = Field(False, description="Take pictures at multiples of the interval by the clock, for timelapses.")
+    go2rtc: bool | str = Field(False, description="Name of the camera's stream in go2rtc; true means the camera's id.")
+    tls_verify: bool = Field(False, description="Check certificates of rtsps:// and https:// (most cameras sign their own).")
+    enabled: bool = True
+
+
+class CameraTable(CameraKeys):
+    """One [[camera]]."""
+
+    id: str = Field(pattern=CAMERA_ID, description="Name of the camera's folder.")
+    name: str | None = Field(None, description="Name for people; default: the id.")
+
+    @model_validator(mode="after")
+    def _check(self) -> CameraTable:
+        problems = []
+        if self.url is None and self.snapshot_url is None:
+            problems.append("needs a url (or at least a snapshot_url)")
+        if self.sub_url is not None and self.url is None:
+            problems.append("sub_url without url: put it in url")
+        given = [k for k in ("password", "password_file", "password_credential") if getattr(self, k) is not None]
+        if len(given) > 1:
+            problems.append(f"{' and '.join(given)} exclude each other")
+        if self.cooldown > self.unclean_cooldown:
+            problems.append(f"cooldown {self.cooldown:g} s is longer than unclean_cooldown {self.unclean_cooldown:g} s")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+class InventoryTable(Table):
+    """The whole file."""
+
+    include: list[str] = Field([], description="Globs of files with more [[camera]] entries, relative to this file.")
+    output: OutputTable = OutputTable()
+    retention: RetentionTable = RetentionTable()
+    polling: PollingTable = PollingTable()
+    http: HttpTable = HttpTable()
+    api: ApiTable = ApiTable()
+    go2rtc: Go2rtcTable = Go2rtcTable()
+    defaults: CameraKeys = CameraKeys()
+    profiles: dict[str, CameraKeys] = {}
+    camera: list[CameraTable] = []
+
+
+SECTIONS: dict[str, type[Table]] = {
+    "output": OutputTable, "retention": RetentionTable, "polling": PollingTable,
+    "http": HttpTable, "api": ApiTable, "go2rtc": Go2rtcTable,
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the inventory file, for editors."""
+    document = InventoryTable.model_json_schema()
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    document["title"] = "camserver inventory"
+    return document

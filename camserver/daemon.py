@@ -1,0 +1,243 @@
+"""The daemon's composition: build, start order, signals, reload, stop order. Owns the order of things, no policy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from watchfiles import awatch
+
+from camserver.capture.decoder import Decoder
+from camserver.capture.http import HttpSource
+from camserver.capture.isolation import WorkerPool
+from camserver.capture.libav import LibavEngine
+from camserver.config import Camera, Inventory, load_inventory
+from camserver.errors import InventoryError
+from camserver.events import EventBus, Listener, Notice
+from camserver.host import notify
+from camserver.host.redact import Redactor
+from camserver.leases import Budget, Holder, RtspManager
+from camserver.polling import PollingOrchestrator
+from camserver.records import Attempt, Result
+from camserver.snapshots import SnapshotService
+from camserver.storage import Janitor, SnapshotStore
+
+T = TypeVar("T")
+STATUS_S = 10.0
+LOCK_NAME = ".camserver.lock"
+RESTART_ONLY = ("output.directory", "polling.decoders", "polling.sessions")
+"""Keys that a reload reads but only a restart applies."""
+
+
+class Daemon:
+    """One running camserver: `run` returns when it was told to stop and everything is closed."""
+
+    def __init__(self, path: Path, inventory: Inventory, redactor: Redactor, *listeners: Listener) -> None:
+        self._path = path
+        self._inventory = inventory
+        self._redactor = redactor
+        redactor.replace_secrets(inventory.secrets)
+        self._emit = EventBus(*listeners)
+        polling, output = inventory.polling, inventory.output
+        self._decoders = WorkerPool("decoder", polling.decoders or os.cpu_count() or 1)
+        self._sessions = WorkerPool("session", polling.sessions)
+        self.manager = RtspManager(self._emit)
+        self._store = SnapshotStore(output)
+        self._janitor = Janitor(output, inventory.retention, self._emit)
+        self._service = SnapshotService(self.manager, LibavEngine(self._sessions), HttpSource(),
+                                        Decoder(self._decoders, output.quality))
+        self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
+                                                emit=self._emit)
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._lock: IO[str] | None = None
+
+    async def run(self) -> int:
+        """Start, poll until SIGTERM, SIGINT or `stop()`, stop in order. Returns the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        if not self._take_lock():
+            return 75
+        removed = await self._store.clean()
+        if removed:
+            self._note("store.cleaned", f"{removed} temporary files of an earlier run removed", files=removed)
+        self._configure()
+        jobs = [self._start(name, work) for name, work in (
+            ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
+            ("reload", self._reload_loop()), ("inventory watch", self._watch_files()), ("status", self._status_loop()))]
+        self._note("daemon.ready", f"{len(self._inventory.cameras)} cameras, pictures go to {self._inventory.output.directory}")
+        notify.notify("READY=1")
+        await self._decoders.warm()
+        await self._stop.wait()
+        await self._stop_all(jobs)
+        return 0
+
+    def stop(self) -> None:
+        """Ask for the orderly stop."""
+        self._stop.set()
+
+    # ---- one poll
+
+    async def _poll(self, camera: Camera, failures: int) -> Attempt:
+        attempt = await self._service.take(camera, Holder("poller", camera.id))
+        if attempt.error is not None:
+            attempt = Attempt(attempt.camera, attempt.at, attempt.result, self._redactor.scrub(attempt.error))
+        attempt = await self._store.record(attempt, failures)
+        if attempt.result is Result.STORAGE:
+            self._janitor.kick()
+        return attempt
+
+    # ---- start and stop
+
+    def _take_lock(self) -> bool:
+        """One daemon for one output directory; a directory that cannot be written is no reason not to start."""
+        directory = self._inventory.output.directory
+        with contextlib.suppress(OSError):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (directory / LOCK_NAME).open("w")
+        if self._lock is not None:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                self._note("daemon.locked", f"another camserver already writes to {directory}", "error")
+                return False
+        return True
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._on_job_done)
+        return task
+
+    def _on_job_done(self, task: asyncio.Task[None]) -> None:
+        """A job that ends by an error of ours ends the daemon, visibly; systemd starts it again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._note("daemon.fault", f"{task.get_name()} failed: {error!r}", "error")
+            self._stop.set()
+
+    def _on_stop_signal(self, number: int) -> None:
+        if self._stop.is_set():     # the second signal: at once; workers die with their parent
+            os._exit(1)
+        self._note("daemon.stopping", f"{signal.Signals(number).name}: stopping")
+        self._stop.set()
+
+    async def _stop_all(self, jobs: list[asyncio.Task[None]]) -> None:
+        """The stop order; bounded by stop_timeout whatever cameras and disks do."""
+        limit_s = self._inventory.polling.stop_timeout
+        notify.notify("STOPPING=1")
+        last_resort = threading.Timer(limit_s, os._exit, (1,))  # a hung disk holds a thread that nothing can cancel
+        last_resort.daemon = True
+        last_resort.start()
+        await self.orchestrator.stop(limit_s * 0.5)     # 1. no new polls; running ones may end, then their workers die
+        await self._sessions.close()                    # 2. no worker holds a session any more
+        await self._decoders.close()                    # 3. nothing is left to decode
+        for job in jobs:                                # 4. watcher, retention, status, watchdog
+            job.cancel()
+        await asyncio.wait(jobs)
+        if self._lock is not None:                      # 5. another camserver may write here now
+            self._lock.close()
+        self._note("daemon.stopped", "stopped; no session is left open")
+        last_resort.cancel()
+
+    # ---- inventory
+
+    def _configure(self) -> None:
+        cameras = self._inventory.cameras
+        self.manager.configure({c.device: Budget(c.max_sessions, c.cooldown_s, c.unclean_cooldown_s) for c in cameras})
+        self.orchestrator.configure(cameras)
+        for warning in self._inventory.warnings:
+            self._note("inventory.warning", warning, "warning")
+
+    async def _reload_loop(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            notify.reloading()
+            await self._reload_once()
+            notify.notify("READY=1")
+
+    async def _reload_once(self) -> None:
+        try:
+            inventory = await asyncio.to_thread(load_inventory, self._path)
+        except InventoryError as error:
+            for fault in error.faults:
+                self._note("inventory.refused", f"{fault}; the running inventory stays", "error")
+            return
+        old, self._inventory = self._inventory, inventory
+        self._redactor.replace_secrets((*old.secrets, *inventory.secrets))
+        for key in RESTART_ONLY:
+            table, _, name = key.partition(".")
+            if getattr(getattr(old, table), name) != getattr(getattr(inventory, table), name):
+                self._note("inventory.restart", f"{key} was changed: it takes effect after a restart", "warning")
+        output = inventory.output.model_copy(update={"directory": self._store.output.directory})
+        self._store.output = self._janitor.output = output
+        self._janitor.policy = inventory.retention
+        self.orchestrator.open_rate = inventory.polling.open_rate
+        self._configure()
+        self._note("inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras))
+
+    async def _watch_files(self) -> None:
+        """Reload when the inventory or an included file changes; editors replace files, so folders are watched."""
+        while True:
+            folders = [d for d in self._inventory.directories if d.is_dir()]
+            try:
+                async for changes in awatch(*folders, recursive=False, debounce=400):
+                    if any(Path(p).suffix == ".toml" for _, p in changes):
+                        self._reload.set()
+                        break       # the list of folders may be another now
+            except OSError as error:
+                self._note("inventory.watch", f"changes are not watched ({error.strerror}); use systemctl reload", "warning")
+                return
+            await asyncio.sleep(0.1)
+
+    # ---- words
+
+    async def _status_loop(self) -> None:
+        while True:
+            s = self.orchestrator.statistics()
+            notify.notify(f"STATUS={s.cameras} cameras: {s.fresh} fresh, {s.failing} failing, {s.running} being polled")
+            await asyncio.sleep(STATUS_S)
+
+    def _note(self, name: str, message: str, level: Any = "info", **data: object) -> None:
+        self._emit(Notice(name=name, message=message, level=level, data=data))
+
+
+async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
+    """One picture of one camera without a daemon; None when a daemon has the output directory."""
+    with contextlib.suppress(FileNotFoundError), (inventory.output.directory / LOCK_NAME).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return None
+    manager = RtspManager()
+    manager.configure({camera.device: Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)})
+    sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
+    try:
+        service = SnapshotService(manager, LibavEngine(sessions), HttpSource(), Decoder(decoders, inventory.output.quality))
+        attempt = await service.take(camera, Holder("snapshot", f"pid {os.getpid()}"))
+    finally:
+        await sessions.close()
+        await decoders.close()
+    error = Redactor(inventory.secrets).scrub(attempt.error) if attempt.error else None
+    return Attempt(attempt.camera, attempt.at, attempt.result, error, attempt.snapshot)
+
+
+def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `work` in an event loop that reaps children through pidfds, not with a thread for each (the 3.11 default)."""
+    async def inside() -> T:
+        if sys.version_info < (3, 12):
+            watcher = asyncio.PidfdChildWatcher()
+            watcher.attach_loop(asyncio.get_running_loop())
+            asyncio.set_child_watcher(watcher)
+        return await work()
+
+    return asyncio.run(inside())

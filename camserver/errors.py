@@ -1,0 +1,56 @@
+"""Every error camserver raises on purpose, drawn by who must act.
+
+    CamserverError
+    ├── InventoryError       operator: the inventory is refused, with every fault at once
+    ├── RtspError            caller: a lease was not given, or was used wrongly
+    │   ├── RtspBusy         no session of the device came free within lease_wait
+    │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
+    ├── CameraError          camera: one attempt at one camera failed; `result` says how
+    └── StorageError         operator: the output directory did not take a picture
+
+Messages are sentences for a person: camera, step, limit, elapsed. No message ever holds a password.
+"""
+
+from __future__ import annotations
+
+from camserver.records import Result, SessionEnd
+
+
+class CamserverError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class InventoryError(CamserverError):
+    """Raised when an inventory is refused; `faults` lists every fault found, not only the first."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class RtspError(CamserverError):
+    """Base of everything the lease manager raises."""
+
+
+class RtspBusy(RtspError):  # noqa: N818 - the name is the seed's, and operators know it
+    """Raised when no session of the device came free within the wait."""
+
+
+class LeaseStateError(RtspError):
+    """Raised when a ticket gets an event its state does not allow; the message names both."""
+
+
+class CameraError(CamserverError):
+    """Raised when an attempt at a camera failed.
+
+    `result` is the word for latest.json, `end` says how the session ended as far as the transport tells.
+    """
+
+    def __init__(self, result: Result, message: str, end: SessionEnd = SessionEnd.UNCLEAN) -> None:
+        self.result = result
+        self.end = end
+        super().__init__(message)
+
+
+class StorageError(CamserverError):
+    """Raised when the output directory did not take a picture; the message names the path and the reason."""

@@ -1,0 +1,139 @@
+"""Domain events: what happened, as frozen values. Logs, the demo's table and later metrics are listeners.
+
+Event names are stable dotted words; operators and programs may rely on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base: `EVENT` is the dotted name, `text` the sentence for a person, `camera` the id or empty."""
+
+    EVENT: ClassVar[str] = "event"
+    LEVEL: ClassVar[Level] = "info"
+    camera: str = ""
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return self.EVENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAcquired(Event):
+    """A session of a device may be opened now."""
+
+    EVENT: ClassVar[str] = "lease.acquired"
+    device: str
+    holder: str
+    generation: int
+    wait_ms: float
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person, in the words of the seed's log."""
+        return f"RTSP access acquired camera_id={self.camera}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleased(Event):
+    """The session's transport is closed; `end` is none, clean or unclean."""
+
+    EVENT: ClassVar[str] = "lease.released"
+    device: str
+    holder: str
+    generation: int
+    held_ms: float
+    end: str
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person, in the words of the seed's log."""
+        return f"RTSP access released camera_id={self.camera}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPublished(Event):
+    """latest.jpg of a camera is a new picture."""
+
+    EVENT: ClassVar[str] = "snapshot.published"
+    source: str
+    width: int
+    height: int
+    bytes: int
+    codec: str
+    capture_ms: float
+    lease_wait_ms: float
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return (f"{self.camera}: {self.width}x{self.height}, {self.bytes // 1024} KB from {self.source} "
+                f"in {self.capture_ms:.0f} ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollFailed(Event):
+    """A poll gave no picture; the last good one stays."""
+
+    EVENT: ClassVar[str] = "poll.failed"
+    LEVEL: ClassVar[Level] = "warning"
+    result: str
+    error: str
+    consecutive_failures: int
+    retry_in_s: float
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return self.error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollSkipped(Event):
+    """The camera was due while its last poll was still running."""
+
+    EVENT: ClassVar[str] = "poll.skipped"
+    skipped: int
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return f"{self.camera}: still busy with the last poll, {self.skipped} due time(s) skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something about the daemon or its stores rather than about one poll; `name` is the dotted event name."""
+
+    name: str
+    message: str
+    level: Level = "info"
+    data: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return self.message
+
+
+Listener = Callable[[Event], None]
+
+
+class EventBus:
+    """Hands each event to every listener, in order; a listener must not block and must not raise."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = list(listeners)
+
+    def __call__(self, event: Event) -> None:
+        """Publish one event."""
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,1 @@
+"""The host's doors: systemd, the journal, the clock, secrets."""

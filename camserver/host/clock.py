@@ -1,0 +1,18 @@
+"""Wall-clock moments and how they are written. Schedules use the event loop's monotonic clock, not this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+WallClock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The moment now, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def rfc3339(moment: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds, e.g. 2026-01-04T09:30:00.250Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

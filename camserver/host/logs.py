@@ -1,0 +1,114 @@
+"""Logging: structlog in front, the journal or a console behind. The only door to structlog and systemd.journal.
+
+Under systemd each line goes to the journal with structured fields (EVENT=, CAMERA=, DEVICE=, ...). A hung journald
+blocks its writers after about a dozen messages, so a queue and a thread stand between it and the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import queue
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from camserver.events import Event, Listener, Notice
+from camserver.host.redact import Redactor
+
+QUEUE_LINES = 10_000
+"""Lines kept for a slow journal; beyond that the newest are dropped, never the daemon's time."""
+
+
+class _DroppingQueueHandler(logging.handlers.QueueHandler):
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            return
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record       # the thread is in this process: nothing has to be pickled
+
+
+def under_journal() -> bool:
+    """Whether stderr is the journal (sd_journal_print(3), JOURNAL_STREAM)."""
+    try:
+        device, inode = os.environ.get("JOURNAL_STREAM", "").split(":")
+        stat = os.fstat(sys.stderr.fileno())
+    except (ValueError, OSError):
+        return False
+    return (stat.st_dev, stat.st_ino) == (int(device), int(inode))
+
+
+def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = None) -> Callable[[], None]:
+    """Send all logging of the process to the journal or the console; returns a function that flushes and stops it."""
+    journal = under_journal() if journal is None else journal
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
+    target: logging.Handler = _journal_handler() if journal else logging.StreamHandler(sys.stderr)
+    listener = logging.handlers.QueueListener(lines, target)
+    root = logging.getLogger()
+    root.handlers = [_DroppingQueueHandler(lines)]
+    root.setLevel(level.upper())
+    for noisy in ("asyncio", "watchfiles", "aiohttp"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+    def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        return {key: redactor.scrub(value) if isinstance(value, str) else value for key, value in event.items()}
+
+    shared = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, scrub]
+    render = _to_journal if journal else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared,
+                    *([] if journal else [structlog.processors.TimeStamper(fmt="%H:%M:%S")]), render],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    if not journal:     # libraries that use plain logging may quote what they were given
+        target.addFilter(lambda record: _scrub_record(record, redactor))
+    listener.start()
+    return listener.stop
+
+
+def _scrub_record(record: logging.LogRecord, redactor: Redactor) -> bool:
+    record.msg, record.args = redactor.scrub(record.getMessage()), None
+    return True
+
+
+def _journal_handler() -> logging.Handler:
+    from systemd.journal import JournalHandler  # noqa: PLC0415 - Linux only, and only under systemd
+
+    handler: logging.Handler = JournalHandler(SYSLOG_IDENTIFIER="camserver")
+    return handler
+
+
+def _to_journal(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[str], dict[str, object]]:
+    message = str(event.pop("event"))
+    event.pop("level", None)
+    data = {key.upper(): str(value) for key, value in event.items() if value is not None}
+    return (message,), {"extra": data}
+
+
+def event_logger() -> Listener:
+    """A listener that writes one line for each domain event, with its fields as keys."""
+    log = structlog.get_logger("camserver")
+
+    def write(event: Event) -> None:
+        if isinstance(event, Notice):
+            data: dict[str, object] = {"EVENT": event.name, "camera": event.camera or None, **event.data}
+            level = event.level
+        else:
+            data = {"EVENT": event.EVENT} | {f.name: _short(getattr(event, f.name)) for f in fields(event)}
+            level = event.LEVEL
+        getattr(log, level)(event.text, **{k: v for k, v in data.items() if v is not None})
+
+    return write
+
+
+def _short(value: object) -> object:
+    return round(value, 1) if isinstance(value, float) else value

@@ -1,0 +1,47 @@
+"""sd_notify and the watchdog, from the event loop. The only door to systemd.daemon.
+
+Without a notify socket (a console, a container) every call does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+try:
+    from systemd import daemon as _systemd
+except ImportError:     # not Linux
+    _systemd = None
+
+
+def notify(state: str) -> None:
+    """Send one state string, e.g. READY=1; never raises: a broken notify socket must not end the daemon."""
+    if _systemd is not None:
+        try:
+            _systemd.notify(state)
+        except OSError:     # stale NOTIFY_SOCKET: ConnectionRefusedError (systemd-python 235)
+            return
+
+
+def reloading() -> None:
+    """RELOADING=1 with the monotonic moment Type=notify-reload asks for; older managers ignore it."""
+    from time import CLOCK_MONOTONIC, clock_gettime_ns  # noqa: PLC0415 - only on reload
+
+    notify(f"RELOADING=1\nMONOTONIC_USEC={clock_gettime_ns(CLOCK_MONOTONIC) // 1000}")
+
+
+def watchdog_interval_s() -> float | None:
+    """Seconds within which systemd wants a sign of life from this process, or None (sd_watchdog_enabled(3))."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
+    if not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
+        return None
+    return int(usec) / 1_000_000
+
+
+async def watchdog() -> None:
+    """Send WATCHDOG=1 at a third of the interval, from the loop itself: a hung loop is what it must reveal."""
+    interval_s = watchdog_interval_s()
+    while interval_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s / 3)

@@ -1,0 +1,191 @@
+"""RtspManager: waiting for a lease, over the pure table. Owns the waiters and the cool-down timers, nothing else.
+
+Rule one: a lease ends when the transport is proven closed, never when a task is cancelled. So nothing here releases a
+held lease on its own; the code that closed the transport does, by leaving the lease's `with` block.
+
+Races that were thought of: a waiter that is cancelled or timed out in the same loop turn in which it was offered a slot
+(cancelled: the offer goes on to the next waiter; timed out: the offer stands, so it is taken).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+from camserver.errors import RtspBusy
+from camserver.events import Event, LeaseAcquired, LeaseReleased
+from camserver.leases.table import (
+    Budget,
+    DeviceStatistics,
+    Holder,
+    LeaseTable,
+    Priority,
+    Ticket,
+    TicketState,
+)
+from camserver.records import SessionEnd
+
+LEASE_WAIT_S = 5.0
+
+
+class RtspLease:
+    """The right to hold one session of a device, until `release()` or the end of the `with` block.
+
+    Say how the session ended with `ended()` before leaving; unsaid counts as unclean. `generation` grows with every
+    grant, so that a late message about an older lease can be told from this one.
+    """
+
+    def __init__(self, manager: RtspManager, ticket: Ticket, camera: str) -> None:
+        self._manager = manager
+        self._ticket = ticket
+        self._end = SessionEnd.UNCLEAN
+        self._released = False
+        self.camera = camera
+        self.device = ticket.device
+        self.holder = ticket.holder
+        self.generation = ticket.generation
+        self.wait_s = ticket.held_since - ticket.requested_at
+
+    def ended(self, end: SessionEnd) -> None:
+        """Say how the transport was closed. The last word before release counts."""
+        self._end = end
+
+    def release(self) -> None:
+        """Give the session back; call it only when the transport is closed. A second call does nothing."""
+        if not self._released:
+            self._released = True
+            self._manager._release(self, self._ticket, self._end)  # noqa: SLF001 - two halves of one thing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: tuple[type[BaseException], BaseException, TracebackType] | None) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        # Nobody can prove the transport closed any more; the long cool-down bounds the damage to the device.
+        if not getattr(self, "_released", True):
+            warnings.warn(f"lease of {self.device} for {self.holder} was dropped without release",
+                          ResourceWarning, source=self, stacklevel=2)
+            self.release()
+
+
+class RtspManager:
+    """Gives leases within every device's budget; one instance in the process is the truth for all of it."""
+
+    def __init__(self, emit: Callable[[Event], None] = lambda _: None) -> None:
+        self._table = LeaseTable()
+        self._emit = emit
+        self._waiters: dict[Ticket, asyncio.Future[None]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def configure(self, budgets: Mapping[str, Budget]) -> None:
+        """Make `budgets` the known devices; running leases are untouched."""
+        self._wake(self._table.configure(budgets, _now()))
+
+    async def acquire(
+        self,
+        camera: str,
+        device: str,
+        holder: Holder,
+        *,
+        priority: Priority = Priority.POLL,
+        lease_wait_s: float = LEASE_WAIT_S,
+    ) -> RtspLease:
+        """Wait for a session of `device`, at most `lease_wait_s` seconds.
+
+        Raises RtspBusy when none came free, LeaseStateError for a device that is not in the inventory.
+        """
+        ticket = self._table.request(device, holder, priority, _now())
+        if ticket.state is TicketState.WAITING:
+            await self._wait(ticket, camera, lease_wait_s)
+        return self._grant(ticket, camera)
+
+    def try_acquire(
+        self, camera: str, device: str, holder: Holder, *, priority: Priority = Priority.POLL,
+    ) -> RtspLease | None:
+        """A session of `device` if one is free this instant and nobody waits for it, else None."""
+        ticket = self._table.request(device, holder, priority, _now())
+        if ticket.state is TicketState.WAITING:
+            self._wake(self._table.withdraw(ticket, _now(), busy=True))
+            return None
+        return self._grant(ticket, camera)
+
+    def statistics(self) -> tuple[DeviceStatistics, ...]:
+        """A frozen picture of every device, for logs, pages and metrics."""
+        return self._table.statistics(_now())
+
+    async def _wait(self, ticket: Ticket, camera: str, lease_wait_s: float) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[ticket] = waiter
+        self._arm(ticket.device)
+        try:
+            async with asyncio.timeout(lease_wait_s):
+                await waiter
+        except TimeoutError:
+            if ticket.state is TicketState.OFFERED:     # the slot came in the same instant: it is ours, take it
+                return
+            busy = self._busy(ticket, camera, lease_wait_s)
+            self._wake(self._table.withdraw(ticket, _now(), busy=True))
+            raise busy from None
+        except BaseException:
+            self._wake(self._table.withdraw(ticket, _now(), busy=False))
+            raise
+        finally:
+            del self._waiters[ticket]
+
+    def _grant(self, ticket: Ticket, camera: str) -> RtspLease:
+        self._table.accept(ticket, _now())
+        lease = RtspLease(self, ticket, camera)
+        self._emit(LeaseAcquired(camera=camera, device=lease.device, holder=str(lease.holder),
+                                 generation=lease.generation, wait_ms=lease.wait_s * 1000))
+        return lease
+
+    def _release(self, lease: RtspLease, ticket: Ticket, end: SessionEnd) -> None:
+        now = _now()
+        self._wake(self._table.release(ticket, end, now))
+        self._arm(ticket.device)
+        self._emit(LeaseReleased(camera=lease.camera, device=lease.device, holder=str(lease.holder),
+                                 generation=lease.generation, held_ms=(now - ticket.held_since) * 1000, end=end))
+
+    def _wake(self, offered: list[Ticket]) -> None:
+        for ticket in offered:
+            waiter = self._waiters.get(ticket)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    def _arm(self, device: str) -> None:
+        """Keep one timer for the end of the device's next cool-down, only while somebody waits."""
+        timer = self._timers.pop(device, None)
+        if timer is not None:
+            timer.cancel()
+        thaw = self._table.next_thaw(device)
+        if thaw is not None:
+            self._timers[device] = asyncio.get_running_loop().call_at(thaw, self._thawed, device)
+
+    def _thawed(self, device: str) -> None:
+        del self._timers[device]
+        # The loop may fire up to its clock's resolution early; the moment asked for is the moment meant.
+        self._wake(self._table.offer(device, _now() + _resolution()))
+        self._arm(device)
+
+    def _busy(self, ticket: Ticket, camera: str, lease_wait_s: float) -> RtspBusy:
+        now = _now()
+        device = next(d for d in self._table.statistics(now) if d.device == ticket.device)
+        held = ", ".join(f"{holder} for {now - since:.1f} s" for holder, since in device.held)
+        taken = [f"held by {held}"] if held else []
+        if device.cooling:
+            taken.append(f"{device.cooling} cooling down")
+        return RtspBusy(f"{camera}: no session of {ticket.device} came free in {lease_wait_s:g} s "
+                        f"(max_sessions {device.max_sessions}: {'; '.join(taken) or 'others are waiting'})")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _resolution() -> float:
+    return 1e-6

@@ -1,0 +1,255 @@
+"""The lease table: who may open a session of which device. Pure: takes `now`, returns values.
+
+Owns the states of tickets and the slots of devices. Must not wait, log, or read a clock.
+
+Invariants, for each device, at every moment:
+- held + offered + cooling <= max_sessions (unless a reload lowered max_sessions below what was already held);
+- a free slot and a waiting ticket never exist together: the slot is offered at once, in order of priority, then arrival;
+- an offer is a reservation: nobody passes it until its ticket accepts or withdraws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+from camserver.errors import LeaseStateError
+from camserver.records import SessionEnd
+
+AGEING_S = 10.0
+"""A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot starve polling."""
+
+
+class Priority(IntEnum):
+    """Who goes first; lower is sooner."""
+
+    LIVE = 0
+    EVENT = 1
+    POLL = 2
+
+
+class TicketState(StrEnum):
+    """Where a request for a session stands."""
+
+    WAITING = "waiting"
+    OFFERED = "offered"
+    HELD = "held"
+    RETURNED = "returned"
+    WITHDRAWN = "withdrawn"
+
+
+class TicketEvent(StrEnum):
+    """What can happen to a ticket."""
+
+    OFFER = "offer"
+    ACCEPT = "accept"
+    WITHDRAW = "withdraw"
+    RELEASE = "release"
+
+
+TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
+    (TicketState.WAITING, TicketEvent.OFFER): TicketState.OFFERED,
+    (TicketState.WAITING, TicketEvent.WITHDRAW): TicketState.WITHDRAWN,
+    (TicketState.OFFERED, TicketEvent.ACCEPT): TicketState.HELD,
+    (TicketState.OFFERED, TicketEvent.WITHDRAW): TicketState.WITHDRAWN,
+    (TicketState.HELD, TicketEvent.RELEASE): TicketState.RETURNED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one."""
+
+    kind: str
+    label: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.label}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a device gives: sessions at once, and for how long it still counts one after it was closed."""
+
+    max_sessions: int = 1
+    cooldown_s: float = 0.25
+    unclean_cooldown_s: float = 5.0
+
+    def cooldown_after(self, end: SessionEnd) -> float:
+        """Seconds a slot stays taken after a session that ended so."""
+        match end:
+            case SessionEnd.NONE:
+                return 0.0
+            case SessionEnd.CLEAN:
+                return self.cooldown_s
+            case SessionEnd.UNCLEAN:
+                return self.unclean_cooldown_s
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One request for one session; identity is the object itself. Only the table changes it."""
+
+    device: str
+    holder: Holder
+    priority: Priority
+    sequence: int
+    requested_at: float
+    state: TicketState = TicketState.WAITING
+    generation: int = 0
+    held_since: float = 0.0
+
+    def _apply(self, event: TicketEvent) -> None:
+        try:
+            self.state = TRANSITIONS[self.state, event]
+        except KeyError:
+            raise LeaseStateError(
+                f"lease of {self.device} for {self.holder}: {event} is impossible when {self.state}") from None
+
+    def rank(self, now: float) -> tuple[int, int]:
+        """Sort key among waiters: aged priority, then arrival."""
+        return max(0, self.priority - int((now - self.requested_at) / AGEING_S)), self.sequence
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatistics:
+    """A frozen picture of one device; counters since start, times in seconds."""
+
+    device: str
+    max_sessions: int
+    held: tuple[tuple[Holder, float], ...]
+    """Each holder with the moment (monotonic) since when."""
+    waiting: int
+    cooling: int
+    granted: int
+    busy: int
+    wait_s_total: float
+    wait_s_max: float
+
+
+@dataclass(slots=True)
+class _Device:
+    budget: Budget
+    waiting: list[Ticket] = field(default_factory=list)
+    taken: list[Ticket] = field(default_factory=list)         # offered or held
+    cooling_until: list[float] = field(default_factory=list)
+    granted: int = 0
+    busy: int = 0
+    wait_s_total: float = 0.0
+    wait_s_max: float = 0.0
+
+
+class LeaseTable:
+    """All devices and their tickets.
+
+    Methods that can free a slot return the tickets that were offered one by it; the caller wakes their waiters.
+    """
+
+    def __init__(self) -> None:
+        self._devices: dict[str, _Device] = {}
+        self._sequence = 0
+        self._generation = 0
+
+    def configure(self, budgets: Mapping[str, Budget], now: float) -> list[Ticket]:
+        """Make `budgets` the known devices. One that left stays for as long as somebody holds, waits or it cools."""
+        offered: list[Ticket] = []
+        for name, budget in budgets.items():
+            if name in self._devices:
+                self._devices[name].budget = budget
+                offered += self.offer(name, now)
+            else:
+                self._devices[name] = _Device(budget)
+        for name in set(self._devices) - set(budgets):
+            device = self._devices[name]
+            self._thaw(device, now)
+            if not (device.waiting or device.taken or device.cooling_until):
+                del self._devices[name]
+        return offered
+
+    def request(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+        """Enter the queue of a device; the ticket is already offered when a slot is free and nobody is before it.
+
+        Raises LeaseStateError for a device that was never configured.
+        """
+        if device not in self._devices:
+            raise LeaseStateError(f"device {device} is not in the inventory")
+        self._sequence += 1
+        ticket = Ticket(device, holder, priority, self._sequence, now)
+        self._devices[device].waiting.append(ticket)
+        self.offer(device, now)
+        return ticket
+
+    def accept(self, ticket: Ticket, now: float) -> None:
+        """Turn an offer into a held session, with a new generation number."""
+        ticket._apply(TicketEvent.ACCEPT)  # noqa: SLF001 - the table is the one that changes tickets
+        self._generation += 1
+        ticket.generation = self._generation
+        ticket.held_since = now
+        device = self._devices[ticket.device]
+        waited = now - ticket.requested_at
+        device.granted += 1
+        device.wait_s_total += waited
+        device.wait_s_max = max(device.wait_s_max, waited)
+
+    def withdraw(self, ticket: Ticket, now: float, *, busy: bool) -> list[Ticket]:
+        """Leave the queue (timed out or cancelled). An offer that was already made goes to the next waiter."""
+        was_offered = ticket.state is TicketState.OFFERED
+        ticket._apply(TicketEvent.WITHDRAW)  # noqa: SLF001
+        device = self._devices[ticket.device]
+        (device.taken if was_offered else device.waiting).remove(ticket)
+        device.busy += busy
+        return self.offer(ticket.device, now)
+
+    def release(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
+        """Give a session back after its transport was closed; its slot cools down as the end demands."""
+        ticket._apply(TicketEvent.RELEASE)  # noqa: SLF001
+        device = self._devices[ticket.device]
+        device.taken.remove(ticket)
+        cooldown_s = device.budget.cooldown_after(end)
+        if cooldown_s > 0:
+            device.cooling_until.append(now + cooldown_s)
+        return self.offer(ticket.device, now)
+
+    def offer(self, name: str, now: float) -> list[Ticket]:
+        """Hand every free slot of a device to the waiters in order; call it when a cool-down has passed."""
+        device = self._devices[name]
+        self._thaw(device, now)
+        offered = []
+        while device.waiting and self._free(device) > 0:
+            ticket = min(device.waiting, key=lambda t: t.rank(now))
+            device.waiting.remove(ticket)
+            ticket._apply(TicketEvent.OFFER)  # noqa: SLF001
+            device.taken.append(ticket)
+            offered.append(ticket)
+        return offered
+
+    def next_thaw(self, name: str) -> float | None:
+        """The moment the next cool-down of a device ends while somebody waits for it, or None."""
+        device = self._devices[name]
+        return min(device.cooling_until) if device.waiting and device.cooling_until else None
+
+    def statistics(self, now: float) -> tuple[DeviceStatistics, ...]:
+        """A frozen picture of every device."""
+        return tuple(
+            DeviceStatistics(
+                device=name,
+                max_sessions=d.budget.max_sessions,
+                held=tuple((t.holder, t.held_since) for t in d.taken if t.state is TicketState.HELD),
+                waiting=len(d.waiting) + sum(t.state is TicketState.OFFERED for t in d.taken),
+                cooling=sum(until > now for until in d.cooling_until),
+                granted=d.granted,
+                busy=d.busy,
+                wait_s_total=d.wait_s_total,
+                wait_s_max=d.wait_s_max,
+            )
+            for name, d in self._devices.items()
+        )
+
+    @staticmethod
+    def _thaw(device: _Device, now: float) -> None:
+        device.cooling_until = [until for until in device.cooling_until if until > now]
+
+    @staticmethod
+    def _free(device: _Device) -> int:
+        return device.budget.max_sessions - len(device.taken) - len(device.cooling_until)

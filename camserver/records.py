@@ -1,0 +1,98 @@
+"""The values that travel through the house: one attempt, one access unit, one still, one snapshot.
+
+Owns names and shapes only: no I/O, no clock, no policy. All are frozen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Result(StrEnum):
+    """How an attempt ended, in the words of latest.json."""
+
+    OK = "ok"
+    BUSY = "busy"                  # our own budget: no lease within lease_wait
+    FULL = "full"                  # the camera says that its sessions are taken
+    AUTH = "auth"
+    NOT_FOUND = "not-found"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    NO_KEYFRAME = "no-keyframe"
+    BAD_PICTURE = "bad-picture"
+    CRASHED = "crashed"
+    STORAGE = "storage"
+    ERROR = "error"
+
+
+class SessionEnd(StrEnum):
+    """What is known of a session when its transport is closed; decides the cool-down."""
+
+    NONE = "none"          # no session was ever opened on the device
+    CLEAN = "clean"        # TEARDOWN was sent, then the transport was closed
+    UNCLEAN = "unclean"    # the transport is closed, but the device may still count the session
+
+
+class Source(StrEnum):
+    """Where a picture came from."""
+
+    RTSP = "rtsp"
+    RTSP_SUB = "rtsp-sub"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """One coded picture as it came from the camera.
+
+    `data` is Annex B for h264 and hevc, a JFIF file for mjpeg; `extradata` holds parameter sets the stream gave outside
+    of it (may be empty). `captured_at` is the moment the last byte was complete (UTC).
+    """
+
+    codec: str
+    data: bytes
+    extradata: bytes
+    captured_at: datetime
+    camera_clock_offset_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A whole JPEG and what is known of it; sizes in pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A still with the facts that go beside it; times in milliseconds, moments in UTC."""
+
+    camera: str
+    name: str
+    still: Still
+    source: Source
+    captured_at: datetime
+    capture_ms: float
+    lease_wait_ms: float
+    camera_clock_offset_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The outcome of one poll: `error` is a sentence for a person, None when `result` is ok."""
+
+    camera: str
+    at: datetime
+    result: Result
+    error: str | None
+    snapshot: Snapshot | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether a picture came out of it."""
+        return self.result is Result.OK

@@ -1,0 +1,137 @@
+"""SnapshotService: one picture of one camera, from the sources in their order, under a lease. Knows no schedule, no disk.
+
+The lease covers the session and nothing else: it is left when the engine has proven the transport closed (or the worker
+that held it is dead and reaped), and decoding happens after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from camserver.capture.decoder import Decoder
+from camserver.capture.http import HttpSource
+from camserver.capture.libav import LibavEngine
+from camserver.config import Camera
+from camserver.errors import CameraError, RtspBusy
+from camserver.host.clock import WallClock, utc_now
+from camserver.leases import Holder, Priority, RtspManager
+from camserver.records import AccessUnit, Attempt, Result, Snapshot, Source, Still
+
+MIN_SHARE_S = 0.5
+"""A source is not begun with less time than this."""
+
+
+@dataclass(slots=True)
+class _Shot:
+    """What one attempt has used so far; moments by the event loop's clock."""
+
+    camera: Camera
+    deadline: float | None = None       # runs from the first lease (or the first try without one)
+    started: float = 0.0
+    lease_wait_s: float = 0.0
+
+    def begin(self) -> float:
+        """The deadline of the whole shot; the first call sets it."""
+        if self.deadline is None:
+            self.started = _now()
+            self.deadline = self.started + self.camera.timeout_s
+        return self.deadline
+
+
+class SnapshotService:
+    """Takes pictures; `take` never raises for a camera's sake."""
+
+    def __init__(self, manager: RtspManager, engine: LibavEngine, http: HttpSource, decoder: Decoder,
+                 clock: WallClock = utc_now) -> None:
+        self._manager = manager
+        self._engine = engine
+        self._http = http
+        self._decoder = decoder
+        self._clock = clock
+
+    async def take(self, camera: Camera, holder: Holder, priority: Priority = Priority.POLL) -> Attempt:
+        """One attempt at a picture, with every source that may help, within the camera's timeout."""
+        at = self._clock()
+        shot = _Shot(camera)
+        errors: list[tuple[Result, str]] = []
+        sources = _sources(camera)
+        for position, (source, url) in enumerate(sources):
+            if errors and not _may_help(source, errors):
+                continue
+            if shot.deadline is not None and shot.deadline - _now() < MIN_SHARE_S:
+                break
+            try:
+                snapshot = await self._from(source, url, shot, len(sources) - position, holder, priority)
+            except RtspBusy as error:
+                errors.append((Result.BUSY, str(error)))
+            except CameraError as error:
+                elapsed_s = _now() - shot.started if shot.deadline is not None else 0.0
+                errors.append((error.result, f"{camera.id}: {source}: {error} "
+                                             f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)"))
+            else:
+                return Attempt(camera.id, at, Result.OK, None, snapshot)
+        result, text = errors[0]
+        return Attempt(camera.id, at, result, "; ".join([text, *(t.removeprefix(f"{camera.id}: ") for _, t in errors[1:])]))
+
+    async def _from(self, source: Source, url: str, shot: _Shot, sources_left: int, holder: Holder,
+                    priority: Priority) -> Snapshot:
+        camera = shot.camera
+        if source is Source.HTTP:
+            deadline = shot.begin()
+            jpeg = await self._http.fetch(camera, url, deadline)
+            captured_at = self._clock()
+            still = await self._decoder.inspect(jpeg, width=camera.width, deadline=deadline)
+            return self._snapshot(shot, still, source, captured_at=captured_at, offset_s=None)
+        unit = await self._access_unit(url, shot, sources_left, holder, priority)
+        still = await self._decoder.decode(unit, width=camera.width, deadline=shot.begin())
+        return self._snapshot(shot, still, source, captured_at=unit.captured_at, offset_s=unit.camera_clock_offset_s)
+
+    async def _access_unit(self, url: str, shot: _Shot, sources_left: int, holder: Holder,
+                           priority: Priority) -> AccessUnit:
+        camera = shot.camera
+        lease_wait_s = camera.lease_wait_s
+        if shot.deadline is not None:   # a later source waits within the deadline that already runs
+            lease_wait_s = min(lease_wait_s, shot.deadline - _now())
+        lease = await self._manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=lease_wait_s)
+        with lease:
+            shot.lease_wait_s += lease.wait_s
+            deadline = shot.begin()
+            # A later source needs time too: this one may use its share only.
+            share = _now() + (deadline - _now()) / min(sources_left, 2)
+            try:
+                unit, end = await self._engine.fetch(camera, url, share)
+            except CameraError as error:
+                lease.ended(error.end)
+                raise
+            lease.ended(end)
+            return unit
+
+    @staticmethod
+    def _snapshot(shot: _Shot, still: Still, source: Source, *, captured_at: datetime, offset_s: float | None) -> Snapshot:
+        return Snapshot(
+            camera=shot.camera.id, name=shot.camera.name, still=still, source=source, captured_at=captured_at,
+            capture_ms=(_now() - shot.started) * 1000, lease_wait_ms=shot.lease_wait_s * 1000,
+            camera_clock_offset_s=offset_s)
+
+
+def _sources(camera: Camera) -> list[tuple[Source, str]]:
+    pairs = ((Source.RTSP, camera.url), (Source.RTSP_SUB, camera.sub_url), (Source.HTTP, camera.snapshot_url))
+    return [(source, url) for source, url in pairs if url is not None]
+
+
+def _may_help(source: Source, errors: list[tuple[Result, str]]) -> bool:
+    """Whether another source can do better after these failures.
+
+    A wrong password is wrong everywhere, and logins lock. A camera that is full, busy or dead over RTSP may still answer
+    its snapshot URL, but not another RTSP stream.
+    """
+    results = {result for result, _ in errors}
+    if Result.AUTH in results:
+        return False
+    return source is Source.HTTP or not results & {Result.BUSY, Result.FULL, Result.UNREACHABLE}
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,6 @@
+"""Pictures on disk: atomic publishing, the archive, what is deleted when."""
+
+from camserver.storage.janitor import Janitor
+from camserver.storage.store import SnapshotStore
+
+__all__ = ["SnapshotStore", "Janitor"]

@@ -1,0 +1,92 @@
+"""The janitor: carries out retention in a thread, at intervals and when the disk is full. Deletes only what the archive
+pattern could have named; never latest.jpg, never a stranger's file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from camserver.config.model import OutputTable, RetentionTable
+from camserver.events import Event, Notice
+from camserver.storage.naming import archive_regex
+from camserver.storage.retention import Archived, choose
+
+INTERVAL_S = 300.0
+FULL_DISK_PAUSE_S = 10.0
+"""After a full disk the next pass comes soon, but not with every failed picture."""
+
+
+class Janitor:
+    """Runs retention over the whole output directory; `output` and `policy` may be exchanged at a reload."""
+
+    def __init__(self, output: OutputTable, policy: RetentionTable, emit: Callable[[Event], None]) -> None:
+        self.output = output
+        self.policy = policy
+        self._emit = emit
+        self._kicked = asyncio.Event()
+
+    def kick(self) -> None:
+        """Ask for a pass now: the disk did not take a picture."""
+        self._kicked.set()
+
+    async def run(self) -> None:
+        """A pass at start, every INTERVAL_S, and after a kick; until cancelled. Never raises for the disk."""
+        while True:
+            self._kicked.clear()
+            deleted, freed = await asyncio.to_thread(self.sweep, time.time())
+            if deleted:
+                self._emit(Notice(name="retention.deleted", message=f"{deleted} pictures ({freed // 1_000_000} MB) deleted",
+                                  data={"files": deleted, "bytes": freed}))
+            await asyncio.sleep(FULL_DISK_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S - FULL_DISK_PAUSE_S):
+                    await self._kicked.wait()
+
+    def sweep(self, now: float) -> tuple[int, int]:
+        """One pass; blocking. Returns (files deleted, their bytes)."""
+        directory, deleted, freed = self.output.directory, 0, 0
+        if not self.output.archive:
+            return 0, 0
+        try:
+            free_bytes = shutil.disk_usage(directory).free
+        except OSError:     # not there yet, or gone: polling tells
+            return 0, 0
+        for file in choose(self._files(), self.policy, now=now, free_bytes=free_bytes):
+            with contextlib.suppress(OSError):
+                file.path.unlink()
+                deleted, freed = deleted + 1, freed + file.bytes
+                self._prune(file.path.parent, directory / file.camera)
+        return deleted, freed
+
+    def _files(self) -> Iterator[Archived]:
+        ours = archive_regex(self.output.archive)
+        for folder in _folders(self.output.directory):
+            for root, _, names in os.walk(folder):
+                relative = os.path.relpath(root, folder)
+                for name in names:
+                    path = Path(root, name)
+                    if name != "latest.jpg" and ours.fullmatch(name if relative == "." else f"{relative}/{name}"):
+                        with contextlib.suppress(OSError):
+                            stat = path.stat(follow_symlinks=False)
+                            yield Archived(stat.st_mtime, stat.st_size, folder.name, path)
+
+    @staticmethod
+    def _prune(folder: Path, top: Path) -> None:
+        """Remove folders that became empty, up to the camera's own."""
+        while folder != top:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+
+def _folders(directory: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(p for p in directory.iterdir() if p.is_dir() and not p.is_symlink())
+    return []

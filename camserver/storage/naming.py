@@ -1,0 +1,31 @@
+"""Names of archived pictures, and how to know one again. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+_DIRECTIVES = {"Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d", "L": r"\d{3}",
+               "f": r"\d{6}", "j": r"\d{3}", "y": r"\d\d", "I": r"\d\d", "z": r"[+-]\d{4}(?:\d\d)?", "s": r"\d+",
+               "%": "%"}
+
+
+def archive_name(pattern: str, moment: datetime) -> str:
+    """The path below the camera's folder for a picture of `moment`; %L is milliseconds, the rest is strftime's."""
+    milliseconds = f"{moment.microsecond // 1000:03d}"
+    parts = re.split(r"(%.)", pattern)
+    return moment.strftime("".join(milliseconds if part == "%L" else part for part in parts))
+
+
+def numbered(name: str, number: int) -> str:
+    """`name` for the number-th picture of the same moment: a.jpg, a-1.jpg, a-2.jpg."""
+    stem, dot, suffix = name.rpartition(".")
+    return name if number == 0 else f"{stem}-{number}{dot}{suffix}"
+
+
+def archive_regex(pattern: str) -> re.Pattern[str]:
+    """Matches exactly the paths `archive_name` and `numbered` can give: nothing else in the folder is ours to delete."""
+    stem, _, suffix = pattern.rpartition(".")
+    body = "".join(_DIRECTIVES.get(part[1], r"[^/]+") if part.startswith("%") else re.escape(part)
+                   for part in re.split(r"(%.)", stem))
+    return re.compile(rf"{body}(?:-\d+)?\.{re.escape(suffix)}")

@@ -1,0 +1,175 @@
+"""SnapshotStore: publishing. latest.jpg is always a whole picture, replaced atomically, or not there yet.
+
+One write, two names: the picture is written to a temporary file in the camera's folder, flushed, linked into the archive
+and renamed to latest.jpg. A reader never sees a partial file; a crash leaves at most a temporary one, removed at start.
+The only door to aiofiles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import aiofiles
+import aiofiles.os
+
+from camserver.config.model import OutputTable
+from camserver.errors import StorageError
+from camserver.host.clock import WallClock, rfc3339, utc_now
+from camserver.records import Attempt, Result, Snapshot
+from camserver.storage.exif import with_exif
+from camserver.storage.naming import archive_name, numbered
+
+TEMPORARY = ".camserver-{}.tmp"
+NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}     # vfat, some SMB mounts
+FACTS = ("captured_at", "published_at", "source", "width", "height", "bytes", "codec", "path", "camera_clock_offset_s",
+         "capture_ms", "lease_wait_ms")
+_counter = itertools.count()
+
+
+@dataclass(slots=True)
+class _CameraState:
+    facts: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(FACTS))
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class SnapshotStore:
+    """Writes pictures and facts below `output.directory`; `output` may be exchanged at a reload."""
+
+    def __init__(self, output: OutputTable, clock: WallClock = utc_now) -> None:
+        self.output = output
+        self._clock = clock
+        self._states: dict[str, _CameraState] = {}
+
+    async def clean(self) -> int:
+        """Remove what a killed run left half-written; returns how many files."""
+        return await asyncio.to_thread(self._clean)
+
+    async def record(self, attempt: Attempt, failures_before: int) -> Attempt:
+        """Publish the attempt's picture if it has one, and its outcome in any case.
+
+        Returns the attempt, or one with result `storage` when the disk did not take it. Never raises for the disk.
+        """
+        state = await self._state(attempt.camera)
+        async with state.lock:
+            if attempt.snapshot is not None:
+                try:
+                    state.facts = await self._publish(attempt.snapshot)
+                except StorageError as error:
+                    attempt = Attempt(attempt.camera, attempt.at, Result.STORAGE, str(error))
+            failures = 0 if attempt.ok else failures_before + 1
+            with contextlib.suppress(StorageError):     # the picture's own error was told; facts are tried next time
+                await self._write_facts(attempt, state, failures)
+        return attempt
+
+    async def _publish(self, snapshot: Snapshot) -> dict[str, Any]:
+        folder = self.output.directory / snapshot.camera
+        jpeg = with_exif(snapshot.still.jpeg, snapshot.name, snapshot.captured_at)
+        try:
+            await aiofiles.os.makedirs(folder, exist_ok=True)
+            async with _temporary(folder) as temporary:
+                await self._write(temporary, jpeg)
+                path = await self._archive(temporary, folder, snapshot, jpeg) if self.output.archive else None
+                await aiofiles.os.replace(temporary, folder / "latest.jpg")
+            if self.output.fsync:
+                await asyncio.to_thread(_fsync_folder, folder)
+        except OSError as error:
+            raise _storage_error(snapshot.camera, folder, error) from None
+        return {
+            "captured_at": rfc3339(snapshot.captured_at), "published_at": rfc3339(self._clock()),
+            "source": snapshot.source.value, "width": snapshot.still.width, "height": snapshot.still.height,
+            "bytes": len(jpeg), "codec": snapshot.still.codec, "path": path,
+            "camera_clock_offset_s": snapshot.camera_clock_offset_s,
+            "capture_ms": round(snapshot.capture_ms, 1), "lease_wait_ms": round(snapshot.lease_wait_ms, 1),
+        }
+
+    async def _archive(self, temporary: Path, folder: Path, snapshot: Snapshot, jpeg: bytes) -> str:
+        zone = ZoneInfo(self.output.timezone)
+        base = archive_name(self.output.archive, snapshot.captured_at.astimezone(zone))
+        await aiofiles.os.makedirs((folder / base).parent, exist_ok=True)
+        for number in itertools.count():
+            name = numbered(base, number)
+            try:
+                await aiofiles.os.link(temporary, folder / name)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                if error.errno not in NO_HARD_LINKS:
+                    raise
+                async with _temporary(folder) as copy:
+                    await self._write(copy, jpeg)
+                    await aiofiles.os.replace(copy, folder / name)
+            return name
+        raise AssertionError  # pragma: no cover - count() does not end
+
+    async def _write_facts(self, attempt: Attempt, state: _CameraState, failures: int) -> None:
+        folder = self.output.directory / attempt.camera
+        facts = {"camera": attempt.camera, **state.facts,
+                 "attempt": {"at": rfc3339(attempt.at), "result": attempt.result.value, "error": attempt.error},
+                 "consecutive_failures": failures}
+        try:
+            await aiofiles.os.makedirs(folder, exist_ok=True)
+            async with _temporary(folder) as temporary:
+                await self._write(temporary, json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
+                await aiofiles.os.replace(temporary, folder / "latest.json")
+        except OSError as error:
+            raise _storage_error(attempt.camera, folder, error) from None
+
+    async def _write(self, path: Path, data: bytes) -> None:
+        async with aiofiles.open(path, "xb") as file:
+            await file.write(data)
+            if self.output.fsync:
+                await file.flush()
+                await asyncio.to_thread(os.fsync, file.fileno())
+
+    async def _state(self, camera: str) -> _CameraState:
+        """The camera's facts; after a restart those of the picture that is still there."""
+        state = self._states.get(camera)
+        if state is None:
+            state = self._states.setdefault(camera, _CameraState())
+            try:
+                async with aiofiles.open(self.output.directory / camera / "latest.json", "rb") as file:
+                    known = json.loads(await file.read())
+                    state.facts = {key: known.get(key) for key in FACTS}
+            except (OSError, ValueError, AttributeError):
+                return state
+        return state
+
+    def _clean(self) -> int:
+        removed = 0
+        with contextlib.suppress(OSError):
+            for path in self.output.directory.glob("*/" + TEMPORARY.format("*")):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    removed += 1
+        return removed
+
+
+@contextlib.asynccontextmanager
+async def _temporary(folder: Path) -> Any:
+    path = folder / TEMPORARY.format(f"{os.getpid()}-{next(_counter)}")
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):      # renamed away, or the disk is gone
+            path.unlink()
+
+
+def _fsync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _storage_error(camera: str, folder: Path, error: OSError) -> StorageError:
+    return StorageError(f"{camera}: {folder} does not take the picture: {error.strerror or type(error).__name__}")
