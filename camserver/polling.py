@@ -112,7 +112,8 @@ class PollingOrchestrator:
                 self._start_ready()
                 await self._sleep()
         finally:
-            await self._settle(0.0)
+            if not self._stopping:      # cancelled; otherwise `stop` settles, with its grace
+                await self._settle(0.0)
 
     async def stop(self, grace_s: float) -> None:
         """Start no more polls; let running ones end by themselves for `grace_s`, then cancel them and wait."""
@@ -167,7 +168,7 @@ class PollingOrchestrator:
         while now >= self._next_open and (entry := self._next_ready()) is not None:
             if entry.removed:
                 continue
-            self._next_open = max(self._next_open, now - 1 / self.open_rate) + 1 / self.open_rate
+            self._next_open = max(self._next_open, now) + 1 / self.open_rate
             self._statistics = replace(self._statistics, polls=self._statistics.polls + 1,
                                        lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due))
             self._schedule(entry, self._regular_due(entry))

@@ -13,7 +13,9 @@ import av
 import numpy as np
 import simplejpeg
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from camserver.errors import CameraError
@@ -81,6 +83,8 @@ def _reply(still: Still) -> tuple[dict[str, Any], bytes]:
 def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:
     try:
         context = av.CodecContext.create(codec, "r")
+        if not isinstance(context, VideoCodecContext):
+            raise _bad(f"{codec} is no video codec")
         context.thread_count = 1
         context.options = {"err_detect": "explode"}
         if extradata:
@@ -112,11 +116,14 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
         src_color_range=ColorRange.JPEG if full else ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
         interpolation=Interpolation.AREA if out_width < frame.width else Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
     )
-    planes = [
-        np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in planar.planes
-    ]
-    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*(np.ascontiguousarray(p) for p in planes), quality=quality)
+    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*map(_pixels, planar.planes), quality=quality)
     return jpeg, out_width, out_height
+
+
+def _pixels(plane: VideoPlane) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A plane as rows of bytes, without libav's padding at the end of each."""
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return np.ascontiguousarray(rows[:, : plane.width])
 
 
 def _matrix(frame: VideoFrame) -> Colorspace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 
 import aiohttp
@@ -34,7 +35,7 @@ class HttpSource:
             raise _error(Result.UNREACHABLE, f"the snapshot URL: the answer broke off ({type(error).__name__})") from None
 
     async def _fetch(self, camera: Camera, url: str) -> bytes:
-        tls: ssl.SSLContext | bool = True if camera.tls_verify else False
+        tls: ssl.SSLContext | bool = camera.tls_verify
         digest = aiohttp.DigestAuthMiddleware(camera.username, camera.password) if camera.username else None
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls, force_close=True), cookie_jar=aiohttp.DummyCookieJar(),
@@ -42,9 +43,8 @@ class HttpSource:
         ) as session:
             status, challenge, body = await self._get(session, url, None)
             if status == 401 and camera.username and challenge.lower().startswith("basic"):
-                basic = aiohttp.encode_basic_auth(camera.username, camera.password, encoding="utf-8") \
-                    if hasattr(aiohttp, "encode_basic_auth") else \
-                    aiohttp.BasicAuth(camera.username, camera.password, encoding="utf-8").encode()
+                userinfo = f"{camera.username}:{camera.password}".encode()      # RFC 7617, charset UTF-8
+                basic = "Basic " + base64.b64encode(userinfo).decode()
                 status, _, body = await self._get(session, url, {"Authorization": basic})
         if status == 200:
             return body

@@ -84,7 +84,9 @@ class WorkerPool:
             await _finish(self._discard(worker))
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Reply:
-        worker = self._take_idle() or await _finish(self._spawn())
+        worker = self._take_idle()
+        if worker is None:
+            worker = await _finish(self._spawn())
         try:
             async with asyncio.timeout_at(deadline):
                 reply = await worker.exchange({"job": job, **data}, blob)
@@ -160,7 +162,7 @@ class _Worker:
             raise ValueError("reply over the limit")
         reply = json.loads(await stdout.readexactly(header_bytes))
         if not isinstance(reply, dict):
-            raise ValueError("reply is no object")
+            raise ValueError("reply is no object")  # noqa: TRY004 - one kind of broken reply like the others
         return Reply(reply, await stdout.readexactly(blob_bytes))
 
     def retire_later(self, pool: WorkerPool) -> None:

@@ -45,6 +45,7 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
     order = Order(request["url"], request["transport"], request["timeout_s"], request["probe"], request["tls_verify"])
     deadline = time.monotonic() + order.timeout_s
     av.logging.set_level(av.logging.WARNING)
+    av.logging.set_skip_repeated(False)     # the second refusal of a camera reads like the first, and must be seen
     with av.logging.Capture(local=True) as lines:
         container = _open(order, deadline, lines)
         end = SessionEnd.UNCLEAN

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import fields
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from camserver.events import Event, Listener, Notice
 from camserver.host.redact import Redactor
@@ -60,8 +60,8 @@ def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = No
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {key: redactor.scrub(value) if isinstance(value, str) else value for key, value in event.items()}
 
-    shared = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, scrub]
-    render = _to_journal if journal else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, scrub]
+    render: Processor = _to_journal if journal else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared,
                     *([] if journal else [structlog.processors.TimeStamper(fmt="%H:%M:%S")]), render],

@@ -9,7 +9,7 @@ import asyncio
 import os
 
 try:
-    from systemd import daemon as _systemd
+    from systemd import daemon as _systemd  # type: ignore[attr-defined, unused-ignore]  # mypy takes ./systemd for it
 except ImportError:     # not Linux
     _systemd = None
 

@@ -13,7 +13,7 @@ from camserver import __version__
 def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
     """`jpeg` with an APP1 segment of ours; an Exif segment of the camera's own is replaced. Pixels are untouched."""
     exif = Exif()
-    exif[ExifTags.Base.ImageDescription] = name
+    exif[ExifTags.Base.ImageDescription] = name.encode()    # bytes: Pillow would turn all but ASCII into "?"
     exif[ExifTags.Base.Software] = f"camserver {__version__}"
     exif[ExifTags.Base.DateTime] = _stamp(captured_at)
     details = exif.get_ifd(ExifTags.IFD.Exif)

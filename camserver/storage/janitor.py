@@ -1,5 +1,7 @@
-"""The janitor: carries out retention in a thread, at intervals and when the disk is full. Deletes only what the archive
-pattern could have named; never latest.jpg, never a stranger's file."""
+"""The janitor: carries out retention in a thread, at intervals and when the disk is full.
+
+Deletes only what the archive pattern could have named; never latest.jpg, never a stranger's file.
+"""
 
 from __future__ import annotations
 

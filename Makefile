@@ -1,0 +1,64 @@
+# Two commands do all the set-up on a fresh Debian or Ubuntu machine (as root or with sudo): `make demo`, `make test`.
+SHELL := /bin/bash
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
+BIN := .venv/bin
+ARGS ?=
+
+PACKAGES := python3-venv python3-dev gcc pkg-config libsystemd-dev
+TEST_PACKAGES := ffmpeg systemd python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
+	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
+
+# $(call install,PACKAGES): only what is missing, so that a second run needs neither root nor a network
+define install
+@missing=$$(for p in $(1); do dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+	echo "installing" $$missing; \
+	$(SUDO) apt-get -qq -o DPkg::Lock::Timeout=300 update && \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) -E apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing >/dev/null; \
+fi
+endef
+
+.PHONY: help test check lint types layers clean packages test-packages install uninstall bench
+help:
+	@echo "make test   install what is missing, pass all tests"
+	@echo "make check  lint, types, import layers"
+	@echo "sudo make install / uninstall   the daemon under systemd"
+
+packages:
+	$(call install,$(PACKAGES))
+
+test-packages: packages
+	$(call install,$(TEST_PACKAGES))
+
+.venv/.installed: pyproject.toml constraints.txt | packages
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt wheel setuptools
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: test-packages .venv/.installed
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/.installed
+	$(BIN)/ruff check camserver tests
+
+types: .venv/.installed
+	$(BIN)/mypy
+
+layers: .venv/.installed
+	$(BIN)/lint-imports
+
+check: lint types layers
+
+bench: test-packages .venv/.installed
+	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
+
+install:
+	systemd/install.sh
+
+uninstall:
+	systemd/install.sh --uninstall
+
+clean:
+	rm -rf .venv camserver-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,72 @@
+"""Shared by the tests: a loop whose clock jumps, an inventory's camera, free ports, waiting for a condition."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from camserver.config import Camera
+
+T = TypeVar("T")
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is None:
+            ready = super().select(10)
+            assert ready, "deadlock: nothing is scheduled and nothing happens"
+            return ready
+        ready = super().select(0)
+        if not ready and timeout > 0:
+            self._loop.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Time passes only while nothing can run, and then at once: an hour of policy takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+def run_virtual(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(work())
+
+
+def camera(camera_id: str = "cam", **changes: Any) -> Camera:
+    keys: dict[str, Any] = {
+        "id": camera_id, "name": camera_id, "url": f"rtsp://127.0.0.1/{camera_id}", "sub_url": None,
+        "snapshot_url": None, "username": "", "password": "", "device": camera_id, "interval_s": 10.0, "timeout_s": 10.0,
+        "lease_wait_s": 5.0, "max_sessions": 1, "cooldown_s": 0.25, "unclean_cooldown_s": 5.0, "transport": "tcp",
+        "engine": "auto", "width": None, "align": False, "go2rtc": None, "tls_verify": False,
+    }
+    return Camera(**(keys | changes))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> T:
+    """Wait for something another process does; the limit only ends a run that is broken."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what or condition}"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,151 @@
+"""Workers: whatever happens to one, the answer is one attempt's failure, and it is dead and reaped before we hear of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import pytest
+from support import free_port
+
+from camserver.capture.decoder import Decoder
+from camserver.capture.isolation import WorkerPool
+from camserver.errors import CameraError
+from camserver.records import AccessUnit, Result
+
+FETCH = {"transport": "tcp", "timeout_s": 30.0, "probe": "small", "tls_verify": False}
+
+
+def with_pool(work: Callable[[WorkerPool], Awaitable[None]], **options: int) -> None:
+    async def inside() -> None:
+        pool = WorkerPool("test", 1, **options)
+        try:
+            await work(pool)
+        finally:
+            await pool.close()
+            assert pool.pids == ()
+
+    asyncio.run(inside())
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def deaf_camera() -> tuple[asyncio.Server, str, asyncio.Event, asyncio.Event]:
+    """A camera that accepts and never answers; the events tell that somebody came and that the connection ended."""
+    came, gone = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        try:
+            while await reader.read(1000):
+                pass
+        except OSError:
+            pass
+        gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, f"rtsp://admin:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/x", came, gone
+
+
+def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed() -> None:
+    async def work(pool: WorkerPool) -> None:
+        server, url, came, gone = await deaf_camera()
+        with pytest.raises(CameraError, match="its worker was killed") as caught:
+            await pool.run("fetch", {**FETCH, "url": url}, deadline=soon(3))
+        assert caught.value.result is Result.TIMEOUT
+        assert pool.pids == ()
+        assert came.is_set()
+        await gone.wait()
+        server.close()
+
+    with_pool(work)
+
+
+def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
+    """Its own limit is below ours, so a deaf camera costs no process."""
+    async def work(pool: WorkerPool) -> None:
+        server, url, _, gone = await deaf_camera()
+        with pytest.raises(CameraError, match=r"no answer within 0\.5 s") as caught:
+            await pool.run("fetch", {**FETCH, "url": url, "timeout_s": 0.5}, deadline=soon(30))
+        assert caught.value.result is Result.TIMEOUT
+        assert "secret" not in str(caught.value)
+        assert len(pool.pids) == 1
+        await gone.wait()
+        server.close()
+
+    with_pool(work)
+
+
+def test_cancelled_twice_it_still_reaps_first() -> None:
+    """Rule one: the caller hears of the cancellation only when the connection is closed."""
+    async def work(pool: WorkerPool) -> None:
+        server, url, came, gone = await deaf_camera()
+        task = asyncio.create_task(pool.run("fetch", {**FETCH, "url": url}, deadline=soon(30)))
+        await came.wait()
+        pid = pool.pids[0]
+        task.cancel()
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        await gone.wait()
+        server.close()
+
+    with_pool(work)
+
+
+def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
+    async def work(pool: WorkerPool) -> None:
+        server, url, came, _ = await deaf_camera()
+        task = asyncio.create_task(pool.run("fetch", {**FETCH, "url": url}, deadline=soon(30)))
+        await came.wait()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        with pytest.raises(CameraError, match=r"the test worker died \(signal 9\)") as caught:
+            await task
+        assert caught.value.result is Result.CRASHED
+        server.close()
+        refused = f"rtsp://127.0.0.1:{free_port()}/x"
+        with pytest.raises(CameraError, match="connection refused"):
+            await pool.run("fetch", {**FETCH, "url": refused}, deadline=soon(30))
+
+    with_pool(work)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_garbage_is_a_bad_picture(codec: str) -> None:
+    async def work(pool: WorkerPool) -> None:
+        decoder = Decoder(pool, 85)
+        for data in (b"", b"\0\0\0\1", os.urandom(5000), b"\0\0\0\1\x65" + os.urandom(5000)):
+            with pytest.raises(CameraError) as caught:
+                await decoder.decode(AccessUnit(codec, data, b"", datetime.now(UTC)), width=None, deadline=soon(30))
+            assert caught.value.result is Result.BAD_PICTURE
+
+    with_pool(work)
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>busy</html>", b"\xff\xd8\xff\xd9", b"\xff\xd8 half"])
+def test_what_is_no_whole_jpeg_is_refused(data: bytes) -> None:
+    async def work(pool: WorkerPool) -> None:
+        with pytest.raises(CameraError) as caught:
+            await Decoder(pool, 85).inspect(data, width=None, deadline=soon(30))
+        assert caught.value.result is Result.BAD_PICTURE
+
+    with_pool(work)
+
+
+def test_memory_is_limited() -> None:
+    """A picture of absurd size costs one attempt, not the machine."""
+    async def work(pool: WorkerPool) -> None:
+        header = bytes.fromhex("ffd8ffc0001108ffffffff03012200021101031101")
+        with pytest.raises(CameraError) as caught:
+            await Decoder(pool, 85).inspect(header + b"\xff\xd9", width=None, deadline=soon(30))
+        assert caught.value.result in (Result.BAD_PICTURE, Result.CRASHED)
+
+    with_pool(work)

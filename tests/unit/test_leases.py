@@ -1,0 +1,200 @@
+"""Leases: never over budget, nobody starves, no grant is lost, a freed slot is never taken past a waiter."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from support import run_virtual
+
+from camserver.errors import LeaseStateError, RtspBusy
+from camserver.leases import Budget, Holder, Priority, RtspManager
+from camserver.leases.table import LeaseTable, Ticket, TicketEvent, TicketState
+from camserver.records import SessionEnd
+
+HOLDER = Holder("poller", "gate")
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Any order of requests, accepts, withdrawals, releases and passing time keeps the table's invariants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.table = LeaseTable()
+        self.budgets = {"one": Budget(1, 0.5, 5.0), "three": Budget(3, 0.0, 2.0)}
+        self.table.configure(self.budgets, self.now)
+        self.live: list[Ticket] = []
+
+    @rule(device=st.sampled_from(["one", "three"]), priority=st.sampled_from(list(Priority)))
+    def request(self, device: str, priority: Priority) -> None:
+        self.live.append(self.table.request(device, HOLDER, priority, self.now))
+
+    @rule(pick=st.integers(0, 50))
+    def accept(self, pick: int) -> None:
+        offered = [t for t in self.live if t.state is TicketState.OFFERED]
+        if offered:
+            self.table.accept(offered[pick % len(offered)], self.now)
+
+    @rule(pick=st.integers(0, 50), busy=st.booleans())
+    def withdraw(self, pick: int, busy: bool) -> None:
+        open_ = [t for t in self.live if t.state in (TicketState.OFFERED, TicketState.WAITING)]
+        if open_:
+            ticket = open_[pick % len(open_)]
+            self.live.remove(ticket)
+            self.table.withdraw(ticket, self.now, busy=busy)
+
+    @rule(pick=st.integers(0, 50), end=st.sampled_from(list(SessionEnd)))
+    def release(self, pick: int, end: SessionEnd) -> None:
+        held = [t for t in self.live if t.state is TicketState.HELD]
+        if held:
+            ticket = held[pick % len(held)]
+            self.live.remove(ticket)
+            self.table.release(ticket, end, self.now)
+
+    @rule(seconds=st.floats(0.01, 20))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for device in self.budgets:
+            self.table.offer(device, self.now)
+
+    @invariant()
+    def within_budget_and_no_idle_slot(self) -> None:
+        for s in self.table.statistics(self.now):
+            mine = [t for t in self.live if t.device == s.device]
+            taken = sum(t.state in (TicketState.OFFERED, TicketState.HELD) for t in mine)
+            assert taken + s.cooling <= s.max_sessions
+            waiting = [t for t in mine if t.state is TicketState.WAITING]
+            if waiting:     # a free slot beside a waiter would be a lost grant
+                assert taken + s.cooling == s.max_sessions
+
+    @invariant()
+    def generations_are_unique(self) -> None:
+        generations = [t.generation for t in self.live if t.state is TicketState.HELD]
+        assert len(generations) == len(set(generations))
+
+
+TestTable = TableMachine.TestCase
+TestTable.settings = settings(max_examples=150, deadline=None)
+
+
+def test_every_impossible_event_names_both() -> None:
+    """An event a state does not allow is refused, and the message says which and when."""
+    table = LeaseTable()
+    table.configure({"d": Budget()}, 0.0)
+    ticket = table.request("d", HOLDER, Priority.POLL, 0.0)
+    table.accept(ticket, 0.0)
+    with pytest.raises(LeaseStateError, match="d for poller gate: accept is impossible when held"):
+        table.accept(ticket, 0.0)
+    table.release(ticket, SessionEnd.CLEAN, 0.0)
+    with pytest.raises(LeaseStateError, match="release is impossible when returned"):
+        table.release(ticket, SessionEnd.CLEAN, 0.0)
+    assert TicketEvent.OFFER.value == "offer"
+
+
+def test_order_is_priority_then_arrival_and_age_lifts() -> None:
+    """Live goes before poll, equals go in order of arrival, and a poll that waited long is not starved by live ones."""
+    table = LeaseTable()
+    table.configure({"d": Budget(1, 0.0, 0.0)}, 0.0)
+    first = table.request("d", HOLDER, Priority.POLL, 0.0)
+    table.accept(first, 0.0)
+    poll = table.request("d", HOLDER, Priority.POLL, 0.0)
+    live1 = table.request("d", HOLDER, Priority.LIVE, 1.0)
+    live2 = table.request("d", HOLDER, Priority.LIVE, 2.0)
+    assert table.release(first, SessionEnd.CLEAN, 3.0) == [live1]
+    table.accept(live1, 3.0)
+    late = table.request("d", HOLDER, Priority.LIVE, 25.0)
+    assert table.release(live1, SessionEnd.CLEAN, 25.0) == [poll], "aged over both live requests"
+    table.accept(poll, 25.0)
+    assert table.release(poll, SessionEnd.CLEAN, 26.0) == [live2]
+    assert late.state is TicketState.WAITING
+
+
+def manager(**budget: float) -> RtspManager:
+    m = RtspManager()
+    m.configure({"d": Budget(**{"max_sessions": 1, "cooldown_s": 0.0, "unclean_cooldown_s": 0.0} | budget)})  # type: ignore[arg-type]
+    return m
+
+
+def test_busy_names_the_holder_and_the_wait() -> None:
+    """A caller that gets nothing within lease_wait is told who has it."""
+    async def work() -> None:
+        m = manager()
+        with await m.acquire("gate", "d", HOLDER):
+            with pytest.raises(RtspBusy, match=r"gate: no session of d came free in 5 s .*held by poller gate for 5\.0 s"):
+                await m.acquire("gate", "d", Holder("snapshot"))
+            assert m.try_acquire("gate", "d", HOLDER) is None
+        assert m.statistics()[0].busy == 2
+        lease = m.try_acquire("gate", "d", HOLDER)
+        assert lease is not None
+        lease.release()
+        lease.release()     # idempotent for its holder
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize(("end", "wait_s"), [(SessionEnd.NONE, 0.0), (SessionEnd.CLEAN, 1.0), (SessionEnd.UNCLEAN, 4.0)])
+def test_cool_down_follows_the_end(end: SessionEnd, wait_s: float) -> None:
+    """After a session the device is left alone for as long as its end demands, and not longer."""
+    async def work() -> None:
+        m = manager(cooldown_s=1.0, unclean_cooldown_s=4.0)
+        with await m.acquire("gate", "d", HOLDER) as lease:
+            lease.ended(end)
+        with await m.acquire("gate", "d", HOLDER, lease_wait_s=10) as lease:
+            assert lease.wait_s == pytest.approx(wait_s, abs=1e-3)
+            assert lease.generation == 2
+
+    run_virtual(work)
+
+
+def test_a_cancelled_waiter_passes_its_offer_on() -> None:
+    """Cancelled in the same instant in which the slot was offered: the next waiter gets it."""
+    async def work() -> None:
+        m = manager()
+        held = await m.acquire("a", "d", HOLDER)
+        first = asyncio.create_task(m.acquire("b", "d", HOLDER))
+        second = asyncio.create_task(m.acquire("c", "d", HOLDER))
+        await asyncio.sleep(0)
+        held.release()          # offers to `first` ...
+        first.cancel()          # ... which is cancelled before it could run
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        (await second).release()
+        assert m.statistics()[0].waiting == 0
+
+    run_virtual(work)
+
+
+def test_an_offer_in_the_instant_of_the_timeout_is_not_lost() -> None:
+    """The slot comes free at the very moment the wait ends: somebody holds it afterwards."""
+    async def work() -> None:
+        m = manager()
+        held = await m.acquire("a", "d", HOLDER)
+        asyncio.get_running_loop().call_later(5.0, held.release)
+        outcomes = await asyncio.gather(m.acquire("b", "d", HOLDER, lease_wait_s=5.0),
+                                        m.acquire("c", "d", HOLDER, lease_wait_s=5.0), return_exceptions=True)
+        for outcome in outcomes:
+            if not isinstance(outcome, BaseException):
+                outcome.release()
+        free = m.try_acquire("x", "d", HOLDER)
+        assert free is not None, "the slot was lost"
+        free.release()
+
+    run_virtual(work)
+
+
+def test_a_dropped_lease_warns_and_heals() -> None:
+    """A lease nobody released is a bug that shows, and costs the device a long cool-down, not its life."""
+    async def work() -> None:
+        m = manager(unclean_cooldown_s=3.0)
+        with pytest.warns(ResourceWarning, match="lease of d for poller gate was dropped"):  # noqa: PT031 - made, then lost
+            await m.acquire("gate", "d", HOLDER)
+            gc.collect()
+        with await m.acquire("gate", "d", HOLDER):
+            pass
+
+    run_virtual(work)

@@ -1,0 +1,221 @@
+"""When cameras are polled: spread, drift-free, without piling up; the dead cannot starve the living. On a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import camera, run_virtual
+
+from camserver.config import Camera
+from camserver.events import Event, PollSkipped
+from camserver.polling import PollingOrchestrator
+from camserver.records import Attempt, Result, Snapshot, Source, Still
+from camserver.schedule import RETRY_CAP_S, next_due, phase, retry_delay_s
+
+NOW = datetime(2026, 1, 4, tzinfo=UTC)
+
+
+def outcome(c: Camera, result: Result = Result.OK) -> Attempt:
+    if result is not Result.OK:
+        return Attempt(c.id, NOW, result, "why")
+    return Attempt(c.id, NOW, result, None, Snapshot(c.id, c.name, Still(b"", 1, 1, "h264"), Source.RTSP, NOW, 1, 0, None))
+
+
+class Fleet:
+    """Records when each camera was polled; what a poll does is the test's to say."""
+
+    def __init__(self, behave: Callable[[Camera], Any], **options: Any) -> None:
+        self.starts: dict[str, list[float]] = defaultdict(list)
+        self.events: list[Event] = []
+        self.behave = behave
+        self.most = self.running = 0
+        self.orchestrator = PollingOrchestrator(
+            self.poll, emit=self.events.append, **({"sessions": 16, "open_rate": 1000.0, "chance": lambda: 0.0} | options))
+
+    async def poll(self, c: Camera, _: int) -> Attempt:
+        self.starts[c.id].append(asyncio.get_running_loop().time() - 1000)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            return await self.behave(c)     # type: ignore[no-any-return]
+        finally:
+            self.running -= 1
+
+    def run(self, cameras: list[Camera], seconds: float) -> None:
+        async def work() -> None:
+            self.orchestrator.configure(cameras)
+            task = asyncio.create_task(self.orchestrator.run())
+            await asyncio.sleep(seconds)
+            await self.orchestrator.stop(0.0)
+            await task
+            self.statistics = self.orchestrator.statistics()
+
+        run_virtual(work)
+
+
+async def quick(c: Camera) -> Attempt:
+    await asyncio.sleep(0.2)
+    return outcome(c)
+
+
+async def dead(c: Camera) -> Attempt:
+    await asyncio.sleep(10)
+    return outcome(c, Result.TIMEOUT)
+
+
+@given(st.floats(0, 1e6), st.floats(0.1, 1e5), st.floats(0, 1))
+def test_due_times_lie_on_the_grid_and_ahead(now: float, interval: float, fraction: float) -> None:
+    due = next_due(now, interval, fraction * interval)
+    assert now < due <= now + interval * 1.001
+    steps = (due - fraction * interval) / interval
+    assert abs(steps - round(steps)) < 1e-3
+
+
+@given(st.integers(2, 500))
+def test_phases_spread_any_number_of_cameras(n: int) -> None:
+    """No gap between neighbours is more than three times the even one, however many cameras there are."""
+    phases = sorted(phase(i) for i in range(n))
+    gaps = [b - a for a, b in zip(phases, [*phases[1:], phases[0] + 1], strict=True)]
+    assert max(gaps) < 3 / n
+
+
+@given(st.integers(1, 10_000), st.floats(0.1, 1e5), st.floats(0, 0.999), st.sampled_from(list(Result)))
+def test_a_repaired_camera_is_back_within_a_minute(failures: int, interval: float, chance: float, result: Result) -> None:
+    assert 0 < retry_delay_s(failures, result, interval, chance) <= RETRY_CAP_S
+
+
+def test_polls_are_drift_free_and_spread() -> None:
+    """After the first picture at start each camera is polled exactly once an interval, at its own phase."""
+    fleet = Fleet(quick)
+    fleet.run([camera(f"c{i}") for i in range(10)], 100)
+    seconds = set()
+    for starts in fleet.starts.values():
+        gaps = [b - a for a, b in pairwise(starts[1:])]
+        assert all(abs(g - 10) < 0.01 for g in gaps)
+        seconds.add(round(starts[2] % 10, 1))
+    assert len(seconds) == 10
+
+
+def test_dead_cameras_do_not_delay_live_ones() -> None:
+    """Three hundred dead cameras beside ten live ones: once known as dead, they cost the live ones no picture."""
+    fleet = Fleet(lambda c: dead(c) if c.id.startswith("dead") else quick(c), sessions=8)
+    fleet.run([camera(f"dead{i}") for i in range(300)] + [camera(f"live{i}") for i in range(10)], 3000)
+    for i in range(10):
+        late = [t for t in fleet.starts[f"live{i}"] if t > 2000]
+        assert len(late) >= 99
+
+
+def test_a_busy_camera_is_skipped_and_counted() -> None:
+    async def slow(c: Camera) -> Attempt:
+        await asyncio.sleep(25)
+        return outcome(c)
+
+    fleet = Fleet(slow)
+    fleet.run([camera("slow")], 60)
+    skipped = [e for e in fleet.events if isinstance(e, PollSkipped)]
+    assert len(skipped) >= 2
+    assert fleet.most == 1
+    assert fleet.statistics.skipped == len(skipped)
+
+
+def test_aligned_cameras_shoot_on_the_wall_clocks_multiples() -> None:
+    """A timelapse picture is taken at the multiple of its interval by the wall clock, also after the clock was set."""
+    offset = 1_700_000_003.25
+    step = 0.0
+
+    def wall() -> float:
+        return asyncio.get_running_loop().time() + offset + step
+
+    async def shoot(c: Camera) -> Attempt:
+        taken.append(wall())
+        return outcome(c)
+
+    taken: list[float] = []
+    fleet = Fleet(shoot, wall=wall)
+
+    async def work() -> None:
+        nonlocal step
+        fleet.orchestrator.configure([camera("t", align=True, interval_s=60.0)])
+        task = asyncio.create_task(fleet.orchestrator.run())
+        await asyncio.sleep(200)
+        step = 7.5
+        await asyncio.sleep(200)
+        await fleet.orchestrator.stop(0.0)
+        await task
+
+    run_virtual(work)
+    assert len(taken) == 6
+    off = [min(t % 60, 60 - t % 60) for t in taken]
+    assert max(off) < 0.06
+
+
+def test_open_rate_bounds_the_start() -> None:
+    fleet = Fleet(quick, open_rate=10.0, sessions=1000)
+    fleet.run([camera(f"c{i}", interval_s=1000.0) for i in range(100)], 20)
+    starts = sorted(t for s in fleet.starts.values() for t in s)
+    assert len(starts) >= 100
+    assert all(b - a > 0.0999 for a, b in pairwise(starts))
+
+
+def test_reload_leaves_unchanged_cameras_alone() -> None:
+    """A changed camera is polled at once, a removed one never again, an unchanged one keeps its rhythm."""
+    fleet = Fleet(quick)
+
+    async def work() -> None:
+        fleet.orchestrator.configure([camera("same"), camera("changed"), camera("gone")])
+        task = asyncio.create_task(fleet.orchestrator.run())
+        await asyncio.sleep(35)
+        fleet.orchestrator.configure([camera("same"), camera("changed", width=640)])
+        await asyncio.sleep(35)
+        await fleet.orchestrator.stop(0.0)
+        await task
+
+    run_virtual(work)
+    assert max(fleet.starts["gone"]) < 35.1
+    assert any(abs(t - 35) < 0.01 for t in fleet.starts["changed"])
+    assert not any(abs(t - 35) < 0.01 for t in fleet.starts["same"])
+
+
+def test_a_fault_of_ours_costs_one_poll() -> None:
+    async def broken(c: Camera) -> Attempt:
+        raise RuntimeError("bug")
+
+    fleet = Fleet(broken)
+    fleet.run([camera("x")], 30)
+    assert len(fleet.starts["x"]) >= 2
+    assert fleet.statistics.results[Result.ERROR] >= 2
+
+
+def test_stop_waits_for_polls_then_cancels() -> None:
+    """A poll that can end in the grace ends by itself; one that hangs is cancelled; none is left."""
+    ended = []
+
+    async def poll(c: Camera) -> Attempt:
+        try:
+            await asyncio.sleep(0.5 if c.id == "short" else 1000)
+        except asyncio.CancelledError:
+            ended.append(f"{c.id} cancelled")
+            raise
+        ended.append(f"{c.id} done")
+        return outcome(c)
+
+    fleet = Fleet(poll)
+
+    async def work() -> None:
+        fleet.orchestrator.configure([camera("short"), camera("long")])
+        task = asyncio.create_task(fleet.orchestrator.run())
+        await asyncio.sleep(0.1)
+        await fleet.orchestrator.stop(1.0)
+        await task
+
+    run_virtual(work)
+    assert ended == ["short done", "long cancelled"]
+    assert pytest.approx(0) == fleet.running
