@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import struct
 import sys
 from collections.abc import Coroutine
@@ -128,8 +129,7 @@ class WorkerPool:
     async def _discard(self, worker: _Worker) -> int:
         """SIGKILL, then wait until the kernel has closed all its sockets and handed over its status."""
         worker.keep()
-        with contextlib.suppress(ProcessLookupError):
-            worker.process.kill()
+        worker.kill()
         status = await worker.process.wait()
         worker.close()
         self._all.discard(worker)
@@ -149,6 +149,7 @@ class WorkerPool:
 class _Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
+        self._pidfd = os.pidfd_open(process.pid)
         self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, data: dict[str, Any], blob: bytes) -> Reply:
@@ -173,7 +174,15 @@ class _Worker:
             self._timer.cancel()
             self._timer = None
 
+    def kill(self) -> None:
+        """SIGKILL by pidfd: Popen.kill would reap a dead child behind asyncio's back, and its status were lost."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - frees both pipes now, not at GC
