@@ -54,7 +54,7 @@ check: lint types layers
 bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
 
-install:
+install: packages
 	systemd/install.sh
 
 uninstall:
