@@ -1,0 +1,141 @@
+"""One simulated camera: what it is, what is wrong with it, how many sessions it gives, and what it saw. No I/O."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+FULL_VOICES = ("453", "503", "403", "401", "rst", "eof-after-play", "silence")
+METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "GET_PARAMETER", "TEARDOWN")
+FAULTS = {
+    "none": "healthy",
+    "refuse": "nothing listens",
+    "deaf": "accepts, never answers",
+    "stall": "stall:METHOD, answers nothing from that request on",
+    "silent": "no packet after PLAY",
+    "no-keyframe": "a drip of pictures, never a keyframe",
+    "cut": "closes in the middle of every keyframe",
+    "damage": "keyframes with bytes overwritten",
+    "status": "status:CODE or status:CODE:METHOD, refuses that request (DESCRIBE)",
+    "loss": "loss:P, drops RTP packets with probability P",
+    "reorder": "reorder:P, swaps neighbouring RTP packets with probability P",
+    "slow": "slow:BYTES, sends so many bytes in a second",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault with its arguments, from a text such as "status:503:SETUP"."""
+
+    kind: str = "none"
+    arguments: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """Raises ValueError with the faults there are."""
+        kind, *arguments = text.split(":")
+        if kind not in FAULTS:
+            raise ValueError(f"fault {kind!r} is not known; there are {', '.join(FAULTS)}")
+        fault = cls(kind, tuple(arguments))
+        try:
+            if kind == "stall":
+                METHODS.index(arguments[0].upper())
+            if kind in ("loss", "reorder", "slow"):
+                fault.number  # noqa: B018 - checked by reading
+            if kind == "status":
+                int(arguments[0])
+        except (IndexError, ValueError):
+            raise ValueError(f"fault {text!r}: expected {FAULTS[kind]}") from None
+        return fault
+
+    @property
+    def number(self) -> float:
+        """The first argument as a number."""
+        return float(self.arguments[0])
+
+    def stalls(self, method: str) -> bool:
+        """Whether a request gets no answer."""
+        return self.kind == "deaf" or (self.kind == "stall" and self.arguments[0].upper() == method)
+
+    def refuses(self, method: str) -> int | None:
+        """The status a request is refused with, if it is."""
+        at = self.arguments[1].upper() if len(self.arguments) > 1 else "DESCRIBE"
+        return int(self.arguments[0]) if self.kind == "status" and method == at else None
+
+
+@dataclass(slots=True)
+class Record:
+    """What a camera saw. A session here is a connection: from accept until the camera knows it closed."""
+
+    sessions_now: int = 0
+    sessions_max: int = 0
+    opens: int = 0
+    ends_clean: int = 0         # TEARDOWN came before the end
+    ends_unclean: int = 0       # a set-up session ended without it
+    ends_before_setup: int = 0
+    refused_full: int = 0
+    early: int = 0              # connections inside the cool-down after an unclean end
+
+
+@dataclass(slots=True)
+class SimulatedCamera:
+    """State of one camera. `fault` and `full_voice` may be changed while it runs."""
+
+    id: str
+    name: str
+    codec: str = "h264"
+    width: int = 640
+    height: int = 360
+    fps: float = 10.0
+    gop: int = 20
+    max_sessions: int = 1
+    unclean_cooldown_s: float = 0.0
+    username: str = ""
+    password: str = field(default="", repr=False)
+    auth: str = "digest"
+    join_at_keyframe: bool = False
+    clock_offset_s: float = 0.0
+    full_voice: str = "453"
+    fault: Fault = field(default_factory=Fault)
+    record: Record = field(default_factory=Record)
+    port: int = 0
+    last_keyframe: bytes = b""
+    """The newest keyframe sent, Annex B or JFIF: what a picture of it must equal."""
+    random: random.Random = field(default_factory=lambda: random.Random(1))
+    _set_up: set[object] = field(default_factory=set)
+    _cooling_until: list[float] = field(default_factory=list)
+
+    def opened(self, now: float) -> None:
+        """A connection was accepted."""
+        r = self.record
+        r.opens += 1
+        r.sessions_now += 1
+        r.sessions_max = max(r.sessions_max, r.sessions_now)
+        r.early += any(until > now for until in self._cooling_until)
+
+    def closed(self, session: object, *, torn_down: bool, now: float) -> None:
+        """A connection ended."""
+        r = self.record
+        r.sessions_now -= 1
+        if session in self._set_up:
+            self._set_up.discard(session)
+            r.ends_unclean += 1
+            if self.unclean_cooldown_s:
+                self._cooling_until.append(now + self.unclean_cooldown_s)
+        elif torn_down:
+            r.ends_clean += 1
+        else:
+            r.ends_before_setup += 1
+
+    def admit(self, session: object, now: float) -> bool:
+        """Whether one more session may be set up."""
+        self._cooling_until = [until for until in self._cooling_until if until > now]
+        if session not in self._set_up and len(self._set_up) + len(self._cooling_until) >= self.max_sessions:
+            self.record.refused_full += 1
+            return False
+        self._set_up.add(session)
+        return True
+
+    def torn_down(self, session: object) -> None:
+        """TEARDOWN came: the session is free again."""
+        self._set_up.discard(session)

@@ -1,0 +1,246 @@
+"""One connection to a simulated camera: answers RTSP, plays pictures, misbehaves as the camera's fault says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import secrets
+import time
+from typing import cast
+
+from camserver.rtsp import auth
+from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
+from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
+from camserver.simulator.camera import SimulatedCamera
+from camserver.simulator.pictures import Pictures
+
+REALM = "camserver simulator"
+PAYLOAD_TYPES = {"h264": 96, "h265": 96, "mjpeg": 26}
+REPORT_S = 5.0
+SLOW_TICK_S = 0.02
+PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
+
+
+class RtspConnection(asyncio.Protocol):
+    """Server's side of one RTSP connection; TCP interleaved or UDP."""
+
+    def __init__(self, camera: SimulatedCamera, pictures: Pictures) -> None:
+        self._camera = camera
+        self._pictures = pictures
+        self._parser = MessageParser()
+        self._nonce = secrets.token_hex(16)
+        self._session = secrets.token_hex(8)
+        self._torn_down = False
+        self._udp: tuple[asyncio.DatagramTransport, asyncio.DatagramTransport] | None = None
+        self._player: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slow = bytearray()
+
+    # ---- connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client came."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._camera.opened(_now())
+
+    def data_received(self, data: bytes) -> None:
+        """Requests; RTCP from the client is read and forgotten."""
+        try:
+            for message in self._parser.feed(data):
+                if isinstance(message, Request):
+                    self._answer(message)
+        except RtspProtocolError:
+            self._transport.close()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """The client is gone; what it sent last may still be unread, because writing to it failed first."""
+        with contextlib.suppress(OSError, ValueError):
+            self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
+        self._stop_playing()
+        self._camera.closed(self, torn_down=self._torn_down, now=_now())
+
+    def abort(self) -> None:
+        """End at once, as a camera that loses power."""
+        self._transport.abort()
+
+    # ---- requests
+
+    def _answer(self, request: Request) -> None:
+        camera, method = self._camera, request.method
+        if method == "TEARDOWN":
+            self._torn_down = True
+            self._stop_playing()
+            camera.torn_down(self)
+        if camera.fault.stalls(method):
+            return
+        if (status := camera.fault.refuses(method)) is not None:
+            self._reply(request, status)
+        elif method != "OPTIONS" and not self._authorized(request):
+            challenge = f'Digest realm="{REALM}", nonce="{self._nonce}", algorithm=MD5' if camera.auth == "digest" \
+                else f'Basic realm="{REALM}"'
+            self._reply(request, 401, {"WWW-Authenticate": challenge})
+        elif method == "OPTIONS":
+            self._reply(request, 200, {"Public": PUBLIC})
+        elif method == "DESCRIBE":
+            base = request.uri.rstrip("/") + "/"
+            self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, self._sdp())
+        elif method == "SETUP":
+            self._set_up(request)
+        elif method == "PLAY":
+            self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
+            self._start_playing()
+        elif method in ("GET_PARAMETER", "TEARDOWN"):
+            self._reply(request, 200, {"Session": self._session})
+        else:
+            self._reply(request, 501)
+
+    def _authorized(self, request: Request) -> bool:
+        camera = self._camera
+        return not camera.username or auth.accepts(
+            request.headers.get("Authorization"), camera.username, camera.password, request.method,
+            {"realm": REALM, "nonce": self._nonce})
+
+    def _set_up(self, request: Request) -> None:
+        if not self._camera.admit(self, _now()):
+            self._say_full(request)
+            return
+        transport = request.headers.get("Transport")
+        if "RTP/AVP/TCP" in transport.upper():
+            self._reply(request, 200, {"Session": f"{self._session};timeout=60",
+                                       "Transport": "RTP/AVP/TCP;unicast;interleaved=0-1"})
+        elif "client_port=" in transport:
+            ports = transport.split("client_port=")[1].split(";")[0].split("-")
+            self._spawn(self._set_up_udp(request, int(ports[0]), int(ports[-1])), "udp")
+        else:
+            self._reply(request, 461)
+
+    async def _set_up_udp(self, request: Request, rtp_port: int, rtcp_port: int) -> None:
+        host = self._transport.get_extra_info("peername")[0]
+        local = self._transport.get_extra_info("sockname")[0]
+        loop = asyncio.get_running_loop()
+        pair = [(await loop.create_datagram_endpoint(asyncio.DatagramProtocol, (local, 0), (host, port)))[0]
+                for port in (rtp_port, rtcp_port)]
+        self._udp = pair[0], pair[1]
+        mine = [t.get_extra_info("sockname")[1] for t in pair]
+        self._reply(request, 200, {
+            "Session": f"{self._session};timeout=60",
+            "Transport": f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}"})
+
+    def _say_full(self, request: Request) -> None:
+        match self._camera.full_voice:
+            case "rst" | "eof-after-play":
+                self._transport.abort()
+            case "silence":
+                return
+            case status:
+                self._reply(request, int(status))
+
+    def _sdp(self) -> bytes:
+        codec = self._camera.codec
+        kind = PAYLOAD_TYPES[codec]
+        lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", f"s={self._camera.name}", "c=IN IP4 0.0.0.0", "t=0 0",
+                 f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
+                 "a=control:trackID=0"]
+        sets = [base64.b64encode(nal).decode() for nal in self._pictures.parameter_sets] if codec != "mjpeg" else []
+        if codec == "h264":
+            lines.append(f"a=fmtp:{kind} packetization-mode=1;sprop-parameter-sets={','.join(sets)}")
+        elif codec == "h265":
+            named = zip(("vps", "sps", "pps"), sets, strict=True)
+            lines.append(f"a=fmtp:{kind} " + ";".join(f"sprop-{name}={nal}" for name, nal in named))
+        return "\r\n".join([*lines, ""]).encode()
+
+    def _reply(self, request: Request, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+        fields = Headers()
+        fields["CSeq"] = request.headers.get("CSeq", "0")
+        for name, value in (headers or {}).items():
+            fields[name] = value
+        self._transport.write(Response(status, fields, body).encode())
+
+    # ---- playing
+
+    def _start_playing(self) -> None:
+        if self._player is None and self._camera.fault.kind != "silent":
+            self._player = self._spawn(self._play(), "play")
+
+    def _stop_playing(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._player = None
+        for transport in self._udp or ():
+            transport.close()
+        self._udp = None
+
+    async def _play(self) -> None:
+        camera = self._camera
+        rtp = RtpSender(PAYLOAD_TYPES[camera.codec], secrets.randbits(32), secrets.randbits(16))
+        start = time.time()
+        # Cameras are somewhere in their group of pictures when a client comes; a few make a keyframe for it.
+        number = 0 if camera.join_at_keyframe else int((start + hash(camera.id) % 97) * camera.fps) % camera.gop
+        reported = 0.0
+        began = int(start)
+        for frame in range(2**40):
+            due = start + frame / camera.fps
+            await asyncio.sleep(max(0.0, due - time.time()))
+            stamp = int(due * CLOCK_HZ)
+            if due - reported >= REPORT_S:
+                self._send(1, rtp.sender_report(due + camera.clock_offset_s, stamp))
+                reported = due
+            index = 0 if camera.codec == "mjpeg" else number % camera.gop
+            began = int(due) if index == 0 else began
+            number += 1
+            if index == 0 and camera.fault.kind == "no-keyframe":
+                continue
+            if not self._send_picture(rtp, self._pictures.payloads(camera.name, index, began), index, stamp, began):
+                return
+
+    def _send_picture(self, rtp: RtpSender, payloads: list[bytes], index: int, stamp: int, began: int) -> bool:
+        """Send one picture; False when the connection was cut in the middle of it."""
+        camera, fault = self._camera, self._camera.fault
+        if index == 0:
+            camera.last_keyframe = self._pictures.jpeg(camera.name, began) if camera.codec == "mjpeg" else b"".join(
+                b"\0\0\0\1" + nal for nal in self._pictures.keyframe(camera.name, began))
+            if fault.kind == "damage":
+                payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
+        packets = [rtp.packet(p, stamp, marker=i == len(payloads) - 1) for i, p in enumerate(payloads)]
+        if fault.kind == "cut" and index == 0:
+            for packet in packets[: len(packets) // 2]:
+                self._send(0, packet)
+            self._transport.close()
+            return False
+        if fault.kind == "reorder":
+            for i in range(len(packets) - 1):
+                if camera.random.random() < fault.number:
+                    packets[i], packets[i + 1] = packets[i + 1], packets[i]
+        for packet in packets:
+            if fault.kind != "loss" or camera.random.random() >= fault.number:
+                self._send(0, packet)
+        return True
+
+    def _send(self, channel: int, packet: bytes) -> None:
+        if self._udp is not None:
+            self._udp[channel].sendto(packet)
+        elif self._camera.fault.kind == "slow":
+            self._slow += Interleaved(channel, packet).encode()
+            if not any(t.get_name() == "slow" for t in self._tasks):
+                self._spawn(self._drip(), "slow")
+        elif not self._transport.is_closing():
+            self._transport.write(Interleaved(channel, packet).encode())
+
+    async def _drip(self) -> None:
+        step = max(1, int(self._camera.fault.number * SLOW_TICK_S))
+        while self._slow:
+            self._transport.write(bytes(self._slow[:step]))
+            del self._slow[:step]
+            await asyncio.sleep(SLOW_TICK_S)
+
+    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
