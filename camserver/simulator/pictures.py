@@ -25,7 +25,8 @@ from camserver.rtsp.rtp import h264_payloads, h265_payloads, jpeg_payloads, spli
 SLICES = 4
 NAME_SLICE, CLOCK_SLICE = 1, 2
 MAX_GOP = 100
-_BARS = ((235, 128, 128), (210, 16, 146), (170, 166, 16), (145, 54, 34), (106, 202, 222), (81, 90, 240), (41, 240, 110))
+_BARS = ((180, 128, 128), (168, 86, 132), (145, 137, 86), (133, 95, 90), (63, 160, 166), (51, 118, 170), (28, 170, 124))
+"""75 % bars at half saturation: 4:2:0 and JPEG can hold their edges, so a picture may be compared with its source."""
 _X264 = "slices=4:sliced-threads=0:threads=1:no-deblock=1:keyint=250:scenecut=0:qp=22:repeat-headers=1:no-cabac=1:bframes=0"
 _X265 = ("slices=4:pools=2:frame-threads=1:wpp=1:no-deblock=1:no-sao=1:keyint=250:scenecut=0:qp=22:repeat-headers=1:ctu=16:"
          "log-level=none:no-info=1:no-open-gop=1:bframes=0")

@@ -72,12 +72,6 @@ def with_house(cameras: list[SimulatedCamera], work: Callable[[House], Awaitable
     asyncio.run(inside())
 
 
-def blocks(rgb: Any) -> Any:
-    """Means of 2x2 pixels: how chroma is drawn between its samples is the viewer's matter, not the picture's."""
-    h, w, _ = rgb.shape
-    return rgb.astype(float).reshape(h // 2, 2, w // 2, 2, 3).mean(axis=(1, 3))
-
-
 def psnr_to_source(attempt: Attempt, source: SimulatedCamera) -> float:
     assert attempt.snapshot is not None, attempt.error
     shown = simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg)
@@ -87,7 +81,7 @@ def psnr_to_source(attempt: Attempt, source: SimulatedCamera) -> float:
         decoder = av.CodecContext.create("hevc" if source.codec == "h265" else "h264", "r")
         frame = [*decoder.decode(av.Packet(source.last_keyframe)), *decoder.decode(None)][0]
         sent = frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", dst_color_range="JPEG")
-    return float(10 * np.log10(255**2 / max(1e-9, np.mean((blocks(shown) - blocks(sent)) ** 2))))
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((shown.astype(float) - sent) ** 2))))
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
