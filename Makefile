@@ -19,8 +19,9 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help test check lint types layers clean packages test-packages install uninstall bench
+.PHONY: help demo test check lint types layers clean packages test-packages install uninstall bench
 help:
+	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make test   install what is missing, pass all tests"
 	@echo "make check  lint, types, import layers"
 	@echo "sudo make install / uninstall   the daemon under systemd"
@@ -36,6 +37,9 @@ test-packages: packages
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt wheel setuptools
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+demo: .venv/.installed
+	@$(BIN)/camserver demo $(ARGS)
 
 test: test-packages .venv/.installed
 	$(BIN)/pytest $(ARGS)

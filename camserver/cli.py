@@ -54,7 +54,67 @@ def _parser() -> argparse.ArgumentParser:
     snapshot = command("snapshot", _snapshot, "take one picture of one camera now, when no daemon is running")
     snapshot.add_argument("camera", metavar="CAMERA", help="id of the camera")
     snapshot.add_argument("-o", "--output", default="-", metavar="FILE|-", help="where the JPEG goes (default: stdout)")
+    demo = command("demo", _demo, "simulated cameras and the daemon together; writes to ./camserver-demo")
+    demo.add_argument("--cameras", type=_count, default=8, metavar="N", help="how many (default: 8, two of them with a fault)")
+    demo.add_argument("--seconds", type=float, metavar="S", help="end after S seconds (default: at Ctrl-C)")
+    _add_simulate(command("simulate", _simulate, "serve simulated RTSP cameras until Ctrl-C"))
     return parser
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    from camserver.simulator.camera import CODECS, FAULTS, FULL_VOICES
+
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "faults:\n" + "\n".join(f"  {kind:12} {text}" for kind, text in FAULTS.items()) + (
+        "\n  FAULT@stream1 or FAULT@stream2 for one stream only; the paths are /stream1 and, half as large, /stream2")
+    add = parser.add_argument
+    add("--cameras", type=_count, default=6, metavar="N", help="how many: cam1 to camN (default: 6)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    add("--base-port", type=int, default=8554, metavar="PORT", help="port of cam1, one more for each; 0: any (default: 8554)")
+    add("--codec", choices=["mixed", *CODECS], default="mixed")
+    add("--size", type=_size, default=(640, 360), metavar="WxH", help="of the main stream, multiples of 4 (default: 640x360)")
+    add("--fps", type=float, default=10.0)
+    add("--gop", type=int, default=20, metavar="N", help="pictures from keyframe to keyframe, up to 100 (default: 20)")
+    add("--max-sessions", type=_count, default=1, metavar="N", help="sessions each camera gives (default: 1)")
+    add("--cooldown", type=float, default=0.0, metavar="S", help="seconds a session still counts after TEARDOWN")
+    add("--unclean-cooldown", type=float, default=0.0, metavar="S", help="the same after an end without TEARDOWN")
+    add("--full-voice", choices=FULL_VOICES, default="453", help="how a camera says that its sessions are taken")
+    add("--username", default="", help="ask for a login")
+    add("--password-file", type=Path, metavar="FILE", help="the first line is the password")
+    add("--auth", choices=["digest", "basic"], default="digest")
+    add("--fault", action="append", default=[], type=_fault, metavar="CAMERA=FAULT", help='"*=FAULT" for all; may be repeated')
+    add("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="serve rtsps:// with this certificate (PEM)")
+    add("--record", type=Path, metavar="FILE", help="keep what each camera saw in FILE (JSON)")
+    add("--inventory", type=Path, metavar="FILE", help="write an inventory of the cameras to FILE")
+    add("--interval", default="5s", help="interval in that inventory (default: 5s)")
+    add("--seconds", type=float, metavar="S", help="end after S seconds")
+    add("--until-eof", action="store_true", help="end when stdin ends: with the process that started it")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 5000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 5000")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = map(int, text.split("x"))
+    except ValueError:
+        width = height = 0
+    if width % 4 or height % 4 or not 64 <= width <= 4096 or not 256 <= height <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, multiples of 4, 64x256 to 4096x4096")
+    return width, height
+
+
+def _fault(text: str) -> object:
+    from camserver.simulator.camera import Fault
+
+    camera, _, fault = text.partition("=")
+    try:
+        return camera, Fault.parse(fault)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _load(path: Path) -> Inventory | None:
@@ -134,3 +194,29 @@ def _snapshot(arguments: argparse.Namespace) -> int:
     else:
         Path(arguments.output).write_bytes(attempt.snapshot.still.jpeg)
     return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from camserver.simulator.serve import SimulateOptions, serve
+
+    a = arguments
+    password = a.password_file.read_text().split("\n", 1)[0] if a.password_file else ""
+    options = SimulateOptions(
+        cameras=a.cameras, host=a.host, base_port=a.base_port, codec=a.codec, size=a.size, fps=a.fps, gop=a.gop,
+        max_sessions=a.max_sessions, cooldown_s=a.cooldown, unclean_cooldown_s=a.unclean_cooldown, full_voice=a.full_voice,
+        username=a.username, password=password, auth=a.auth, faults=dict(a.fault), tls=tuple(a.tls) if a.tls else None,
+        record=a.record, inventory=a.inventory, interval=a.interval, seconds=a.seconds, until_eof=a.until_eof)
+    try:
+        return asyncio.run(serve(options))
+    except (ValueError, OSError) as error:
+        print(f"camserver simulate: {error}", file=sys.stderr)
+        return 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from camserver.daemon import run_loop
+    from camserver.demo import demo
+
+    return run_loop(lambda: demo(arguments.cameras, arguments.seconds))

@@ -19,24 +19,29 @@ MARGIN_S = 0.3
 
 
 class LibavEngine:
-    """Fetches access units; remembers nothing but what the pool holds."""
+    """Fetches access units; remembers which streams need the larger probe."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
+        self._probes: dict[str, str] = {}
 
     async def fetch(self, camera: Camera, url: str, deadline: float) -> tuple[AccessUnit, SessionEnd]:
-        """The first whole keyframe of `url` and how the session ended; `deadline` by the event loop's clock.
+        """The first whole keyframe of `url` and how the session ended.
+
+        `deadline` is a moment of the event loop's clock, which is the host's monotonic one: the worker reads the same.
 
         Raises CameraError with result, sentence and the session's end.
         """
         left_s = deadline - asyncio.get_running_loop().time()
         order = {"url": with_credentials(url, camera.username, camera.password), "transport": camera.transport,
-                 "timeout_s": max(0.1, left_s - min(MARGIN_S, left_s / 4)), "probe": "small",
+                 "deadline": deadline - min(MARGIN_S, left_s / 4), "probe": self._probes.get(url, "small"),
                  "tls_verify": camera.tls_verify}
         reply = await self._pool.run("fetch", order, deadline=deadline)
         try:
             cut = int(reply.data["extradata_bytes"])
             at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
+            if reply.data["probe"] != "small":
+                self._probes[url] = "large"
             unit = AccessUnit(str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at)
             return unit, SessionEnd(reply.data["end"])
         except (KeyError, ValueError, TypeError, OverflowError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import av
@@ -31,10 +31,11 @@ _LOSS = re.compile(r"bad cseq|missed \d+ packets|dropping old packet|max delay r
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to fetch; `timeout_s` counts from now for everything, `url` holds percent-encoded credentials."""
+    """What to fetch; `deadline` is a moment of the host's monotonic clock, `url` holds percent-encoded credentials."""
 
     url: str
     transport: str
+    deadline: float
     timeout_s: float
     probe: str
     tls_verify: bool
@@ -42,15 +43,15 @@ class Order:
 
 def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
     """The job `fetch`: the reply's blob is extradata, then the access unit."""
-    order = Order(request["url"], request["transport"], request["timeout_s"], request["probe"], request["tls_verify"])
-    deadline = time.monotonic() + order.timeout_s
+    order = Order(request["url"], request["transport"], request["deadline"],
+                  max(0.1, request["deadline"] - time.monotonic()), request["probe"], request["tls_verify"])
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)     # the second refusal of a camera reads like the first, and must be seen
     with av.logging.Capture(local=True) as lines:
-        container = _open(order, deadline, lines)
+        container, probe = _open(order, lines)
         end = SessionEnd.UNCLEAN
         try:
-            codec, extradata, data, at = _first_key_packet(container, order, deadline, lines)
+            codec, extradata, data, at = _first_key_packet(container, order, lines)
             end = SessionEnd.CLEAN
         except CameraError as error:
             # close() below sends TEARDOWN unless the camera is already gone
@@ -58,11 +59,11 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
             raise
         finally:
             container.close()
-    return {"codec": codec, "extradata_bytes": len(extradata), "at": at, "end": end}, extradata + data
+    return {"codec": codec, "extradata_bytes": len(extradata), "at": at, "end": end, "probe": probe}, extradata + data
 
 
-def _open(order: Order, deadline: float, lines: list[tuple[int, str, str]]) -> InputContainer:
-    left_s = deadline - time.monotonic()
+def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContainer, str]:
+    left_s = max(0.1, order.deadline - time.monotonic())
     options = {
         "rtsp_transport": order.transport,
         "allowed_media_types": "video",
@@ -74,17 +75,17 @@ def _open(order: Order, deadline: float, lines: list[tuple[int, str, str]]) -> I
         # The read limit starts anew with every packet: half of the time without a single one is silence.
         container = av.open(order.url, options=options, timeout=(left_s, left_s / 2))
     except (FFmpegError, OSError, ValueError) as error:
-        raise _explain(error, order, deadline, lines) from None
+        raise _explain(error, order, lines) from None
     if not container.streams.video or not container.streams.video[0].codec_context:
         container.close()
         if order.probe == "small":
-            return _open(Order(order.url, order.transport, order.timeout_s, "large", order.tls_verify), deadline, lines)
+            return _open(replace(order, probe="large"), lines)
         raise CameraError(Result.ERROR, "the camera offers no video that libav knows", SessionEnd.CLEAN)
-    return container
+    return container, order.probe
 
 
 def _first_key_packet(
-    container: InputContainer, order: Order, deadline: float, lines: list[tuple[int, str, str]],
+    container: InputContainer, order: Order, lines: list[tuple[int, str, str]],
 ) -> tuple[str, bytes, bytes, float]:
     stream = container.streams.video[0]
     codec = stream.codec_context.name
@@ -102,12 +103,12 @@ def _first_key_packet(
                 if packet.size > MAX_ACCESS_UNIT_BYTES:
                     raise CameraError(Result.BAD_PICTURE, f"a keyframe of {packet.size} bytes is no camera's")
                 return codec, bytes(stream.codec_context.extradata or b""), bytes(packet), time.time()
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= order.deadline:
                 break
     except (FFmpegError, OSError, ValueError) as error:
-        if _late(deadline, order) or packets == 0:
+        if _late(order) or packets == 0:
             raise _silence(packets, lost, order) from None
-        raise _explain(error, order, deadline, lines) from None
+        raise _explain(error, order, lines) from None
     raise _silence(packets, lost, order)
 
 
@@ -119,13 +120,13 @@ def _silence(packets: int, lost: int, order: Order) -> CameraError:
     return CameraError(Result.NO_KEYFRAME, f"{packets} pictures but no keyframe within {order.timeout_s:.1f} s")
 
 
-def _late(deadline: float, order: Order) -> bool:
-    return time.monotonic() >= deadline - 0.05 * order.timeout_s
+def _late(order: Order) -> bool:
+    return time.monotonic() >= order.deadline - 0.05 * order.timeout_s
 
 
-def _explain(error: Exception, order: Order, deadline: float, lines: list[tuple[int, str, str]]) -> CameraError:
+def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) -> CameraError:
     """Our own words for libav's failure: the clock first, then the camera's status line, then the class."""
-    if _late(deadline, order):
+    if _late(order):
         return CameraError(Result.TIMEOUT, f"no answer within {order.timeout_s:.1f} s")
     statuses = [m for _, _, text in lines if (m := _STATUS.search(text))]
     refused = next((m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None)

@@ -13,6 +13,7 @@ import queue
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -45,11 +46,12 @@ def under_journal() -> bool:
     return (stat.st_dev, stat.st_ino) == (int(device), int(inode))
 
 
-def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = None) -> Callable[[], None]:
-    """Send all logging of the process to the journal or the console; returns a function that flushes and stops it."""
+def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = None,
+           stream: TextIO = sys.stderr) -> Callable[[], None]:
+    """Send all logging of the process to the journal or to `stream`; returns a function that flushes and stops it."""
     journal = under_journal() if journal is None else journal
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
-    target: logging.Handler = _journal_handler() if journal else logging.StreamHandler(sys.stderr)
+    target: logging.Handler = _journal_handler() if journal else logging.StreamHandler(stream)
     listener = logging.handlers.QueueListener(lines, target)
     root = logging.getLogger()
     root.handlers = [_DroppingQueueHandler(lines)]
@@ -61,7 +63,7 @@ def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = No
         return {key: redactor.scrub(value) if isinstance(value, str) else value for key, value in event.items()}
 
     shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, scrub]
-    render: Processor = _to_journal if journal else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    render: Processor = _to_journal if journal else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared,
                     *([] if journal else [structlog.processors.TimeStamper(fmt="%H:%M:%S")]), render],

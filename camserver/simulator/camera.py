@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+CODECS = ("h264", "h265", "mjpeg")
 FULL_VOICES = ("453", "503", "403", "401", "rst", "eof-after-play", "silence")
 METHODS = ("OPTIONS", "DESCRIBE", "SETUP", "PLAY", "GET_PARAMETER", "TEARDOWN")
 FAULTS = {
@@ -20,33 +21,44 @@ FAULTS = {
     "loss": "loss:P, drops RTP packets with probability P",
     "reorder": "reorder:P, swaps neighbouring RTP packets with probability P",
     "slow": "slow:BYTES, sends so many bytes in a second",
+    "reboot": "reboot:GONE:EVERY, gone for GONE seconds every EVERY seconds",
 }
+STREAMS = ("stream1", "stream2")
+"""Paths of the main stream and of the sub-stream, which is half as wide and high."""
+_NUMBERS = {"loss": 1, "reorder": 1, "slow": 1, "reboot": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault with its arguments, from a text such as "status:503:SETUP"."""
+    """One fault with its arguments, from a text such as "status:503:SETUP" or, for one stream only, "cut@stream1"."""
 
     kind: str = "none"
     arguments: tuple[str, ...] = ()
+    stream: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Raises ValueError with the faults there are."""
-        kind, *arguments = text.split(":")
+        """Raises ValueError that says what was expected."""
+        what, _, stream = text.partition("@")
+        kind, *arguments = what.split(":")
         if kind not in FAULTS:
             raise ValueError(f"fault {kind!r} is not known; there are {', '.join(FAULTS)}")
-        fault = cls(kind, tuple(arguments))
         try:
             if kind == "stall":
                 METHODS.index(arguments[0].upper())
-            if kind in ("loss", "reorder", "slow"):
-                fault.number  # noqa: B018 - checked by reading
             if kind == "status":
                 int(arguments[0])
+            for position in range(_NUMBERS.get(kind, 0)):
+                float(arguments[position])
+            if stream:
+                STREAMS.index(stream)
         except (IndexError, ValueError):
-            raise ValueError(f"fault {text!r}: expected {FAULTS[kind]}") from None
-        return fault
+            raise ValueError(f"fault {text!r}: expected {FAULTS[kind]}; @stream1 or @stream2 for one stream only") from None
+        return cls(kind, tuple(arguments), stream)
+
+    def on(self, stream: str) -> Fault:
+        """What is wrong with one stream."""
+        return self if self.stream in ("", stream) else Fault()
 
     @property
     def number(self) -> float:
@@ -72,9 +84,9 @@ class Record:
     opens: int = 0
     ends_clean: int = 0         # TEARDOWN came before the end
     ends_unclean: int = 0       # a set-up session ended without it
-    ends_before_setup: int = 0
+    ends_without: int = 0       # a connection ended that never had a session
     refused_full: int = 0
-    early: int = 0              # connections inside the cool-down after an unclean end
+    early: int = 0              # connections that came while a cool-down left no session for them
 
 
 @dataclass(slots=True)
@@ -89,6 +101,7 @@ class SimulatedCamera:
     fps: float = 10.0
     gop: int = 20
     max_sessions: int = 1
+    cooldown_s: float = 0.0
     unclean_cooldown_s: float = 0.0
     username: str = ""
     password: str = field(default="", repr=False)
@@ -111,26 +124,28 @@ class SimulatedCamera:
         r.opens += 1
         r.sessions_now += 1
         r.sessions_max = max(r.sessions_max, r.sessions_now)
-        r.early += any(until > now for until in self._cooling_until)
+        cooling = self._cooling(now)
+        r.early += cooling > 0 and r.sessions_now + cooling > self.max_sessions
 
     def closed(self, session: object, *, torn_down: bool, now: float) -> None:
         """A connection ended."""
         r = self.record
         r.sessions_now -= 1
-        if session in self._set_up:
-            self._set_up.discard(session)
-            r.ends_unclean += 1
-            if self.unclean_cooldown_s:
-                self._cooling_until.append(now + self.unclean_cooldown_s)
-        elif torn_down:
+        had_session = session in self._set_up
+        self._set_up.discard(session)
+        if torn_down:
             r.ends_clean += 1
+        elif had_session:
+            r.ends_unclean += 1
         else:
-            r.ends_before_setup += 1
+            r.ends_without += 1
+        cooldown_s = self.cooldown_s if torn_down else self.unclean_cooldown_s if had_session else 0.0
+        if cooldown_s:
+            self._cooling_until.append(now + cooldown_s)
 
     def admit(self, session: object, now: float) -> bool:
         """Whether one more session may be set up."""
-        self._cooling_until = [until for until in self._cooling_until if until > now]
-        if session not in self._set_up and len(self._set_up) + len(self._cooling_until) >= self.max_sessions:
+        if session not in self._set_up and len(self._set_up) + self._cooling(now) >= self.max_sessions:
             self.record.refused_full += 1
             return False
         self._set_up.add(session)
@@ -139,3 +154,7 @@ class SimulatedCamera:
     def torn_down(self, session: object) -> None:
         """TEARDOWN came: the session is free again."""
         self._set_up.discard(session)
+
+    def _cooling(self, now: float) -> int:
+        self._cooling_until = [until for until in self._cooling_until if until > now]
+        return len(self._cooling_until)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import resource
 import ssl
 from collections.abc import Iterable
 from typing import Any
 
-from camserver.simulator.camera import SimulatedCamera
+from camserver.simulator.camera import STREAMS, SimulatedCamera
 from camserver.simulator.pictures import Pictures
 from camserver.simulator.session import RtspConnection
 
+DISCARD_PORT = 9
+"""Where a camera that refuses connections pretends to be: nothing listens there."""
+_FILES_PER_CAMERA = 8
+
 
 class Fleet:
-    """Serves cameras on loopback; pictures are shared by all cameras of one codec and size."""
+    """Serves cameras on `host`; pictures are shared by all cameras of one codec and size."""
 
     def __init__(self, cameras: Iterable[SimulatedCamera], *, host: str = "127.0.0.1",
                  tls: ssl.SSLContext | None = None) -> None:
@@ -24,16 +30,21 @@ class Fleet:
         self._pictures: dict[tuple[str, int, int], Pictures] = {}
         self._servers: dict[str, asyncio.Server] = {}
         self._connections: dict[str, set[RtspConnection]] = {}
+        self._reboots: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen; a camera with port 0 gets a free one."""
+        """Listen; a camera with port 0 gets a free one. Raises OSError when a port is taken."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, _FILES_PER_CAMERA * len(self.cameras))), hard))
         for camera in self.cameras.values():
-            if camera.fault.kind == "refuse" and camera.port == 0:
-                camera.port = 9     # discard: nothing listens there
             await self._listen(camera)
+            if camera.fault.kind == "reboot":
+                self._reboots.append(asyncio.create_task(self._keep_rebooting(camera), name=f"reboot {camera.id}"))
 
     async def stop(self) -> None:
         """Close everything."""
+        for task in self._reboots:
+            task.cancel()
         for camera_id in list(self._servers):
             await self._power_off(camera_id)
 
@@ -47,31 +58,34 @@ class Fleet:
         """What each camera saw."""
         return {camera.id: dataclasses.asdict(camera.record) for camera in self.cameras.values()}
 
-    def url(self, camera_id: str) -> str:
-        """The camera's RTSP URL, without credentials."""
-        return f"rtsp{'s' if self._tls else ''}://{self._host}:{self.cameras[camera_id].port}/stream1"
+    def url(self, camera_id: str, stream: str = STREAMS[0]) -> str:
+        """The RTSP URL of a stream, without credentials."""
+        return f"rtsp{'s' if self._tls else ''}://{self._host}:{self.cameras[camera_id].port}/{stream}"
 
     def inventory(self, **defaults: str) -> str:
-        """An inventory of the fleet as TOML."""
-        lines = ["[defaults]", *(f'{key} = "{value}"' for key, value in defaults.items())]
+        """An inventory of the fleet as TOML, with the right passwords."""
+        lines = ["[defaults]", *(f"{key} = {_toml(value)}" for key, value in defaults.items())]
         for camera in self.cameras.values():
-            lines += ["", "[[camera]]", f'id = "{camera.id}"', f'name = "{camera.name}"', f'url = "{self.url(camera.id)}"',
-                      f"max_sessions = {camera.max_sessions}"]
+            keys = {"id": camera.id, "name": camera.name, "url": self.url(camera.id), "max_sessions": camera.max_sessions}
             if camera.username:
-                lines += [f'username = "{camera.username}"', f"password = '{camera.password}'"]
+                keys |= {"username": camera.username, "password": camera.password}
+            lines += ["", "[[camera]]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]
         return "\n".join(lines) + "\n"
 
     async def _listen(self, camera: SimulatedCamera) -> None:
         if camera.fault.kind == "refuse":
+            camera.port = camera.port or DISCARD_PORT
             return
-        key = (camera.codec, camera.width, camera.height)
-        if key not in self._pictures:
-            self._pictures[key] = await asyncio.to_thread(Pictures, *key)
-        pictures = self._pictures[key]
+        streams = {}
+        for number, stream in enumerate(STREAMS):
+            key = (camera.codec, camera.width >> number, camera.height >> number)
+            if key not in self._pictures:
+                self._pictures[key] = await asyncio.to_thread(Pictures, *key)
+            streams[stream] = self._pictures[key]
         connections = self._connections.setdefault(camera.id, set())
 
         def connect() -> RtspConnection:
-            connection = RtspConnection(camera, pictures)
+            connection = RtspConnection(camera, streams, on_end=connections.discard)
             connections.add(connection)
             return connection
 
@@ -81,6 +95,17 @@ class Fleet:
 
     async def _power_off(self, camera_id: str) -> None:
         self._servers.pop(camera_id).close()
-        for connection in self._connections.pop(camera_id, ()):
+        for connection in list(self._connections.pop(camera_id, ())):
             connection.abort()
         await asyncio.sleep(0)
+
+    async def _keep_rebooting(self, camera: SimulatedCamera) -> None:
+        gone_s, every_s = (float(a) for a in camera.fault.arguments[:2])
+        while True:
+            await asyncio.sleep(every_s)
+            await self.reboot(camera.id, gone_s)
+
+
+def _toml(value: object) -> str:
+    """A string or a number as TOML; a JSON string is a TOML basic string, but for DEL, which TOML wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

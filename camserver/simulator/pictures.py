@@ -38,7 +38,7 @@ Planes = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(slots=True, eq=False)
 class Pictures:
-    """Coded pictures of one codec and size, shared by all cameras that have them."""
+    """Coded and packetised pictures of one codec and size, shared by all cameras that have them."""
 
     codec: str
     width: int
@@ -52,16 +52,14 @@ class Pictures:
     def __post_init__(self) -> None:
         if self.codec == "mjpeg":
             return
-        first = self._encode([self.draw("", None)])[0]
-        self._heads, self._bars = self._split(first)
+        self._heads, self._bars = self._split(self._encode([self.draw("", None)])[0])
         grey = np.full((self.height * 3 // 2, self.width), 128, np.uint8)
-        self._skips = [split_annex_b(unit) for unit in self._encode([grey] * MAX_GOP)[1:]]
+        self._skips = [self._packetise(split_annex_b(unit)) for unit in self._encode([grey] * MAX_GOP)[1:]]
 
     @property
     def parameter_sets(self) -> list[bytes]:
-        """SPS and PPS (and VPS), for the SDP."""
-        wanted = (7, 8) if self.codec == "h264" else (32, 33, 34)
-        return [nal for nal in self._heads if self._kind(nal) in wanted]
+        """(VPS,) SPS and PPS, for the SDP; nothing for MJPEG."""
+        return self._heads
 
     def keyframe(self, name: str, second: int) -> list[bytes]:
         """NAL units of a whole keyframe that shows `name` and the moment `second` (since 1970)."""
@@ -73,10 +71,6 @@ class Pictures:
         slices[NAME_SLICE], slices[CLOCK_SLICE] = self._names[name], self._clock[1]
         return [*self._heads, *slices]
 
-    def between(self, index: int) -> list[bytes]:
-        """NAL units of the index-th picture after a keyframe (0 is the first): nothing changed."""
-        return self._skips[index]
-
     def jpeg(self, name: str, second: int) -> bytes:
         """A JFIF file of the same picture."""
         frame = VideoFrame.from_ndarray(self.draw(name, second), "yuv420p")
@@ -85,11 +79,16 @@ class Pictures:
         return jpeg
 
     def payloads(self, name: str, index: int, second: int) -> list[bytes]:
-        """RTP payloads of the index-th picture of a group that began at `second`."""
+        """RTP payloads of the index-th picture of a group that began at `second`; all but the first say "no change"."""
         if self.codec == "mjpeg":
             return _jpeg_payloads(self, name, second)
-        nals = self.keyframe(name, second) if index == 0 else self.between(index - 1)
-        return list((h264_payloads if self.codec == "h264" else h265_payloads)(nals))
+        return self._packetise(self.keyframe(name, second)) if index == 0 else self._skips[index - 1]
+
+    def sent(self, name: str, second: int) -> bytes:
+        """What a picture of the keyframe must equal: Annex B or a JFIF file."""
+        if self.codec == "mjpeg":
+            return self.jpeg(name, second)
+        return b"".join(b"\0\0\0\1" + nal for nal in self.keyframe(name, second))
 
     def draw(self, name: str, second: int | None) -> Planes:
         """The picture itself: bars, the name in the second quarter, the clock in the third."""
@@ -131,6 +130,9 @@ class Pictures:
             frame.pts = number
             units += [bytes(packet) for packet in context.encode(frame)]
         return units + [bytes(packet) for packet in context.encode(None)]
+
+    def _packetise(self, nals: list[bytes]) -> list[bytes]:
+        return list((h264_payloads if self.codec == "h264" else h265_payloads)(nals))
 
     def _kind(self, nal: bytes) -> int:
         return nal[0] & 0x1F if self.codec == "h264" else (nal[0] >> 1) & 0x3F

@@ -7,32 +7,42 @@ import base64
 import contextlib
 import os
 import secrets
+import socket
+import struct
 import time
-from typing import cast
+import zlib
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 
 from camserver.rtsp import auth
 from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
 from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
-from camserver.simulator.camera import SimulatedCamera
+from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
 
 REALM = "camserver simulator"
 PAYLOAD_TYPES = {"h264": 96, "h265": 96, "mjpeg": 26}
 REPORT_S = 5.0
 SLOW_TICK_S = 0.02
+MAX_BACKLOG_BYTES = 4 << 20
+"""A client that reads slower than the camera films loses pictures, as with a real one."""
 PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
 
 
 class RtspConnection(asyncio.Protocol):
     """Server's side of one RTSP connection; TCP interleaved or UDP."""
 
-    def __init__(self, camera: SimulatedCamera, pictures: Pictures) -> None:
+    def __init__(self, camera: SimulatedCamera, streams: dict[str, Pictures], *,
+                 on_end: Callable[[RtspConnection], None]) -> None:
+        self._on_end = on_end
         self._camera = camera
-        self._pictures = pictures
+        self._streams = streams
+        self._stream = STREAMS[0]
         self._parser = MessageParser()
         self._nonce = secrets.token_hex(16)
         self._session = secrets.token_hex(8)
         self._torn_down = False
+        self._one_too_many = False
         self._udp: tuple[asyncio.DatagramTransport, asyncio.DatagramTransport] | None = None
         self._player: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,9 +66,11 @@ class RtspConnection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """The client is gone; what it sent last may still be unread, because writing to it failed first."""
-        with contextlib.suppress(OSError, ValueError):
-            self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
+        if self._transport.get_extra_info("sslcontext") is None:
+            with contextlib.suppress(OSError, ValueError):
+                self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
         self._stop_playing()
+        self._on_end(self)
         self._camera.closed(self, torn_down=self._torn_down, now=_now())
 
     def abort(self) -> None:
@@ -67,34 +79,50 @@ class RtspConnection(asyncio.Protocol):
 
     # ---- requests
 
+    @property
+    def _fault(self) -> Fault:
+        return self._camera.fault.on(self._stream)
+
     def _answer(self, request: Request) -> None:
-        camera, method = self._camera, request.method
+        method = request.method
+        self._stream = next((s for s in self._streams if f"/{s}" in request.uri), self._stream)
         if method == "TEARDOWN":
             self._torn_down = True
             self._stop_playing()
-            camera.torn_down(self)
-        if camera.fault.stalls(method):
+            self._camera.torn_down(self)
+        if self._fault.stalls(method):
             return
-        if (status := camera.fault.refuses(method)) is not None:
+        if (status := self._fault.refuses(method)) is not None:
             self._reply(request, status)
         elif method != "OPTIONS" and not self._authorized(request):
-            challenge = f'Digest realm="{REALM}", nonce="{self._nonce}", algorithm=MD5' if camera.auth == "digest" \
+            challenge = f'Digest realm="{REALM}", nonce="{self._nonce}", algorithm=MD5' if self._camera.auth == "digest" \
                 else f'Basic realm="{REALM}"'
             self._reply(request, 401, {"WWW-Authenticate": challenge})
-        elif method == "OPTIONS":
-            self._reply(request, 200, {"Public": PUBLIC})
-        elif method == "DESCRIBE":
-            base = request.uri.rstrip("/") + "/"
-            self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, self._sdp())
-        elif method == "SETUP":
-            self._set_up(request)
-        elif method == "PLAY":
-            self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
-            self._start_playing()
-        elif method in ("GET_PARAMETER", "TEARDOWN"):
-            self._reply(request, 200, {"Session": self._session})
         else:
-            self._reply(request, 501)
+            self._obey(request)
+
+    def _obey(self, request: Request) -> None:
+        match request.method:
+            case "OPTIONS":
+                self._reply(request, 200, {"Public": PUBLIC})
+            case "DESCRIBE" if not any(f"/{s}" in request.uri for s in self._streams):
+                self._reply(request, 404)
+            case "DESCRIBE":
+                base = request.uri.rstrip("/") + "/"
+                self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, self._sdp())
+            case "SETUP":
+                self._set_up(request)
+            case "PLAY" if self._one_too_many:
+                self._reply(request, 200, {"Session": self._session})
+                if self._camera.full_voice == "eof-after-play":
+                    self._transport.close()
+            case "PLAY":
+                self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
+                self._start_playing()
+            case "GET_PARAMETER" | "TEARDOWN":
+                self._reply(request, 200, {"Session": self._session})
+            case _:
+                self._reply(request, 501)
 
     def _authorized(self, request: Request) -> bool:
         camera = self._camera
@@ -103,8 +131,7 @@ class RtspConnection(asyncio.Protocol):
             {"realm": REALM, "nonce": self._nonce})
 
     def _set_up(self, request: Request) -> None:
-        if not self._camera.admit(self, _now()):
-            self._say_full(request)
+        if not self._camera.admit(self, _now()) and self._says_full(request):
             return
         transport = request.headers.get("Transport")
         if "RTP/AVP/TCP" in transport.upper():
@@ -128,14 +155,19 @@ class RtspConnection(asyncio.Protocol):
             "Session": f"{self._session};timeout=60",
             "Transport": f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}"})
 
-    def _say_full(self, request: Request) -> None:
+    def _says_full(self, request: Request) -> bool:
+        """Refuse in the camera's voice; False when it notices only at PLAY."""
         match self._camera.full_voice:
-            case "rst" | "eof-after-play":
+            case "eof-after-play" | "silence":
+                self._one_too_many = True
+                return False
+            case "rst":
+                linger = struct.pack("ii", 1, 0)    # closing sends RST instead of FIN
+                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self._transport.abort()
-            case "silence":
-                return
             case status:
                 self._reply(request, int(status))
+        return True
 
     def _sdp(self) -> bytes:
         codec = self._camera.codec
@@ -143,7 +175,7 @@ class RtspConnection(asyncio.Protocol):
         lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", f"s={self._camera.name}", "c=IN IP4 0.0.0.0", "t=0 0",
                  f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
                  "a=control:trackID=0"]
-        sets = [base64.b64encode(nal).decode() for nal in self._pictures.parameter_sets] if codec != "mjpeg" else []
+        sets = [base64.b64encode(nal).decode() for nal in self._streams[self._stream].parameter_sets]
         if codec == "h264":
             lines.append(f"a=fmtp:{kind} packetization-mode=1;sprop-parameter-sets={','.join(sets)}")
         elif codec == "h265":
@@ -161,7 +193,7 @@ class RtspConnection(asyncio.Protocol):
     # ---- playing
 
     def _start_playing(self) -> None:
-        if self._player is None and self._camera.fault.kind != "silent":
+        if self._player is None and self._fault.kind != "silent":
             self._player = self._spawn(self._play(), "play")
 
     def _stop_playing(self) -> None:
@@ -177,7 +209,7 @@ class RtspConnection(asyncio.Protocol):
         rtp = RtpSender(PAYLOAD_TYPES[camera.codec], secrets.randbits(32), secrets.randbits(16))
         start = time.time()
         # Cameras are somewhere in their group of pictures when a client comes; a few make a keyframe for it.
-        number = 0 if camera.join_at_keyframe else int((start + hash(camera.id) % 97) * camera.fps) % camera.gop
+        number = 0 if camera.join_at_keyframe else int((start + zlib.crc32(camera.id.encode()) % 97) * camera.fps) % camera.gop
         reported = 0.0
         began = int(start)
         for frame in range(2**40):
@@ -190,17 +222,18 @@ class RtspConnection(asyncio.Protocol):
             index = 0 if camera.codec == "mjpeg" else number % camera.gop
             began = int(due) if index == 0 else began
             number += 1
-            if index == 0 and camera.fault.kind == "no-keyframe":
+            backlog_bytes = self._transport.get_write_buffer_size() + len(self._slow)
+            if (index == 0 and self._fault.kind == "no-keyframe") or backlog_bytes > MAX_BACKLOG_BYTES:
                 continue
-            if not self._send_picture(rtp, self._pictures.payloads(camera.name, index, began), index, stamp, began):
+            if not self._send_picture(rtp, index, stamp, began):
                 return
 
-    def _send_picture(self, rtp: RtpSender, payloads: list[bytes], index: int, stamp: int, began: int) -> bool:
+    def _send_picture(self, rtp: RtpSender, index: int, stamp: int, began: int) -> bool:
         """Send one picture; False when the connection was cut in the middle of it."""
-        camera, fault = self._camera, self._camera.fault
+        camera, fault, pictures = self._camera, self._fault, self._streams[self._stream]
+        payloads = pictures.payloads(camera.name, index, began)
         if index == 0:
-            camera.last_keyframe = self._pictures.jpeg(camera.name, began) if camera.codec == "mjpeg" else b"".join(
-                b"\0\0\0\1" + nal for nal in self._pictures.keyframe(camera.name, began))
+            camera.last_keyframe = pictures.sent(camera.name, began)
             if fault.kind == "damage":
                 payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
         packets = [rtp.packet(p, stamp, marker=i == len(payloads) - 1) for i, p in enumerate(payloads)]
@@ -221,7 +254,7 @@ class RtspConnection(asyncio.Protocol):
     def _send(self, channel: int, packet: bytes) -> None:
         if self._udp is not None:
             self._udp[channel].sendto(packet)
-        elif self._camera.fault.kind == "slow":
+        elif self._fault.kind == "slow":
             self._slow += Interleaved(channel, packet).encode()
             if not any(t.get_name() == "slow" for t in self._tasks):
                 self._spawn(self._drip(), "slow")
@@ -229,14 +262,14 @@ class RtspConnection(asyncio.Protocol):
             self._transport.write(Interleaved(channel, packet).encode())
 
     async def _drip(self) -> None:
-        step = max(1, int(self._camera.fault.number * SLOW_TICK_S))
+        step = max(1, int(self._fault.number * SLOW_TICK_S))
         while self._slow:
             self._transport.write(bytes(self._slow[:step]))
             del self._slow[:step]
             await asyncio.sleep(SLOW_TICK_S)
 
-    def _spawn(self, work: object, name: str) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work, name=name)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -1,0 +1,108 @@
+"""`camserver simulate`: a fleet that runs until it is told to stop, and keeps its record in a file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from camserver.simulator.camera import CODECS, Fault, SimulatedCamera
+from camserver.simulator.fleet import Fleet
+
+RECORD_S = 0.5
+NAMES = ("Gate", "Yard", "Harbour", "Workshop", "Roof", "Garden")
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """What `camserver simulate` was asked for; `faults` by camera id, "*" for all."""
+
+    cameras: int = 6
+    host: str = "127.0.0.1"
+    base_port: int = 8554
+    codec: str = "mixed"
+    size: tuple[int, int] = (640, 360)
+    fps: float = 10.0
+    gop: int = 20
+    max_sessions: int = 1
+    cooldown_s: float = 0.0
+    unclean_cooldown_s: float = 0.0
+    full_voice: str = "453"
+    username: str = ""
+    password: str = field(default="", repr=False)
+    auth: str = "digest"
+    faults: dict[str, Fault] = field(default_factory=dict)
+    tls: tuple[Path, Path] | None = None
+    record: Path | None = None
+    inventory: Path | None = None
+    interval: str = "5s"
+    seconds: float | None = None
+    until_eof: bool = False
+
+
+def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
+    """The cameras, cam1 to camN. Raises ValueError when a fault is meant for a camera that is not there."""
+    width, height = options.size
+    cameras = [
+        SimulatedCamera(
+            f"cam{n + 1}", NAMES[n] if n < len(NAMES) else f"Camera {n + 1}",
+            CODECS[n % len(CODECS)] if options.codec == "mixed" else options.codec, width, height, options.fps, options.gop,
+            options.max_sessions, options.cooldown_s, options.unclean_cooldown_s, options.username, options.password,
+            options.auth, full_voice=options.full_voice, port=options.base_port + n if options.base_port else 0,
+            fault=options.faults.get(f"cam{n + 1}", options.faults.get("*", Fault())))
+        for n in range(options.cameras)
+    ]
+    strangers = options.faults.keys() - {"*"} - {c.id for c in cameras}
+    if strangers:
+        raise ValueError(f"--fault: there is no {', '.join(sorted(strangers))}; cameras are cam1 to cam{options.cameras}")
+    return cameras
+
+
+async def serve(options: SimulateOptions) -> int:
+    """Serve until SIGINT, SIGTERM, the end of `seconds`; the record is kept to the last moment."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    if options.until_eof:       # a parent that dies in any way closes the pipe
+        loop.add_reader(0, lambda: None if os.read(0, 4096) else stop.set())
+    tls = None
+    if options.tls is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*options.tls)
+    fleet = Fleet(make_cameras(options), host=options.host, tls=tls)
+    await fleet.start()
+    if options.inventory is not None:
+        _replace(options.inventory, fleet.inventory(interval=options.interval))
+    for camera in list(fleet.cameras.values())[:12]:
+        fault = f", {camera.fault.kind}" if camera.fault.kind != "none" else ""
+        print(f"{camera.id}  {fleet.url(camera.id)}  {camera.codec} {camera.width}x{camera.height}{fault}")  # noqa: T201
+    print(f"{len(fleet.cameras)} cameras are ready; Ctrl-C ends them", flush=True)  # noqa: T201 - the command's output
+    ends_at = None if options.seconds is None else loop.time() + options.seconds
+    while not stop.is_set() and (ends_at is None or loop.time() < ends_at):
+        _write_record(options.record, fleet)
+        try:
+            async with asyncio.timeout(RECORD_S if ends_at is None else min(RECORD_S, ends_at - loop.time())):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    _write_record(options.record, fleet)
+    await fleet.stop()
+    return 0
+
+
+def _write_record(path: Path | None, fleet: Fleet) -> None:
+    if path is not None:
+        _replace(path, json.dumps(fleet.records(), indent=1) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a whole file or none; it may hold passwords."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.touch(0o600)
+    temporary.write_text(text)
+    temporary.replace(path)
