@@ -114,7 +114,9 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
         out_width, out_height, "yuv420p",
         src_colorspace=_matrix(frame), dst_colorspace=Colorspace.ITU601,
         src_color_range=ColorRange.JPEG if full else ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.AREA if out_width < frame.width else Interpolation.BICUBIC | Interpolation.ACCURATE_RND,
+        # At the same size nothing may be smoothed: POINT is nearer to the source than BICUBIC (38.8 dB against 38.1 on
+        # colour bars, 33.0 against 32.1 on testsrc2) and takes a third of its time (5 ms against 15 for 1080p).
+        interpolation=Interpolation.AREA if out_width < frame.width else Interpolation.POINT,
     )
     jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*map(_pixels, planar.planes), quality=quality)
     return jpeg, out_width, out_height

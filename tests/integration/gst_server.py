@@ -1,6 +1,7 @@
 """GStreamer's RTSP server, serving files; for the system's Python: gst_server.py PORT PORT_WITH_DIGEST FILE ..."""
 
 import sys
+from pathlib import Path
 
 import gi
 
@@ -20,11 +21,14 @@ def serve(port: str, role: str) -> GstRtspServer.RTSPServer:
     for path in sys.argv[3:]:
         codec = "h265" if "265" in path else "h264"
         factory = GstRtspServer.RTSPMediaFactory()
-        factory.set_launch(f"( filesrc location={path} ! qtdemux ! {codec}parse ! rtp{codec}pay name=pay0 config-interval=-1 )")
+        # A bare elementary stream has no timestamps to send, like cameras whose clock is broken.
+        source = "qtdemux" if path.endswith(".mp4") else f"{codec}parse ! video/x-{codec},alignment=au"
+        factory.set_launch(
+            f"( filesrc location={path} ! {source} ! {codec}parse ! rtp{codec}pay name=pay0 config-interval=-1 )")
         if role:
             factory.add_role_from_structure(Gst.Structure.new_from_string(
                 f"{role}, media.factory.access=(boolean)true, media.factory.construct=(boolean)true"))
-        server.get_mount_points().add_factory(f"/{codec}", factory)
+        server.get_mount_points().add_factory("/" + Path(path).stem, factory)
     return server
 
 

@@ -1,0 +1,171 @@
+"""One camera, one picture: camserver against ffmpeg, on GStreamer's server and on the simulator, alternating in one run.
+
+    bench_snapshot.py [--rounds N] [--size 1920x1080]
+
+Wall is from "now" to the JPEG on the disk; CPU is user + system of everything that had to run for it: for camserver the
+daemon's process and its workers (warm, as between two polls), for ffmpeg its process. Servers are not counted. Medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support import camera, free_port
+
+from camserver.capture.decoder import Decoder
+from camserver.capture.http import HttpSource
+from camserver.capture.isolation import WorkerPool
+from camserver.capture.libav import LibavEngine
+from camserver.config.model import OutputTable
+from camserver.daemon import run_loop
+from camserver.leases import Budget, Holder, RtspManager
+from camserver.snapshots import SnapshotService
+from camserver.storage import SnapshotStore
+
+FFMPEG = ("ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp")
+PROBE = ("-probesize", "32", "-analyzeduration", "0")
+GST_SERVER = Path(__file__).parents[1] / "integration" / "gst_server.py"
+Measured = tuple[float, float]
+"""Wall and CPU seconds of one picture."""
+
+
+class Ours:
+    """What the daemon does for one poll, with its parts, in this process."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0)
+        self.sessions, self.decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
+        manager = RtspManager()
+        manager.configure({self.camera.device: Budget(4, 0.0, 0.0)})
+        self.service = SnapshotService(manager, LibavEngine(self.sessions), HttpSource(), Decoder(self.decoders, 85))
+        self.store = SnapshotStore(OutputTable(directory=folder, archive=""))
+
+    async def shot(self) -> Measured:
+        started, cpu_s = time.monotonic(), self._cpu_s()
+        attempt = await self.store.record(await self.service.take(self.camera, Holder("bench")), 0)
+        if not attempt.ok:
+            raise SystemExit(f"no picture: {attempt.error}")
+        return time.monotonic() - started, self._cpu_s() - cpu_s
+
+    def _cpu_s(self) -> float:
+        workers = (Path(f"/proc/{pid}/schedstat").read_text() for pid in (*self.sessions.pids, *self.decoders.pids))
+        return time.process_time() + sum(int(text.split()[0]) for text in workers) / 1e9
+
+    async def close(self) -> None:
+        await self.sessions.close()
+        await self.decoders.close()
+
+
+def ffmpeg(url: str, target: Path, *options: str) -> Callable[[], Awaitable[Measured]]:
+    """One `ffmpeg` run that writes one JPEG."""
+    async def shot() -> Measured:
+        started = time.monotonic()
+        process = subprocess.Popen([*FFMPEG, *options, "-i", url, "-frames:v", "1", "-y", str(target)],   # noqa: ASYNC220 - wait4 gives its CPU
+                                   stderr=subprocess.DEVNULL)
+        _, status, usage = await asyncio.to_thread(os.wait4, process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status or not target.stat().st_size:
+            raise SystemExit("ffmpeg gave no picture")
+        return time.monotonic() - started, usage.ru_utime + usage.ru_stime
+
+    return shot
+
+
+def encode(folder: Path, size: str) -> list[Path]:
+    """Noisy films as cameras send them, 4 Mbit/s, a keyframe every two seconds.
+
+    `bare-h264` is what design section 4 measured: an encoder's defaults (B-pictures) and no timestamps, so that default
+    probing runs to its end. The others have regular timestamps and no B-pictures, the best case for probing.
+    """
+    films = []
+    for name, encoder, options in (("h264.mp4", "libx264", ["-bf", "0"]),
+                                   ("h265.mp4", "libx265", ["-bf", "0", "-x265-params", "log-level=none"]),
+                                   ("bare-h264.264", "libx264", [])):
+        film = folder / name
+        subprocess.run(["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", f"testsrc2=s={size}:r=25", "-t", "8",
+                        "-vf", "noise=alls=12:allf=t,format=yuv420p", "-c:v", encoder, "-preset", "veryfast", "-g", "50",
+                        "-b:v", "4M", *options, str(film)], check=True)
+        films.append(film)
+    return films
+
+
+@contextmanager
+def gstreamer(films: list[Path]) -> Iterator[dict[str, str]]:
+    """URLs of GStreamer's server by name."""
+    port = free_port()
+    with subprocess.Popen(["/usr/bin/python3", str(GST_SERVER), str(port), str(free_port()), *map(str, films)],
+                          stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield {f"GStreamer {film.stem}": f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films}
+        process.kill()
+
+
+@contextmanager
+def simulator(folder: Path, size: str) -> Iterator[dict[str, str]]:
+    """URLs of simulated cameras by name."""
+    inventory = folder / "sim.toml"
+    with subprocess.Popen([sys.executable, "-m", "camserver", "simulate", "--cameras=2", "--base-port=0", "--until-eof",
+                           f"--size={size}", "--max-sessions=4", "--fps=25", "--gop=50", f"--inventory={inventory}"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        yield {f"simulator {line.split()[2]}": line.split()[1] for line in lines[:2]}
+        process.kill()
+
+
+async def compare(url: str, folder: Path, rounds: int) -> dict[str, Measured]:
+    """Medians by contender; in each round everyone has one turn."""
+    ours = Ours(url, folder)
+    contenders: dict[str, Callable[[], Awaitable[Measured]]] = {
+        "camserver": ours.shot,
+        "ffmpeg": ffmpeg(url, folder / "a.jpg"),
+        "ffmpeg small probe": ffmpeg(url, folder / "b.jpg", *PROBE),
+    }
+    seen: dict[str, list[Measured]] = {name: [] for name in contenders}
+    await ours.shot()       # starts the workers, as the daemon's first poll does
+    for number in range(rounds):
+        for name, shot in contenders.items():
+            seen[name].append(await shot())
+        print(f"\r  round {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+    await ours.close()
+    return {name: (statistics.median(w for w, _ in all_), statistics.median(c for _, c in all_)) for name, all_ in seen.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--size", default="1920x1080")
+    parser.add_argument("--json", type=Path, help="also write the medians to this file")
+    arguments = parser.parse_args()
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with gstreamer(encode(folder, arguments.size)) as theirs, simulator(folder, arguments.size) as simulated:
+            for server, url in (theirs | simulated).items():
+                medians = run_loop(lambda url=url: compare(url, folder, arguments.rounds))     # type: ignore[misc]
+                results[server] = medians
+                wall_s, cpu_s = medians["camserver"]
+                print(f"\r{server}, {arguments.size}, {arguments.rounds} rounds")
+                for contender, (wall, cpu) in medians.items():
+                    print(f"  {contender:20} {wall * 1000:7.0f} ms wall {wall / wall_s:6.1f}x  "
+                          f"{cpu * 1000:6.0f} ms CPU {cpu / cpu_s:6.1f}x")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
