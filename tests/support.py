@@ -7,6 +7,7 @@ import selectors
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 from camserver.config import Camera
@@ -70,3 +71,16 @@ def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> 
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what or condition}"
         time.sleep(0.02)
     return value
+
+
+def workers_of(pid: int, name: str = "") -> list[int]:
+    """Process ids of the children of `pid`; `name` as prctl(2) set it."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            before, after = stat.read_text().rsplit(")", 1)
+        except OSError:
+            continue
+        if int(after.split()[1]) == pid and name in before:
+            found.append(int(stat.parent.name))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import ssl
 
 import aiohttp
@@ -30,7 +31,9 @@ class HttpSource:
         except aiohttp.ClientConnectorCertificateError:
             raise _error(Result.ERROR, "the snapshot URL's certificate is not valid (tls_verify = true)") from None
         except aiohttp.ClientConnectorError as error:
-            raise _error(Result.UNREACHABLE, f"the snapshot URL: {error.os_error.strerror or 'connection failed'}") from None
+            number = error.os_error.errno or 0
+            why = os.strerror(number) if number > 0 else "the host name is not known" if number else "connection failed"
+            raise _error(Result.UNREACHABLE, f"the snapshot URL: {why}") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:     # their texts may quote the URL
             raise _error(Result.UNREACHABLE, f"the snapshot URL: the answer broke off ({type(error).__name__})") from None
 

@@ -8,10 +8,16 @@ status line libav logged second, by class last, and only our own words leave thi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import av
@@ -47,19 +53,60 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
                   max(0.1, request["deadline"] - time.monotonic()), request["probe"], request["tls_verify"])
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)     # the second refusal of a camera reads like the first, and must be seen
-    with av.logging.Capture(local=True) as lines:
+    with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline):
         container, probe = _open(order, lines)
         end = SessionEnd.UNCLEAN
         try:
             codec, extradata, data, at = _first_key_packet(container, order, lines)
             end = SessionEnd.CLEAN
         except CameraError as error:
-            # close() below sends TEARDOWN unless the camera is already gone
+            # close() below sends TEARDOWN, unless the camera is already gone
             error.end = SessionEnd.CLEAN if error.result in (Result.NO_KEYFRAME, Result.TIMEOUT) else SessionEnd.UNCLEAN
             raise
         finally:
             container.close()
     return {"codec": codec, "extradata_bytes": len(extradata), "at": at, "end": end, "probe": probe}, extradata + data
+
+
+@contextmanager
+def _deaf_from(deadline: float) -> Iterator[None]:
+    """At the deadline, end the reading side of the session's socket, so that libav stops waiting and can still write.
+
+    libav's own limits are per phase, and one that has struck also stops the TEARDOWN: the camera would go on counting
+    the session.
+    """
+    def stop_reading() -> None:
+        for connection in _connections():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), stop_reading)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _connections() -> Iterator[socket.socket]:
+    """The session's TCP socket, in our own hand: libav's is the only one a worker has."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as s:
+            if s.family in (socket.AF_INET, socket.AF_INET6) and s.type == socket.SOCK_STREAM:
+                yield s
+
+
+def _ended() -> bool:
+    """Whether the camera has closed the connection (and everything it sent is read)."""
+    for connection in _connections():
+        try:
+            return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContainer, str]:
@@ -72,8 +119,8 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
         **PROBES[order.probe],
     }
     try:
-        # The read limit starts anew with every packet: half of the time without a single one is silence.
-        container = av.open(order.url, options=options, timeout=(left_s, left_s / 2))
+        # PyAV counts this for each phase anew; what ends a phase in time is _deaf_from. Only connect(2) needs it.
+        container = av.open(order.url, options=options, timeout=left_s + 0.05)
     except (FFmpegError, OSError, ValueError) as error:
         raise _explain(error, order, lines) from None
     if not container.streams.video or not container.streams.video[0].codec_context:
@@ -89,22 +136,24 @@ def _first_key_packet(
 ) -> tuple[str, bytes, bytes, float]:
     stream = container.streams.video[0]
     codec = stream.codec_context.name
-    packets = lost = 0
-    seen_lines = len(lines)
+    packets = lost = seen_lines = 0     # what was logged while opening belongs to the first packet
+    hole = False
     try:
         for packet in container.demux(stream):
+            if time.monotonic() >= order.deadline:
+                break
             if packet.size == 0:
                 raise CameraError(Result.UNREACHABLE, "the camera closed the connection before a whole keyframe came")
             packets += 1
-            torn = packet.is_corrupt or any(_LOSS.search(text) for _, _, text in lines[seen_lines:])
+            # A hole between two pictures is logged with the first, but may have swallowed the second's beginning.
+            before, hole = hole, any(_LOSS.search(text) for _, _, text in lines[seen_lines:])
+            torn = before or hole or packet.is_corrupt or (packet.is_keyframe and _ended())     # then it is a remainder
             seen_lines = len(lines)
             lost += torn
             if packet.is_keyframe and not torn:
                 if packet.size > MAX_ACCESS_UNIT_BYTES:
                     raise CameraError(Result.BAD_PICTURE, f"a keyframe of {packet.size} bytes is no camera's")
                 return codec, bytes(stream.codec_context.extradata or b""), bytes(packet), time.time()
-            if time.monotonic() >= order.deadline:
-                break
     except (FFmpegError, OSError, ValueError) as error:
         if _late(order) or packets == 0:
             raise _silence(packets, lost, order) from None

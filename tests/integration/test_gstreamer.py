@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 import simplejpeg
-from support import free_port, until
+from support import free_port, until, workers_of
 
 SERVER = Path(__file__).with_name("gst_server.py")
 PASSWORD = "p@:/#%? ü"
@@ -102,18 +102,6 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
-
-
-def workers_of(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            found.append(int(stat.parent.name))
-    return found
 
 
 def fleet(gst: tuple[int, int], deaf: int) -> str:

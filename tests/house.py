@@ -1,0 +1,95 @@
+"""A fleet of simulated cameras and the service that takes pictures of it, for tests; what a picture must equal."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import simplejpeg
+from support import camera
+
+from camserver.capture.decoder import Decoder
+from camserver.capture.http import HttpSource
+from camserver.capture.isolation import WorkerPool
+from camserver.capture.libav import LibavEngine
+from camserver.leases import Budget, Holder, RtspManager
+from camserver.records import Attempt
+from camserver.simulator.camera import Record, SimulatedCamera
+from camserver.simulator.fleet import Fleet
+from camserver.snapshots import SnapshotService
+
+HOLDER = Holder("poller")
+
+
+class House:
+    """A fleet, and the service that takes pictures of it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.manager = RtspManager()
+        self.sessions, self.decoders = WorkerPool("session", 4), WorkerPool("decoder", 1)
+        self.service = SnapshotService(self.manager, LibavEngine(self.sessions), HttpSource(), Decoder(self.decoders, 95))
+
+    async def take(self, camera_id: str, **keys: Any) -> Attempt:
+        simulated = self.fleet.cameras[camera_id]
+        keys = {"url": self.fleet.url(camera_id), "username": simulated.username, "password": simulated.password,
+                "timeout_s": 5.0} | keys
+        return await self.service.take(camera(camera_id, **keys), HOLDER)
+
+    async def seen(self, camera_id: str) -> Record:
+        """The camera's record once it knows that nobody is connected."""
+        record = self.fleet.cameras[camera_id].record
+        async with asyncio.timeout(20):
+            while record.sessions_now:
+                await asyncio.sleep(0.01)
+        return record
+
+
+def with_house(cameras: list[SimulatedCamera], work: Callable[[House], Awaitable[None]], **options: Any) -> None:
+    async def inside() -> None:
+        fleet = Fleet(cameras, **options)
+        await fleet.start()
+        house = House(fleet)
+        house.manager.configure({c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras})
+        try:
+            await work(house)
+        finally:
+            await house.sessions.close()
+            await house.decoders.close()
+            await fleet.stop()
+
+    asyncio.run(inside())
+
+
+def rgb(codec: str, data: bytes) -> Any:
+    """The picture in coded bytes, by the matrix they name: BT.709 for video, BT.601 for JFIF."""
+    if codec == "mjpeg":
+        return simplejpeg.decode_jpeg(data)
+    decoder = av.CodecContext.create("hevc" if codec == "h265" else codec, "r")
+    frame = [*decoder.decode(av.Packet(data)), *decoder.decode(None)][0]
+    return frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", dst_color_range="JPEG")
+
+
+def psnr(shown: Any, sent: Any) -> float:
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((shown.astype(float) - sent) ** 2))))
+
+
+def psnr_to_source(attempt: Attempt, source: SimulatedCamera) -> float:
+    assert attempt.snapshot is not None, attempt.error
+    return psnr(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg), rgb(source.codec, source.last_keyframe))
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A server's TLS context with a certificate that signed itself, as cameras have."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera",
+                    "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
+                   check=True, stderr=subprocess.DEVNULL)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context

@@ -1,0 +1,103 @@
+"""The commands as a person types them: what they print, and with which status they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from house import House, with_house
+from support import free_port, until
+
+from camserver.simulator.camera import SimulatedCamera
+
+PASSWORD = "p@:/#%? ü"
+
+
+def camserver(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "camserver", *arguments], capture_output=True, cwd=cwd, timeout=100,
+                          check=False)
+
+
+def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text('[[camera]]\nid = "Gate"\nurl = "http://x"\nintervall = 3\n')
+    run = camserver("check", "--config", config)
+    assert run.returncode == 78
+    for words in (b"lower-case", b"rtsp://", b"did you mean 'interval'"):
+        assert words in run.stderr
+    config.write_text('[[camera]]\nid = "gate"\nurl = "rtsp://x/1"\n')
+    run = camserver("check", "--config", config)
+    assert (run.returncode, b"1 cameras on 1 devices" in run.stdout) == (0, True)
+    assert camserver("check", "--config", tmp_path / "none.toml").returncode == 78
+    assert json.loads(camserver("check", "--schema").stdout)["title"] == "camserver inventory"
+    assert camserver("chek").returncode == 2
+
+
+def test_snapshot_takes_one_picture_and_shows_no_password(tmp_path: Path) -> None:
+    """To a file and to stdout; 1 when the camera fails, 2 for an unknown one, 75 while a daemon is running."""
+    config = tmp_path / "c.toml"
+
+    async def work(house: House) -> None:
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + house.fleet.inventory(interval="1s") + f"""
+[[camera]]
+id = "nobody"
+url = "rtsp://viewer:s3cret@127.0.0.1:{free_port()}/x"
+""")
+
+        async def snapshot(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+            return await asyncio.to_thread(camserver, "snapshot", "--config", config, *arguments)
+
+        run = await snapshot("cam", "-o", tmp_path / "cam.jpg")
+        assert (run.returncode, (tmp_path / "cam.jpg").read_bytes()[:2]) == (0, b"\xff\xd8"), run.stderr
+        run = await snapshot("cam")
+        assert (run.returncode, run.stdout[:2], run.stdout[-2:]) == (0, b"\xff\xd8", b"\xff\xd9")
+        run = await snapshot("nobody")
+        assert (run.returncode, b"refused" in run.stderr, b"s3cret" in run.stderr) == (1, True, False)
+        assert (await snapshot("stranger")).returncode == 2
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL)
+        while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
+            await asyncio.sleep(0.05)
+        ps = await asyncio.create_subprocess_exec("ps", "axeww", stdout=subprocess.PIPE)
+        processes, _ = await ps.communicate()
+        for secret in (PASSWORD.encode(), b"p%40", b"s3cret"):
+            assert secret not in processes
+        run = await snapshot("cam")
+        assert (run.returncode, b"a daemon is running" in run.stderr) == (75, True)
+        second = await asyncio.to_thread(camserver, "run", "--config", config)
+        assert second.returncode == 75
+        daemon.terminate()
+        assert await daemon.wait() == 0
+        assert (await house.seen("cam")).sessions_max == 1
+
+    with_house([SimulatedCamera("cam", "Gate", gop=5, username="viewer", password=PASSWORD)], work)
+
+
+def test_demo_runs_by_itself_and_ends_clean(tmp_path: Path) -> None:
+    """Pictures on disk, lines for each, the cameras' own record at the end; nothing is left running."""
+    run = camserver("demo", "--cameras", "4", "--seconds", "8", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert b"never more than 1 at once on any camera, 0 left open" in run.stdout
+    assert (tmp_path / "camserver-demo/snapshots/cam1/latest.jpg").exists()
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout.split()
+    assert [p for p in left if int(p) != os.getpid()] == []
+
+
+def test_simulate_keeps_its_record_and_refuses_nonsense(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    with subprocess.Popen([sys.executable, "-m", "camserver", "simulate", "--cameras", "2", "--base-port", "0",
+                           "--fault", "cam2=refuse", "--until-eof", "--record", str(record)],
+                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as simulator:
+        until(record.exists)
+        assert simulator.stdin is not None
+        simulator.stdin.close()
+    assert simulator.returncode == 0
+    assert json.loads(record.read_text())["cam1"]["opens"] == 0
+    for fault in ("cam1=nonsense", "cam9=deaf"):
+        run = camserver("simulate", "--cameras", "2", "--base-port", "0", "--fault", fault)
+        assert run.returncode in (1, 2)
+        assert b"cam9" in run.stderr or b"there are none, refuse" in run.stderr

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs inside boot.sh: installs the unit as install.sh does, and prints what systemd says as key=value lines.
+set -u
+say() { echo "$1=$2"; }
+show() { systemctl show -p "$1" --value camserver; }
+wait_for() { for _ in $(seq 600); do if eval "$1"; then return; fi; sleep 0.05; done; echo "timeout=$1"; }
+pictures=/var/lib/camserver/snapshots/cam1
+ip link set lo up
+
+install -D -m 644 systemd/camserver.sysusers /usr/lib/sysusers.d/camserver.conf
+systemd-sysusers /usr/lib/sysusers.d/camserver.conf
+install -d -m 750 -g camserver /etc/camserver
+install -m 644 systemd/camserver.service /etc/systemd/system/camserver.service
+systemctl daemon-reload
+say exposure "$(systemd-analyze security --no-pager camserver 2>/dev/null | sed -n 's/.*exposure level for camserver.service: \([0-9.]*\).*/\1/p')"
+say verify "$(systemd-analyze verify --man=no camserver.service 2>&1 | grep -c camserver)"
+
+/opt/camserver/bin/camserver simulate --cameras 1 --base-port 8554 --codec h264 --inventory /etc/camserver/cameras.toml \
+  --interval 500ms --record /run/record.json >/dev/null 2>&1 &
+wait_for '[ -s /etc/camserver/cameras.toml ]'
+chgrp camserver /etc/camserver/cameras.toml; chmod 640 /etc/camserver/cameras.toml
+
+systemctl start camserver; say start "$?"
+say user "$(ps -o user= -p "$(show MainPID)" | tr -d ' ')"
+wait_for "[ -e $pictures/latest.jpg ]"
+say picture "$(head -c 2 $pictures/latest.jpg | od -An -tx1 | tr -d ' ')"
+say journal "$(journalctl -u camserver -o json --no-pager | grep -c '"EVENT":"snapshot.published".*"CAMERA":"cam1"\|"CAMERA":"cam1".*"EVENT":"snapshot.published"')"
+say lease "$(journalctl -u camserver -o cat --no-pager | grep -c 'RTSP access released camera_id=cam1')"
+wait_for 'systemctl status camserver --no-pager | grep -q "Status: .1 cameras: 1 fresh"'
+say status "$(show StatusText)"
+
+good=$(cat /etc/camserver/cameras.toml)
+pid=$(show MainPID)
+echo 'intervall = "1s"' >> /etc/camserver/cameras.toml
+systemctl reload camserver
+wait_for 'journalctl -u camserver -o cat --no-pager | grep -q "did you mean .interval"'
+say refused "$(show ActiveState) $([ "$pid" = "$(show MainPID)" ] && echo same)"
+echo "$good" > /etc/camserver/cameras.toml
+systemctl reload camserver; say reload "$?"
+wait_for 'journalctl -u camserver -o cat --no-pager | grep -q "1 cameras$"'
+
+kill -KILL "$(show MainPID)"
+wait_for "[ \"\$(show ActiveState)\" = active ] && [ \"\$(show MainPID)\" != $pid ]"
+say restarted "$(show NRestarts)"
+before=$(stat -c %Y.%i $pictures/latest.jpg)
+wait_for "[ \"\$(stat -c %Y.%i $pictures/latest.jpg)\" != '$before' ]"
+say fresh_again 1
+
+systemctl stop camserver
+say stop "$(show Result) $(show ExecMainStatus)"
+sleep 1
+say sessions_left "$(sed -n 's/.*"sessions_now": \([0-9]*\).*/\1/p' /run/record.json)"
+say sessions_max "$(sed -n 's/.*"sessions_max": \([0-9]*\).*/\1/p' /run/record.json)"
+say temporary "$(find /var/lib/camserver -name '*.tmp' | wc -l)"
+
+echo 'nonsense = 1' > /etc/camserver/cameras.toml
+systemctl start camserver
+say bad_start "$(show ExecMainStatus) $(show NRestarts)"

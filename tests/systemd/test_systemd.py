@@ -1,0 +1,36 @@
+"""The unit under a real systemd, booted in namespaces of its own with the machine's own files (boot.sh)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+EXPECTED = {
+    "verify": "0", "start": "0", "user": "camserver", "picture": "ffd8", "status": "1 cameras: 1 fresh",
+    "refused": "active same", "reload": "0", "restarted": "1", "fresh_again": "1", "stop": "success 0",
+    "sessions_left": "0", "sessions_max": "1", "temporary": "0", "bad_start": "78 0",
+}
+
+
+@pytest.mark.timeout(300)
+def test_the_unit_does_what_it_says() -> None:
+    """Start, READY, journal fields, a refused reload, kill -9 and restart, a clean stop, 78 without restart; hardened."""
+    if os.geteuid() != 0:
+        pytest.skip("booting a systemd in namespaces needs root")
+    run = subprocess.run([HERE / "boot.sh", sys.prefix, HERE.parents[1], "bash", "tests/systemd/service.sh"],
+                         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if run.returncode == 125:
+        pytest.skip(f"this machine does not let a systemd boot in namespaces: {run.stderr[-200:]}")
+    said = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
+    assert run.returncode == 0, run.stderr
+    assert "timeout" not in said, said
+    assert float(said["exposure"]) <= 2.0
+    assert int(said["journal"]) >= 1
+    assert int(said["lease"]) >= 1
+    said["status"] = said["status"].partition(",")[0]
+    assert {key: said[key] for key in EXPECTED} == EXPECTED
