@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from support import free_port
@@ -16,7 +17,10 @@ from camserver.capture.isolation import WorkerPool
 from camserver.errors import CameraError
 from camserver.records import AccessUnit, Result
 
-FETCH = {"transport": "tcp", "timeout_s": 30.0, "probe": "small", "tls_verify": False}
+
+def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
+    """An order of the libav engine."""
+    return {"url": url, "transport": "tcp", "deadline": soon(seconds), "probe": "small", "tls_verify": False}
 
 
 def with_pool(work: Callable[[WorkerPool], Awaitable[None]], **options: int) -> None:
@@ -57,7 +61,7 @@ def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed() -> None:
     async def work(pool: WorkerPool) -> None:
         server, url, came, gone = await deaf_camera()
         with pytest.raises(CameraError, match="its worker was killed") as caught:
-            await pool.run("fetch", {**FETCH, "url": url}, deadline=soon(3))
+            await pool.run("fetch", fetch(url), deadline=soon(3))
         assert caught.value.result is Result.TIMEOUT
         assert pool.pids == ()
         assert came.is_set()
@@ -71,8 +75,8 @@ def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
     """Its own limit is below ours, so a deaf camera costs no process."""
     async def work(pool: WorkerPool) -> None:
         server, url, _, gone = await deaf_camera()
-        with pytest.raises(CameraError, match=r"no answer within 0\.5 s") as caught:
-            await pool.run("fetch", {**FETCH, "url": url, "timeout_s": 0.5}, deadline=soon(30))
+        with pytest.raises(CameraError, match="no answer within") as caught:
+            await pool.run("fetch", fetch(url, 1.5), deadline=soon(30))
         assert caught.value.result is Result.TIMEOUT
         assert "secret" not in str(caught.value)
         assert len(pool.pids) == 1
@@ -86,7 +90,7 @@ def test_cancelled_twice_it_still_reaps_first() -> None:
     """Rule one: the caller hears of the cancellation only when the connection is closed."""
     async def work(pool: WorkerPool) -> None:
         server, url, came, gone = await deaf_camera()
-        task = asyncio.create_task(pool.run("fetch", {**FETCH, "url": url}, deadline=soon(30)))
+        task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
         await came.wait()
         pid = pool.pids[0]
         task.cancel()
@@ -104,7 +108,7 @@ def test_cancelled_twice_it_still_reaps_first() -> None:
 def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
     async def work(pool: WorkerPool) -> None:
         server, url, came, _ = await deaf_camera()
-        task = asyncio.create_task(pool.run("fetch", {**FETCH, "url": url}, deadline=soon(30)))
+        task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
         await came.wait()
         os.kill(pool.pids[0], signal.SIGKILL)
         with pytest.raises(CameraError, match=r"the test worker died \(signal 9\)") as caught:
@@ -113,7 +117,7 @@ def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
         server.close()
         refused = f"rtsp://127.0.0.1:{free_port()}/x"
         with pytest.raises(CameraError, match="connection refused"):
-            await pool.run("fetch", {**FETCH, "url": refused}, deadline=soon(30))
+            await pool.run("fetch", fetch(refused), deadline=soon(30))
 
     with_pool(work)
 
