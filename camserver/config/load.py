@@ -20,6 +20,7 @@ from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import RTSP_PORTS, SECTIONS, CameraKeys, CameraTable, InventoryTable, Table
 from camserver.errors import InventoryError
 
+NOT_YET = ("http", "api", "go2rtc")
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
 
@@ -53,6 +54,7 @@ class _Loader:
         cameras = [c for source, entry in entries if (c := self._camera(source, entry, defaults, profiles)) is not None]
         disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
         self._check_devices(cameras)
+        self.warnings += [f"{self.path}: [{name}]: nothing in this version uses it yet" for name in NOT_YET if name in raw]
         if self.faults:
             raise InventoryError(tuple(self.faults))
         return Inventory(
@@ -113,7 +115,19 @@ class _Loader:
             return model.model_validate(raw)
         except ValidationError as error:
             self._report(error, model, where)
+            self._check_the_rest(error, model, raw, where)
             return None
+
+    def _check_the_rest(self, error: ValidationError, model: type[Table], raw: dict[str, Any], where: str) -> None:
+        """What is wrong between the keys that are right in themselves: pydantic looks only when every key is."""
+        wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
+        sound = {key: value for key, value in raw.items() if key not in wrong}
+        if wrong:
+            stand_ins = {key: value for key, value in _STAND_INS.items() if key in wrong}
+            try:
+                model.model_validate(sound | stand_ins)
+            except ValidationError as rest:
+                self._report(rest, model, where)
 
     def _keys(self, raw: object, where: str) -> dict[str, Any]:
         """[defaults] or a profile: checked on its own, returned raw so that only what was written overrides."""
@@ -228,6 +242,7 @@ class _Loader:
             self.faults.append(f"{where}: {key}: {text}" if key else f"{where}: {text}")
 
 
+_STAND_INS = {"id": "x", "url": "rtsp://x/", "snapshot_url": "http://x/"}
 _PASSWORDS = ("password", "password_file", "password_credential")
 
 

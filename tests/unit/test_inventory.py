@@ -73,6 +73,7 @@ def test_every_fault_in_one_report(tmp_path: Path) -> None:
         f"camera 'b': id: used twice (first in {tmp_path}/cameras.toml)",
         'camera \'b\': url: not a URL (is there a / # ? or : in the password? Then give it as password = "…")',
         'camera \'b\': timeout: expected a duration such as "30s", "500ms", "7d" or a number of seconds',
+        "camera 'b': password and password_file exclude each other",
     ]
 
 
