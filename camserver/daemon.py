@@ -16,9 +16,11 @@ from typing import IO, Any, TypeVar
 from watchfiles import awatch
 
 from camserver.capture.decoder import Decoder
+from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
 from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
+from camserver.capture.native import NativeEngine
 from camserver.config import Camera, Inventory, load_inventory
 from camserver.errors import InventoryError
 from camserver.events import EventBus, Listener, Notice
@@ -52,7 +54,7 @@ class Daemon:
         self.manager = RtspManager(self._emit)
         self._store = SnapshotStore(output)
         self._janitor = Janitor(output, inventory.retention, self._emit)
-        self._service = SnapshotService(self.manager, LibavEngine(self._sessions), HttpSource(),
+        self._service = SnapshotService(self.manager, Engines(NativeEngine(), LibavEngine(self._sessions)), HttpSource(),
                                         Decoder(self._decoders, output.quality))
         self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
                                                 emit=self._emit)
@@ -222,7 +224,8 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
     manager.configure({camera.device: Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)})
     sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
     try:
-        service = SnapshotService(manager, LibavEngine(sessions), HttpSource(), Decoder(decoders, inventory.output.quality))
+        service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(sessions)), HttpSource(),
+                                  Decoder(decoders, inventory.output.quality))
         attempt = await service.take(camera, Holder("snapshot", f"pid {os.getpid()}"))
     finally:
         await sessions.close()

@@ -48,13 +48,14 @@ class AccessUnit:
     """One coded picture as it came from the camera.
 
     `data` is Annex B for h264 and hevc, a JFIF file for mjpeg; `extradata` holds parameter sets the stream gave outside
-    of it (may be empty). `captured_at` is the moment the last byte was complete (UTC).
+    of it (may be empty). `captured_at` is the moment the last byte was complete (UTC), `engine` who spoke RTSP.
     """
 
     codec: str
     data: bytes
     extradata: bytes
     captured_at: datetime
+    engine: str
     camera_clock_offset_s: float | None = None
 
 
@@ -76,6 +77,7 @@ class Snapshot:
     name: str
     still: Still
     source: Source
+    engine: str | None
     captured_at: datetime
     capture_ms: float
     lease_wait_ms: float

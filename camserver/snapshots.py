@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
 
 from camserver.capture.decoder import Decoder
+from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
-from camserver.capture.libav import LibavEngine
 from camserver.config import Camera
 from camserver.errors import CameraError, RtspBusy
 from camserver.host.clock import WallClock, utc_now
@@ -43,10 +42,10 @@ class _Shot:
 class SnapshotService:
     """Takes pictures; `take` never raises for a camera's sake."""
 
-    def __init__(self, manager: RtspManager, engine: LibavEngine, http: HttpSource, decoder: Decoder,
+    def __init__(self, manager: RtspManager, engines: Engines, http: HttpSource, decoder: Decoder,
                  clock: WallClock = utc_now) -> None:
         self._manager = manager
-        self._engine = engine
+        self._engines = engines
         self._http = http
         self._decoder = decoder
         self._clock = clock
@@ -81,12 +80,16 @@ class SnapshotService:
         if source is Source.HTTP:
             deadline = shot.begin()
             jpeg = await self._http.fetch(camera, url, deadline)
-            captured_at = self._clock()
+            unit = AccessUnit("mjpeg", jpeg, b"", self._clock(), "")
             still = await self._decoder.inspect(jpeg, width=camera.width, deadline=deadline)
-            return self._snapshot(shot, still, source, captured_at=captured_at, offset_s=None)
+            return self._snapshot(shot, still, source, unit)
         unit = await self._access_unit(url, shot, sources_left, holder, priority)
-        still = await self._decoder.decode(unit, width=camera.width, deadline=shot.begin())
-        return self._snapshot(shot, still, source, captured_at=unit.captured_at, offset_s=unit.camera_clock_offset_s)
+        try:
+            still = await self._decoder.decode(unit, width=camera.width, deadline=shot.begin())
+        except CameraError:
+            self._engines.doubt(camera, url)
+            raise
+        return self._snapshot(shot, still, source, unit)
 
     async def _access_unit(self, url: str, shot: _Shot, sources_left: int, holder: Holder,
                            priority: Priority) -> AccessUnit:
@@ -100,20 +103,14 @@ class SnapshotService:
             deadline = shot.begin()
             # A later source needs time too: this one may use its share only.
             share = _now() + (deadline - _now()) / min(sources_left, 2)
-            try:
-                unit, end = await self._engine.fetch(camera, url, share)
-            except CameraError as error:
-                lease.ended(error.end)
-                raise
-            lease.ended(end)
-            return unit
+            return await self._engines.fetch(camera, url, share, lease.ended)
 
     @staticmethod
-    def _snapshot(shot: _Shot, still: Still, source: Source, *, captured_at: datetime, offset_s: float | None) -> Snapshot:
+    def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
         return Snapshot(
-            camera=shot.camera.id, name=shot.camera.name, still=still, source=source, captured_at=captured_at,
-            capture_ms=(_now() - shot.started) * 1000, lease_wait_ms=shot.lease_wait_s * 1000,
-            camera_clock_offset_s=offset_s)
+            camera=shot.camera.id, name=shot.camera.name, still=still, source=source, engine=unit.engine or None,
+            captured_at=unit.captured_at, capture_ms=(_now() - shot.started) * 1000,
+            lease_wait_ms=shot.lease_wait_s * 1000, camera_clock_offset_s=unit.camera_clock_offset_s)
 
 
 def _sources(camera: Camera) -> list[tuple[Source, str]]:

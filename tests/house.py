@@ -15,9 +15,11 @@ import simplejpeg
 from support import camera
 
 from camserver.capture.decoder import Decoder
+from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
 from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
+from camserver.capture.native import NativeEngine
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.records import Attempt
 from camserver.simulator.camera import Record, SimulatedCamera
@@ -34,7 +36,8 @@ class House:
         self.fleet = fleet
         self.manager = RtspManager()
         self.sessions, self.decoders = WorkerPool("session", 4), WorkerPool("decoder", 1)
-        self.service = SnapshotService(self.manager, LibavEngine(self.sessions), HttpSource(), Decoder(self.decoders, 95))
+        engines = Engines(NativeEngine(), LibavEngine(self.sessions))
+        self.service = SnapshotService(self.manager, engines, HttpSource(), Decoder(self.decoders, 95))
 
     async def take(self, camera_id: str, **keys: Any) -> Attempt:
         simulated = self.fleet.cameras[camera_id]
@@ -82,7 +85,8 @@ def psnr(shown: Any, sent: Any) -> float:
 
 def psnr_to_source(attempt: Attempt, source: SimulatedCamera) -> float:
     assert attempt.snapshot is not None, attempt.error
-    return psnr(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg), rgb(source.codec, source.last_keyframe))
+    shown = simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg)
+    return max(psnr(shown, rgb(source.codec, sent)) for sent in source.keyframes)
 
 
 def certificate(folder: Path) -> ssl.SSLContext:

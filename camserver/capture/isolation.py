@@ -16,11 +16,11 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from camserver.errors import CameraError
+from camserver.host.tasks import finish
 from camserver.records import Result, SessionEnd
 
 FRAME = struct.Struct(">II")
@@ -29,8 +29,6 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 IDLE_S = 60.0
 """A worker unused for so long ends; the next job starts a new one."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +59,7 @@ class WorkerPool:
     async def warm(self) -> None:
         """Start one worker ahead of the first job."""
         if not self._all:
-            self._idle.append(await _finish(self._spawn()))
+            self._idle.append(await finish(self._spawn()))
 
     async def run(self, job: str, data: dict[str, Any], blob: bytes = b"", *, deadline: float) -> Reply:
         """Run one job; `deadline` is a moment of the event loop's clock, waiting for a worker included.
@@ -82,23 +80,23 @@ class WorkerPool:
     async def close(self) -> None:
         """Kill and reap every worker."""
         for worker in list(self._all):
-            await _finish(self._discard(worker))
+            await finish(self._discard(worker))
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Reply:
         worker = self._take_idle()
         if worker is None:
-            worker = await _finish(self._spawn())
+            worker = await finish(self._spawn())
         try:
             async with asyncio.timeout_at(deadline):
                 reply = await worker.exchange({"job": job, **data}, blob)
         except TimeoutError:
-            await _finish(self._discard(worker))
+            await finish(self._discard(worker))
             raise CameraError(Result.TIMEOUT, "hung until the deadline; its worker was killed") from None
         except (EOFError, OSError, ValueError):
-            status = await _finish(self._discard(worker))
+            status = await finish(self._discard(worker))
             raise CameraError(Result.CRASHED, f"the {self.name} worker died ({_how(status)})") from None
         except BaseException:
-            await _finish(self._discard(worker))
+            await finish(self._discard(worker))
             raise
         self._idle.append(worker)
         worker.retire_later(self)
@@ -186,21 +184,6 @@ class _Worker:
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - frees both pipes now, not at GC
-
-
-async def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` to its end however often we are cancelled, then pass the cancellation on."""
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        task.exception()    # fetched, so that it is not reported as lost
-        raise asyncio.CancelledError
-    return task.result()
 
 
 def _how(status: int) -> str:

@@ -6,6 +6,7 @@ The worker holds the session, so `fetch` comes back only when the worker has clo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -25,25 +26,28 @@ class LibavEngine:
         self._pool = pool
         self._probes: dict[str, str] = {}
 
-    async def fetch(self, camera: Camera, url: str, deadline: float) -> tuple[AccessUnit, SessionEnd]:
-        """The first whole keyframe of `url` and how the session ended.
+    async def fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None]) -> AccessUnit:
+        """The first whole keyframe of `url`; `ended` is told how the session ended.
 
         `deadline` is a moment of the event loop's clock, which is the host's monotonic one: the worker reads the same.
-
-        Raises CameraError with result, sentence and the session's end.
+        Raises CameraError. When this is cancelled the worker is dead, and nothing is known of the session's end.
         """
         left_s = deadline - asyncio.get_running_loop().time()
         order = {"url": with_credentials(url, camera.username, camera.password), "transport": camera.transport,
                  "deadline": deadline - min(MARGIN_S, left_s / 4), "probe": self._probes.get(url, "small"),
                  "tls_verify": camera.tls_verify}
-        reply = await self._pool.run("fetch", order, deadline=deadline)
         try:
+            reply = await self._pool.run("fetch", order, deadline=deadline)
+        except CameraError as error:
+            ended(error.end)
+            raise
+        try:
+            ended(SessionEnd(reply.data["end"]))
             cut = int(reply.data["extradata_bytes"])
             at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
             if reply.data["probe"] != "small":
                 self._probes[url] = "large"
-            unit = AccessUnit(str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at)
-            return unit, SessionEnd(reply.data["end"])
+            return AccessUnit(str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at, "libav")
         except (KeyError, ValueError, TypeError, OverflowError):
             raise CameraError(Result.CRASHED, "the session worker sent an answer that makes no sense") from None
 

@@ -27,6 +27,7 @@ from av.error import FFmpegError
 
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
+from camserver.rtsp.refusals import refusal
 
 PROBES = {"small": {"probesize": "32", "analyzeduration": "0"},
           "large": {"probesize": "500000", "analyzeduration": "1000000"}}
@@ -143,7 +144,9 @@ def _first_key_packet(
             if time.monotonic() >= order.deadline:
                 break
             if packet.size == 0:
-                raise CameraError(Result.UNREACHABLE, "the camera closed the connection before a whole keyframe came")
+                if _ended():
+                    raise CameraError(Result.UNREACHABLE, "the camera closed the connection before a whole keyframe came")
+                continue        # the remainder of a picture of which nothing could be used
             packets += 1
             # A hole between two pictures is logged with the first, but may have swallowed the second's beginning.
             before, hole = hole, any(_LOSS.search(text) for _, _, text in lines[seen_lines:])
@@ -180,28 +183,13 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
     statuses = [m for _, _, text in lines if (m := _STATUS.search(text))]
     refused = next((m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None)
     if refused:
-        return _refusal(refused[1], int(refused[2]))
+        return refusal(refused[1], int(refused[2]))
     if isinstance(error, ConnectionRefusedError):
         return CameraError(Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE)
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:  # an errno of the host
         end = SessionEnd.NONE if error.errno in _NEVER_CONNECTED else SessionEnd.UNCLEAN
         return CameraError(Result.UNREACHABLE, f"connection failed: {os.strerror(error.errno)}", end)
     return CameraError(Result.UNREACHABLE, f"the camera ended the connection ({type(error).__name__})")
-
-
-def _refusal(method: str, status: int) -> CameraError:
-    """What a status code means (RFC 2326, 7.1.1; what makers do with it: design 4.6)."""
-    meaning = {
-        401: (Result.AUTH, "wrong username or password"),
-        403: (Result.FULL, "forbidden: its sessions are taken, or this user may not watch"),
-        404: (Result.NOT_FOUND, "no such stream"),
-        453: (Result.FULL, "its sessions are taken"),
-        454: (Result.ERROR, "session not found"),
-        461: (Result.ERROR, "unsupported transport"),
-        503: (Result.FULL, "busy: its sessions are taken"),
-    }
-    result, words = meaning.get(status, (Result.ERROR, "refused"))
-    return CameraError(result, f"{words} ({status} to {method})", SessionEnd.NONE)
 
 
 _NEVER_CONNECTED = {110, 111, 113, 101}     # timed out, refused, no route, network unreachable

@@ -139,7 +139,8 @@ class CameraKeys(Table):
     cooldown: Duration = Field(0.25, le=600, description="Time a device still counts a session after a clean end.")
     unclean_cooldown: Duration = Field(5.0, le=600, description="The same after an end without TEARDOWN.")
     transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP comes.")
-    engine: Literal["auto", "libav"] = Field("auto", description="Who speaks RTSP.")
+    engine: Literal["auto", "native", "libav"] = Field("auto", description=(
+        "Who speaks RTSP: camserver itself (native), libav in a worker process, or native where it can (auto)."))
     width: int | None = Field(None, ge=16, le=16384, description="Scale pictures down to this width in pixels.")
     align: bool = Field(False, description="Take pictures at multiples of the interval by the clock, for timelapses.")
     go2rtc: bool | str = Field(False, description="Name of the camera's stream in go2rtc; true means the camera's id.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import dataclass, field
 
 ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))')
@@ -48,3 +49,69 @@ def accepts(authorization: str, username: str, password: str, method: str, chall
         return fields.get("response") == digest(username, password, method, fields["uri"], challenge | fields)
     except KeyError:
         return False
+
+
+@dataclass(slots=True)
+class Login:
+    """Client's side: answers challenges, remembers the last one so that the next session needs no 401 first."""
+
+    username: str
+    password: str = field(repr=False)
+    scheme: str = ""
+    challenge: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def take(self, header: str) -> bool:
+        """Remember the strongest challenge of a WWW-Authenticate header; False when answering it would be no use.
+
+        It would when it is the first, or another nonce than the one just answered (stale=true or not: cameras forget to
+        say so). The same nonce again means that the password is wrong.
+        """
+        offered = sorted(((_STRENGTH[key], scheme, fields) for scheme, fields in _challenges(header)
+                          if (key := _strength_key(scheme, fields)) in _STRENGTH), key=lambda offer: offer[0])
+        if not self.username or not offered:
+            return False
+        _, scheme, fields = offered[-1]
+        fresh = (scheme, fields.get("nonce")) != (self.scheme, self.challenge.get("nonce"))
+        self.scheme, self.challenge, self.count = scheme, fields, 0
+        return fresh
+
+    def header(self, method: str, uri: str, cnonce: str) -> str | None:
+        """The Authorization header for a request, None before the first challenge."""
+        if self.scheme == "basic":
+            return basic(self.username, self.password)
+        if not self.scheme:
+            return None
+        fields = dict(self.challenge)
+        if "auth" in re.split(r"\s*,\s*", fields.get("qop", "")):
+            self.count += 1
+            fields |= {"qop": "auth", "nc": f"{self.count:08x}", "cnonce": cnonce}
+        else:
+            fields.pop("qop", None)
+        response = digest(self.username, self.password, method, uri, fields)
+        quoted = {"username": self.username, "realm": fields["realm"], "nonce": fields["nonce"], "uri": uri,
+                  "response": response} | {key: fields[key] for key in ("opaque",) if key in fields}
+        plain = {key: fields[key] for key in ("algorithm",) if key in fields}
+        if "qop" in fields:
+            plain |= {"qop": "auth", "nc": fields["nc"]}
+            quoted["cnonce"] = cnonce
+        return "Digest " + ", ".join([*(f'{k}="{_escape(v)}"' for k, v in quoted.items()),
+                                      *(f"{k}={v}" for k, v in plain.items())])
+
+
+_STRENGTH = {"basic": 0, "MD5": 1, "SHA-256": 2}
+
+
+def _strength_key(scheme: str, fields: dict[str, str]) -> str:
+    if scheme == "basic":
+        return scheme
+    return fields.get("algorithm", "MD5").upper() if {"realm", "nonce"} <= fields.keys() else ""
+
+
+def _challenges(header: str) -> list[tuple[str, dict[str, str]]]:
+    parts = re.split(r"(?i)(?:^|,\s*)(digest|basic)\s+", header)
+    return [(scheme.lower(), parameters(rest)) for scheme, rest in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')

@@ -87,39 +87,41 @@ class MessageParser:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._at = 0
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """All messages that `data` completes. Raises RtspProtocolError; the connection is then beyond repair."""
         self._buffer += data
         while (message := self._next()) is not None:
             yield message
+        del self._buffer[: self._at]
+        self._at = 0
 
     def _next(self) -> Message | None:
         buffer = self._buffer
-        while buffer[:1] == b"\r" or buffer[:1] == b"\n":
-            del buffer[:1]
-        if buffer[:1] == b"$":
-            end = 4 + int.from_bytes(buffer[2:4], "big")
-            if len(buffer) < 4 or len(buffer) < end:
+        while self._at < len(buffer) and buffer[self._at] in b"\r\n":
+            self._at += 1
+        at = self._at
+        if at < len(buffer) and buffer[at] == ord("$"):
+            end = at + 4 + int.from_bytes(buffer[at + 2 : at + 4], "big")
+            if len(buffer) < at + 4 or len(buffer) < end:
                 return None
-            frame = Interleaved(buffer[1], bytes(buffer[4:end]))
-            del buffer[:end]
-            return frame
-        head = _HEAD_END.search(buffer, 0, MAX_HEAD_BYTES)
+            self._at = end
+            return Interleaved(buffer[at + 1], bytes(buffer[at + 4 : end]))
+        head = _HEAD_END.search(buffer, at, at + MAX_HEAD_BYTES)
         if head is None:
-            if len(buffer) >= MAX_HEAD_BYTES:
+            if len(buffer) - at >= MAX_HEAD_BYTES:
                 raise RtspProtocolError(f"a message head of more than {MAX_HEAD_BYTES} bytes")
             return None
-        start, headers = _parse_head(bytes(buffer[: head.start()]))
+        start, headers = _parse_head(bytes(buffer[at : head.start()]))
         length = headers.get("Content-Length", "0").strip()
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        if not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY_BYTES:
             raise RtspProtocolError(f"a Content-Length that is no number up to {MAX_BODY_BYTES}")
         end = head.end() + int(length)
         if len(buffer) < end:
             return None
-        body = bytes(buffer[head.end() : end])
-        del buffer[:end]
-        return _message(start, headers, body)
+        self._at = end
+        return _message(start, headers, bytes(buffer[head.end() : end]))
 
 
 def _parse_head(head: bytes) -> tuple[str, Headers]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
 CODECS = ("h264", "h265", "mjpeg")
@@ -112,8 +113,8 @@ class SimulatedCamera:
     fault: Fault = field(default_factory=Fault)
     record: Record = field(default_factory=Record)
     port: int = 0
-    last_keyframe: bytes = b""
-    """The newest keyframe sent, Annex B or JFIF: what a picture of it must equal."""
+    keyframes: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)
+    """The newest keyframes sent, Annex B or JFIF: what a picture must equal one of."""
     random: random.Random = field(default_factory=lambda: random.Random(1))
     _set_up: set[object] = field(default_factory=set)
     _cooling_until: list[float] = field(default_factory=list)

@@ -84,12 +84,8 @@ class Fleet:
             streams[stream] = self._pictures[key]
         connections = self._connections.setdefault(camera.id, set())
 
-        def connect() -> RtspConnection:
-            connection = RtspConnection(camera, streams, on_end=connections.discard)
-            connections.add(connection)
-            return connection
-
-        server = await asyncio.get_running_loop().create_server(connect, self._host, camera.port, ssl=self._tls)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: RtspConnection(camera, streams, connections), self._host, camera.port, ssl=self._tls)
         camera.port = server.sockets[0].getsockname()[1]
         self._servers[camera.id] = server
 

@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, cast
 
 from camserver.rtsp import auth
@@ -32,9 +32,8 @@ PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
 class RtspConnection(asyncio.Protocol):
     """Server's side of one RTSP connection; TCP interleaved or UDP."""
 
-    def __init__(self, camera: SimulatedCamera, streams: dict[str, Pictures], *,
-                 on_end: Callable[[RtspConnection], None]) -> None:
-        self._on_end = on_end
+    def __init__(self, camera: SimulatedCamera, streams: dict[str, Pictures], peers: set[RtspConnection]) -> None:
+        self._peers = peers     # all connections of the camera
         self._camera = camera
         self._streams = streams
         self._stream = STREAMS[0]
@@ -53,6 +52,7 @@ class RtspConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client came."""
         self._transport = cast("asyncio.Transport", transport)
+        self._peers.add(self)
         self._camera.opened(_now())
 
     def data_received(self, data: bytes) -> None:
@@ -70,7 +70,7 @@ class RtspConnection(asyncio.Protocol):
             with contextlib.suppress(OSError, ValueError):
                 self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
         self._stop_playing()
-        self._on_end(self)
+        self._peers.discard(self)
         self._camera.closed(self, torn_down=self._torn_down, now=_now())
 
     def abort(self) -> None:
@@ -233,7 +233,7 @@ class RtspConnection(asyncio.Protocol):
         camera, fault, pictures = self._camera, self._fault, self._streams[self._stream]
         payloads = pictures.payloads(camera.name, index, began)
         if index == 0:
-            camera.last_keyframe = pictures.sent(camera.name, began)
+            camera.keyframes.append(pictures.sent(camera.name, began))
             if fault.kind == "damage":
                 payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
         packets = [rtp.packet(p, stamp, marker=i == len(payloads) - 1) for i, p in enumerate(payloads)]

@@ -31,7 +31,7 @@ from camserver.storage.naming import archive_name, numbered
 TEMPORARY = ".camserver-{}.tmp"
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}     # vfat, some SMB mounts
 FACTS = ("captured_at", "published_at", "source", "width", "height", "bytes", "codec", "path", "camera_clock_offset_s",
-         "capture_ms", "lease_wait_ms")
+         "capture_ms", "lease_wait_ms", "engine")
 _counter = itertools.count()
 
 
@@ -85,7 +85,8 @@ class SnapshotStore:
             raise _storage_error(snapshot.camera, folder, error) from None
         return {
             "captured_at": rfc3339(snapshot.captured_at), "published_at": rfc3339(self._clock()),
-            "source": snapshot.source.value, "width": snapshot.still.width, "height": snapshot.still.height,
+            "source": snapshot.source.value, "engine": snapshot.engine,
+            "width": snapshot.still.width, "height": snapshot.still.height,
             "bytes": len(jpeg), "codec": snapshot.still.codec, "path": path,
             "camera_clock_offset_s": snapshot.camera_clock_offset_s,
             "capture_ms": round(snapshot.capture_ms, 1), "lease_wait_ms": round(snapshot.lease_wait_ms, 1),

@@ -26,9 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support import camera, free_port
 
 from camserver.capture.decoder import Decoder
+from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
 from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
+from camserver.capture.native import NativeEngine
 from camserver.config.model import OutputTable
 from camserver.daemon import run_loop
 from camserver.leases import Budget, Holder, RtspManager
@@ -45,12 +47,13 @@ Measured = tuple[float, float]
 class Ours:
     """What the daemon does for one poll, with its parts, in this process."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0)
+    def __init__(self, url: str, folder: Path, engine: str) -> None:
+        self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0, engine=engine)
         self.sessions, self.decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
         manager = RtspManager()
         manager.configure({self.camera.device: Budget(4, 0.0, 0.0)})
-        self.service = SnapshotService(manager, LibavEngine(self.sessions), HttpSource(), Decoder(self.decoders, 85))
+        self.service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(self.sessions)), HttpSource(),
+                                       Decoder(self.decoders, 85))
         self.store = SnapshotStore(OutputTable(directory=folder, archive=""))
 
     async def shot(self) -> Measured:
@@ -129,19 +132,22 @@ def simulator(folder: Path, size: str) -> Iterator[dict[str, str]]:
 
 async def compare(url: str, folder: Path, rounds: int) -> dict[str, Measured]:
     """Medians by contender; in each round everyone has one turn."""
-    ours = Ours(url, folder)
+    ours, through_libav = Ours(url, folder, "native"), Ours(url, folder, "libav")
     contenders: dict[str, Callable[[], Awaitable[Measured]]] = {
         "camserver": ours.shot,
+        "camserver, libav": through_libav.shot,
         "ffmpeg": ffmpeg(url, folder / "a.jpg"),
         "ffmpeg small probe": ffmpeg(url, folder / "b.jpg", *PROBE),
     }
     seen: dict[str, list[Measured]] = {name: [] for name in contenders}
-    await ours.shot()       # starts the workers, as the daemon's first poll does
+    for one in (ours, through_libav):   # starts the workers, as the daemon's first poll does
+        await one.shot()
     for number in range(rounds):
         for name, shot in contenders.items():
             seen[name].append(await shot())
         print(f"\r  round {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
     await ours.close()
+    await through_libav.close()
     return {name: (statistics.median(w for w, _ in all_), statistics.median(c for _, c in all_)) for name, all_ in seen.items()}
 
 

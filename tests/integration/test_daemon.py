@@ -68,7 +68,7 @@ def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: 
 
         for clean in (3, 6, 9):
             await reach(clean)
-            for pid in workers_of(daemon.pid, "cam-session")[:2]:
+            for pid in workers_of(daemon.pid, "cam-")[:2]:
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
         config.write_text(text.replace("300ms", "400ms"))

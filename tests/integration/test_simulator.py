@@ -13,15 +13,16 @@ from PIL import Image
 from camserver.simulator.camera import SimulatedCamera
 
 
+@pytest.mark.parametrize("engine", ["native", "libav"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
-def test_pictures_equal_their_source(codec: str, transport: str) -> None:
+def test_pictures_equal_their_source(codec: str, transport: str, engine: str) -> None:
     """Every codec, both transports, digest and basic: true colours, a clean end, one session."""
     async def work(house: House) -> None:
         for auth in ("digest", "basic"):
             simulated = house.fleet.cameras["cam"]
             simulated.auth = auth
-            attempt = await house.take("cam", transport=transport)
+            attempt = await house.take("cam", transport=transport, engine=engine)
             assert psnr_to_source(attempt, simulated) > 35
         seen = await house.seen("cam")
         assert (seen.opens, seen.ends_clean, seen.sessions_max) == (2, 2, 1)

@@ -128,7 +128,7 @@ def test_garbage_is_a_bad_picture(codec: str) -> None:
         decoder = Decoder(pool, 85)
         for data in (b"", b"\0\0\0\1", os.urandom(5000), b"\0\0\0\1\x65" + os.urandom(5000)):
             with pytest.raises(CameraError) as caught:
-                await decoder.decode(AccessUnit(codec, data, b"", datetime.now(UTC)), width=None, deadline=soon(30))
+                await decoder.decode(AccessUnit(codec, data, b"", datetime.now(UTC), "libav"), width=None, deadline=soon(30))
             assert caught.value.result is Result.BAD_PICTURE
 
     with_pool(work)

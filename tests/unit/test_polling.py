@@ -26,7 +26,8 @@ NOW = datetime(2026, 1, 4, tzinfo=UTC)
 def outcome(c: Camera, result: Result = Result.OK) -> Attempt:
     if result is not Result.OK:
         return Attempt(c.id, NOW, result, "why")
-    return Attempt(c.id, NOW, result, None, Snapshot(c.id, c.name, Still(b"", 1, 1, "h264"), Source.RTSP, NOW, 1, 0, None))
+    still = Still(b"", 1, 1, "h264")
+    return Attempt(c.id, NOW, result, None, Snapshot(c.id, c.name, still, Source.RTSP, "native", NOW, 1, 0, None))
 
 
 class Fleet:

@@ -28,7 +28,7 @@ JPEG = simplejpeg.encode_jpeg(np.zeros((16, 32, 3), np.uint8))
 
 def attempt(at: datetime = MOMENT, camera: str = "gate") -> Attempt:
     return Attempt(camera, at, Result.OK, None,
-                   Snapshot(camera, "Tür ü", Still(JPEG, 32, 16, "h264"), Source.RTSP, at, 140.04, 1.5, None))
+                   Snapshot(camera, "Tür ü", Still(JPEG, 32, 16, "h264"), Source.RTSP, "native", at, 140.04, 1.5, None))
 
 
 def store(folder: Path, **output: object) -> SnapshotStore:
@@ -45,7 +45,7 @@ def test_one_write_two_names(tmp_path: Path) -> None:
     assert facts | {"path": ""} == {
         "camera": "gate", "captured_at": "2026-01-04T09:30:00.250Z", "published_at": "2026-01-04T09:30:01.250Z",
         "source": "rtsp", "width": 32, "height": 16, "bytes": latest.stat().st_size, "codec": "h264", "path": "",
-        "camera_clock_offset_s": None, "capture_ms": 140.0, "lease_wait_ms": 1.5,
+        "camera_clock_offset_s": None, "capture_ms": 140.0, "lease_wait_ms": 1.5, "engine": "native",
         "attempt": {"at": "2026-01-04T09:30:00.250Z", "result": "ok", "error": None}, "consecutive_failures": 0}
     with Image.open(io.BytesIO(latest.read_bytes())) as image:
         image.load()

@@ -1,0 +1,116 @@
+"""The engine `native`: RTSP by our own client, in the daemon. Gives an access unit; costs no process while it waits.
+
+`fetch` comes back only when the session's transport is closed (rule one), also when it is cancelled: then TEARDOWN is
+given less time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from urllib.parse import urljoin, urlsplit
+
+from camserver.config import Camera
+from camserver.errors import CameraError
+from camserver.host.tasks import finish
+from camserver.records import AccessUnit, Result, SessionEnd
+from camserver.rtsp.auth import Login
+from camserver.rtsp.client import TEARDOWN_S, Memory, Moved, RtspSession, Shot
+
+HURRIED_TEARDOWN_S = 0.5
+MAX_REMEMBERED = 10_000
+MAX_REDIRECTS = 2
+
+
+class NativeEngine:
+    """Fetches access units; remembers of each stream what saves round trips."""
+
+    def __init__(self) -> None:
+        self._memories: OrderedDict[tuple[str, str, str], Memory] = OrderedDict()
+
+    async def fetch(self, camera: Camera, url: str, deadline: float,
+                    ended: Callable[[SessionEnd], None]) -> AccessUnit:
+        """The first whole keyframe of `url`; `deadline` by the event loop's clock.
+
+        `ended` is told how each session ended, also when this is cancelled. Raises CameraError.
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                return await self._fetch(camera, url, deadline, ended)
+            except Moved as moved:
+                url = _same_host(url, moved.url)
+        raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
+
+    def doubt(self, camera: Camera, url: str) -> None:
+        """What was fetched could not be decoded: what is remembered of the stream may be out of date."""
+        self._forget(camera, url)
+
+    async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None]) -> AccessUnit:
+        limit_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        session = RtspSession(url, self._memory(camera, url), tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
+        teardown_s = HURRIED_TEARDOWN_S     # unless it ends in good order
+        failure: CameraError | None = None
+        try:
+            async with asyncio.timeout_at(deadline):
+                await session.open()
+                shot = await session.key_picture()
+            teardown_s = TEARDOWN_S
+            return _access_unit(shot)
+        except TimeoutError:
+            failure = session.late(limit_s)
+            raise failure from None
+        except CameraError as error:
+            failure = error
+            raise
+        finally:
+            if failure is not None:
+                self._forget(camera, url)
+                teardown_s = TEARDOWN_S
+            end = await finish(session.close(teardown_s))
+            ended(end)
+            if failure is not None:
+                failure.end = end
+
+    def _memory(self, camera: Camera, url: str) -> Memory:
+        key = _key(camera, url)
+        memory = self._memories.pop(key, None) or Memory(Login(camera.username, camera.password), transport=camera.transport)
+        self._memories[key] = memory
+        if len(self._memories) > MAX_REMEMBERED:
+            self._memories.popitem(last=False)
+        return memory
+
+    def _forget(self, camera: Camera, url: str) -> None:
+        self._memories.pop(_key(camera, url), None)
+
+
+def _key(camera: Camera, url: str) -> tuple[str, str, str]:
+    return url, camera.username, camera.password
+
+
+def _access_unit(shot: Shot) -> AccessUnit:
+    return AccessUnit(shot.codec, shot.picture.data, b"", datetime.fromtimestamp(shot.captured_s, UTC), "native",
+                      shot.camera_clock_offset_s)
+
+
+def _same_host(url: str, location: str) -> str:
+    """Where a redirect leads. Raises CameraError when it leads to another host: credentials go nowhere else."""
+    target = urljoin(url, location)
+    if urlsplit(target).hostname != urlsplit(url).hostname or urlsplit(target).scheme not in ("rtsp", "rtsps"):
+        raise CameraError(Result.ERROR, "the camera redirects to another host: put the final URL into the inventory",
+                          SessionEnd.NONE)
+    return target
+
+
+@cache
+def _tls(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:       # most cameras sign their own certificates, and many speak old TLS only
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    return context

@@ -1,0 +1,336 @@
+"""One RTSP session of ours: open, first whole key picture, and an honest end. asyncio, TCP or UDP, plain or TLS.
+
+Rule one lives in `close`: TEARDOWN is sent, its answer awaited, the transport closed and *seen* closed; what is known of
+the end is its value. Cancelling any await here leaves a session that `close` can still end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import ssl
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from camserver.errors import CameraError
+from camserver.records import Result, SessionEnd
+from camserver.rtsp.auth import Login
+from camserver.rtsp.jpeg import JpegDepacketiser
+from camserver.rtsp.messages import Response
+from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
+from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler
+from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
+from camserver.rtsp.refusals import refusal
+from camserver.rtsp.sdp import Track, control_url, parse_sdp
+from camserver.rtsp.udp import UdpPair
+from camserver.rtsp.wire import Wire, WireClosed
+
+PORTS = {"rtsp": 554, "rtsps": 322}
+USER_AGENT = "camserver"
+TEARDOWN_S = 1.0
+"""How long the answer to TEARDOWN is awaited."""
+CLOSE_S = 1.0
+"""How long an orderly close may take; then the transport is aborted, which takes no time."""
+MARKER_WAIT_S = 0.25
+"""A picture that ended with a marker nobody has proved yet is taken as ended after so long without another packet."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one session leaves for the next of the same stream: fewer round trips, nothing that must be true."""
+
+    login: Login
+    track: Track | None = None
+    track_url: str = ""
+    base: str = ""
+    transport: str = "tcp"
+    markers_proved: bool = False
+
+
+class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours
+    """Raised when the stream is one this client doesn't speak; another engine may."""
+
+
+class Moved(Exception):  # noqa: N818 - not an error: a direction
+    """Raised when the camera redirects; `url` is where to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__("redirected")
+
+
+@dataclass(slots=True)
+class Shot:
+    """A key picture, when it was complete (seconds since 1970) and what the camera's clock said then, if it told."""
+
+    picture: CodedPicture
+    codec: str
+    captured_s: float
+    camera_clock_offset_s: float | None
+
+
+@dataclass(slots=True)
+class _Seen:
+    pictures: int = 0
+    torn_keys: int = 0
+    report: SenderReport | None = None
+    last_torn: str = field(default="")
+
+
+class RtspSession:
+    """One session: `open`, `key_picture`, `close`, in this order; `close` always, whatever the others did."""
+
+    def __init__(self, url: str, memory: Memory, *, tls: ssl.SSLContext | None = None) -> None:
+        self._url = url
+        self._memory = memory
+        self._tls = tls
+        self._wire: Wire | None = None
+        self._udp: UdpPair | None = None
+        self._session = ""          # the Session header's id
+        self._set_up = False        # a SETUP went out: the camera may count a session
+        self._seen = _Seen()
+        self._channels = (0, 1)
+        self._reorder = ReorderBuffer()
+        self._assembler: PictureAssembler | None = None
+        self._found: asyncio.Future[tuple[CodedPicture, float]] | None = None
+        self._flush: asyncio.TimerHandle | None = None
+        self._keep_alive: asyncio.TimerHandle | None = None
+        self.step = "connecting"
+        """What it is waiting for, for the message of a time-out."""
+
+    # ---- open
+
+    async def open(self) -> None:
+        """Connect and play. Raises CameraError, Unsupported, Moved."""
+        try:
+            await self._connect()
+            warm = self._memory.track is not None
+            if not warm:
+                await self._describe()
+            try:
+                await self._setup()
+            except CameraError as error:
+                if not warm or error.result in (Result.FULL, Result.AUTH):
+                    raise
+                await self._describe()      # what we remembered is no longer so
+                await self._setup()
+            await self._play()
+        except WireClosed as closed:
+            raise CameraError(Result.UNREACHABLE, f"{closed} at {self.step}") from None
+
+    async def _connect(self) -> None:
+        parts = urlsplit(self._url)
+        port = parts.port or PORTS[parts.scheme]
+        loop = asyncio.get_running_loop()
+        try:
+            _, self._wire = await loop.create_connection(Wire, parts.hostname or "", port, ssl=self._tls)
+        except ssl.SSLCertVerificationError:
+            raise CameraError(Result.ERROR, "its certificate is not valid (tls_verify = true)", SessionEnd.NONE) from None
+        except ConnectionRefusedError:
+            raise CameraError(Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE) from None
+        except OSError as error:
+            raise CameraError(Result.UNREACHABLE, f"connection failed: {error.strerror or type(error).__name__}",
+                              SessionEnd.NONE) from None
+        self._wire.on_end = self._ended
+
+    async def _describe(self) -> None:
+        memory = self._memory
+        memory.track = None
+        response = await self._request("DESCRIBE", self._url, {"Accept": "application/sdp"})
+        description = parse_sdp(response.body)
+        track = description.video()
+        if track is None or track.codec is None:
+            offered = ", ".join(sorted({t.encoding or t.kind for t in description.tracks})) or "nothing"
+            raise Unsupported(Result.ERROR, f"the camera offers no video that camserver speaks (it has {offered})",
+                              SessionEnd.NONE)
+        base = response.headers.get("Content-Base") or response.headers.get("Content-Location") or self._url
+        if not re.match(r"rtsps?://", base, re.IGNORECASE):
+            base = self._url
+        memory.base = control_url(base.strip(), description.control)
+        memory.track_url = control_url(memory.base, track.control)
+        memory.track = track
+
+    async def _setup(self) -> None:
+        memory = self._memory
+        try:
+            await self._setup_with(memory.transport)
+        except CameraError as error:
+            if "461" not in str(error):
+                raise
+            memory.transport = "udp" if memory.transport == "tcp" else "tcp"
+            await self._setup_with(memory.transport)
+
+    async def _setup_with(self, transport: str) -> None:
+        memory = self._memory
+        assert memory.track is not None  # noqa: S101 - described or remembered
+        assert self._wire is not None  # noqa: S101 - connected
+        if transport == "udp":
+            self._udp = await UdpPair.bind(self._wire.local_host, self._wire.remote_host, self._packet)
+            offer = f"RTP/AVP;unicast;client_port={self._udp.ports[0]}-{self._udp.ports[1]}"
+        else:
+            offer = "RTP/AVP/TCP;unicast;interleaved=0-1"
+        self._set_up = True
+        response = await self._request("SETUP", memory.track_url, {"Transport": offer})
+        self._session, _, more = response.headers.get("Session").partition(";")
+        self._session = self._session.strip()
+        given = response.headers.get("Transport")
+        if match := re.search(r"interleaved\s*=\s*(\d+)(?:-(\d+))?", given):
+            self._channels = int(match[1]), int(match[2] or int(match[1]) + 1)
+        if self._udp is not None and (match := re.search(r"server_port\s*=\s*(\d+)(?:-(\d+))?", given)):
+            self._udp.punch(int(match[1]), int(match[2] or int(match[1]) + 1))
+        timeout = re.search(r"timeout\s*=\s*(\d{1,5})", more)
+        self._arm_keep_alive(max(1, int(timeout[1]) if timeout else 60) / 2)
+        depacketiser: Depacketiser
+        match memory.track.codec:
+            case "h264":
+                depacketiser = H264Depacketiser(memory.track.parameter_sets())
+            case "hevc":
+                depacketiser = H265Depacketiser(memory.track.parameter_sets())
+            case _:
+                depacketiser = JpegDepacketiser()
+        self._assembler = PictureAssembler(depacketiser, markers_proved=memory.markers_proved)
+        self._found = asyncio.get_running_loop().create_future()
+        self._wire.on_packet = self._packet
+
+    async def _play(self) -> None:
+        await self._request("PLAY", self._memory.base, {"Range": "npt=0.000-"})
+
+    async def _request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
+        """An answer of 200. Raises CameraError with the meaning of any other, Moved, WireClosed."""
+        assert self._wire is not None  # noqa: S101 - connected
+        self.step = method
+        login = self._memory.login
+        for _ in range(3):
+            fields = {"User-Agent": USER_AGENT, **headers}
+            if self._session:
+                fields["Session"] = self._session
+            if authorization := login.header(method, uri, secrets.token_hex(8)):
+                fields["Authorization"] = authorization
+            response = await self._wire.request(method, uri, fields)
+            if response.status != 401 or not login.take(response.headers.get("WWW-Authenticate")):
+                break
+        if response.status in (301, 302, 303, 307, 308):
+            raise Moved(response.headers.get("Location"))
+        if response.status != 200:
+            raise refusal(method, response.status)
+        return response
+
+    # ---- pictures
+
+    async def key_picture(self) -> Shot:
+        """The first whole key picture. Waits without a limit of its own. Raises CameraError when the camera ends it."""
+        assert self._found is not None  # noqa: S101 - open
+        assert self._memory.track is not None  # noqa: S101 - open
+        self.step = "a keyframe"
+        picture, captured_s = await self._found
+        report = self._seen.report
+        offset_s = None if report is None else report.wall_at(picture.timestamp, self._memory.track.clock_hz) - captured_s
+        return Shot(picture, self._memory.track.codec or "", captured_s, offset_s)
+
+    def late(self, limit_s: float) -> CameraError:
+        """What a time-out of `limit_s` seconds means at the step it struck."""
+        seen = self._seen
+        if self.step != "a keyframe":
+            what = "no connection" if self.step == "connecting" else f"no answer to {self.step}"
+            return CameraError(Result.TIMEOUT, f"{what} within {limit_s:.1f} s")
+        if seen.torn_keys:
+            return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete")
+        if seen.pictures:
+            return CameraError(Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe within {limit_s:.1f} s")
+        return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {limit_s:.1f} s")
+
+    def _packet(self, channel: int, data: bytes) -> None:
+        """RTP on the first of the pair, RTCP on the second."""
+        if self._udp is None:
+            if channel not in self._channels:
+                return
+            channel = self._channels.index(channel)
+        if channel == 1:
+            self._seen.report = SenderReport.parse(data) or self._seen.report
+            return
+        packet = RtpPacket.parse(data)
+        if packet is None or self._assembler is None:
+            return
+        now = asyncio.get_running_loop().time()
+        for ordered in self._reorder.feed(packet, now) if self._udp is not None else (packet,):
+            for picture in self._assembler.feed(ordered):
+                self._picture(picture)
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if packet.marker and self._found is not None and not self._found.done():
+            self._flush = asyncio.get_running_loop().call_later(MARKER_WAIT_S, self._no_more)
+
+    def _no_more(self) -> None:
+        for picture in self._assembler.flush() if self._assembler is not None else ():
+            self._picture(picture)
+
+    def _picture(self, picture: CodedPicture) -> None:
+        if self._found is None or self._found.done():
+            return
+        self._seen.pictures += 1
+        if picture.key and picture.whole:
+            self._found.set_result((picture, time.time()))
+        elif picture.key:
+            self._seen.torn_keys += 1
+
+    def _ended(self) -> None:
+        if self._found is not None and not self._found.done() and self._wire is not None:
+            self._found.set_exception(CameraError(
+                Result.UNREACHABLE, f"{self._wire.why} before a whole keyframe came"))
+            self._found.exception()     # seen: nobody may be waiting any more
+
+    # ---- end
+
+    async def close(self, teardown_s: float = TEARDOWN_S) -> SessionEnd:
+        """End the session and see the transport closed. Takes at most teardown_s + CLOSE_S; must not be cancelled.
+
+        Clean: TEARDOWN was answered, or the camera closed after it. None: no session was ever opened.
+        """
+        for timer in (self._flush, self._keep_alive):
+            if timer is not None:
+                timer.cancel()
+        if self._assembler is not None:
+            self._memory.markers_proved = self._assembler.markers_proved
+        wire = self._wire
+        if wire is None:
+            return SessionEnd.NONE
+        wire.on_packet = None
+        end = SessionEnd.UNCLEAN if self._set_up else SessionEnd.NONE
+        if self._set_up and self._session and not wire.why and await self._tear_down(teardown_s):
+            end = SessionEnd.CLEAN
+        if self._udp is not None:
+            self._udp.close()
+        wire.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.shield(wire.closed)
+        except TimeoutError:
+            wire.abort()
+            await wire.closed
+        return end
+
+    async def _tear_down(self, limit_s: float) -> bool:
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._request("TEARDOWN", self._memory.base, {})
+        except TimeoutError:
+            return False
+        except WireClosed as closed:
+            return "the camera closed" in str(closed)
+        except (CameraError, Moved):
+            return True     # answered: 454 and its like say that there is no session any more
+        return True
+
+    def _arm_keep_alive(self, every_s: float) -> None:
+        def remind() -> None:
+            if self._wire is not None and not self._wire.why:
+                fields = {"Session": self._session, "User-Agent": USER_AGENT}
+                if authorization := self._memory.login.header("GET_PARAMETER", self._memory.base, secrets.token_hex(8)):
+                    fields["Authorization"] = authorization
+                self._wire.send("GET_PARAMETER", self._memory.base, fields)
+                self._arm_keep_alive(every_s)
+
+        self._keep_alive = asyncio.get_running_loop().call_later(every_s, remind)

@@ -1,0 +1,94 @@
+"""From RTP packets to coded pictures, each with the proof that it is whole. Pure.
+
+A picture is whole when its first packet is known to be its first (the packet before it belonged to another picture, or
+its first slice says that it begins the picture), no sequence number is missing from there to its last packet, every
+fragmented unit has its start and its end, and the last packet is known to be its last (the next one has another
+timestamp, or it has the marker of a sender whose markers have proved right).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from camserver.rtsp.receive import RtpPacket
+
+MAX_PICTURE_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class CodedPicture:
+    """One access unit: Annex B or a JFIF file. `key`: it can be decoded alone. `whole`: nothing of it is missing."""
+
+    data: bytes
+    timestamp: int
+    key: bool
+    whole: bool
+
+
+class Depacketiser(Protocol):
+    """Collects the payloads of one picture at a time (RFC 6184, RFC 7798, RFC 2435)."""
+
+    def begin(self) -> None:
+        """Forget everything of the picture before."""
+
+    def add(self, payload: bytes) -> None:
+        """The next payload of this picture."""
+
+    def starts(self) -> bool:
+        """Whether what was added so far proves to begin a picture."""
+
+    def finish(self) -> tuple[bytes, bool, bool]:
+        """(the picture, whether it is a key picture, whether every unit in it is complete)."""
+
+
+class PictureAssembler:
+    """Feeds on packets of one track in order, gives pictures; a picture is held until its end is certain."""
+
+    def __init__(self, depacketiser: Depacketiser, *, markers_proved: bool = False) -> None:
+        self.markers_proved = markers_proved
+        """Whether this sender's markers end pictures: seen once with another timestamp after it, and never without."""
+        self._markers_lied = False
+        self._depacketiser = depacketiser
+        self._last: RtpPacket | None = None
+        self._begun = False         # the picture's beginning is certain
+        self._gap = False
+        self._bytes = 0
+        self._given = True          # nothing is being collected, or it was given at its marker
+
+    def feed(self, packet: RtpPacket) -> list[CodedPicture]:
+        """The pictures that `packet` completes: the one it belongs to, the one before, both or none."""
+        last, pictures = self._last, []
+        contiguous = last is not None and packet.sequence == (last.sequence + 1) % 65536
+        if last is None or packet.timestamp != last.timestamp:
+            if last is not None:
+                self.markers_proved |= last.marker and contiguous and not self._markers_lied
+                pictures += self._give(ended=contiguous)
+            self._begun, self._gap, self._bytes, self._given = contiguous, False, 0, False
+            self._depacketiser.begin()
+        else:
+            self._gap |= not contiguous
+            if last.marker:         # in the middle of a picture: this sender marks slices
+                self._markers_lied, self.markers_proved = True, False
+        self._last = packet
+        self._bytes += len(packet.payload)
+        if not self._given and self._bytes <= MAX_PICTURE_BYTES:
+            self._depacketiser.add(packet.payload)
+        if packet.marker and self.markers_proved:
+            pictures += self._give(ended=True)
+        return pictures
+
+    def flush(self) -> list[CodedPicture]:
+        """The picture whose marker came although nothing has proved that it ends there: nothing more came for a while."""
+        if self._last is None or not self._last.marker or self._markers_lied:
+            return []
+        return self._give(ended=True)
+
+    def _give(self, *, ended: bool) -> list[CodedPicture]:
+        if self._given or self._last is None:
+            return []
+        self._given = True
+        begun = self._begun or self._depacketiser.starts()
+        data, key, complete = self._depacketiser.finish()
+        whole = begun and ended and complete and not self._gap and self._bytes <= MAX_PICTURE_BYTES
+        return [CodedPicture(data, self._last.timestamp, key, whole)]

@@ -1,0 +1,89 @@
+"""RTP and RTCP on the receiving side (RFC 3550): packets, sender reports, and order for what comes by UDP. Pure."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from camserver.rtsp.rtp import NTP_EPOCH_S
+
+MAX_HELD_PACKETS = 64
+MAX_HELD_S = 0.2
+"""Packets held back while one before them is missing, and for how long; then it counts as lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class RtpPacket:
+    """One packet; `payload` without padding and header extension."""
+
+    payload_type: int
+    marker: bool
+    sequence: int
+    timestamp: int
+    ssrc: int
+    payload: bytes
+
+    @classmethod
+    def parse(cls, data: bytes) -> RtpPacket | None:
+        """None for what is no RTP of version 2."""
+        if len(data) < 12 or data[0] >> 6 != 2:
+            return None
+        start, end = 12 + 4 * (data[0] & 15), len(data)
+        if data[0] & 0x10:
+            if len(data) < start + 4:
+                return None
+            start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
+        if data[0] & 0x20:
+            end -= data[-1]
+        if start > end:
+            return None
+        sequence, timestamp, ssrc = struct.unpack_from(">HII", data, 2)
+        return cls(data[1] & 0x7F, bool(data[1] & 0x80), sequence, timestamp, ssrc, data[start:end])
+
+
+@dataclass(frozen=True, slots=True)
+class SenderReport:
+    """RTCP SR: the sender's wall clock (seconds since 1970) at an RTP timestamp."""
+
+    wall_s: float
+    timestamp: int
+
+    @classmethod
+    def parse(cls, data: bytes) -> SenderReport | None:
+        """The sender report of a compound packet; it stands first (RFC 3550, 6.1)."""
+        if len(data) < 28 or data[0] >> 6 != 2 or data[1] != 200:
+            return None
+        seconds, fraction, timestamp = struct.unpack_from(">III", data, 8)
+        return cls(seconds - NTP_EPOCH_S + fraction / 2**32, timestamp) if seconds else None
+
+    def wall_at(self, timestamp: int, clock_hz: int) -> float:
+        """The sender's wall clock at another RTP timestamp."""
+        ticks = (timestamp - self.timestamp + 2**31) % 2**32 - 2**31
+        return self.wall_s + ticks / clock_hz
+
+
+class ReorderBuffer:
+    """Gives packets in the order of their sequence numbers, as far as a bounded wait allows."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+        self._held: dict[int, RtpPacket] = {}
+        self._waiting_since = 0.0
+
+    def feed(self, packet: RtpPacket, now: float) -> Iterator[RtpPacket]:
+        """The packets that are in order now; late ones and doubles are dropped."""
+        first = packet.sequence if self._next is None else self._next
+        ahead = (packet.sequence - first) % 65536
+        if ahead >= 32768:
+            return
+        if not self._held:
+            self._waiting_since = now
+        self._held[packet.sequence] = packet
+        if ahead and (len(self._held) > MAX_HELD_PACKETS or now - self._waiting_since > MAX_HELD_S):
+            first = min(self._held, key=lambda sequence: (sequence - first) % 65536)
+        while first in self._held:
+            yield self._held.pop(first)
+            first = (first + 1) % 65536
+            self._waiting_since = now
+        self._next = first

@@ -1,0 +1,77 @@
+"""A pair of UDP ports for RTP and RTCP (RFC 3550, 11: an even one and the next)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+
+TRIES = 50
+RECEIVE_BUFFER_BYTES = 1 << 20
+"""A keyframe comes at once; what the kernel grants is its own matter (net.core.rmem_max)."""
+
+
+class UdpPair:
+    """Gives what the camera sends to `listener(0 or 1, data)`; other senders are not heard."""
+
+    def __init__(self, host: str, sockets: tuple[socket.socket, socket.socket], listener: Callable[[int, bytes], None]) -> None:
+        self.ports: tuple[int, int] = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
+        self._host = host
+        self._sockets = sockets
+        self._transports: list[asyncio.DatagramTransport] = []
+        self._listener = listener
+
+    @classmethod
+    async def bind(cls, local: str, remote: str, listener: Callable[[int, bytes], None]) -> UdpPair:
+        """Raises OSError when no pair of ports is free."""
+        family = socket.AF_INET6 if ":" in local else socket.AF_INET
+        for _ in range(TRIES):
+            with contextlib.ExitStack() as stack:
+                pair = [stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2)]
+                try:
+                    pair[0].bind((local, 0))
+                    port = pair[0].getsockname()[1]
+                    if port % 2:
+                        continue
+                    pair[1].bind((local, port + 1))
+                except OSError:
+                    continue
+                stack.pop_all()
+                made = cls(remote, (pair[0], pair[1]), listener)
+                await made._listen()
+                return made
+        raise OSError("no pair of UDP ports is free")
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for channel, sock in enumerate(self._sockets):
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            ear = _Ear(self._host, channel, self._listener)
+            self._transports.append((await loop.create_datagram_endpoint(partial(_same, ear), sock=sock))[0])
+
+    def punch(self, *ports: int) -> None:
+        """Send something to the camera's ports, so that a firewall in between lets its packets in."""
+        for transport, port in zip(self._transports, ports, strict=False):
+            if 0 < port < 65536:
+                transport.sendto(b"\x80\x00\x00\x00", (self._host, port))
+
+    def close(self) -> None:
+        """Close both."""
+        for transport in self._transports:
+            transport.close()
+
+
+def _same(ear: _Ear) -> _Ear:
+    return ear
+
+
+class _Ear(asyncio.DatagramProtocol):
+    def __init__(self, host: str, channel: int, listener: Callable[[int, bytes], None]) -> None:
+        self._host, self._channel, self._listener = host, channel, listener
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        if addr[0] == self._host:
+            self._listener(self._channel, data)

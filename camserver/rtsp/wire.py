@@ -1,0 +1,126 @@
+"""One RTSP connection: requests out, answers and interleaved packets in. Knows no session and no pictures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
+
+PacketListener = Callable[[int, bytes], None]
+
+
+class WireClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but how a connection ended
+    """Raised when the connection is over before an answer came; the text says how it ended."""
+
+
+class Wire(asyncio.Protocol):
+    """Client's side of a connection. `closed` is done when the transport is proven closed."""
+
+    def __init__(self) -> None:
+        self.on_packet: PacketListener | None = None
+        self.on_end: Callable[[], None] | None = None
+        self.closed = asyncio.get_running_loop().create_future()
+        self.why = ""       # how it ended, "" while it is open
+        self._parser = MessageParser()
+        self._answers: dict[str, asyncio.Future[Response]] = {}
+        self._number = 0
+        self._transport: asyncio.Transport | None = None
+
+    # ---- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answers go to who waits for them, packets to the listener, the camera's own requests get an answer."""
+        try:
+            for message in self._parser.feed(data):
+                if isinstance(message, Interleaved):
+                    if self.on_packet is not None:
+                        self.on_packet(message.channel, message.payload)
+                elif isinstance(message, Response):
+                    waiter = self._answers.pop(message.headers.get("CSeq").strip(), None)
+                    if waiter is not None and not waiter.done():
+                        waiter.set_result(message)
+                else:
+                    self._answer(message)
+        except RtspProtocolError as error:
+            self._end(f"what it sent is no RTSP: {error}")
+            self.abort()
+
+    def eof_received(self) -> None:
+        """The camera closed its side; so do we."""
+        self._end("the camera closed the connection")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The transport is closed, whoever closed it."""
+        self._end(f"the connection broke ({type(error).__name__})" if error else "the connection was closed")
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    # ---- requests
+
+    async def request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
+        """Send a request and wait for its answer. Raises WireClosed."""
+        if self.why or self._transport is None:
+            raise WireClosed(self.why or "not connected")
+        number = self.send(method, uri, headers)
+        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._answers[number] = waiter
+        try:
+            return await waiter
+        finally:
+            self._answers.pop(number, None)
+
+    def send(self, method: str, uri: str, headers: dict[str, str]) -> str:
+        """Send a request whose answer nobody waits for; returns its CSeq."""
+        self._number += 1
+        fields = Headers()
+        fields["CSeq"] = str(self._number)
+        for name, value in headers.items():
+            fields[name] = value
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(Request(method, uri, fields).encode())
+        return str(self._number)
+
+    @property
+    def local_host(self) -> str:
+        """The address this side has on the connection."""
+        return str(self._transport.get_extra_info("sockname")[0]) if self._transport is not None else ""
+
+    @property
+    def remote_host(self) -> str:
+        """The camera's address."""
+        return str(self._transport.get_extra_info("peername")[0]) if self._transport is not None else ""
+
+    def close(self) -> None:
+        """Close the transport; `closed` tells when it is."""
+        if self._transport is None:
+            self.connection_lost(None)
+        else:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the transport without waiting for what is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _answer(self, request: Request) -> None:
+        fields = Headers()
+        fields["CSeq"] = request.headers.get("CSeq", "0")
+        if self._transport is not None and not self._transport.is_closing():
+            known = request.method in ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE")
+            self._transport.write(Response(200 if known else 501, fields).encode())
+
+    def _end(self, why: str) -> None:
+        if self.why:
+            return
+        self.why = why
+        for waiter in self._answers.values():
+            if not waiter.done():
+                waiter.set_exception(WireClosed(why))
+        if self.on_end is not None:
+            self.on_end()
