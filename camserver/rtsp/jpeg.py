@@ -43,6 +43,10 @@ class JpegDepacketiser:
         self._whole_file = False
         self._complete = True
 
+    def opens(self, payload: bytes) -> bool:
+        """The fragment at offset 0, or the beginning of a whole file."""
+        return payload[1:4] == b"\0\0\0" or payload[:2] == b"\xff\xd8"
+
     def add(self, payload: bytes) -> None:
         """One payload: main header, restart and quantisation headers where they belong, a piece of the scan."""
         if not self._scan and payload[:2] == b"\xff\xd8":

@@ -35,6 +35,22 @@ class NalDepacketiser:
         self._fragment: bytearray | None = None
         self._complete = True
 
+    def opens(self, payload: bytes) -> bool:
+        """Parameter sets and the like, or a first slice."""
+        head = self.HEADER_BYTES
+        if len(payload) < head + 2:
+            return False
+        kind = self.kind(payload)
+        if kind == self.FRAGMENT:
+            if not payload[head] & 0x80:
+                return False
+            payload = self.rebuilt_header(payload) + payload[head + 1 :]
+        elif kind == self.AGGREGATE:
+            payload = payload[head + 2 :]
+        if len(payload) <= head or self.kind(payload) not in self.PICTURES:
+            return True
+        return bool(payload[head] & 0x80)
+
     def add(self, payload: bytes) -> None:
         """A single NAL unit, an aggregate or a fragment."""
         if len(payload) <= self.HEADER_BYTES:

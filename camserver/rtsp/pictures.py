@@ -32,6 +32,9 @@ class Depacketiser(Protocol):
     def begin(self) -> None:
         """Forget everything of the picture before."""
 
+    def opens(self, payload: bytes) -> bool:
+        """Whether this payload can only be the first of a picture."""
+
     def add(self, payload: bytes) -> None:
         """The next payload of this picture."""
 
@@ -58,11 +61,14 @@ class PictureAssembler:
 
     def feed(self, packet: RtpPacket) -> list[CodedPicture]:
         """The pictures that `packet` completes: the one it belongs to, the one before, both or none."""
-        last, pictures = self._last, []
+        last = self._last
+        pictures: list[CodedPicture] = []
         contiguous = last is not None and packet.sequence == (last.sequence + 1) % 65536
-        if last is None or packet.timestamp != last.timestamp:
+        # A sender without a clock gives all pictures one timestamp: then a marker and what follows it tell them apart.
+        same_time = last is not None and packet.timestamp == last.timestamp
+        if last is None or not same_time or (last.marker and self._depacketiser.opens(packet.payload)):
             if last is not None:
-                self.markers_proved |= last.marker and contiguous and not self._markers_lied
+                self.markers_proved |= last.marker and contiguous and not self._markers_lied and not same_time
                 pictures += self._give(ended=contiguous)
             self._begun, self._gap, self._bytes, self._given = contiguous, False, 0, False
             self._depacketiser.begin()

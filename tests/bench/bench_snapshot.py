@@ -113,8 +113,10 @@ def gstreamer(films: list[Path]) -> Iterator[dict[str, str]]:
                           stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        yield {f"GStreamer {film.stem}": f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films}
-        process.kill()
+        try:
+            yield {f"GStreamer {film.stem}": f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films}
+        finally:
+            process.kill()
 
 
 @contextmanager
@@ -126,8 +128,10 @@ def simulator(folder: Path, size: str) -> Iterator[dict[str, str]]:
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
-        yield {f"simulator {line.split()[2]}": line.split()[1] for line in lines[:2]}
-        process.kill()
+        try:
+            yield {f"simulator {line.split()[2]}": line.split()[1] for line in lines[:2]}
+        finally:
+            process.kill()
 
 
 async def compare(url: str, folder: Path, rounds: int) -> dict[str, Measured]:
