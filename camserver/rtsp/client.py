@@ -33,7 +33,7 @@ TEARDOWN_S = 1.0
 """How long the answer to TEARDOWN is awaited."""
 CLOSE_S = 1.0
 """How long an orderly close may take; then the transport is aborted, which takes no time."""
-MARKER_WAIT_S = 0.25
+MARKER_WAIT_S = 1.0
 """A picture that ended with a marker nobody has proved yet is taken as ended after so long without another packet."""
 
 

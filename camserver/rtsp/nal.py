@@ -38,7 +38,7 @@ class NalDepacketiser:
     def opens(self, payload: bytes) -> bool:
         """Parameter sets and the like, or a first slice."""
         head = self.HEADER_BYTES
-        if len(payload) < head + 2:
+        if len(payload) <= head:
             return False
         kind = self.kind(payload)
         if kind == self.FRAGMENT:
@@ -78,7 +78,8 @@ class NalDepacketiser:
     def finish(self) -> tuple[bytes, bool, bool]:
         """(Annex B, key, complete)."""
         kinds = {self.kind(nal) for nal in self._units}
-        key = bool(kinds & self.KEYS)
+        slices = (self.kind(nal) for nal in self._units if self.kind(nal) in self.PICTURES)
+        key = next(slices, None) in self.KEYS
         units = self._units
         if key:
             missing = [nal for kind in sorted(self.SETS - kinds) for nal in self._sets.get(kind, ())]

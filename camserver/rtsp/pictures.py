@@ -50,7 +50,10 @@ class PictureAssembler:
 
     def __init__(self, depacketiser: Depacketiser, *, markers_proved: bool = False) -> None:
         self.markers_proved = markers_proved
-        """Whether this sender's markers end pictures: seen once with another timestamp after it, and never without."""
+        """Whether this sender's markers end pictures: seen once at a key picture's end, and never in the middle of one.
+
+        Pictures in between prove nothing: they may be of one slice where a key picture has several, each with a marker.
+        """
         self._markers_lied = False
         self._depacketiser = depacketiser
         self._last: RtpPacket | None = None
@@ -67,9 +70,9 @@ class PictureAssembler:
         # A sender without a clock gives all pictures one timestamp: then a marker and what follows it tell them apart.
         same_time = last is not None and packet.timestamp == last.timestamp
         if last is None or not same_time or (last.marker and self._depacketiser.opens(packet.payload)):
-            if last is not None:
-                self.markers_proved |= last.marker and contiguous and not self._markers_lied and not same_time
-                pictures += self._give(ended=contiguous)
+            pictures += self._give(ended=contiguous)
+            if last is not None and last.marker and not same_time and not self._markers_lied:
+                self.markers_proved |= any(picture.key and picture.whole for picture in pictures)
             self._begun, self._gap, self._bytes, self._given = contiguous, False, 0, False
             self._depacketiser.begin()
         else:

@@ -1,0 +1,254 @@
+"""The receiving half of the core: whole pictures are known to be whole, whatever is lost, cut, doubled or made up."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from camserver.rtsp import auth
+from camserver.rtsp.jpeg import JpegDepacketiser
+from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
+from camserver.rtsp.pictures import CodedPicture, PictureAssembler
+from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
+from camserver.rtsp.rtp import RtpSender, h264_payloads, h265_payloads, jpeg_payloads, split_annex_b
+from camserver.rtsp.sdp import control_url, parse_sdp
+
+SPS, PPS = b"\x67\x42\x00\x1e\xab", b"\x68\xce\x3c\x80"
+VPS5, SPS5, PPS5 = b"\x40\x01\x0c", b"\x42\x01\x01", b"\x44\x01\xc1"
+
+
+def noise(count: int, seed: int) -> bytes:
+    made = random.Random(seed)
+    return bytes(made.randrange(1, 256) for _ in range(count))
+
+
+def h264_film(pictures: int, *, slices: int = 2) -> list[list[bytes]]:
+    """NAL units by picture: every third is a key picture with parameter sets."""
+    film = []
+    for number in range(pictures):
+        key = number % 3 == 0
+        nals = [bytes((0x65 if key else 0x61, 0x88 if part == 0 else 0x08)) + noise(700, number * 10 + part)
+                for part in range(slices)]
+        film.append([SPS, PPS, *nals] if key else nals)
+    return film
+
+
+def h265_film(pictures: int) -> list[list[bytes]]:
+    film = []
+    for number in range(pictures):
+        key = number % 3 == 0
+        kind = 19 if key else 1
+        nals = [bytes((kind << 1, 1, 0x80 if part == 0 else 0x10)) + noise(700, number * 10 + part) for part in range(2)]
+        film.append([VPS5, SPS5, PPS5, *nals] if key else nals)
+    return film
+
+
+def packets(film: list[list[bytes]], codec: str, *, markers: str = "picture", clock: int = 3000) -> list[RtpPacket]:
+    """RTP of a film; markers: on the last packet of a "picture", of every "unit", or "never"."""
+    sender, made = RtpSender(96, 1, 65500), []
+    pack = h264_payloads if codec == "h264" else h265_payloads
+    for number, nals in enumerate(film):
+        for unit, nal in enumerate(nals):
+            payloads = list(pack([nal], limit=200))
+            for i, payload in enumerate(payloads):
+                last = i == len(payloads) - 1 and (markers == "unit" or (markers == "picture" and unit == len(nals) - 1))
+                packet = RtpPacket.parse(sender.packet(payload, number * clock, marker=last))
+                assert packet is not None
+                made.append(packet)
+    return made
+
+
+def pictures(stream: list[RtpPacket], codec: str) -> list[CodedPicture]:
+    assembler = PictureAssembler(H264Depacketiser() if codec == "h264" else H265Depacketiser())
+    return [*(p for packet in stream for p in assembler.feed(packet)), *assembler.flush()]
+
+
+def slices(nals: list[bytes]) -> list[bytes]:
+    return [nal for nal in nals if nal not in (SPS, PPS, VPS5, SPS5, PPS5)]
+
+
+FILMS = {"h264": h264_film(9), "h265": h265_film(9)}
+
+
+@pytest.mark.parametrize("markers", ["picture", "unit", "never"])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_film_comes_out_as_it_went_in(codec: str, markers: str) -> None:
+    """Whatever a sender thinks a marker is; only the last picture of a sender without markers stays uncertain."""
+    film = FILMS[codec]
+    out = [p for p in pictures(packets(film, codec, markers=markers), codec) if slices(split_annex_b(p.data))]
+    sure = len(film) - (markers != "picture")
+    assert [slices(split_annex_b(p.data)) for p in out[:sure]] == [slices(nals) for nals in film[:sure]]
+    assert [p.key for p in out[:sure]] == [n % 3 == 0 for n in range(sure)]
+    assert all(p.whole for p in out[:sure])
+    for picture in out[:sure]:
+        if picture.key:
+            assert split_annex_b(picture.data) == film[0][:-2] + slices(split_annex_b(picture.data))
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_sender_without_a_clock(codec: str) -> None:
+    """All timestamps alike: pictures are told apart by the marker and by what opens a picture."""
+    out = pictures(packets(FILMS[codec], codec, clock=0), codec)
+    whole = {p.data for p in out if p.key and p.whole}
+    assert whole
+    assert all(slices(split_annex_b(data)) in [slices(nals) for nals in FILMS[codec]] for data in whole)
+
+
+@settings(max_examples=300)
+@given(st.data(), st.sampled_from(["h264", "h265"]), st.sampled_from(["picture", "unit", "never"]))
+def test_no_picture_with_a_hole_is_whole(data: st.DataObject, codec: str, markers: str) -> None:
+    """Packets lost, doubled or swapped anywhere, joining anywhere: what is called whole equals what was sent."""
+    stream = packets(FILMS[codec], codec, markers=markers)
+    stream = stream[data.draw(st.integers(0, len(stream) - 1)):]
+    for lost in sorted(data.draw(st.sets(st.integers(0, len(stream) - 1), max_size=6)), reverse=True):
+        del stream[lost]
+    for _ in range(data.draw(st.integers(0, 4))):
+        if len(stream) > 1:
+            at = data.draw(st.integers(0, len(stream) - 2))
+            stream[at], stream[at + 1] = stream[at + 1], stream[at]
+    for picture in pictures(stream, codec):
+        if picture.whole and picture.key:
+            assert slices(split_annex_b(picture.data)) in [slices(nals) for nals in FILMS[codec]]
+
+
+@given(st.lists(st.binary(max_size=60), max_size=30), st.sampled_from([H264Depacketiser, H265Depacketiser, JpegDepacketiser]))
+def test_payloads_of_garbage_do_no_harm(payloads: list[bytes], kind: type[H264Depacketiser | JpegDepacketiser]) -> None:
+    """Anything may come in RTP packets; nothing but pictures comes out."""
+    assembler = PictureAssembler(kind())
+    for number, payload in enumerate(payloads):
+        assembler.feed(RtpPacket(96, number % 3 == 0, number, number // 4, 1, payload))
+    assembler.flush()
+
+
+@given(st.binary(max_size=64))
+def test_packets_of_garbage_do_no_harm(data: bytes) -> None:
+    packet = RtpPacket.parse(data)
+    assert packet is None or len(packet.payload) <= len(data)
+    SenderReport.parse(data)
+    parse_sdp(data)
+    auth.Login("u", "p").take(data.decode("latin-1"))
+
+
+@given(st.permutations(range(12)), st.integers(0, 65535))
+def test_order_is_made_again(order: list[int], first: int) -> None:
+    """Up to the bound, packets leave in the order of their numbers, each once, the number's end included."""
+    buffer = ReorderBuffer()
+    start = RtpPacket(96, False, (first - 1) % 65536, 0, 1, b"")
+    out = list(buffer.feed(start, 0.0))
+    for position in [*order, *order]:
+        out += buffer.feed(RtpPacket(96, False, (first + position) % 65536, 0, 1, b""), 0.0)
+    assert [p.sequence for p in out] == [(first - 1 + i) % 65536 for i in range(13)]
+
+
+def test_a_hole_is_waited_for_only_so_long() -> None:
+    buffer = ReorderBuffer()
+    numbers = [p.sequence for n, now in ((0, 0.0), (2, 0.01), (3, 0.1), (4, 0.3), (1, 0.31), (5, 0.32))
+               for p in buffer.feed(RtpPacket(96, False, n, 0, 1, b""), now)]
+    assert numbers == [0, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("mode", "sampling"), [("RGB", 2), ("RGB", 1)])
+def test_jpeg_is_a_file_again(mode: str, sampling: int) -> None:
+    """RFC 2435 there and back shows the same picture; a lost fragment is noticed; a whole file passes as it is."""
+    file = io.BytesIO()
+    Image.effect_noise((320, 240), 60).convert(mode).save(file, "JPEG", quality=80, subsampling=sampling)
+    sent = file.getvalue()
+    depacketiser = JpegDepacketiser()
+    if sampling == 2:
+        payloads = list(jpeg_payloads(sent, limit=500))
+        for payload in payloads:
+            depacketiser.add(payload)
+        data, key, complete = depacketiser.finish()
+        assert (key, complete) == (True, True)
+        assert Image.open(io.BytesIO(data)).tobytes() == Image.open(io.BytesIO(sent)).tobytes()
+        depacketiser.begin()
+        for payload in payloads[:2] + payloads[3:]:
+            depacketiser.add(payload)
+        assert not depacketiser.finish()[2]
+        depacketiser.begin()
+    depacketiser.add(sent[:1000])
+    depacketiser.add(sent[1000:])
+    assert depacketiser.finish() == (sent, True, True)
+
+
+def test_jpeg_tables_by_number() -> None:
+    """Q below 100 means the standard tables, scaled (RFC 2435, 4.2)."""
+    file = io.BytesIO()
+    Image.effect_noise((320, 240), 60).convert("RGB").save(file, "JPEG", quality=75, subsampling=2)
+    first, *rest = jpeg_payloads(file.getvalue(), limit=500)
+    depacketiser = JpegDepacketiser()
+    depacketiser.add(first[:5] + bytes((75,)) + first[6:8] + first[12 + 128:])
+    for payload in rest:
+        depacketiser.add(payload)
+    data, _, complete = depacketiser.finish()
+    assert complete
+    assert Image.open(io.BytesIO(data)).tobytes() == Image.open(file).tobytes()
+
+
+SDP = b"""v=0\r
+o=- 1 1 IN IP4 10.0.0.5\r
+s=x\r
+a=control:*\r
+m=audio 0 RTP/AVP 8\r
+a=control:trackID=2\r
+m=video 0 RTP/AVP 97\r
+a=rtpmap:97 H264/90000\r
+a=fmtp:97 packetization-mode=1; profile-level-id=42001e; sprop-parameter-sets=Z0IAHqs=,aM48gA==\r
+a=control:trackID=1\r
+m=application 0 RTP/AVP 107\r
+a=rtpmap:107 vnd.onvif.metadata/90000\r
+"""
+
+
+def test_a_description_gives_the_video_track() -> None:
+    description = parse_sdp(SDP)
+    track = description.video()
+    assert track is not None
+    assert (track.codec, track.clock_hz, track.control, track.payload_type) == ("h264", 90_000, "trackID=1", 97)
+    assert track.parameter_sets() == [SPS, PPS]
+    assert [t.kind for t in description.tracks] == ["audio", "video", "application"]
+    assert parse_sdp(SDP.replace(b"\r\n", b"\n")) == description
+    assert parse_sdp(b"m=video 0 RTP/AVP 26\n").video() is not None
+    assert parse_sdp(b"").video() is None
+
+
+@pytest.mark.parametrize(("control", "url"), [
+    ("", "rtsp://cam/s"), ("*", "rtsp://cam/s"), ("trackID=1", "rtsp://cam/s/trackID=1"),
+    ("rtsp://cam:554/other", "rtsp://cam:554/other"), ("/track1", "rtsp://cam/s/track1"),
+])
+def test_where_a_track_is_controlled(control: str, url: str) -> None:
+    assert control_url("rtsp://cam/s", control) == url
+    assert control_url("rtsp://cam/s/", control) == (url if control not in ("", "*") else "rtsp://cam/s/")
+
+
+def test_a_login_answers_the_strongest_challenge_and_knows_when_it_is_no_use() -> None:
+    login = auth.Login("viewer", "p")
+    assert login.header("PLAY", "rtsp://cam/", "c") is None
+    assert login.take('Basic realm="r", Digest realm="r", nonce="1", algorithm=MD5, '
+                      'Digest realm="r", nonce="2", algorithm=SHA-256')
+    header = login.header("PLAY", "rtsp://cam/", "c") or ""
+    assert 'nonce="2"' in header
+    assert auth.accepts(header, "viewer", "p", "PLAY", {"realm": "r", "nonce": "2", "algorithm": "SHA-256"})
+    assert not login.take('Digest realm="r", nonce="2", algorithm=SHA-256')     # the same nonce: the password is wrong
+    assert login.take('Digest realm="r", nonce="3", qop="auth,auth-int", stale=true')
+    assert "nc=00000001" in (login.header("PLAY", "rtsp://cam/", "c") or "")
+    assert "nc=00000002" in (login.header("TEARDOWN", "rtsp://cam/", "c") or "")
+    assert not auth.Login("", "").take('Basic realm="r"')
+    assert not login.take('Negotiate')
+    basic = auth.Login("viewer", "p")
+    assert basic.take('Basic realm="r"')
+    assert basic.header("PLAY", "x", "c") == auth.basic("viewer", "p")
+    assert not basic.take('Basic realm="r"')
+
+
+def test_a_sender_report_tells_the_cameras_clock() -> None:
+    sender = RtpSender(96, 1, 1)
+    report = SenderReport.parse(sender.sender_report(1000.5, 90_000))
+    assert report is not None
+    assert abs(report.wall_at(180_000, 90_000) - 1001.5) < 1e-6
+    assert abs(report.wall_at(0, 90_000) - 999.5) < 1e-6
