@@ -115,6 +115,8 @@ class SimulatedCamera:
     port: int = 0
     keyframes: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)
     """The newest keyframes sent, Annex B or JFIF: what a picture must equal one of."""
+    requests: deque[str] = field(default_factory=lambda: deque(maxlen=64), repr=False)
+    """The newest requests' methods, of all connections."""
     random: random.Random = field(default_factory=lambda: random.Random(1))
     _set_up: set[object] = field(default_factory=set)
     _cooling_until: list[float] = field(default_factory=list)

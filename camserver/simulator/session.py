@@ -85,6 +85,7 @@ class RtspConnection(asyncio.Protocol):
 
     def _answer(self, request: Request) -> None:
         method = request.method
+        self._camera.requests.append(method)
         self._stream = next((s for s in self._streams if f"/{s}" in request.uri), self._stream)
         if method == "TEARDOWN":
             self._torn_down = True
@@ -110,6 +111,8 @@ class RtspConnection(asyncio.Protocol):
             case "DESCRIBE":
                 base = request.uri.rstrip("/") + "/"
                 self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, self._sdp())
+            case "SETUP" if not request.uri.endswith("/trackID=0"):
+                self._reply(request, 404)
             case "SETUP":
                 self._set_up(request)
             case "PLAY" if self._one_too_many:

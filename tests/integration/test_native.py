@@ -1,0 +1,173 @@
+"""Our own client: honest ends whatever interrupts it, few round trips, the camera's clock, no process while it waits."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import House, certificate, with_house
+from support import camera
+
+from camserver.capture.native import NativeEngine
+from camserver.errors import CameraError
+from camserver.records import Result, SessionEnd
+from camserver.simulator.camera import Fault, SimulatedCamera
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("fault", ["deaf", "stall:DESCRIBE", "stall:SETUP", "stall:PLAY", "silent", "no-keyframe"])
+def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(fault: str, transport: str) -> None:
+    """Rule one for the native engine: the cancellation comes out when the camera has seen the end."""
+    async def work(house: House) -> None:
+        simulated = house.fleet.cameras["cam"]
+        ends: list[SessionEnd] = []
+        target = camera("cam", url=house.fleet.url("cam"), transport=transport)
+        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append))
+        while not simulated.record.opens:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)        # somewhere in the step the fault holds it in
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(ends) == 1
+        seen = await house.seen("cam")
+        if fault in ("stall:PLAY", "silent", "no-keyframe"):
+            assert (ends, seen.ends_clean, seen.ends_unclean) == ([SessionEnd.CLEAN], 1, 0)
+        else:
+            assert seen.ends_unclean == 0
+
+    with_house([SimulatedCamera("cam", "Gate", fault=Fault.parse(fault))], work)
+
+
+def test_a_thousand_waiting_sessions_cost_no_process() -> None:
+    """Two hundred here, to stay quick: all wait at once, no worker is started for any, all end clean."""
+    async def work(house: House) -> None:
+        engine = NativeEngine()
+        ends: list[SessionEnd] = []
+
+        async def wait(camera_id: str) -> None:
+            target = camera(camera_id, url=house.fleet.url(camera_id))
+            with pytest.raises(CameraError) as caught:
+                await engine.fetch(target, target.url or "", soon(5), ends.append)
+            assert caught.value.result is Result.TIMEOUT
+
+        await asyncio.gather(*map(wait, house.fleet.cameras))
+        assert house.sessions.pids == ()
+        assert ends == [SessionEnd.CLEAN] * len(house.fleet.cameras)
+        assert all(c.record.ends_clean == c.record.opens == 1 for c in house.fleet.cameras.values())
+
+    with_house([SimulatedCamera(f"cam{n}", "x", fault=Fault("silent")) for n in range(200)], work)
+
+
+def test_the_second_poll_needs_fewer_round_trips() -> None:
+    """Cold: DESCRIBE, SETUP, PLAY, TEARDOWN. Warm: no DESCRIBE. When what is remembered fails: cold again, same session."""
+    async def work(house: House) -> None:
+        engine = NativeEngine()
+        simulated = house.fleet.cameras["cam"]
+        target = camera("cam", url=house.fleet.url("cam"))
+
+        async def methods() -> list[str]:
+            simulated.requests.clear()
+            await engine.fetch(target, target.url or "", soon(10), lambda _: None)
+            return list(simulated.requests)
+
+        assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+        assert await methods() == ["SETUP", "PLAY", "TEARDOWN"]
+        next(iter(engine._memories.values())).track_url += "/gone"
+        assert await methods() == ["SETUP", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+        assert await methods() == ["SETUP", "PLAY", "TEARDOWN"]
+        assert (await house.seen("cam")).opens == 4
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3)], work)
+
+
+def test_facts_say_who_fetched_and_what_the_cameras_clock_says() -> None:
+    async def work(house: House) -> None:
+        attempt = await house.take("cam")
+        assert attempt.snapshot is not None, attempt.error
+        assert attempt.snapshot.engine == "native"
+        offset_s = attempt.snapshot.camera_clock_offset_s
+        assert offset_s is not None
+        assert abs(offset_s - 3600) < 5
+        attempt = await house.take("cam", engine="libav")
+        assert attempt.snapshot is not None, attempt.error
+        assert attempt.snapshot.engine == "libav"
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, clock_offset_s=3600.0)], work)
+
+
+def test_over_tls_the_end_is_clean_too(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        for _ in range(3):
+            assert (await house.take("cam")).ok
+        seen = await house.seen("cam")
+        assert (seen.ends_clean, seen.ends_unclean, seen.sessions_max) == (3, 0, 1)
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, username="viewer", password="x")], work, tls=certificate(tmp_path))
+
+
+async def scripted(answers: dict[str, str]) -> tuple[asyncio.Server, str, list[str]]:
+    """A camera that answers each method with a text; the list gets what it was asked."""
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            method, uri, *_ = line.decode().split()
+            cseq = ""
+            while (header := (await reader.readline()).decode().strip()):
+                cseq = header if header.lower().startswith("cseq") else cseq
+            asked.append(f"{method} {uri}")
+            if method in answers:
+                writer.write(answers[method].replace("{cseq}", cseq).encode())
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    return server, f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live", asked
+
+
+def described(sdp: str, headers: str = "") -> str:
+    return f"RTSP/1.0 200 OK\r\n{{cseq}}\r\n{headers}Content-Length: {len(sdp)}\r\n\r\n{sdp}"
+
+
+OK = "RTSP/1.0 200 OK\r\n{cseq}\r\nSession: 7;timeout=60\r\n\r\n"
+SDP = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
+
+
+@pytest.mark.parametrize(("answers", "setup", "result", "words"), [
+    ({"DESCRIBE": described(SDP + "a=control:track1\r\n", "Content-Base: {base}/x/\r\n")}, "{base}/x/track1",
+     Result.TIMEOUT, "SETUP"),
+    ({"DESCRIBE": described(SDP)}, "{base}", Result.TIMEOUT, "SETUP"),
+    ({"DESCRIBE": described(SDP + "a=control:*\r\n")}, "{base}", Result.TIMEOUT, "SETUP"),
+    ({"DESCRIBE": described(SDP + "a=control:rtsp://other/t\r\n")}, "rtsp://other/t", Result.TIMEOUT, "SETUP"),
+    ({"DESCRIBE": described("v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n")}, "", Result.ERROR, "VP8"),
+    ({"DESCRIBE": described("")}, "", Result.ERROR, "nothing"),
+    ({"DESCRIBE": "HTTP/1.1 400 Bad Request\r\n\r\n"}, "", Result.UNREACHABLE, "no RTSP"),
+    ({"DESCRIBE": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: rtsp://elsewhere/x\r\n\r\n"}, "", Result.ERROR, "another host"),
+    ({"DESCRIBE": described(SDP), "SETUP": OK, "PLAY": "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n", "TEARDOWN": OK}, "{base}",
+     Result.ERROR, "455 to PLAY"),
+])
+def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str) -> None:
+    """Control attributes and bases as cameras write them; what isn't understood is named."""
+    async def inside() -> None:
+        filled: dict[str, str] = {}
+        server, base, asked = await scripted(filled)
+        filled.update({method: text.replace("{base}", base) for method, text in answers.items()})
+        if "{base}" in answers["DESCRIBE"]:
+            filled["DESCRIBE"] = described(SDP + "a=control:track1\r\n", f"Content-Base: {base}/x/\r\n")
+        target = camera("cam", url=base)
+        ends: list[Any] = []
+        with pytest.raises(CameraError, match=words) as caught:
+            await NativeEngine().fetch(target, base, soon(1.0), ends.append)
+        assert caught.value.result is result
+        assert len(ends) == 1
+        if setup:
+            assert f"SETUP {setup.replace('{base}', base)}" in asked
+        server.close()
+
+    asyncio.run(inside())
