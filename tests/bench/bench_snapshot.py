@@ -4,6 +4,9 @@
 
 Wall is from "now" to the JPEG on the disk; CPU is user + system of everything that had to run for it: for camserver the
 daemon's process and its workers (warm, as between two polls), for ffmpeg its process. Servers are not counted. Medians.
+
+Read the simulator's H.265 line with care: ffmpeg with the small probe is quick there because it joins in the middle of a
+group of pictures and writes a uniformly grey picture.
 """
 
 from __future__ import annotations
