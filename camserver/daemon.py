@@ -139,7 +139,7 @@ class Daemon:
         last_resort = threading.Timer(limit_s, os._exit, (1,))  # a hung disk holds a thread that nothing can cancel
         last_resort.daemon = True
         last_resort.start()
-        await self.orchestrator.stop(limit_s * 0.5)     # 1. no new polls; running ones may end, then their workers die
+        await self.orchestrator.stop(limit_s * 0.4)     # 1. no new polls; running ones may end, then their sessions are closed
         await self._sessions.close()                    # 2. no worker holds a session any more
         await self._decoders.close()                    # 3. nothing is left to decode
         for job in jobs:                                # 4. watcher, retention, status, watchdog

@@ -40,3 +40,4 @@ class Engines:
     def doubt(self, camera: Camera, url: str) -> None:
         """What `url` gave could not be decoded: ask everything anew next time."""
         self._native.doubt(camera, url)
+        self._needs_libav.discard(url)

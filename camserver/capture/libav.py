@@ -36,6 +36,7 @@ class LibavEngine:
         order = {"url": with_credentials(url, camera.username, camera.password), "transport": camera.transport,
                  "deadline": deadline - min(MARGIN_S, left_s / 4), "probe": self._probes.get(url, "small"),
                  "tls_verify": camera.tls_verify}
+        ended(SessionEnd.UNCLEAN)       # so it is if this is cancelled: the worker is killed
         try:
             reply = await self._pool.run("fetch", order, deadline=deadline)
         except CameraError as error:

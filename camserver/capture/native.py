@@ -21,7 +21,8 @@ from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Login
 from camserver.rtsp.client import TEARDOWN_S, Memory, Moved, RtspSession, Shot
 
-HURRIED_TEARDOWN_S = 0.5
+HURRIED_TEARDOWN_S = 0.4
+"""When it is cancelled: the daemon stops, and has stop_timeout for everything."""
 MAX_REMEMBERED = 10_000
 MAX_REDIRECTS = 2
 

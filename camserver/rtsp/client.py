@@ -118,7 +118,8 @@ class RtspSession:
                 await self._setup()
             await self._play()
         except WireClosed as closed:
-            raise CameraError(Result.UNREACHABLE, f"{closed} at {self.step}") from None
+            kind = Unsupported if closed.unparsable and not self._set_up else CameraError
+            raise kind(Result.UNREACHABLE, f"{closed} at {self.step}") from None
 
     async def _connect(self) -> None:
         parts = urlsplit(self._url)
@@ -172,7 +173,11 @@ class RtspSession:
         else:
             offer = "RTP/AVP/TCP;unicast;interleaved=0-1"
         self._set_up = True
-        response = await self._request("SETUP", memory.track_url, {"Transport": offer})
+        try:
+            response = await self._request("SETUP", memory.track_url, {"Transport": offer})
+        except (CameraError, Moved):
+            self._set_up = False        # refused: no session was made
+            raise
         self._session, _, more = response.headers.get("Session").partition(";")
         self._session = self._session.strip()
         given = response.headers.get("Transport")
@@ -279,13 +284,13 @@ class RtspSession:
     def _ended(self) -> None:
         if self._found is not None and not self._found.done() and self._wire is not None:
             self._found.set_exception(CameraError(
-                Result.UNREACHABLE, f"{self._wire.why} before a whole keyframe came"))
+                Result.UNREACHABLE, f"{self._wire.end} before a whole keyframe came"))
             self._found.exception()     # seen: nobody may be waiting any more
 
     # ---- end
 
     async def close(self, teardown_s: float = TEARDOWN_S) -> SessionEnd:
-        """End the session and see the transport closed. Takes at most teardown_s + CLOSE_S; must not be cancelled.
+        """End the session and see the transport closed. Takes at most twice teardown_s; must not be cancelled.
 
         Clean: TEARDOWN was answered, or the camera closed after it. None: no session was ever opened.
         """
@@ -299,13 +304,13 @@ class RtspSession:
             return SessionEnd.NONE
         wire.on_packet = None
         end = SessionEnd.UNCLEAN if self._set_up else SessionEnd.NONE
-        if self._set_up and self._session and not wire.why and await self._tear_down(teardown_s):
+        if self._set_up and self._session and wire.end is None and await self._tear_down(teardown_s):
             end = SessionEnd.CLEAN
         if self._udp is not None:
             self._udp.close()
         wire.close()
         try:
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(min(CLOSE_S, teardown_s)):
                 await asyncio.shield(wire.closed)
         except TimeoutError:
             wire.abort()
@@ -319,14 +324,14 @@ class RtspSession:
         except TimeoutError:
             return False
         except WireClosed as closed:
-            return "the camera closed" in str(closed)
+            return closed.by_camera
         except (CameraError, Moved):
             return True     # answered: 454 and its like say that there is no session any more
         return True
 
     def _arm_keep_alive(self, every_s: float) -> None:
         def remind() -> None:
-            if self._wire is not None and not self._wire.why:
+            if self._wire is not None and self._wire.end is None:
                 fields = {"Session": self._session, "User-Agent": USER_AGENT}
                 if authorization := self._memory.login.header("GET_PARAMETER", self._memory.base, secrets.token_hex(8)):
                     fields["Authorization"] = authorization

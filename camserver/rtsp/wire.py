@@ -12,7 +12,15 @@ PacketListener = Callable[[int, bytes], None]
 
 
 class WireClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but how a connection ended
-    """Raised when the connection is over before an answer came; the text says how it ended."""
+    """Raised when the connection is over before an answer came; the text says how it ended.
+
+    `by_camera`: it closed in good order. `unparsable`: what it sent is no RTSP.
+    """
+
+    def __init__(self, why: str, *, by_camera: bool = False, unparsable: bool = False) -> None:
+        self.by_camera = by_camera
+        self.unparsable = unparsable
+        super().__init__(why)
 
 
 class Wire(asyncio.Protocol):
@@ -22,7 +30,7 @@ class Wire(asyncio.Protocol):
         self.on_packet: PacketListener | None = None
         self.on_end: Callable[[], None] | None = None
         self.closed = asyncio.get_running_loop().create_future()
-        self.why = ""       # how it ended, "" while it is open
+        self.end: WireClosed | None = None      # how it ended, None while it is open
         self._parser = MessageParser()
         self._answers: dict[str, asyncio.Future[Response]] = {}
         self._number = 0
@@ -48,16 +56,16 @@ class Wire(asyncio.Protocol):
                 else:
                     self._answer(message)
         except RtspProtocolError as error:
-            self._end(f"what it sent is no RTSP: {error}")
+            self._end(WireClosed(f"what it sent is no RTSP: {error}", unparsable=True))
             self.abort()
 
     def eof_received(self) -> None:
         """The camera closed its side; so do we."""
-        self._end("the camera closed the connection")
+        self._end(WireClosed("the camera closed the connection", by_camera=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The transport is closed, whoever closed it."""
-        self._end(f"the connection broke ({type(error).__name__})" if error else "the connection was closed")
+        self._end(WireClosed(f"the connection broke ({type(error).__name__})" if error else "the connection was closed"))
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -65,8 +73,8 @@ class Wire(asyncio.Protocol):
 
     async def request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
         """Send a request and wait for its answer. Raises WireClosed."""
-        if self.why or self._transport is None:
-            raise WireClosed(self.why or "not connected")
+        if self.end is not None or self._transport is None:
+            raise self.end or WireClosed("not connected")
         number = self.send(method, uri, headers)
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self._answers[number] = waiter
@@ -115,12 +123,12 @@ class Wire(asyncio.Protocol):
             known = request.method in ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE")
             self._transport.write(Response(200 if known else 501, fields).encode())
 
-    def _end(self, why: str) -> None:
-        if self.why:
+    def _end(self, end: WireClosed) -> None:
+        if self.end is not None:
             return
-        self.why = why
+        self.end = end
         for waiter in self._answers.values():
             if not waiter.done():
-                waiter.set_exception(WireClosed(why))
+                waiter.set_exception(end)
         if self.on_end is not None:
             self.on_end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,25 @@ def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(fault:
     with_house([SimulatedCamera("cam", "Gate", fault=Fault.parse(fault))], work)
 
 
-def test_a_thousand_waiting_sessions_cost_no_process() -> None:
+@pytest.mark.parametrize(("fault", "end"), [
+    ("refuse", SessionEnd.NONE), ("status:404", SessionEnd.NONE), ("status:453:SETUP", SessionEnd.NONE),
+    ("status:453:PLAY", SessionEnd.CLEAN), ("deaf", SessionEnd.NONE), ("stall:SETUP", SessionEnd.UNCLEAN),
+    ("stall:TEARDOWN", SessionEnd.UNCLEAN), ("cut", SessionEnd.UNCLEAN), ("none", SessionEnd.CLEAN),
+])
+def test_the_end_is_said_as_it_was(fault: str, end: SessionEnd) -> None:
+    """It decides the cool-down: what was refused never was a session, what nobody answered may still be one."""
+    async def work(house: House) -> None:
+        ends: list[SessionEnd] = []
+        target = camera("cam", url=house.fleet.url("cam"))
+        with contextlib.suppress(CameraError):
+            await NativeEngine().fetch(target, target.url or "", soon(1.5), ends.append)
+        assert ends == [end]
+        await house.seen("cam")
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, fault=Fault.parse(fault))], work)
+
+
+def test_waiting_sessions_cost_no_process() -> None:
     """Two hundred here, to stay quick: all wait at once, no worker is started for any, all end clean."""
     async def work(house: House) -> None:
         engine = NativeEngine()
