@@ -15,7 +15,7 @@ define install
 if [ -n "$$missing" ]; then \
 	echo "installing" $$missing; \
 	$(SUDO) apt-get -qq -o DPkg::Lock::Timeout=300 update && \
-	DEBIAN_FRONTEND=noninteractive $(SUDO) -E apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing >/dev/null; \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $$missing >/dev/null; \
 fi
 endef
 
