@@ -49,7 +49,8 @@ class Daemon:
         redactor.replace_secrets(inventory.secrets)
         self._emit = EventBus(*listeners)
         polling, output = inventory.polling, inventory.output
-        self._decoders = WorkerPool("decoder", polling.decoders or os.cpu_count() or 1)
+        self._decoders = WorkerPool("decoder", polling.decoders or os.cpu_count() or 1, on_unsealed=lambda why: self._note(
+            "decoder.unsealed", f"decoders are not sealed off from network and files: {why}", "warning"))
         self._sessions = WorkerPool("session", polling.sessions)
         self.manager = RtspManager(self._emit)
         self._store = SnapshotStore(output)

@@ -16,9 +16,11 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from camserver.capture.confinement import CPU_S
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.records import Result, SessionEnd
@@ -40,11 +42,17 @@ class Reply:
 
 
 class WorkerPool:
-    """At most `size` worker processes, started when needed, each limited to `memory_bytes` of address space."""
+    """At most `size` worker processes, started when needed, each limited to `memory_bytes` of address space.
 
-    def __init__(self, name: str, size: int, *, memory_bytes: int = 1 << 30) -> None:
+    `name` says what they are: "session" workers speak RTSP through libav, "decoder" workers are sealed off from all but
+    their pipes; where the kernel cannot do that, `on_unsealed` is told why, once.
+    """
+
+    def __init__(self, name: Literal["session", "decoder"], size: int, *, memory_bytes: int = 1 << 30,
+                 on_unsealed: Callable[[str], None] = lambda _: None) -> None:
         self.name = name
         self.restarts = 0
+        self._on_unsealed: Callable[[str], None] | None = on_unsealed
         self._size = size
         self._memory_bytes = memory_bytes
         self._slots = asyncio.Semaphore(size)
@@ -100,6 +108,9 @@ class WorkerPool:
             raise
         self._idle.append(worker)
         worker.retire_later(self)
+        if (why := reply.data.get("unsealed")) and self._on_unsealed is not None:
+            self._on_unsealed(str(why))
+            self._on_unsealed = None
         if "error" in reply.data:
             raise _as_camera_error(reply.data)
         return reply
@@ -118,7 +129,8 @@ class WorkerPool:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "camserver.capture.worker", str(os.getpid()), str(self._memory_bytes), self.name,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            cwd="/", env={"LANG": "C.UTF-8"}, start_new_session=True,
+            cwd="/", start_new_session=True,
+            env={"LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},   # numpy's threads do nothing here
         )
         worker = _Worker(process)
         self._all.add(worker)
@@ -187,6 +199,8 @@ class _Worker:
 
 
 def _how(status: int) -> str:
+    if status == -signal.SIGPROF:
+        return f"it used more than {CPU_S} s of CPU"
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 

@@ -25,6 +25,9 @@ say user "$(ps -o user= -p "$(show MainPID)" | tr -d ' ')"
 wait_for "[ -e $pictures/latest.jpg ]"
 say picture "$(head -c 2 $pictures/latest.jpg | od -An -tx1 | tr -d ' ')"
 say journal "$(journalctl -u camserver -o json --no-pager | grep -c '"EVENT":"snapshot.published".*"CAMERA":"cam1"\|"CAMERA":"cam1".*"EVENT":"snapshot.published"')"
+filters() { sed -n 's/^Seccomp_filters:[^0-9]*//p' "/proc/$1/status"; }
+say sealed "$(($(for p in $(pgrep -f camserver.capture.worker); do filters "$p"; done | sort -n | tail -1) - $(filters "$(show MainPID)")))"
+say unsealed "$(journalctl -u camserver -o cat --no-pager | grep -c 'not sealed')"
 say lease "$(journalctl -u camserver -o cat --no-pager | grep -c 'RTSP access released camera_id=cam1')"
 wait_for 'systemctl status camserver --no-pager | grep -q "Status: .1 cameras: 1 fresh"'
 say status "$(show StatusText)"

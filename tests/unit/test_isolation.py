@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from support import free_port
 
 from camserver.capture.decoder import Decoder
-from camserver.capture.isolation import WorkerPool
+from camserver.capture.isolation import FRAME, WorkerPool
 from camserver.errors import CameraError
 from camserver.records import AccessUnit, Result
 
@@ -23,9 +28,9 @@ def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
     return {"url": url, "transport": "tcp", "deadline": soon(seconds), "probe": "small", "tls_verify": False}
 
 
-def with_pool(work: Callable[[WorkerPool], Awaitable[None]], **options: int) -> None:
+def with_pool(name: Literal["session", "decoder"], work: Callable[[WorkerPool], Awaitable[None]], **options: Any) -> None:
     async def inside() -> None:
-        pool = WorkerPool("test", 1, **options)
+        pool = WorkerPool(name, 1, **options)
         try:
             await work(pool)
         finally:
@@ -68,7 +73,7 @@ def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed() -> None:
         await gone.wait()
         server.close()
 
-    with_pool(work)
+    with_pool("session", work)
 
 
 def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
@@ -83,7 +88,7 @@ def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
         await gone.wait()
         server.close()
 
-    with_pool(work)
+    with_pool("session", work)
 
 
 def test_cancelled_twice_it_still_reaps_first() -> None:
@@ -102,7 +107,7 @@ def test_cancelled_twice_it_still_reaps_first() -> None:
         await gone.wait()
         server.close()
 
-    with_pool(work)
+    with_pool("session", work)
 
 
 def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
@@ -111,7 +116,7 @@ def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
         task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
         await came.wait()
         os.kill(pool.pids[0], signal.SIGKILL)
-        with pytest.raises(CameraError, match=r"the test worker died \(signal 9\)") as caught:
+        with pytest.raises(CameraError, match=r"the session worker died \(signal 9\)") as caught:
             await task
         assert caught.value.result is Result.CRASHED
         server.close()
@@ -119,7 +124,7 @@ def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
         with pytest.raises(CameraError, match="connection refused"):
             await pool.run("fetch", fetch(refused), deadline=soon(30))
 
-    with_pool(work)
+    with_pool("session", work)
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
@@ -131,7 +136,7 @@ def test_garbage_is_a_bad_picture(codec: str) -> None:
                 await decoder.decode(AccessUnit(codec, data, b"", datetime.now(UTC), "libav"), width=None, deadline=soon(30))
             assert caught.value.result is Result.BAD_PICTURE
 
-    with_pool(work)
+    with_pool("decoder", work)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>busy</html>", b"\xff\xd8\xff\xd9", b"\xff\xd8 half"])
@@ -141,7 +146,7 @@ def test_what_is_no_whole_jpeg_is_refused(data: bytes) -> None:
             await Decoder(pool, 85).inspect(data, width=None, deadline=soon(30))
         assert caught.value.result is Result.BAD_PICTURE
 
-    with_pool(work)
+    with_pool("decoder", work)
 
 
 def test_memory_is_limited() -> None:
@@ -152,4 +157,69 @@ def test_memory_is_limited() -> None:
             await Decoder(pool, 85).inspect(header + b"\xff\xd9", width=None, deadline=soon(30))
         assert caught.value.result in (Result.BAD_PICTURE, Result.CRASHED)
 
-    with_pool(work)
+    with_pool("decoder", work)
+
+
+def test_a_decoder_is_sealed_by_the_kernel() -> None:
+    """Not only asked to be: the process that decodes runs under a filter (2) and can gain no privileges."""
+    async def work(pool: WorkerPool) -> None:
+        await pool.warm()
+        with pytest.raises(CameraError):
+            await Decoder(pool, 85).inspect(b"", width=None, deadline=soon(30))
+        status = Path(f"/proc/{pool.pids[0]}/status").read_text()
+        assert "Seccomp:\t2" in status
+        assert "NoNewPrivs:\t1" in status
+
+    with_pool("decoder", work, on_unsealed=pytest.fail)
+
+
+def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[bytes]:
+    """Run `code` as the body of a job of a real decoder worker; what it returns comes back as the reply's data."""
+    program = f"""if True:
+        import os, sys
+        sys.argv = ["worker", str(os.getppid()), str(1 << 30), "decoder"]
+        from camserver.capture import confinement, decode, worker
+        import resource, signal, socket, subprocess, threading
+        {before}
+        def job(request, blob):
+{textwrap.indent(textwrap.dedent(code), " " * 12)}
+        decode.inspect_job = job
+        worker.main()"""
+    request = json.dumps({"job": "inspect"}).encode()
+    return subprocess.run([sys.executable, "-c", program], input=FRAME.pack(len(request), 0) + request,
+                          capture_output=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("attempt", [
+    "socket.socket()", "socket.socket(socket.AF_UNIX)", "socket.socketpair()", "open('/etc/hostname')", "open('/tmp/x', 'w')",
+    "os.stat('/')", "os.listdir('/')", "os.unlink('/tmp/x')", "os.execv('/bin/true', ['true'])", "os.fork()",
+    "subprocess.run(['true'])", "threading.Thread(target=print).start()", "os.kill(os.getppid(), 0)",
+    "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
+    "os.memfd_create('x')", "os.pipe()", "os.chmod('/tmp', 0)",
+])
+def test_a_captured_decoder_reaches_nothing(attempt: str) -> None:
+    """Each of these is refused inside the real worker, after everything it needs is loaded."""
+    done = in_a_decoder(f"""
+        try:
+            {attempt}
+        except (PermissionError, RuntimeError) as error:
+            return {{"refused": type(error).__name__}}, b""
+        return {{"refused": "no"}}, b""
+    """)
+    reply = json.loads(done.stdout[FRAME.size:])
+    assert reply["refused"] == ("RuntimeError" if "Thread" in attempt else "PermissionError")
+
+
+def test_a_decoder_that_computes_for_ever_is_ended_by_the_kernel() -> None:
+    done = in_a_decoder("""
+        confinement.CPU_S = 0.1
+        confinement.limit_cpu()
+        while True:
+            pass
+    """)
+    assert done.returncode == -signal.SIGPROF
+
+
+def test_where_it_cannot_be_sealed_it_says_so_and_works() -> None:
+    done = in_a_decoder('return {"done": True}, b""', before='confinement.LIBSECCOMP = "libnone.so"')
+    assert json.loads(done.stdout[FRAME.size:]) == {"done": True, "unsealed": "libnone.so is not installed"}
