@@ -7,6 +7,7 @@ refused (sysexits(3)).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 from camserver import __version__
 
 if TYPE_CHECKING:
-    from camserver.config import Inventory
+    from camserver.config import Camera, Inventory
+    from camserver.records import Attempt
 
 EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
@@ -136,8 +138,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return EX_CONFIG
     import resource
 
-    from camserver.daemon import Daemon, run_loop
+    from camserver.daemon import Daemon
     from camserver.host import logs
+    from camserver.host.loop import run_loop
     from camserver.host.redact import Redactor
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))    # a core file would hold passwords
@@ -176,33 +179,60 @@ def _snapshot(arguments: argparse.Namespace) -> int:
     if inventory is None:
         return EX_CONFIG
     camera = next((c for c in inventory.cameras if c.id == arguments.camera), None)
-    if camera is None:
-        print(f"no enabled camera {arguments.camera!r} in {arguments.config}", file=sys.stderr)
+    if camera is None or (arguments.output != "-" and not Path(arguments.output).absolute().parent.is_dir()):
+        print(f"no enabled camera {arguments.camera!r} in {arguments.config}" if camera is None
+              else f"{arguments.output}: its folder does not exist", file=sys.stderr)
         return 2
-    from camserver.daemon import run_loop, take_one
-
-    attempt = run_loop(lambda: take_one(inventory, camera))
+    try:
+        attempt = _take(inventory, camera)
+    except asyncio.CancelledError:      # SIGTERM; the session is closed
+        return 143
     if attempt is None:
-        print(f"a daemon is running: its newest picture is {inventory.output.directory / camera.id / 'latest.jpg'}",
-              file=sys.stderr)
         return EX_TEMPFAIL
     if attempt.snapshot is None:
         print(attempt.error, file=sys.stderr)
         return EX_TEMPFAIL if attempt.result in ("busy", "full") else 1
-    if arguments.output == "-":
-        sys.stdout.buffer.write(attempt.snapshot.still.jpeg)
-    else:
-        Path(arguments.output).write_bytes(attempt.snapshot.still.jpeg)
+    return _write(attempt.snapshot.still.jpeg, arguments.output)
+
+
+def _take(inventory: Inventory, camera: Camera) -> Attempt | None:
+    from camserver.daemon import take_one
+    from camserver.host.clock import utc_now
+    from camserver.host.loop import run_loop
+    from camserver.records import Attempt, Result
+
+    directory = inventory.output.directory
+    try:
+        attempt = run_loop(lambda: take_one(inventory, camera))
+    except OSError as error:
+        return Attempt(camera.id, utc_now(), Result.STORAGE,
+                       f"{directory}: {error.strerror}; it must be writable, locks are kept there")
+    if attempt is None:
+        print(f"a daemon is running: its newest picture is {directory / camera.id / 'latest.jpg'}", file=sys.stderr)
+    return attempt
+
+
+def _write(jpeg: bytes, output: str) -> int:
+    if output == "-":
+        sys.stdout.buffer.write(jpeg)
+        return 0
+    try:
+        Path(output).write_bytes(jpeg)
+    except OSError as error:
+        print(f"{output}: {error.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    import asyncio
-
     from camserver.simulator.serve import SimulateOptions, serve
 
     a = arguments
-    password = a.password_file.read_text().split("\n", 1)[0] if a.password_file else ""
+    try:
+        password = a.password_file.read_text().split("\n", 1)[0] if a.password_file else ""
+    except (OSError, ValueError) as error:
+        print(f"camserver simulate: {a.password_file}: {getattr(error, 'strerror', 'not UTF-8 text')}", file=sys.stderr)
+        return 2
     options = SimulateOptions(
         cameras=a.cameras, host=a.host, base_port=a.base_port, codec=a.codec, size=a.size, fps=a.fps, gop=a.gop,
         max_sessions=a.max_sessions, cooldown_s=a.cooldown, unclean_cooldown_s=a.unclean_cooldown, full_voice=a.full_voice,
@@ -216,7 +246,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from camserver.daemon import run_loop
     from camserver.demo import demo
+    from camserver.host.loop import run_loop
 
     return run_loop(lambda: demo(arguments.cameras, arguments.seconds))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 from watchfiles import awatch
 
@@ -25,6 +23,8 @@ from camserver.config import Camera, Inventory, load_inventory
 from camserver.errors import InventoryError
 from camserver.events import EventBus, Listener, Notice
 from camserver.host import notify
+from camserver.host.clock import utc_now
+from camserver.host.lock import lock_for_daemon, lock_for_snapshot
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.polling import PollingOrchestrator
@@ -32,9 +32,9 @@ from camserver.records import Attempt, Result
 from camserver.snapshots import SnapshotService
 from camserver.storage import Janitor, SnapshotStore
 
-T = TypeVar("T")
 STATUS_S = 10.0
-LOCK_NAME = ".camserver.lock"
+LIBAV_SESSIONS = 16
+"""Session workers at once; each is a process. Cameras that speak with our own client need none."""
 RESTART_ONLY = ("output.directory", "polling.decoders", "polling.sessions")
 """Keys that a reload reads but only a restart applies."""
 
@@ -51,16 +51,19 @@ class Daemon:
         polling, output = inventory.polling, inventory.output
         self._decoders = WorkerPool("decoder", polling.decoders or os.cpu_count() or 1, on_unsealed=lambda why: self._note(
             "decoder.unsealed", f"decoders are not sealed off from network and files: {why}", "warning"))
-        self._sessions = WorkerPool("session", polling.sessions)
+        self._sessions = WorkerPool("session", min(polling.sessions, LIBAV_SESSIONS))
+        self._decoder = Decoder(self._decoders, output.quality)
         self.manager = RtspManager(self._emit)
         self._store = SnapshotStore(output)
         self._janitor = Janitor(output, inventory.retention, self._emit)
         self._service = SnapshotService(self.manager, Engines(NativeEngine(), LibavEngine(self._sessions)), HttpSource(),
-                                        Decoder(self._decoders, output.quality))
+                                        self._decoder)
         self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
                                                 emit=self._emit)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._folders_changed = asyncio.Event()
+        self._status = 0
         self._lock: IO[str] | None = None
 
     async def run(self) -> int:
@@ -69,7 +72,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        if not self._take_lock():
+        if not await self._take_lock():
             return 75
         removed = await self._store.clean()
         if removed:
@@ -83,7 +86,7 @@ class Daemon:
         await self._decoders.warm()
         await self._stop.wait()
         await self._stop_all(jobs)
-        return 0
+        return self._status
 
     def stop(self) -> None:
         """Ask for the orderly stop."""
@@ -102,16 +105,12 @@ class Daemon:
 
     # ---- start and stop
 
-    def _take_lock(self) -> bool:
+    async def _take_lock(self) -> bool:
         """One daemon for one output directory; a directory that cannot be written is no reason not to start."""
         directory = self._inventory.output.directory
         with contextlib.suppress(OSError):
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (directory / LOCK_NAME).open("w")
-        if self._lock is not None:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            self._lock = await lock_for_daemon(directory)
+            if self._lock is None:
                 self._note("daemon.locked", f"another camserver already writes to {directory}", "error")
                 return False
         return True
@@ -125,6 +124,7 @@ class Daemon:
         """A job that ends by an error of ours ends the daemon, visibly; systemd starts it again."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._note("daemon.fault", f"{task.get_name()} failed: {error!r}", "error")
+            self._status = 1
             self._stop.set()
 
     def _on_stop_signal(self, number: int) -> None:
@@ -148,6 +148,7 @@ class Daemon:
         await asyncio.wait(jobs)
         if self._lock is not None:                      # 5. another camserver may write here now
             self._lock.close()
+        await asyncio.get_running_loop().shutdown_default_executor()    # 6. no thread writes any more
         self._note("daemon.stopped", "stopped; no session is left open")
         last_resort.cancel()
 
@@ -183,6 +184,9 @@ class Daemon:
                 self._note("inventory.restart", f"{key} was changed: it takes effect after a restart", "warning")
         output = inventory.output.model_copy(update={"directory": self._store.output.directory})
         self._store.output = self._janitor.output = output
+        self._decoder.quality = output.quality
+        if inventory.directories != old.directories:
+            self._folders_changed.set()
         self._janitor.policy = inventory.retention
         self.orchestrator.open_rate = inventory.polling.open_rate
         self._configure()
@@ -191,16 +195,16 @@ class Daemon:
     async def _watch_files(self) -> None:
         """Reload when the inventory or an included file changes; editors replace files, so folders are watched."""
         while True:
+            self._folders_changed.clear()
             folders = [d for d in self._inventory.directories if d.is_dir()]
             try:
-                async for changes in awatch(*folders, recursive=False, debounce=400):
+                async for changes in awatch(*folders, recursive=False, debounce=400, stop_event=self._folders_changed):
                     if any(Path(p).suffix == ".toml" for _, p in changes):
                         self._reload.set()
-                        break       # the list of folders may be another now
             except OSError as error:
                 self._note("inventory.watch", f"changes are not watched ({error.strerror}); use systemctl reload", "warning")
                 return
-            await asyncio.sleep(0.1)
+            self._reload.set()      # other folders now: what changed in them meanwhile was not seen
 
     # ---- words
 
@@ -215,12 +219,16 @@ class Daemon:
 
 
 async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
-    """One picture of one camera without a daemon; None when a daemon has the output directory."""
-    with contextlib.suppress(FileNotFoundError), (inventory.output.directory / LOCK_NAME).open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return None
+    """One picture of one camera without a daemon; None when a daemon has the output directory.
+
+    Cancelling it closes the session first. Raises OSError when the output directory, where the locks are, can't be written.
+    """
+    try:
+        locks = await lock_for_snapshot(inventory.output.directory, camera.device, camera.lease_wait_s)
+    except TimeoutError:
+        return Attempt(camera.id, utc_now(), Result.BUSY, f"{camera.id}: another snapshot of {camera.device} is being taken")
+    if locks is None:
+        return None
     manager = RtspManager()
     manager.configure({camera.device: Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)})
     sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
@@ -231,17 +239,7 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
     finally:
         await sessions.close()
         await decoders.close()
+        for lock in locks:
+            lock.close()
     error = Redactor(inventory.secrets).scrub(attempt.error) if attempt.error else None
     return Attempt(attempt.camera, attempt.at, attempt.result, error, attempt.snapshot)
-
-
-def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `work` in an event loop that reaps children through pidfds, not with a thread for each (the 3.11 default)."""
-    async def inside() -> T:
-        if sys.version_info < (3, 12):
-            watcher = asyncio.PidfdChildWatcher()
-            watcher.attach_loop(asyncio.get_running_loop())
-            asyncio.set_child_watcher(watcher)
-        return await work()
-
-    return asyncio.run(inside())

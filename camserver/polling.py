@@ -3,7 +3,8 @@
 Idle cameras cost one entry in a heap: no task, no thread, no timer each. A task lives only while a poll runs.
 - Due times lie on a grid per camera (phase or wall clock), so they neither drift nor pile up; a camera that is still
   busy when it is due again is skipped and counted.
-- Failing cameras back off and share a quarter of the slots, so the dead cannot starve the living (bulkhead).
+- Failing cameras back off and share a quarter of the slots, so the dead cannot starve the living (bulkhead). A camera
+  whose first poll is still to come may be dead, too: those share a half.
 - `run` never raises for a camera: one catch per poll, one event per failure.
 """
 
@@ -13,7 +14,7 @@ import asyncio
 import heapq
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -26,8 +27,8 @@ from camserver.schedule import following_due, next_due, phase, retry_delay_s
 Poll = Callable[[Camera, int], Awaitable[Attempt]]
 """Takes and stores one picture; the number is how many failures in a row came before. Gives an Attempt."""
 
-FAILING_SHARE = 4
-"""Failing cameras may use one slot in FAILING_SHARE."""
+SHARES = {"healthy": 1, "new": 2, "failing": 4}
+"""Cameras of a standing may use one slot in so many, in this order: the first are served first."""
 RECHECK_S = 30.0
 """Aligned cameras look at the wall clock again this often: it may be set while they wait."""
 
@@ -44,6 +45,11 @@ class _Entry:
     failures: int = 0
     skipped: int = 0
     fresh_at: float | None = None
+
+    @property
+    def standing(self) -> str:
+        """What its newest polls say of the camera: a key of SHARES."""
+        return "failing" if self.failures else "healthy" if self.fresh_at is not None else "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class PollingOrchestrator:
                  wall: Callable[[], float] = time.time, chance: Callable[[], float] = random.random) -> None:
         self._poll = poll
         self._sessions = sessions
-        self._failing_slots = max(1, sessions // FAILING_SHARE)
+        self._slots = {standing: max(1, sessions // share) for standing, share in SHARES.items()}
         self.open_rate = open_rate
         self._emit = emit
         self._wall = wall
@@ -76,9 +82,8 @@ class PollingOrchestrator:
         self._numbers = 0
         self._heap: list[tuple[float, int, int, _Entry]] = []
         self._sequence = 0
-        self._ready: deque[_Entry] = deque()
-        self._ready_failing: deque[_Entry] = deque()
-        self._running: dict[asyncio.Task[None], bool] = {}      # task -> was failing when it started
+        self._ready: dict[str, deque[_Entry]] = {standing: deque() for standing in SHARES}
+        self._running: dict[asyncio.Task[None], str] = {}       # task -> its camera's standing when it started
         self._next_open = 0.0
         self._wake = asyncio.Event()
         self._stopping = False
@@ -161,7 +166,7 @@ class PollingOrchestrator:
                 self._schedule(entry, self._regular_due(entry))
             else:
                 entry.version += 1
-                (self._ready_failing if entry.failures else self._ready).append(entry)
+                self._ready[entry.standing].append(entry)
 
     def _start_ready(self) -> None:
         now = _now()
@@ -173,15 +178,14 @@ class PollingOrchestrator:
                                        lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due))
             self._schedule(entry, self._regular_due(entry))
             entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
-            self._running[entry.task] = entry.failures > 0
+            self._running[entry.task] = entry.standing
 
     def _next_ready(self) -> _Entry | None:
-        failing = sum(self._running.values())
-        if self._ready and len(self._running) < self._sessions:
-            return self._ready.popleft()
-        if self._ready_failing and failing < self._failing_slots and len(self._running) < self._sessions:
-            return self._ready_failing.popleft()
-        return None
+        if len(self._running) >= self._sessions:
+            return None
+        running = Counter(self._running.values())
+        return next((ready.popleft() for standing, ready in self._ready.items()
+                     if ready and running[standing] < self._slots[standing]), None)
 
     async def _sleep(self) -> None:
         """Until the next camera is due, the open rate allows the next start, or something changed."""
@@ -189,7 +193,7 @@ class PollingOrchestrator:
         until = now + RECHECK_S
         if self._heap:
             until = min(until, self._heap[0][0])
-        if (self._ready or self._ready_failing) and self._next_open > now:
+        if any(self._ready.values()) and self._next_open > now:
             until = min(until, self._next_open)
         try:
             async with asyncio.timeout_at(until):

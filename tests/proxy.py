@@ -56,7 +56,7 @@ def double(packets: Packets, dice: random.Random) -> Packets:
     """One comes again, at once or later."""
     at = dice.randrange(len(packets))
     later = dice.randint(at, len(packets))
-    return packets[:later] + [packets[at]] + packets[later:]
+    return [*packets[:later], packets[at], *packets[later:]]
 
 
 def double_for_lost(packets: Packets, dice: random.Random) -> Packets:

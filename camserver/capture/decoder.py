@@ -10,11 +10,11 @@ from camserver.records import AccessUnit, Result, SessionEnd, Still
 
 
 class Decoder:
-    """Turns what a camera sent into a whole JPEG; `quality` is libjpeg's, 1 to 100."""
+    """Turns what a camera sent into a whole JPEG; `quality` is libjpeg's, 1 to 100, and may be exchanged at a reload."""
 
     def __init__(self, pool: WorkerPool, quality: int) -> None:
         self._pool = pool
-        self._quality = quality
+        self.quality = quality
 
     async def decode(self, unit: AccessUnit, *, width: int | None, deadline: float) -> Still:
         """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed."""
@@ -28,7 +28,7 @@ class Decoder:
         return await self._run("inspect", {"width": width}, jpeg, deadline)
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Still:
-        reply = await self._pool.run(job, {**data, "quality": self._quality}, blob, deadline=deadline)
+        reply = await self._pool.run(job, {**data, "quality": self.quality}, blob, deadline=deadline)
         return _still(reply)
 
 

@@ -93,7 +93,11 @@ class WorkerPool:
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Reply:
         worker = self._take_idle()
         if worker is None:
-            worker = await finish(self._spawn())
+            try:
+                worker = await finish(self._spawn())
+            except OSError as error:
+                raise CameraError(Result.ERROR, f"no {self.name} worker could be started: {error.strerror}",
+                                  SessionEnd.NONE) from None
         try:
             async with asyncio.timeout_at(deadline):
                 reply = await worker.exchange({"job": job, **data}, blob)

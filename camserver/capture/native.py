@@ -19,7 +19,7 @@ from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Login
-from camserver.rtsp.client import TEARDOWN_S, Memory, Moved, RtspSession, Shot
+from camserver.rtsp.client import Memory, Moved, RtspSession, Shot
 
 HURRIED_TEARDOWN_S = 0.4
 """When it is cancelled: the daemon stops, and has stop_timeout for everything."""
@@ -31,7 +31,7 @@ class NativeEngine:
     """Fetches access units; remembers of each stream what saves round trips."""
 
     def __init__(self) -> None:
-        self._memories: OrderedDict[tuple[str, str, str], Memory] = OrderedDict()
+        self._memories: OrderedDict[tuple[str, ...], Memory] = OrderedDict()
 
     async def fetch(self, camera: Camera, url: str, deadline: float,
                     ended: Callable[[SessionEnd], None]) -> AccessUnit:
@@ -39,10 +39,19 @@ class NativeEngine:
 
         `ended` is told how each session ended, also when this is cancelled. Raises CameraError.
         """
+        worst = SessionEnd.NONE
+
+        def tell(end: SessionEnd) -> None:
+            nonlocal worst      # of all sessions under one lease the worst end counts
+            worst = max(worst, end, key=list(SessionEnd).index)
+            ended(worst)
+
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                return await self._fetch(camera, url, deadline, ended)
+                return await self._fetch(camera, url, deadline, tell)
             except Moved as moved:
+                if worst is not SessionEnd.NONE:
+                    raise CameraError(Result.ERROR, "the camera redirects a session that it had set up", worst) from None
                 url = _same_host(url, moved.url)
         raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
 
@@ -53,13 +62,11 @@ class NativeEngine:
     async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None]) -> AccessUnit:
         limit_s = max(0.0, deadline - asyncio.get_running_loop().time())
         session = RtspSession(url, self._memory(camera, url), tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
-        teardown_s = HURRIED_TEARDOWN_S     # unless it ends in good order
         failure: CameraError | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 await session.open()
                 shot = await session.key_picture()
-            teardown_s = TEARDOWN_S
             return _access_unit(shot)
         except TimeoutError:
             failure = session.late(limit_s)
@@ -67,14 +74,20 @@ class NativeEngine:
         except CameraError as error:
             failure = error
             raise
+        except asyncio.CancelledError:
+            session.hurry(HURRIED_TEARDOWN_S)
+            raise
         finally:
             if failure is not None:
                 self._forget(camera, url)
-                teardown_s = TEARDOWN_S
-            end = await finish(session.close(teardown_s))
-            ended(end)
-            if failure is not None:
-                failure.end = end
+            await finish(self._end(session, ended, failure), on_cancel=lambda: session.hurry(HURRIED_TEARDOWN_S))
+
+    @staticmethod
+    async def _end(session: RtspSession, ended: Callable[[SessionEnd], None], failure: CameraError | None) -> None:
+        end = await session.close()
+        ended(end)
+        if failure is not None:
+            failure.end = end
 
     def _memory(self, camera: Camera, url: str) -> Memory:
         key = _key(camera, url)
@@ -88,8 +101,8 @@ class NativeEngine:
         self._memories.pop(_key(camera, url), None)
 
 
-def _key(camera: Camera, url: str) -> tuple[str, str, str]:
-    return url, camera.username, camera.password
+def _key(camera: Camera, url: str) -> tuple[str, ...]:
+    return url, camera.username, camera.password, camera.transport
 
 
 def _access_unit(shot: Shot) -> AccessUnit:
@@ -98,12 +111,16 @@ def _access_unit(shot: Shot) -> AccessUnit:
 
 
 def _same_host(url: str, location: str) -> str:
-    """Where a redirect leads. Raises CameraError when it leads to another host: credentials go nowhere else."""
-    target = urljoin(url, location)
-    if urlsplit(target).hostname != urlsplit(url).hostname or urlsplit(target).scheme not in ("rtsp", "rtsps"):
-        raise CameraError(Result.ERROR, "the camera redirects to another host: put the final URL into the inventory",
-                          SessionEnd.NONE)
-    return target
+    """Where a redirect leads. Raises CameraError when it is another host or no TLS: credentials go nowhere else."""
+    try:
+        target = urljoin(url, location)
+        parts, old = urlsplit(target), urlsplit(url)
+        if parts.hostname == old.hostname and parts.port != 0 and parts.scheme in {"rtsps", old.scheme}:
+            return target
+    except ValueError:
+        pass
+    raise CameraError(Result.ERROR, "the camera redirects to another host: put the final URL into the inventory",
+                      SessionEnd.NONE)
 
 
 @cache

@@ -29,7 +29,10 @@ def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inven
 
     Raises InventoryError with every fault that was found; nothing of a refused inventory is used.
     """
-    return _Loader(path, environ).load()
+    try:
+        return _Loader(path, environ).load()
+    except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:    # what no check foresaw, unquoted
+        raise InventoryError((f"{path}: cannot be understood ({type(error).__name__})",)) from None
 
 
 class _Loader:
@@ -74,6 +77,8 @@ class _Loader:
             self.faults.append(f"{path}: not UTF-8 text: byte {error.start} is no part of a character")
         except tomli.TOMLDecodeError as error:
             self.faults.append(f"{path}: not valid TOML: {error.msg} (line {error.lineno}, column {error.colno})")
+        except (ValueError, RecursionError):
+            self.faults.append(f"{path}: not valid TOML: a number of thousands of digits, or tables nested too deep")
         return None
 
     def _included(self, patterns: object) -> list[tuple[Path, dict[str, Any]]]:
@@ -86,7 +91,11 @@ class _Loader:
             absolute = Path(pattern).is_absolute()
             root, relative = (Path("/"), pattern.lstrip("/")) if absolute else (base, pattern)
             self.directories.add((root / relative).parent)
-            found = sorted(root.glob(relative)) if relative else []
+            try:
+                found = sorted(root.glob(relative)) if relative else []
+            except (ValueError, OSError):
+                self.faults.append(f"{self.path}: include: {pattern} is no file name or glob")
+                continue
             if not found and not any(c in pattern for c in "*?["):
                 self.faults.append(f"{self.path}: include: {pattern} does not exist")
             for path in found:
@@ -148,9 +157,10 @@ class _Loader:
                 profiles: dict[str, dict[str, Any]]) -> Camera | None:
         camera_id = entry.get("id")
         where = f"{source}: camera {camera_id!r}" if camera_id is not None else f"{source}: a camera without id"
-        if camera_id is not None and camera_id in self._seen:
-            self.faults.append(f"{where}: id: used twice (first in {self._seen[camera_id]})")
-        self._seen.setdefault(str(camera_id), source)
+        if isinstance(camera_id, str):
+            if camera_id in self._seen:
+                self.faults.append(f"{where}: id: used twice (first in {self._seen[camera_id]})")
+            self._seen.setdefault(camera_id, source)
         profile_name = entry.get("profile", defaults.get("profile"))
         profile: dict[str, Any] = {}
         if isinstance(profile_name, str):
@@ -208,7 +218,7 @@ class _Loader:
             return table.password
         try:
             return path.read_text().split("\n", 1)[0]
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:      # ValueError: not UTF-8, or a NUL in the name
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")
             return None

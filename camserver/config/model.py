@@ -61,9 +61,10 @@ class PollingTable(Table):
     """How much happens at once."""
 
     decoders: int | None = Field(None, ge=1, le=256, description="Decoder processes; default: as many as cores.")
-    sessions: int = Field(16, ge=1, le=1024, description="Cameras polled at the same time; failing ones get a quarter.")
-    open_rate: float = Field(20.0, gt=0, description="Sessions opened in a second, at most.")
-    stop_timeout: Duration = Field(1.5, ge=0.1, le=60, description="The daemon's stop takes no longer than this.")
+    sessions: int = Field(256, ge=1, le=4096, description=(
+        "Cameras polled at the same time; those not yet seen get a half, failing ones a quarter."))
+    open_rate: float = Field(20.0, ge=0.01, le=10_000, description="Sessions opened in a second, at most.")
+    stop_timeout: Duration = Field(1.5, ge=1, le=60, description="The daemon's stop takes no longer than this.")
 
 
 class HttpTable(Table):
@@ -101,8 +102,10 @@ def check_url(url: str, ports: dict[str, int]) -> SplitResult:
         raise ValueError(f"expected a URL that begins with {schemes}")
     if not parts.hostname:
         raise ValueError("the URL names no host")
-    if "@" in parts.path and ":" in parts.netloc and "@" not in parts.netloc and not parts.port:
-        raise ValueError("there is a / in the password: give it as password = \"…\"")
+    if parts.fragment:
+        raise ValueError("there is a # in the URL: in a password, give it as password = \"…\"; elsewhere write %23")
+    if "@" in parts.path + parts.query and ":" in parts.netloc and "@" not in parts.netloc:
+        raise ValueError("there is a / or ? in the password: give it as password = \"…\"; an @ of the path is written %40")
     return parts
 
 

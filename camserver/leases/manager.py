@@ -99,7 +99,8 @@ class RtspManager:
 
         Raises RtspBusy when none came free, LeaseStateError for a device that is not in the inventory.
         """
-        ticket = self._table.request(device, holder, priority, _now())
+        ticket, offered = self._table.request(device, holder, priority, _now())
+        self._wake(offered)
         if ticket.state is TicketState.WAITING:
             await self._wait(ticket, camera, lease_wait_s)
         return self._grant(ticket, camera)
@@ -108,7 +109,8 @@ class RtspManager:
         self, camera: str, device: str, holder: Holder, *, priority: Priority = Priority.POLL,
     ) -> RtspLease | None:
         """A session of `device` if one is free this instant and nobody waits for it, else None."""
-        ticket = self._table.request(device, holder, priority, _now())
+        ticket, offered = self._table.request(device, holder, priority, _now())
+        self._wake(offered)
         if ticket.state is TicketState.WAITING:
             self._wake(self._table.withdraw(ticket, _now(), busy=True))
             return None

@@ -167,18 +167,18 @@ class LeaseTable:
                 del self._devices[name]
         return offered
 
-    def request(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+    def request(self, device: str, holder: Holder, priority: Priority, now: float) -> tuple[Ticket, list[Ticket]]:
         """Enter the queue of a device; the ticket is already offered when a slot is free and nobody is before it.
 
-        Raises LeaseStateError for a device that was never configured.
+        Also returns all tickets that were offered a slot: others may wait for one whose cool-down has just passed, before
+        the timer told them. Raises LeaseStateError for a device that was never configured.
         """
         if device not in self._devices:
             raise LeaseStateError(f"device {device} is not in the inventory")
         self._sequence += 1
         ticket = Ticket(device, holder, priority, self._sequence, now)
         self._devices[device].waiting.append(ticket)
-        self.offer(device, now)
-        return ticket
+        return ticket, self.offer(device, now)
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, field
 
 ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
-_PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))')
+_PARAMETER = re.compile(r'\b(\w{1,32})\s{0,8}=\s{0,8}(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))')
+MAX_CHALLENGE_CHARS = 4096
 
 
 def parameters(text: str) -> dict[str, str]:
@@ -64,9 +65,10 @@ class Login:
     def take(self, header: str) -> bool:
         """Remember the strongest challenge of a WWW-Authenticate header; False when answering it would be no use.
 
-        It would when it is the first, or another nonce than the one just answered (stale=true or not: cameras forget to
-        say so). The same nonce again means that the password is wrong.
+        It would when it is another nonce than the one last answered. The same nonce again means that the password is wrong;
+        so does a new one for the same request, unless `stale` is true: that is the caller's to see.
         """
+        header = header[:MAX_CHALLENGE_CHARS]
         offered = sorted(((_STRENGTH[key], scheme, fields) for scheme, fields in _challenges(header)
                           if (key := _strength_key(scheme, fields)) in _STRENGTH), key=lambda offer: offer[0])
         if not self.username or not offered:
@@ -76,6 +78,11 @@ class Login:
         self.scheme, self.challenge, self.count = scheme, fields, 0
         return fresh
 
+    @property
+    def stale(self) -> bool:
+        """Whether the last challenge says that only the nonce was wrong, not the password."""
+        return self.challenge.get("stale", "").lower() == "true"
+
     def header(self, method: str, uri: str, cnonce: str) -> str | None:
         """The Authorization header for a request, None before the first challenge."""
         if self.scheme == "basic":
@@ -83,7 +90,7 @@ class Login:
         if not self.scheme:
             return None
         fields = dict(self.challenge)
-        if "auth" in re.split(r"\s*,\s*", fields.get("qop", "")):
+        if "auth" in (word.strip() for word in fields.get("qop", "").split(",")):
             self.count += 1
             fields |= {"qop": "auth", "nc": f"{self.count:08x}", "cnonce": cnonce}
         else:

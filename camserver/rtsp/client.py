@@ -7,6 +7,7 @@ the end is its value. Cancelling any await here leaves a session that `close` ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import ssl
@@ -33,8 +34,9 @@ TEARDOWN_S = 1.0
 """How long the answer to TEARDOWN is awaited."""
 CLOSE_S = 1.0
 """How long an orderly close may take; then the transport is aborted, which takes no time."""
-MARKER_WAIT_S = 1.0
-"""A picture that ended with a marker nobody has proved yet is taken as ended after so long without another packet."""
+RELEASE_S = 0.1
+"""The same when it is in a hurry."""
+MAX_WARM_REFUSALS = 2
 
 
 @dataclass(slots=True)
@@ -47,6 +49,8 @@ class Memory:
     base: str = ""
     transport: str = "tcp"
     markers_proved: bool = False
+    warm_refusals: int = 0
+    """SETUPs in a row that were refused because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
 
 
 class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours
@@ -90,13 +94,15 @@ class RtspSession:
         self._udp: UdpPair | None = None
         self._session = ""          # the Session header's id
         self._set_up = False        # a SETUP went out: the camera may count a session
+        self._admitted = False      # it was answered: there is one
         self._seen = _Seen()
         self._channels = (0, 1)
         self._reorder = ReorderBuffer()
         self._assembler: PictureAssembler | None = None
         self._found: asyncio.Future[tuple[CodedPicture, float]] | None = None
-        self._flush: asyncio.TimerHandle | None = None
         self._keep_alive: asyncio.TimerHandle | None = None
+        self._hurried_s: float | None = None
+        self._ending: asyncio.Timeout | None = None
         self.step = "connecting"
         """What it is waiting for, for the message of a time-out."""
 
@@ -106,20 +112,25 @@ class RtspSession:
         """Connect and play. Raises CameraError, Unsupported, Moved."""
         try:
             await self._connect()
-            warm = self._memory.track is not None
+            warm = self._memory.track is not None and self._memory.warm_refusals < MAX_WARM_REFUSALS
             if not warm:
                 await self._describe()
             try:
                 await self._setup()
+                if warm:
+                    self._memory.warm_refusals = 0
             except CameraError as error:
                 if not warm or error.result in (Result.FULL, Result.AUTH):
                     raise
-                await self._describe()      # what we remembered is no longer so
+                await self._describe()      # what we remembered is no longer so, or it never takes this
                 await self._setup()
+                self._memory.warm_refusals += 1
             await self._play()
         except WireClosed as closed:
             kind = Unsupported if closed.unparsable and not self._set_up else CameraError
             raise kind(Result.UNREACHABLE, f"{closed} at {self.step}") from None
+        except (OSError, ValueError) as error:      # the host has no port left, or an answer held what nobody writes
+            raise CameraError(Result.ERROR, f"{type(error).__name__} at {self.step}") from None
 
     async def _connect(self) -> None:
         parts = urlsplit(self._url)
@@ -167,6 +178,7 @@ class RtspSession:
         memory = self._memory
         assert memory.track is not None  # noqa: S101 - described or remembered
         assert self._wire is not None  # noqa: S101 - connected
+        self._close_udp()
         if transport == "udp":
             self._udp = await UdpPair.bind(self._wire.local_host, self._wire.remote_host, self._packet)
             offer = f"RTP/AVP;unicast;client_port={self._udp.ports[0]}-{self._udp.ports[1]}"
@@ -177,15 +189,17 @@ class RtspSession:
             response = await self._request("SETUP", memory.track_url, {"Transport": offer})
         except (CameraError, Moved):
             self._set_up = False        # refused: no session was made
+            self._close_udp()
             raise
+        self._admitted = True
         self._session, _, more = response.headers.get("Session").partition(";")
         self._session = self._session.strip()
         given = response.headers.get("Transport")
-        if match := re.search(r"interleaved\s*=\s*(\d+)(?:-(\d+))?", given):
+        if match := re.search(r"interleaved\s*=\s*([0-9]{1,3})(?:-([0-9]{1,3}))?", given):
             self._channels = int(match[1]), int(match[2] or int(match[1]) + 1)
-        if self._udp is not None and (match := re.search(r"server_port\s*=\s*(\d+)(?:-(\d+))?", given)):
+        if self._udp is not None and (match := re.search(r"server_port\s*=\s*([0-9]{1,5})(?:-([0-9]{1,5}))?", given)):
             self._udp.punch(int(match[1]), int(match[2] or int(match[1]) + 1))
-        timeout = re.search(r"timeout\s*=\s*(\d{1,5})", more)
+        timeout = re.search(r"timeout\s*=\s*([0-9]{1,5})", more)
         self._arm_keep_alive(max(1, int(timeout[1]) if timeout else 60) / 2)
         depacketiser: Depacketiser
         match memory.track.codec:
@@ -207,14 +221,17 @@ class RtspSession:
         assert self._wire is not None  # noqa: S101 - connected
         self.step = method
         login = self._memory.login
-        for _ in range(3):
+        for attempt in range(3):
             fields = {"User-Agent": USER_AGENT, **headers}
             if self._session:
                 fields["Session"] = self._session
             if authorization := login.header(method, uri, secrets.token_hex(8)):
                 fields["Authorization"] = authorization
             response = await self._wire.request(method, uri, fields)
-            if response.status != 401 or not login.take(response.headers.get("WWW-Authenticate")):
+            # What was answered first may have been remembered, and too old. What was answered next was this request's own
+            # challenge: a third try would only help an account to lock.
+            if response.status != 401 or not login.take(response.headers.get("WWW-Authenticate")) or (
+                    attempt > 0 and not login.stale):
                 break
         if response.status in (301, 302, 303, 307, 308):
             raise Moved(response.headers.get("Location"))
@@ -242,6 +259,9 @@ class RtspSession:
             return CameraError(Result.TIMEOUT, f"{what} within {limit_s:.1f} s")
         if seen.torn_keys:
             return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete")
+        if self._assembler is not None and self._assembler.unproved_key:
+            return CameraError(Result.NO_KEYFRAME, f"a keyframe came, but within {limit_s:.1f} s nothing after it that "
+                               "proves it whole (a camera that sends less than a picture in that time?)")
         if seen.pictures:
             return CameraError(Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe within {limit_s:.1f} s")
         return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {limit_s:.1f} s")
@@ -262,15 +282,6 @@ class RtspSession:
         for ordered in self._reorder.feed(packet, now) if self._udp is not None else (packet,):
             for picture in self._assembler.feed(ordered):
                 self._picture(picture)
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-        if packet.marker and self._found is not None and not self._found.done():
-            self._flush = asyncio.get_running_loop().call_later(MARKER_WAIT_S, self._no_more)
-
-    def _no_more(self) -> None:
-        for picture in self._assembler.flush() if self._assembler is not None else ():
-            self._picture(picture)
 
     def _picture(self, picture: CodedPicture) -> None:
         if self._found is None or self._found.done():
@@ -289,14 +300,13 @@ class RtspSession:
 
     # ---- end
 
-    async def close(self, teardown_s: float = TEARDOWN_S) -> SessionEnd:
-        """End the session and see the transport closed. Takes at most twice teardown_s; must not be cancelled.
+    async def close(self) -> SessionEnd:
+        """End the session and see the transport closed. Takes at most TEARDOWN_S + CLOSE_S; must not be cancelled.
 
         Clean: TEARDOWN was answered, or the camera closed after it. None: no session was ever opened.
         """
-        for timer in (self._flush, self._keep_alive):
-            if timer is not None:
-                timer.cancel()
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
         if self._assembler is not None:
             self._memory.markers_proved = self._assembler.markers_proved
         wire = self._wire
@@ -304,22 +314,36 @@ class RtspSession:
             return SessionEnd.NONE
         wire.on_packet = None
         end = SessionEnd.UNCLEAN if self._set_up else SessionEnd.NONE
-        if self._set_up and self._session and wire.end is None and await self._tear_down(teardown_s):
-            end = SessionEnd.CLEAN
-        if self._udp is not None:
-            self._udp.close()
-        wire.close()
         try:
-            async with asyncio.timeout(min(CLOSE_S, teardown_s)):
-                await asyncio.shield(wire.closed)
-        except TimeoutError:
-            wire.abort()
-            await wire.closed
+            if self._admitted and wire.end is None and await self._tear_down():
+                end = SessionEnd.CLEAN
+        finally:
+            self._close_udp()
+            wire.close()
+            try:
+                async with asyncio.timeout(CLOSE_S if self._hurried_s is None else RELEASE_S) as self._ending:
+                    await asyncio.shield(wire.closed)
+            except TimeoutError:
+                wire.abort()
+                await wire.closed
         return end
 
-    async def _tear_down(self, limit_s: float) -> bool:
+    def hurry(self, teardown_s: float) -> None:
+        """From now on TEARDOWN has only so long to be answered, and the close less; also when `close` is already at it."""
+        if self._hurried_s is None:
+            self._hurried_s = teardown_s
+            if self._ending is not None and (when := self._ending.when()) is not None:
+                with contextlib.suppress(RuntimeError):     # it has just ended
+                    self._ending.reschedule(min(when, asyncio.get_running_loop().time() + teardown_s))
+
+    def _close_udp(self) -> None:
+        if self._udp is not None:
+            self._udp.close()
+            self._udp = None
+
+    async def _tear_down(self) -> bool:
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(TEARDOWN_S if self._hurried_s is None else self._hurried_s) as self._ending:
                 await self._request("TEARDOWN", self._memory.base, {})
         except TimeoutError:
             return False

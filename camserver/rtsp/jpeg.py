@@ -76,6 +76,10 @@ class JpegDepacketiser:
         """Whether the first fragment is there."""
         return self._header is not None or self._whole_file
 
+    def ends(self) -> bool:
+        """A whole file with its end marker. A scan may end without one; the decoder reads all of it and sees a hole."""
+        return bool(self._scan) and (not self._whole_file or self._scan.rstrip(b"\0").endswith(b"\xff\xd9"))
+
     def finish(self) -> tuple[bytes, bool, bool]:
         """(JFIF file, True: every picture is a key picture, complete)."""
         if self._whole_file:

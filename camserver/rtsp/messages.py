@@ -115,7 +115,7 @@ class MessageParser:
             return None
         start, headers = _parse_head(bytes(buffer[at : head.start()]))
         length = headers.get("Content-Length", "0").strip()
-        if not length.isdecimal() or len(length) > 9 or int(length) > MAX_BODY_BYTES:
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
             raise RtspProtocolError(f"a Content-Length that is no number up to {MAX_BODY_BYTES}")
         end = head.end() + int(length)
         if len(buffer) < end:
@@ -138,7 +138,7 @@ def _parse_head(head: bytes) -> tuple[str, Headers]:
 
 def _message(start: str, headers: Headers, body: bytes) -> Message:
     parts = start.split()
-    if len(parts) >= 2 and parts[0].startswith("RTSP/1.") and parts[1].isdigit():
+    if len(parts) >= 2 and parts[0].startswith("RTSP/1.") and re.fullmatch(r"[0-9]{3}", parts[1]):
         return Response(int(parts[1]), headers, body)
     if len(parts) == 3 and parts[2].startswith("RTSP/1.") and parts[0].isascii() and parts[0].replace("_", "").isalpha():
         return Request(parts[0].upper(), parts[1], headers, body)

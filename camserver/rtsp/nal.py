@@ -11,6 +11,8 @@ from camserver.rtsp.rtp import split_annex_b
 
 START_CODE = b"\0\0\0\1"
 MAX_SETS_OF_A_KIND = 4
+MAX_UNITS = 4096
+"""NAL units of one picture; cameras make a few dozen, slices of single macroblocks a few thousand."""
 
 
 class NalDepacketiser:
@@ -20,6 +22,7 @@ class NalDepacketiser:
     SETS: frozenset[int]
     KEYS: frozenset[int]
     PICTURES: frozenset[int]
+    OPENERS: frozenset[int]
     AGGREGATE: int
     FRAGMENT: int
 
@@ -36,7 +39,7 @@ class NalDepacketiser:
         self._complete = True
 
     def opens(self, payload: bytes) -> bool:
-        """Parameter sets and the like, or a first slice."""
+        """A first slice, or what may stand before it only: filler and suffix messages come in the middle of pictures."""
         head = self.HEADER_BYTES
         if len(payload) <= head:
             return False
@@ -47,9 +50,10 @@ class NalDepacketiser:
             payload = self.rebuilt_header(payload) + payload[head + 1 :]
         elif kind == self.AGGREGATE:
             payload = payload[head + 2 :]
-        if len(payload) <= head or self.kind(payload) not in self.PICTURES:
-            return True
-        return bool(payload[head] & 0x80)
+        if len(payload) <= head:
+            return False
+        kind = self.kind(payload)
+        return kind in self.OPENERS or (kind in self.PICTURES and bool(payload[head] & 0x80))
 
     def add(self, payload: bytes) -> None:
         """A single NAL unit, an aggregate or a fragment."""
@@ -74,6 +78,10 @@ class NalDepacketiser:
         if not first and self._fragment is not None:
             first = bytes(self._fragment[:8])
         return len(first) > self.HEADER_BYTES and bool(first[self.HEADER_BYTES] & 0x80)
+
+    def ends(self) -> bool:
+        """Never: how many slices follow is not written in any."""
+        return False
 
     def finish(self) -> tuple[bytes, bool, bool]:
         """(Annex B, key, complete)."""
@@ -107,6 +115,9 @@ class NalDepacketiser:
                 if len(part) > self.HEADER_BYTES:
                     self._add_unit(part)
             return
+        if len(self._units) >= MAX_UNITS:
+            self._complete = False
+            return
         self._units.append(nal)
         self._remember(nal)
 
@@ -125,7 +136,7 @@ class NalDepacketiser:
             size = int.from_bytes(payload[at : at + 2], "big")
             nal = payload[at + 2 : at + 2 + size]
             at += 2 + size
-            if len(nal) != size or size <= self.HEADER_BYTES - 1:
+            if len(nal) != size or size <= self.HEADER_BYTES - 1 or len(self._units) >= MAX_UNITS:
                 self._complete = False
                 return
             self._add_unit(nal)
@@ -156,6 +167,7 @@ class H264Depacketiser(NalDepacketiser):
     SETS = frozenset((7, 8))
     KEYS = frozenset((5,))
     PICTURES = frozenset((1, 2, 5))
+    OPENERS = frozenset((6, 7, 8, 9))           # SEI, SPS, PPS, access unit delimiter
     AGGREGATE = 24
     FRAGMENT = 28
 
@@ -180,6 +192,7 @@ class H265Depacketiser(NalDepacketiser):
     SETS = frozenset((32, 33, 34))
     KEYS = frozenset(range(16, 22))
     PICTURES = frozenset(range(32))
+    OPENERS = frozenset((32, 33, 34, 35, 39))   # VPS, SPS, PPS, access unit delimiter, prefix SEI
     AGGREGATE = 48
     FRAGMENT = 49
 

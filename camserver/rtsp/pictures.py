@@ -3,7 +3,8 @@
 A picture is whole when its first packet is known to be its first (the packet before it belonged to another picture, or
 its first slice says that it begins the picture), no sequence number is missing from there to its last packet, every
 fragmented unit has its start and its end, and the last packet is known to be its last (the next one has another
-timestamp, or it has the marker of a sender whose markers have proved right).
+timestamp, or it has the marker of a sender whose markers have proved right, or the format says so itself). Time proves
+nothing: a sender that marks every slice may stall after the first.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Depacketiser(Protocol):
 
     def starts(self) -> bool:
         """Whether what was added so far proves to begin a picture."""
+
+    def ends(self) -> bool:
+        """Whether what was added so far proves to be all of a picture."""
 
     def finish(self) -> tuple[bytes, bool, bool]:
         """(the picture, whether it is a key picture, whether every unit in it is complete)."""
@@ -83,15 +87,14 @@ class PictureAssembler:
         self._bytes += len(packet.payload)
         if not self._given and self._bytes <= MAX_PICTURE_BYTES:
             self._depacketiser.add(packet.payload)
-        if packet.marker and self.markers_proved:
+        if packet.marker and (self.markers_proved or self._depacketiser.ends()):
             pictures += self._give(ended=True)
         return pictures
 
-    def flush(self) -> list[CodedPicture]:
-        """The picture whose marker came although nothing has proved that it ends there: nothing more came for a while."""
-        if self._last is None or not self._last.marker or self._markers_lied:
-            return []
-        return self._give(ended=True)
+    @property
+    def unproved_key(self) -> bool:
+        """Whether the picture being collected is a key picture that ended with a marker nobody has proved."""
+        return not self._given and self._last is not None and self._last.marker and self._depacketiser.finish()[1]
 
     def _give(self, *, ended: bool) -> list[CodedPicture]:
         if self._given or self._last is None:

@@ -84,11 +84,11 @@ def parse_sdp(body: bytes) -> Description:
 
 def _track(section: dict[str, str]) -> list[Track]:
     words = section.get("m", "").split()
-    if len(words) < 4 or not words[3].isdigit() or int(words[3]) > 127:
+    if len(words) < 4 or not re.fullmatch(r"[0-9]{1,3}", words[3]) or int(words[3]) > 127:
         return []
     payload_type = int(words[3])
     encoding, clock_hz = STATIC.get(payload_type, ("", 90_000))
-    if match := re.match(r"\d+\s+([^/\s]+)/(\d{1,9})", section.get(f"rtpmap {payload_type}", "")):
+    if match := re.match(r"[0-9]+\s+([^/\s]+)/([0-9]{1,9})", section.get(f"rtpmap {payload_type}", "")):
         encoding, clock_hz = match[1].upper(), int(match[2]) or clock_hz
     parameters = {}
     for pair in section.get(f"fmtp {payload_type}", "").partition(" ")[2].split(";"):

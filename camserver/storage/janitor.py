@@ -31,6 +31,7 @@ class Janitor:
         self.policy = policy
         self._emit = emit
         self._kicked = asyncio.Event()
+        self._over = False
 
     def kick(self) -> None:
         """Ask for a pass now: the disk did not take a picture."""
@@ -38,6 +39,12 @@ class Janitor:
 
     async def run(self) -> None:
         """A pass at start, every INTERVAL_S, and after a kick; until cancelled. Never raises for the disk."""
+        try:
+            await self._run()
+        finally:
+            self._over = True       # a pass that is under way in its thread ends soon
+
+    async def _run(self) -> None:
         while True:
             self._kicked.clear()
             deleted, freed = await asyncio.to_thread(self.sweep, time.time())
@@ -59,6 +66,8 @@ class Janitor:
         except OSError:     # not there yet, or gone: polling tells
             return 0, 0
         for file in choose(self._files(), self.policy, now=now, free_bytes=free_bytes):
+            if self._over:
+                break
             with contextlib.suppress(OSError):
                 file.path.unlink()
                 deleted, freed = deleted + 1, freed + file.bytes
@@ -69,6 +78,8 @@ class Janitor:
         ours = archive_regex(self.output.archive)
         for folder in _folders(self.output.directory):
             for root, _, names in os.walk(folder):
+                if self._over:
+                    return
                 relative = os.path.relpath(root, folder)
                 for name in names:
                     path = Path(root, name)

@@ -35,7 +35,7 @@ from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config.model import OutputTable
-from camserver.daemon import run_loop
+from camserver.host.loop import run_loop
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.snapshots import SnapshotService
 from camserver.storage import SnapshotStore

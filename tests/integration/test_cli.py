@@ -12,7 +12,7 @@ from pathlib import Path
 from house import House, with_house
 from support import free_port, until
 
-from camserver.simulator.camera import SimulatedCamera
+from camserver.simulator.camera import Fault, SimulatedCamera
 
 PASSWORD = "p@:/#%? ü"
 
@@ -75,6 +75,54 @@ url = "rtsp://viewer:s3cret@127.0.0.1:{free_port()}/x"
         assert (await house.seen("cam")).sessions_max == 1
 
     with_house([SimulatedCamera("cam", "Gate", gop=5, username="viewer", password=PASSWORD)], work)
+
+
+def test_snapshots_side_by_side_share_the_cameras_one_session(tmp_path: Path) -> None:
+    """Four at once, no daemon: each waits for the one before; a daemon that starts meanwhile waits, too."""
+    config = tmp_path / "c.toml"
+
+    async def work(house: House) -> None:
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + house.fleet.inventory(interval="1s", lease_wait="60s"))
+
+        async def snapshot(output: str) -> subprocess.CompletedProcess[bytes]:
+            return await asyncio.to_thread(camserver, "snapshot", "--config", config, "cam", "-o", tmp_path / output)
+
+        snapshots = asyncio.gather(*(snapshot(f"{n}.jpg") for n in range(4)))
+        while not house.fleet.cameras["cam"].record.opens:
+            await asyncio.sleep(0.01)
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL)
+        assert {run.returncode for run in await snapshots} <= {0, 75}      # 75: the daemon was first
+        while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
+            await asyncio.sleep(0.05)
+        daemon.terminate()
+        assert await daemon.wait() == 0
+        record = await house.seen("cam")
+        assert (record.sessions_max, record.refused_full, record.ends_unclean) == (1, 0, 0)
+        assert (await snapshot("no/x.jpg")).returncode == 2
+        (tmp_path / "file").touch()
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/file/out"\n' + house.fleet.inventory())
+        run = await snapshot("x.jpg")
+        assert (run.returncode, b"must be writable" in run.stderr) == (1, True)
+
+    with_house([SimulatedCamera("cam", "Gate", gop=5)], work)
+
+
+def test_sigterm_ends_a_snapshot_with_its_session(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+
+    async def work(house: House) -> None:
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + house.fleet.inventory(timeout="60s"))
+        run = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "snapshot", "--config", config, "cam", stderr=subprocess.PIPE)
+        while "PLAY" not in house.fleet.cameras["cam"].requests:
+            await asyncio.sleep(0.01)
+        run.terminate()
+        assert await run.wait() == 143
+        record = await house.seen("cam")
+        assert (record.ends_clean, record.ends_unclean) == (1, 0)
+
+    with_house([SimulatedCamera("cam", "Gate", fault=Fault("silent"))], work)
 
 
 def test_demo_runs_by_itself_and_ends_clean(tmp_path: Path) -> None:

@@ -8,16 +8,24 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 import simplejpeg
 from house import House, psnr, rgb, with_house
 from support import workers_of
 
+from camserver.config import load_inventory
+from camserver.daemon import Daemon
+from camserver.events import Event
+from camserver.host.loop import run_loop
+from camserver.host.redact import Redactor
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
+from camserver.storage import Janitor
 
 WORDS = {"nothing": "unreachable", "deaf": "timeout", "silent": "timeout", "wrong": "auth", "last": "no-keyframe"}
 
@@ -37,70 +45,136 @@ def sent_pictures(simulated: SimulatedCamera, around_s: float) -> list[Any]:
     return [rgb(simulated.codec, pictures.sent(simulated.name, int(around_s) - back)) for back in range(4)]
 
 
+HEALTHY = ("h264", "h265", "mjpeg")
+LOGIN = {"username": "viewer", "password": "right: @/#%? ü"}     # the daemon has a wrong one
+
+
+@contextlib.asynccontextmanager
+async def running(config: Path, log: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A daemon; whoever leaves has ended it."""
+    with log.open("w") as file:
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "run", "--config", str(config), stderr=file)
+        try:
+            yield daemon
+        finally:
+            if daemon.returncode is None:
+                daemon.kill()
+                await daemon.wait()
+
+
+async def until(condition: Callable[[], Any], limit_s: float = 60) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def torn_pictures(output: Path) -> list[Path]:
+    """What a reader would call half a picture."""
+    pictures = ((path, path.read_bytes()) for path in output.glob("*/latest.jpg"))
+    return [path for path, data in pictures if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9"))]
+
+
+async def live_through_it(house: House, config: Path, output: Path, log: Path) -> tuple[int, list[Path]]:
+    """Start the daemon, kill workers, change the inventory, stop it; (workers killed, torn pictures seen meanwhile)."""
+    text = f'[output]\ndirectory = "{output}"\nquality = 95\n' + house.fleet.inventory(interval="300ms", timeout="3s")
+    before, _, after = text.partition('id = "wrong"')
+    text = before + 'id = "wrong"' + after.replace(LOGIN["password"], "wr0ng-secret", 1)
+    config.write_text(text)
+    records = {c: house.fleet.cameras[c].record for c in house.fleet.cameras}
+    kills, torn = 0, []
+
+    def reached(clean: int) -> bool:
+        torn.extend(torn_pictures(output))
+        return all(records[c].ends_clean >= clean for c in HEALTHY)
+
+    async with running(config, log) as daemon:
+        for clean in (3, 6, 9):
+            await until(lambda clean=clean: reached(clean), 90)     # type: ignore[misc]
+            for pid in workers_of(daemon.pid, "cam-")[:2]:
+                os.kill(pid, signal.SIGKILL)
+                kills += 1
+        config.write_text(text.replace("300ms", "400ms"))
+        await until(lambda: reached(15), 90)
+        await until(lambda: results(output) == WORDS)   # the kills may have been what a failing camera's last attempt met
+        daemon.terminate()
+        assert await daemon.wait() == 0
+    return kills, torn
+
+
 def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: Path) -> None:
     """Three healthy cameras and five that are not; workers are killed, the inventory is reloaded, then SIGTERM.
 
     The cameras' record shows one session at most and none left, every reader sees whole pictures, and they are true.
     """
-    healthy = ("h264", "h265", "mjpeg")
-    login = {"username": "viewer", "password": "right: @/#%? ü"}     # the daemon has a wrong one
-
     async def work(house: House) -> None:
-        config, output = tmp_path / "cameras.toml", tmp_path / "out"
-        text = f'[output]\ndirectory = "{output}"\nquality = 95\n' + house.fleet.inventory(interval="300ms", timeout="3s")
-        before, _, after = text.partition('id = "wrong"')
-        text = before + 'id = "wrong"' + after.replace(login["password"], "wr0ng-secret", 1)
-        config.write_text(text)
-        log = (tmp_path / "log").open("w")
-        daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", str(config), stderr=log)
-        records = {c: house.fleet.cameras[c].record for c in house.fleet.cameras}
-        kills, torn = 0, []
-
-        async def reach(clean: int) -> None:
-            async with asyncio.timeout(90):
-                while any(records[c].ends_clean < clean for c in healthy):
-                    await asyncio.sleep(0.02)
-                    for path in output.glob("*/latest.jpg"):
-                        data = path.read_bytes()
-                        if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9")):
-                            torn.append(path)
-
-        for clean in (3, 6, 9):
-            await reach(clean)
-            for pid in workers_of(daemon.pid, "cam-")[:2]:
-                os.kill(pid, signal.SIGKILL)
-                kills += 1
-        config.write_text(text.replace("300ms", "400ms"))
-        await reach(15)
-        async with asyncio.timeout(60):     # the kills above may have been what a failing camera's last attempt met
-            while results(output) != WORDS:
-                await asyncio.sleep(0.05)
-        daemon.terminate()
-        assert await daemon.wait() == 0
-        log.close()
-        for camera_id, record in records.items():
-            await house.seen(camera_id)
-            assert record.sessions_max <= 1, camera_id
+        output = tmp_path / "out"
+        kills, torn = await live_through_it(house, tmp_path / "cameras.toml", output, tmp_path / "log")
+        records = {camera_id: await house.seen(camera_id) for camera_id in house.fleet.cameras}
+        assert {camera_id for camera_id, record in records.items() if record.sessions_max > 1} == set()
         assert kills
         assert records["wrong"].ends_without
-        assert sum(records[c].ends_unclean for c in healthy) <= kills
+        assert sum(records[c].ends_unclean for c in HEALTHY) <= kills
         assert records["silent"].ends_clean
         assert not torn
         assert not list(tmp_path.rglob("*.tmp"))
-        for camera_id in healthy:
-            still = output / camera_id / "latest.jpg"
+        for camera_id in HEALTHY:
             around_s = datetime.fromisoformat(json.loads(
                 (output / camera_id / "latest.json").read_text())["captured_at"]).timestamp()
-            shown = simplejpeg.decode_jpeg(still.read_bytes())
+            shown = simplejpeg.decode_jpeg((output / camera_id / "latest.jpg").read_bytes())
             assert max(psnr(shown, sent) for sent in sent_pictures(house.fleet.cameras[camera_id], around_s)) > 35
         everything = (tmp_path / "log").read_text() + "".join(p.read_text() for p in output.glob("*/*.json"))
-        for secret in (login["password"], "wr0ng-secret", "right%3A"):
+        for secret in (LOGIN["password"], "wr0ng-secret", "right%3A"):
             assert secret not in everything
 
-    with_house([*(SimulatedCamera(c, c, c, gop=3) for c in healthy),
+    with_house([*(SimulatedCamera(c, c, c, gop=3) for c in HEALTHY),
                 SimulatedCamera("nothing", "Nothing", fault=Fault("refuse")),
                 SimulatedCamera("deaf", "Deaf", fault=Fault("deaf")),
                 SimulatedCamera("silent", "Silent", fault=Fault("silent")),
-                SimulatedCamera("wrong", "Wrong", **login),
+                SimulatedCamera("wrong", "Wrong", **LOGIN),
                 SimulatedCamera("last", "No keyframe", fault=Fault("no-keyframe"))], work)
+
+
+def test_a_stop_does_not_wait_for_cameras_that_answer_no_teardown(tmp_path: Path) -> None:
+    """Status 0 and "stopped" in the log, although ten cameras are silent at the end."""
+    async def work(house: House) -> None:
+        config = tmp_path / "c.toml"
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + house.fleet.inventory(interval="100ms"))
+        async with running(config, tmp_path / "log") as daemon:
+            await until(lambda: all(c.record.opens for c in house.fleet.cameras.values()))
+            daemon.terminate()
+            assert await daemon.wait() == 0
+        assert "no session is left open" in (tmp_path / "log").read_text()
+
+    with_house([SimulatedCamera(f"cam{n}", "x", gop=2, fault=Fault.parse("stall:TEARDOWN")) for n in range(10)], work)
+
+
+def test_every_save_of_the_inventory_counts(tmp_path: Path) -> None:
+    """Also the second of two in quick succession, and one that comes while the first is being read."""
+    async def work(house: House) -> None:
+        config, log = tmp_path / "c.toml", tmp_path / "log"
+        text = f'[output]\ndirectory = "{tmp_path}/out"\n' + house.fleet.inventory(interval="100s")
+        config.write_text(text)
+        async with running(config, log):
+            await until((tmp_path / "out/cam/latest.jpg").exists)
+            for number in range(8):
+                config.write_text(text.replace("100s", f"{200 + number}s"))
+                await asyncio.sleep(0.15)       # faster than the watcher's pause: what is under test
+            config.write_text(text.replace("Gate", "the last word"))
+            await until(lambda: b"the last word" in (tmp_path / "out/cam/latest.jpg").read_bytes())
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2)], work)
+
+
+def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_: Janitor) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Janitor, "run", broken)
+    config = tmp_path / "c.toml"
+    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n')
+    notices: list[Event] = []
+    daemon = Daemon(config, load_inventory(config), Redactor(()), notices.append)
+    assert run_loop(daemon.run) == 1
+    assert any("retention failed" in notice.text for notice in notices)

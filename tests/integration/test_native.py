@@ -11,9 +11,10 @@ import pytest
 from house import House, certificate, with_house
 from support import camera
 
-from camserver.capture.native import NativeEngine
+from camserver.capture.native import NativeEngine, _key
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
+from camserver.rtsp import client
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -131,6 +132,10 @@ def test_over_tls_the_end_is_clean_too(tmp_path: Path) -> None:
     with_house([SimulatedCamera("cam", "Gate", gop=3, username="viewer", password="x")], work, tls=certificate(tmp_path))
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 async def scripted(answers: dict[str, str]) -> tuple[asyncio.Server, str, list[str]]:
     """A camera that answers each method with a text; the list gets what it was asked."""
     asked: list[str] = []
@@ -151,7 +156,7 @@ async def scripted(answers: dict[str, str]) -> tuple[asyncio.Server, str, list[s
 
 
 def described(sdp: str, headers: str = "") -> str:
-    return f"RTSP/1.0 200 OK\r\n{{cseq}}\r\n{headers}Content-Length: {len(sdp)}\r\n\r\n{sdp}"
+    return f"RTSP/1.0 200 OK\r\n{{cseq}}\r\n{headers}Content-Length: {len(sdp.encode())}\r\n\r\n{sdp}"
 
 
 OK = "RTSP/1.0 200 OK\r\n{cseq}\r\nSession: 7;timeout=60\r\n\r\n"
@@ -168,6 +173,16 @@ SDP = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
     ({"DESCRIBE": described("")}, "", Result.ERROR, "nothing"),
     ({"DESCRIBE": "HTTP/1.1 400 Bad Request\r\n\r\n"}, "", Result.UNREACHABLE, "no RTSP"),
     ({"DESCRIBE": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: rtsp://elsewhere/x\r\n\r\n"}, "", Result.ERROR, "another host"),
+    *(({"DESCRIBE": f"RTSP/1.0 302 Moved\r\n{{cseq}}\r\nLocation: {where}\r\n\r\n"}, "", Result.ERROR, "redirects")
+      for where in ("rtsp://[x/", "rtsp://127.0.0.1:99999/", "rtsp://127.0.0.1:abc/", "http://127.0.0.1/", "")),
+    ({"DESCRIBE": described("v=0\r\nm=video 0 RTP/AVP \u00b2\r\n")}, "", Result.ERROR, "nothing"),
+    ({"DESCRIBE": "RTSP/1.0 \u00b2\u00b2\u00b2 OK\r\n\r\n"}, "", Result.UNREACHABLE, "no RTSP"),
+    ({"DESCRIBE": described(SDP), "SETUP": OK.replace("Session", f"Transport: x;interleaved={'9' * 5000}\r\nSession")},
+     "{base}", Result.TIMEOUT, "PLAY"),
+    ({"DESCRIBE": described(SDP), "SETUP": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: {base}2\r\n\r\n"}, "{base}2",
+     Result.ERROR, "redirects"),
+    ({"DESCRIBE": described(SDP), "SETUP": OK, "PLAY": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: {base}2\r\n\r\n",
+      "TEARDOWN": OK}, "{base}", Result.ERROR, "a session that it had set up"),
     ({"DESCRIBE": described(SDP), "SETUP": OK, "PLAY": "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n", "TEARDOWN": OK}, "{base}",
      Result.ERROR, "455 to PLAY"),
 ])
@@ -184,9 +199,87 @@ def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str)
         with pytest.raises(CameraError, match=words) as caught:
             await NativeEngine().fetch(target, base, soon(1.0), ends.append)
         assert caught.value.result is result
-        assert len(ends) == 1
+        assert ends
         if setup:
             assert f"SETUP {setup.replace('{base}', base)}" in asked
         server.close()
 
     asyncio.run(inside())
+
+
+def test_a_session_without_an_id_is_torn_down_too() -> None:
+    """Some cameras name no Session; they count one all the same."""
+    async def inside() -> None:
+        bare = "RTSP/1.0 200 OK\r\n{cseq}\r\n\r\n"
+        server, base, asked = await scripted({"DESCRIBE": described(SDP), "SETUP": bare, "PLAY": bare, "TEARDOWN": bare})
+        ends: list[SessionEnd] = []
+        with pytest.raises(CameraError):
+            await NativeEngine().fetch(camera("cam", url=base), base, soon(0.5), ends.append)
+        assert [line.split()[0] for line in asked] == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+        assert ends == [SessionEnd.CLEAN]
+        server.close()
+
+    asyncio.run(inside())
+
+
+def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_costs_no_socket() -> None:
+    """Refused twice without one, it is not asked that way again; ports of a refused SETUP are closed at once."""
+    async def inside() -> None:
+        answers = {"DESCRIBE": described(SDP), "PLAY": OK, "TEARDOWN": OK, "SETUP": OK}
+        server, base, asked = await scripted(answers)
+        engine = NativeEngine()
+        target = camera("cam", url=base, transport="udp")
+        memory = engine._memory(target, base)
+
+        async def methods() -> list[str]:
+            asked.clear()
+            task = asyncio.create_task(engine.fetch(target, base, soon(60), lambda _: None))
+            while not any(line.startswith("PLAY") for line in asked):
+                if asked and asked[-1].startswith("SETUP") and asked[0].startswith("SETUP"):
+                    answers["SETUP"] = OK       # the one after the DESCRIBE
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait({task})
+            engine._memories[_key(target, base)] = memory     # a cancelled shot forgets nothing
+            return [line.split()[0] for line in asked]
+
+        assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+        await asyncio.sleep(0.1)
+        before = open_files()
+        for _ in range(2):
+            answers["SETUP"] = "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n"
+            assert await methods() == ["SETUP", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+        assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+        await asyncio.sleep(0.1)
+        assert open_files() == before
+        server.close()
+
+    asyncio.run(inside())
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_who_is_in_a_hurry_waits_less_for_the_end(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    """The daemon stops: a TEARDOWN nobody answers is given up soon, also one that is already under way."""
+    monkeypatch.setattr(client, "TEARDOWN_S", 1000.0)
+
+    async def work(house: House) -> None:
+        ends: list[SessionEnd] = []
+        simulated = house.fleet.cameras["cam"]
+        target = camera("cam", url=house.fleet.url("cam"))
+        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append))
+        while (("TEARDOWN" if when == "while" else "PLAY") not in simulated.requests):
+            await asyncio.sleep(0)
+        task.cancel()
+        async with asyncio.timeout(30):
+            await asyncio.wait({task})
+        assert ends == [SessionEnd.UNCLEAN]
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))], work)
+
+
+def test_what_is_remembered_is_of_one_transport() -> None:
+    """A reload from tcp to udp takes effect."""
+    engine = NativeEngine()
+    memories = [engine._memory(camera("cam", transport=transport), "rtsp://cam/") for transport in ("tcp", "udp", "tcp")]
+    assert [m.transport for m in memories] == ["tcp", "udp", "tcp"]
+    assert memories[0] is memories[2]

@@ -77,6 +77,26 @@ def test_every_fault_in_one_report(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("text", "words"), [
+    ('[[camera]]\nid = ["a"]\nurl = "rtsp://x/"', "id: Input should be a valid string"),
+    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = inf', "interval: expected a duration"),
+    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = nan', "interval: expected a duration"),
+    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = "99999999999d"', "from 0 to"),
+    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\npassword_file = "\\u0000"', "password_file"),
+    ('[retention]\nmin_free = inf', "min_free: expected a size"),
+    ('include = ["**x/*.toml"]', "no file name or glob"),
+    ("a = " + "9" * 5000, "not valid TOML"),
+    ("a = " + "[" * 5000, "not valid TOML"),
+    *((f'[[camera]]\nid = "a"\nurl = "rtsp://user:{secret}@1.2.3.4/x"', 'password = "…"')
+      for secret in ("12#S3cret", "1/sS3cret", "1?sS3cret", "12#S3:cret", "x/y", "a:b#c")),
+])
+def test_what_nobody_foresees_is_a_fault_too(tmp_path: Path, text: str, words: str) -> None:
+    """No traceback, no half understood URL, and no part of a password in the report."""
+    report = "\n".join(faults(tmp_path, text))
+    assert words in report
+    assert "cret" not in report
+
+
 def test_syntax_unreadable_and_missing(tmp_path: Path) -> None:
     assert "not valid TOML" in faults(tmp_path, "a = [")[0]
     with pytest.raises(InventoryError, match="cannot be read: No such file"):

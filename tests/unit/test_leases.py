@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from support import run_virtual
+from support import VirtualLoop, run_virtual
 
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
@@ -29,10 +29,13 @@ class TableMachine(RuleBasedStateMachine):
         self.budgets = {"one": Budget(1, 0.5, 5.0), "three": Budget(3, 0.0, 2.0)}
         self.table.configure(self.budgets, self.now)
         self.live: list[Ticket] = []
+        self.told: list[Ticket] = []        # what the table said it offered
 
     @rule(device=st.sampled_from(["one", "three"]), priority=st.sampled_from(list(Priority)))
     def request(self, device: str, priority: Priority) -> None:
-        self.live.append(self.table.request(device, HOLDER, priority, self.now))
+        ticket, offered = self.table.request(device, HOLDER, priority, self.now)
+        self.live.append(ticket)
+        self.told += offered
 
     @rule(pick=st.integers(0, 50))
     def accept(self, pick: int) -> None:
@@ -46,7 +49,7 @@ class TableMachine(RuleBasedStateMachine):
         if open_:
             ticket = open_[pick % len(open_)]
             self.live.remove(ticket)
-            self.table.withdraw(ticket, self.now, busy=busy)
+            self.told += self.table.withdraw(ticket, self.now, busy=busy)
 
     @rule(pick=st.integers(0, 50), end=st.sampled_from(list(SessionEnd)))
     def release(self, pick: int, end: SessionEnd) -> None:
@@ -54,13 +57,17 @@ class TableMachine(RuleBasedStateMachine):
         if held:
             ticket = held[pick % len(held)]
             self.live.remove(ticket)
-            self.table.release(ticket, end, self.now)
+            self.told += self.table.release(ticket, end, self.now)
 
     @rule(seconds=st.floats(0.01, 20))
     def wait(self, seconds: float) -> None:
+        """Time passes; the timer that looks after cool-downs comes later, or is overtaken by a request."""
         self.now += seconds
+
+    @rule()
+    def timer(self) -> None:
         for device in self.budgets:
-            self.table.offer(device, self.now)
+            self.told += self.table.offer(device, self.now)
 
     @invariant()
     def within_budget_and_no_idle_slot(self) -> None:
@@ -69,8 +76,15 @@ class TableMachine(RuleBasedStateMachine):
             taken = sum(t.state in (TicketState.OFFERED, TicketState.HELD) for t in mine)
             assert taken + s.cooling <= s.max_sessions
             waiting = [t for t in mine if t.state is TicketState.WAITING]
-            if waiting:     # a free slot beside a waiter would be a lost grant
-                assert taken + s.cooling == s.max_sessions
+            if waiting:     # a free slot beside a waiter would be a lost grant, unless its timer is due
+                assert taken + s.cooling == s.max_sessions or (self.table.next_thaw(s.device) or self.now + 1) <= self.now
+
+    @invariant()
+    def every_offer_was_told_once(self) -> None:
+        """Whoever is not told of an offer sleeps on, and its slot stands idle."""
+        assert len(self.told) == len(set(map(id, self.told)))
+        offered = {id(t) for t in self.live if t.state in (TicketState.OFFERED, TicketState.HELD)}
+        assert offered <= set(map(id, self.told))
 
     @invariant()
     def generations_are_unique(self) -> None:
@@ -86,7 +100,7 @@ def test_every_impossible_event_names_both() -> None:
     """An event a state does not allow is refused, and the message says which and when."""
     table = LeaseTable()
     table.configure({"d": Budget()}, 0.0)
-    ticket = table.request("d", HOLDER, Priority.POLL, 0.0)
+    ticket, _ = table.request("d", HOLDER, Priority.POLL, 0.0)
     table.accept(ticket, 0.0)
     with pytest.raises(LeaseStateError, match="d for poller gate: accept is impossible when held"):
         table.accept(ticket, 0.0)
@@ -100,14 +114,14 @@ def test_order_is_priority_then_arrival_and_age_lifts() -> None:
     """Live goes before poll, equals go in order of arrival, and a poll that waited long is not starved by live ones."""
     table = LeaseTable()
     table.configure({"d": Budget(1, 0.0, 0.0)}, 0.0)
-    first = table.request("d", HOLDER, Priority.POLL, 0.0)
+    first, _ = table.request("d", HOLDER, Priority.POLL, 0.0)
     table.accept(first, 0.0)
-    poll = table.request("d", HOLDER, Priority.POLL, 0.0)
-    live1 = table.request("d", HOLDER, Priority.LIVE, 1.0)
-    live2 = table.request("d", HOLDER, Priority.LIVE, 2.0)
+    poll, _ = table.request("d", HOLDER, Priority.POLL, 0.0)
+    live1, _ = table.request("d", HOLDER, Priority.LIVE, 1.0)
+    live2, _ = table.request("d", HOLDER, Priority.LIVE, 2.0)
     assert table.release(first, SessionEnd.CLEAN, 3.0) == [live1]
     table.accept(live1, 3.0)
-    late = table.request("d", HOLDER, Priority.LIVE, 25.0)
+    late, _ = table.request("d", HOLDER, Priority.LIVE, 25.0)
     assert table.release(live1, SessionEnd.CLEAN, 25.0) == [poll], "aged over both live requests"
     table.accept(poll, 25.0)
     assert table.release(poll, SessionEnd.CLEAN, 26.0) == [live2]
@@ -165,6 +179,24 @@ def test_a_cancelled_waiter_passes_its_offer_on() -> None:
             await first
         (await second).release()
         assert m.statistics()[0].waiting == 0
+
+    run_virtual(work)
+
+
+def test_a_request_that_overtakes_the_timer_wakes_who_waits() -> None:
+    """A busy loop comes late to the end of a cool-down; a new request finds the slot free and must not keep it secret."""
+    async def work() -> None:
+        m = manager(cooldown_s=0.25)
+        with await m.acquire("a", "d", HOLDER) as lease:
+            lease.ended(SessionEnd.CLEAN)
+        waiting = asyncio.create_task(m.acquire("b", "d", HOLDER))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.now += 0.3         # the loop was busy: the timer is due and has not run
+        assert m.try_acquire("c", "d", HOLDER) is None
+        with await waiting as lease:
+            assert lease.wait_s == pytest.approx(0.3)
 
     run_virtual(work)
 

@@ -114,6 +114,26 @@ def test_dead_cameras_do_not_delay_live_ones() -> None:
         assert len(late) >= 99
 
 
+def test_cameras_not_yet_seen_do_not_delay_those_that_answer() -> None:
+    """A reload brings a hundred new cameras, all dead: the old ones miss nothing, and a new healthy one is found."""
+    fleet = Fleet(lambda c: dead(c) if c.id.startswith("dead") else quick(c), sessions=8)
+
+    async def work() -> None:
+        old = [camera(f"live{i}") for i in range(10)]
+        fleet.orchestrator.configure(old)
+        task = asyncio.create_task(fleet.orchestrator.run())
+        await asyncio.sleep(100)
+        fleet.orchestrator.configure([*old, *(camera(f"dead{i}") for i in range(100)), camera("new")])
+        await asyncio.sleep(400)
+        await fleet.orchestrator.stop(0.0)
+        await task
+
+    run_virtual(work)
+    for i in range(10):
+        assert max(b - a for a, b in pairwise(fleet.starts[f"live{i}"][1:])) < 10.1
+    assert fleet.starts["new"]
+
+
 def test_a_busy_camera_is_skipped_and_counted() -> None:
     async def slow(c: Camera) -> Attempt:
         await asyncio.sleep(25)

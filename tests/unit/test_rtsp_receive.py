@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -65,7 +66,7 @@ def packets(film: list[list[bytes]], codec: str, *, markers: str = "picture", cl
 
 def pictures(stream: list[RtpPacket], codec: str) -> list[CodedPicture]:
     assembler = PictureAssembler(H264Depacketiser() if codec == "h264" else H265Depacketiser())
-    return [*(p for packet in stream for p in assembler.feed(packet)), *assembler.flush()]
+    return [p for packet in stream for p in assembler.feed(packet)]
 
 
 def slices(nals: list[bytes]) -> list[bytes]:
@@ -78,7 +79,7 @@ FILMS = {"h264": h264_film(9), "h265": h265_film(9)}
 @pytest.mark.parametrize("markers", ["picture", "unit", "never"])
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_a_film_comes_out_as_it_went_in(codec: str, markers: str) -> None:
-    """Whatever a sender thinks a marker is; only the last picture of a sender without markers stays uncertain."""
+    """Whatever a sender thinks a marker is; only the last picture of a sender that marks otherwise stays uncertain."""
     film = FILMS[codec]
     out = [p for p in pictures(packets(film, codec, markers=markers), codec) if slices(split_annex_b(p.data))]
     sure = len(film) - (markers != "picture")
@@ -116,13 +117,42 @@ def test_no_picture_with_a_hole_is_whole(data: st.DataObject, codec: str, marker
             assert slices(split_annex_b(picture.data)) in [slices(nals) for nals in FILMS[codec]]
 
 
+@pytest.mark.parametrize("suffix", [b"\x50\x01\x84", b"\x4c\x01\xff"], ids=["suffix SEI", "filler"])
+def test_what_stands_between_slices_ends_no_picture(suffix: bytes) -> None:
+    """A sender that marks every unit, without a clock: a suffix message or filler after a slice is no new picture."""
+    film = [[*nals[:-1], suffix, nals[-1]] for nals in h265_film(9)]
+    for clock in (0, 3000):
+        for picture in pictures(packets(film, "h265", markers="unit", clock=clock), "h265"):
+            if picture.whole and picture.key:
+                assert slices(split_annex_b(picture.data)) in [slices(nals) for nals in film]
+
+
+def test_a_stall_after_a_marked_slice_proves_nothing() -> None:
+    """Nothing is given before something else proves the end, however long it takes: time is no argument here."""
+    stream = packets(FILMS["h265"], "h265", markers="unit")
+    first = next(n for n, packet in enumerate(stream) if packet.marker and len(packet.payload) > 50)
+    assert [p for p in pictures(stream[: first + 1], "h265") if p.key] == []
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_picture_of_millions_of_units_costs_little_and_is_not_whole(codec: str) -> None:
+    kind, tiny = (bytes((24,)), b"\0\1\x65") if codec == "h264" else (bytes((48 << 1, 1)), b"\0\2\x26\1")
+    stream = [RtpPacket(96, False, n, 0, 1, kind + tiny * 20_000) for n in range(30)]
+    stream.append(RtpPacket(96, False, 30, 3000, 1, b"\x61\x88xx"))
+    tracemalloc.start()
+    made = pictures(stream, codec)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [p.whole for p in made] == [False]
+    assert peak < 4_000_000
+
+
 @given(st.lists(st.binary(max_size=60), max_size=30), st.sampled_from([H264Depacketiser, H265Depacketiser, JpegDepacketiser]))
 def test_payloads_of_garbage_do_no_harm(payloads: list[bytes], kind: type[H264Depacketiser | JpegDepacketiser]) -> None:
     """Anything may come in RTP packets; nothing but pictures comes out."""
     assembler = PictureAssembler(kind())
     for number, payload in enumerate(payloads):
         assembler.feed(RtpPacket(96, number % 3 == 0, number, number // 4, 1, payload))
-    assembler.flush()
 
 
 @given(st.binary(max_size=64))
