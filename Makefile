@@ -19,7 +19,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo test check lint types layers clean packages test-packages install uninstall bench
+.PHONY: help demo test check lint types layers clean packages test-packages install uninstall bench fuzz
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make test   install what is missing, pass all tests"
@@ -58,6 +58,12 @@ check: lint types layers
 bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
 
+# ARGS: libFuzzer's, e.g. -max_total_time=600; what it learnt stays in .fuzz
+fuzz: .venv/.installed
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@mkdir -p .fuzz
+	$(BIN)/python tests/fuzz/fuzz_session.py .fuzz -max_len=4000 -artifact_prefix=.fuzz/ $(if $(ARGS),$(ARGS),-max_total_time=120)
+
 install: packages
 	systemd/install.sh
 
@@ -65,4 +71,4 @@ uninstall:
 	systemd/install.sh --uninstall
 
 clean:
-	rm -rf .venv camserver-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv camserver-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz

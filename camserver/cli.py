@@ -65,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
     from camserver.simulator.camera import CODECS, FAULTS, FULL_VOICES
+    from camserver.simulator.quirks import QUIRKS
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "faults:\n" + "\n".join(f"  {kind:12} {text}" for kind, text in FAULTS.items()) + (
-        "\n  FAULT@stream1 or FAULT@stream2 for one stream only; the paths are /stream1 and, half as large, /stream2")
+        "\n  FAULT@stream1 or FAULT@stream2 for one stream only; the paths are /stream1 and, half as large, /stream2"
+        "\n\nquirks, of cameras that are not broken:\n" + "\n".join(f"  {name:18} {text}" for name, text in QUIRKS.items()))
     add = parser.add_argument
     add("--cameras", type=_count, default=6, metavar="N", help="how many: cam1 to camN (default: 6)")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -85,6 +87,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     add("--password-file", type=Path, metavar="FILE", help="the first line is the password")
     add("--auth", choices=["digest", "basic"], default="digest")
     add("--fault", action="append", default=[], type=_fault, metavar="CAMERA=FAULT", help='"*=FAULT" for all; may be repeated')
+    add("--quirk", default="", choices=["", *QUIRKS], metavar="QUIRK", help="what all cameras do differently, see below")
     add("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="serve rtsps:// with this certificate (PEM)")
     add("--record", type=Path, metavar="FILE", help="keep what each camera saw in FILE (JSON)")
     add("--inventory", type=Path, metavar="FILE", help="write an inventory of the cameras to FILE")
@@ -236,8 +239,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
     options = SimulateOptions(
         cameras=a.cameras, host=a.host, base_port=a.base_port, codec=a.codec, size=a.size, fps=a.fps, gop=a.gop,
         max_sessions=a.max_sessions, cooldown_s=a.cooldown, unclean_cooldown_s=a.unclean_cooldown, full_voice=a.full_voice,
-        username=a.username, password=password, auth=a.auth, faults=dict(a.fault), tls=tuple(a.tls) if a.tls else None,
-        record=a.record, inventory=a.inventory, interval=a.interval, seconds=a.seconds, until_eof=a.until_eof)
+        username=a.username, password=password, auth=a.auth, faults=dict(a.fault), quirk=a.quirk,
+        tls=tuple(a.tls) if a.tls else None, record=a.record,
+        inventory=a.inventory, interval=a.interval, seconds=a.seconds, until_eof=a.until_eof)
     try:
         return asyncio.run(serve(options))
     except (ValueError, OSError) as error:

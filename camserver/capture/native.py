@@ -20,6 +20,7 @@ from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Login
 from camserver.rtsp.client import Memory, Moved, RtspSession, Shot
+from camserver.rtsp.messages import sendable_url
 
 HURRIED_TEARDOWN_S = 0.4
 """When it is cancelled: the daemon stops, and has stop_timeout for everything."""
@@ -113,7 +114,7 @@ def _access_unit(shot: Shot) -> AccessUnit:
 def _same_host(url: str, location: str) -> str:
     """Where a redirect leads. Raises CameraError when it is another host or no TLS: credentials go nowhere else."""
     try:
-        target = urljoin(url, location)
+        target = sendable_url(urljoin(url, location))
         parts, old = urlsplit(target), urlsplit(url)
         if parts.hostname == old.hostname and parts.port != 0 and parts.scheme in {"rtsps", old.scheme}:
             return target

@@ -37,6 +37,8 @@ CLOSE_S = 1.0
 RELEASE_S = 0.1
 """The same when it is in a hurry."""
 MAX_WARM_REFUSALS = 2
+NOT_KNOWN = frozenset((400, 404, 405, 454, 501, 551))
+"""Answers to GET_PARAMETER that mean: ask something else to keep the session alive."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class Memory:
     base: str = ""
     transport: str = "tcp"
     markers_proved: bool = False
+    keep_alive: str = "GET_PARAMETER"
     warm_refusals: int = 0
     """SETUPs in a row that were refused because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
 
@@ -222,12 +225,7 @@ class RtspSession:
         self.step = method
         login = self._memory.login
         for attempt in range(3):
-            fields = {"User-Agent": USER_AGENT, **headers}
-            if self._session:
-                fields["Session"] = self._session
-            if authorization := login.header(method, uri, secrets.token_hex(8)):
-                fields["Authorization"] = authorization
-            response = await self._wire.request(method, uri, fields)
+            response = await self._wire.request(method, uri, self._fields(method, uri) | headers)
             # What was answered first may have been remembered, and too old. What was answered next was this request's own
             # challenge: a third try would only help an account to lock.
             if response.status != 401 or not login.take(response.headers.get("WWW-Authenticate")) or (
@@ -354,12 +352,30 @@ class RtspSession:
         return True
 
     def _arm_keep_alive(self, every_s: float) -> None:
-        def remind() -> None:
-            if self._wire is not None and self._wire.end is None:
-                fields = {"Session": self._session, "User-Agent": USER_AGENT}
-                if authorization := self._memory.login.header("GET_PARAMETER", self._memory.base, secrets.token_hex(8)):
-                    fields["Authorization"] = authorization
-                self._wire.send("GET_PARAMETER", self._memory.base, fields)
-                self._arm_keep_alive(every_s)
+        self._keep_alive = asyncio.get_running_loop().call_later(every_s, self._remind, every_s)
 
-        self._keep_alive = asyncio.get_running_loop().call_later(every_s, remind)
+    def _remind(self, every_s: float) -> None:
+        """Tell the camera that somebody is there; one that doesn't know the method is asked OPTIONS from then on."""
+        memory, wire = self._memory, self._wire
+        if wire is None or wire.end is not None:
+            return
+
+        def answered(response: Response) -> None:
+            if response.status in NOT_KNOWN and memory.keep_alive != "OPTIONS" and wire.end is None:
+                memory.keep_alive = "OPTIONS"
+                ask()
+
+        def ask() -> None:
+            wire.ask(memory.keep_alive, memory.base, self._fields(memory.keep_alive, memory.base), answered)
+
+        ask()
+        self._arm_keep_alive(every_s)
+
+    def _fields(self, method: str, uri: str) -> dict[str, str]:
+        """The header fields that every request has."""
+        fields = {"User-Agent": USER_AGENT}
+        if self._session:
+            fields["Session"] = self._session
+        if authorization := self._memory.login.header(method, uri, secrets.token_hex(8)):
+            fields["Authorization"] = authorization
+        return fields

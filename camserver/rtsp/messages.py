@@ -14,11 +14,18 @@ MAX_BODY_BYTES = 64 * 1024
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
            453: "Not Enough Bandwidth", 454: "Session Not Found", 455: "Method Not Valid in This State",
            461: "Unsupported Transport", 500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNSENDABLE = re.compile(r"[\x00-\x20\x7f]|\s")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 class RtspProtocolError(Exception):
     """Raised when bytes are no RTSP, or over a limit."""
+
+
+def sendable_url(url: str) -> str:
+    """`url` fit for a request line: what would end or split it is percent-encoded."""
+    return _UNSENDABLE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), url)
 
 
 class Headers(dict[str, str]):
@@ -132,7 +139,7 @@ def _parse_head(head: bytes) -> tuple[str, Headers]:
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
             raise RtspProtocolError("a header line without a name")
-        headers.add(name.strip(), value.strip())
+        headers.add(name.strip(), _CONTROL.sub(" ", value).strip())     # it may be sent back in a header of ours
     return start, headers
 
 

@@ -11,6 +11,8 @@ import binascii
 import re
 from dataclasses import dataclass, field
 
+from camserver.rtsp.messages import sendable_url
+
 MAX_TRACKS = 32
 STATIC = {26: ("JPEG", 90_000)}     # RFC 3551, table 5
 CODECS = {"H264": "h264", "H265": "hevc", "HEVC": "hevc", "JPEG": "mjpeg"}
@@ -99,9 +101,11 @@ def _track(section: dict[str, str]) -> list[Track]:
 
 
 def control_url(base: str, control: str) -> str:
-    """The URL a SETUP goes to, from the presentation's base and a control attribute."""
+    """The URL a SETUP goes to, from the presentation's base and a control attribute; fit for a request line."""
     if control in ("", "*"):
-        return base
-    if re.match(r"rtsps?://", control, re.IGNORECASE):
-        return control
-    return f"{base.rstrip('/')}/{control.lstrip('/')}"
+        url = base
+    elif re.match(r"rtsps?://", control, re.IGNORECASE):
+        url = control
+    else:
+        url = f"{base.rstrip('/')}/{control.lstrip('/')}"
+    return sendable_url(url)

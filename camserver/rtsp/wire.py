@@ -75,24 +75,34 @@ class Wire(asyncio.Protocol):
         """Send a request and wait for its answer. Raises WireClosed."""
         if self.end is not None or self._transport is None:
             raise self.end or WireClosed("not connected")
-        number = self.send(method, uri, headers)
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        self._answers[number] = waiter
+        number = self._send(method, uri, headers, waiter)
         try:
             return await waiter
         finally:
             self._answers.pop(number, None)
 
-    def send(self, method: str, uri: str, headers: dict[str, str]) -> str:
-        """Send a request whose answer nobody waits for; returns its CSeq."""
+    def ask(self, method: str, uri: str, headers: dict[str, str], answered: Callable[[Response], None]) -> None:
+        """Send a request and go on; `answered` is called when an answer comes, never if none does."""
+        def done(waiter: asyncio.Future[Response]) -> None:
+            if not waiter.cancelled() and waiter.exception() is None:
+                answered(waiter.result())
+
+        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        waiter.add_done_callback(done)
+        self._send(method, uri, headers, waiter)
+
+    def _send(self, method: str, uri: str, headers: dict[str, str], waiter: asyncio.Future[Response]) -> str:
         self._number += 1
+        number = str(self._number)
         fields = Headers()
-        fields["CSeq"] = str(self._number)
+        fields["CSeq"] = number
         for name, value in headers.items():
             fields[name] = value
+        self._answers[number] = waiter
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(Request(method, uri, fields).encode())
-        return str(self._number)
+        return number
 
     @property
     def local_host(self) -> str:

@@ -92,7 +92,7 @@ class Record:
 
 @dataclass(slots=True)
 class SimulatedCamera:
-    """State of one camera. `fault` and `full_voice` may be changed while it runs."""
+    """State of one camera. `fault`, `quirk` (a name of QUIRKS) and `full_voice` may be changed while it runs."""
 
     id: str
     name: str
@@ -111,6 +111,7 @@ class SimulatedCamera:
     clock_offset_s: float = 0.0
     full_voice: str = "453"
     fault: Fault = field(default_factory=Fault)
+    quirk: str = ""
     record: Record = field(default_factory=Record)
     port: int = 0
     keyframes: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)

@@ -36,6 +36,7 @@ class SimulateOptions:
     password: str = field(default="", repr=False)
     auth: str = "digest"
     faults: dict[str, Fault] = field(default_factory=dict)
+    quirk: str = ""
     tls: tuple[Path, Path] | None = None
     record: Path | None = None
     inventory: Path | None = None
@@ -53,7 +54,7 @@ def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
             CODECS[n % len(CODECS)] if options.codec == "mixed" else options.codec, width, height, options.fps, options.gop,
             options.max_sessions, options.cooldown_s, options.unclean_cooldown_s, options.username, options.password,
             options.auth, full_voice=options.full_voice, port=options.base_port + n if options.base_port else 0,
-            fault=options.faults.get(f"cam{n + 1}", options.faults.get("*", Fault())))
+            fault=options.faults.get(f"cam{n + 1}", options.faults.get("*", Fault())), quirk=options.quirk)
         for n in range(options.cameras)
     ]
     strangers = options.faults.keys() - {"*"} - {c.id for c in cameras}

@@ -19,6 +19,7 @@ from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request
 from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
 from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
+from camserver.simulator.quirks import AUDIO, METADATA, MOVED, TIMEOUT_S, base_header, control, encode, is_track, markers
 
 REALM = "camserver simulator"
 PAYLOAD_TYPES = {"h264": 96, "h265": 96, "mjpeg": 26}
@@ -42,6 +43,10 @@ class RtspConnection(asyncio.Protocol):
         self._session = secrets.token_hex(8)
         self._torn_down = False
         self._one_too_many = False
+        self._described = False
+        self._channels = (0, 1)
+        self._play_request: Request | None = None       # not answered yet
+        self._timeout: asyncio.TimerHandle | None = None
         self._udp: tuple[asyncio.DatagramTransport, asyncio.DatagramTransport] | None = None
         self._player: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,6 +66,8 @@ class RtspConnection(asyncio.Protocol):
             for message in self._parser.feed(data):
                 if isinstance(message, Request):
                     self._answer(message)
+                elif isinstance(message, Response) and self._quirk == "server-requests":
+                    self._start_playing()
         except RtspProtocolError:
             self._transport.close()
 
@@ -70,6 +77,8 @@ class RtspConnection(asyncio.Protocol):
             with contextlib.suppress(OSError, ValueError):
                 self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
         self._stop_playing()
+        if self._timeout is not None:
+            self._timeout.cancel()
         self._peers.discard(self)
         self._camera.closed(self, torn_down=self._torn_down, now=_now())
 
@@ -78,6 +87,10 @@ class RtspConnection(asyncio.Protocol):
         self._transport.abort()
 
     # ---- requests
+
+    @property
+    def _quirk(self) -> str:
+        return self._camera.quirk
 
     @property
     def _fault(self) -> Fault:
@@ -91,6 +104,8 @@ class RtspConnection(asyncio.Protocol):
             self._torn_down = True
             self._stop_playing()
             self._camera.torn_down(self)
+        if self._quirk == "timeout" and method in ("PLAY", "OPTIONS"):
+            self._expire_later()
         if self._fault.stalls(method):
             return
         if (status := self._fault.refuses(method)) is not None:
@@ -99,7 +114,11 @@ class RtspConnection(asyncio.Protocol):
             challenge = f'Digest realm="{REALM}", nonce="{self._nonce}", algorithm=MD5' if self._camera.auth == "digest" \
                 else f'Basic realm="{REALM}"'
             self._reply(request, 401, {"WWW-Authenticate": challenge})
+        elif self._quirk == "redirect" and method == "DESCRIBE" and MOVED not in request.uri:
+            self._reply(request, 302, {"Location": request.uri.replace("/stream", f"{MOVED}/stream")})
         else:
+            if self._quirk == "new-nonce":
+                self._nonce = secrets.token_hex(16)
             self._obey(request)
 
     def _obey(self, request: Request) -> None:
@@ -110,18 +129,14 @@ class RtspConnection(asyncio.Protocol):
                 self._reply(request, 404)
             case "DESCRIBE":
                 base = request.uri.rstrip("/") + "/"
-                self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, self._sdp())
-            case "SETUP" if not request.uri.endswith("/trackID=0"):
-                self._reply(request, 404)
+                self._described = True
+                self._reply(request, 200, base_header(self._quirk, base) | {"Content-Type": "application/sdp"}, self._sdp(base))
             case "SETUP":
                 self._set_up(request)
-            case "PLAY" if self._one_too_many:
-                self._reply(request, 200, {"Session": self._session})
-                if self._camera.full_voice == "eof-after-play":
-                    self._transport.close()
             case "PLAY":
-                self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
-                self._start_playing()
+                self._on_play(request)
+            case "GET_PARAMETER" if self._quirk == "timeout":
+                self._reply(request, 501)
             case "GET_PARAMETER" | "TEARDOWN":
                 self._reply(request, 200, {"Session": self._session})
             case _:
@@ -133,13 +148,38 @@ class RtspConnection(asyncio.Protocol):
             request.headers.get("Authorization"), camera.username, camera.password, request.method,
             {"realm": REALM, "nonce": self._nonce})
 
+    def _on_play(self, request: Request) -> None:
+        if self._one_too_many:
+            self._answer_play(request)
+            if self._camera.full_voice == "eof-after-play":
+                self._transport.close()
+        elif self._quirk == "rtp-early":
+            self._play_request = request
+            self._start_playing()
+        else:
+            self._answer_play(request)
+            if self._quirk == "server-requests":
+                self._transport.write(Request("OPTIONS", request.uri, Headers({"Cseq": "1"})).encode())
+            else:
+                self._start_playing()
+
     def _set_up(self, request: Request) -> None:
+        if not is_track(self._quirk, request.uri):
+            self._reply(request, 404)
+            return
+        if self._quirk == "describe-first" and not self._described:
+            self._reply(request, 455)
+            return
         if not self._camera.admit(self, _now()) and self._says_full(request):
             return
         transport = request.headers.get("Transport")
-        if "RTP/AVP/TCP" in transport.upper():
-            self._reply(request, 200, {"Session": f"{self._session};timeout=60",
-                                       "Transport": "RTP/AVP/TCP;unicast;interleaved=0-1"})
+        tcp = "RTP/AVP/TCP" in transport.upper()
+        if self._quirk == ("no-tcp" if tcp else "no-udp"):
+            self._reply(request, 461)
+        elif tcp:
+            self._channels = (4, 5) if self._quirk == "renumbered" else (0, 1)
+            self._reply(request, 200, self._session_header() | {
+                "Transport": f"RTP/AVP/TCP;unicast;interleaved={self._channels[0]}-{self._channels[1]}"})
         elif "client_port=" in transport:
             ports = transport.split("client_port=")[1].split(";")[0].split("-")
             self._spawn(self._set_up_udp(request, int(ports[0]), int(ports[-1])), "udp")
@@ -154,8 +194,7 @@ class RtspConnection(asyncio.Protocol):
                 for port in (rtp_port, rtcp_port)]
         self._udp = pair[0], pair[1]
         mine = [t.get_extra_info("sockname")[1] for t in pair]
-        self._reply(request, 200, {
-            "Session": f"{self._session};timeout=60",
+        self._reply(request, 200, self._session_header() | {
             "Transport": f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}"})
 
     def _says_full(self, request: Request) -> bool:
@@ -172,26 +211,42 @@ class RtspConnection(asyncio.Protocol):
                 self._reply(request, int(status))
         return True
 
-    def _sdp(self) -> bytes:
+    def _session_header(self) -> dict[str, str]:
+        return {"Session": f"{self._session};timeout={TIMEOUT_S if self._quirk == 'timeout' else 60}"}
+
+    def _expire_later(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+        self._timeout = asyncio.get_running_loop().call_later(TIMEOUT_S, self._transport.close)
+
+    def _answer_play(self, request: Request) -> None:
+        self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
+
+    def _sdp(self, base: str) -> bytes:
         codec = self._camera.codec
         kind = PAYLOAD_TYPES[codec]
         lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", f"s={self._camera.name}", "c=IN IP4 0.0.0.0", "t=0 0",
+                 *(AUDIO if self._quirk == "tracks" else ()),
                  f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
-                 "a=control:trackID=0"]
+                 *control(self._quirk, base)]
         sets = [base64.b64encode(nal).decode() for nal in self._streams[self._stream].parameter_sets]
-        if codec == "h264":
+        if self._quirk == "sets-in-band":
+            pass
+        elif codec == "h264":
             lines.append(f"a=fmtp:{kind} packetization-mode=1;sprop-parameter-sets={','.join(sets)}")
         elif codec == "h265":
             named = zip(("vps", "sps", "pps"), sets, strict=True)
             lines.append(f"a=fmtp:{kind} " + ";".join(f"sprop-{name}={nal}" for name, nal in named))
+        lines += METADATA if self._quirk == "tracks" else ()
         return "\r\n".join([*lines, ""]).encode()
 
     def _reply(self, request: Request, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         fields = Headers()
         fields["CSeq"] = request.headers.get("CSeq", "0")
         for name, value in (headers or {}).items():
-            fields[name] = value
-        self._transport.write(Response(status, fields, body).encode())
+            if name != "Session" or self._quirk != "no-session-id":
+                fields[name] = value
+        self._transport.write(encode(self._quirk, Response(status, fields, body)))
 
     # ---- playing
 
@@ -218,7 +273,7 @@ class RtspConnection(asyncio.Protocol):
         for frame in range(2**40):
             due = start + frame / camera.fps
             await asyncio.sleep(max(0.0, due - time.time()))
-            stamp = int(due * CLOCK_HZ)
+            stamp = int((start if self._quirk == "no-clock" else due) * CLOCK_HZ)
             if due - reported >= REPORT_S:
                 self._send(1, rtp.sender_report(due + camera.clock_offset_s, stamp))
                 reported = due
@@ -230,6 +285,9 @@ class RtspConnection(asyncio.Protocol):
                 continue
             if not self._send_picture(rtp, index, stamp, began):
                 return
+            if self._play_request is not None:
+                self._answer_play(self._play_request)
+                self._play_request = None
 
     def _send_picture(self, rtp: RtpSender, index: int, stamp: int, began: int) -> bool:
         """Send one picture; False when the connection was cut in the middle of it."""
@@ -239,7 +297,8 @@ class RtspConnection(asyncio.Protocol):
             camera.keyframes.append(pictures.sent(camera.name, began))
             if fault.kind == "damage":
                 payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
-        packets = [rtp.packet(p, stamp, marker=i == len(payloads) - 1) for i, p in enumerate(payloads)]
+        packets = [rtp.packet(p, stamp, marker=m)
+                   for p, m in zip(payloads, markers(self._quirk, camera.codec, payloads), strict=True)]
         if fault.kind == "cut" and index == 0:
             for packet in packets[: len(packets) // 2]:
                 self._send(0, packet)
@@ -258,11 +317,11 @@ class RtspConnection(asyncio.Protocol):
         if self._udp is not None:
             self._udp[channel].sendto(packet)
         elif self._fault.kind == "slow":
-            self._slow += Interleaved(channel, packet).encode()
+            self._slow += Interleaved(self._channels[channel], packet).encode()
             if not any(t.get_name() == "slow" for t in self._tasks):
                 self._spawn(self._drip(), "slow")
         elif not self._transport.is_closing():
-            self._transport.write(Interleaved(channel, packet).encode())
+            self._transport.write(Interleaved(self._channels[channel], packet).encode())
 
     async def _drip(self) -> None:
         step = max(1, int(self._fault.number * SLOW_TICK_S))

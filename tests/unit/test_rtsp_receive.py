@@ -13,6 +13,7 @@ from PIL import Image
 
 from camserver.rtsp import auth
 from camserver.rtsp.jpeg import JpegDepacketiser
+from camserver.rtsp.messages import MessageParser, Response
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
 from camserver.rtsp.pictures import CodedPicture, PictureAssembler
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
@@ -254,6 +255,15 @@ def test_a_description_gives_the_video_track() -> None:
 def test_where_a_track_is_controlled(control: str, url: str) -> None:
     assert control_url("rtsp://cam/s", control) == url
     assert control_url("rtsp://cam/s/", control) == (url if control not in ("", "*") else "rtsp://cam/s/")
+
+
+def test_what_a_camera_names_cannot_break_our_requests() -> None:
+    """A URL or an id of its own goes back to it in a request line and in headers: nothing in it may end either."""
+    assert control_url("rtsp://cam/s", "track 1\x85\x00") == "rtsp://cam/s/track%201%C2%85%00"
+    response = next(iter(MessageParser().feed(b"RTSP/1.0 200 OK\r\nSession: 7\rTEARDOWN x\r\nA: b\r\n c\r\n\r\n")))
+    assert isinstance(response, Response)
+    assert response.headers["Session"] == "7 TEARDOWN x"
+    assert response.headers["A"] == "b c"
 
 
 def test_a_login_answers_the_strongest_challenge_and_knows_when_it_is_no_use() -> None:

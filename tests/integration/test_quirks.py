@@ -1,0 +1,61 @@
+"""Cameras that do things their own way: each quirk in the simulator, taken by our client, cold and warm."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from house import House, psnr_to_source, with_house
+
+from camserver.simulator.camera import Fault, SimulatedCamera
+from camserver.simulator.quirks import QUIRKS
+
+BOTH_WAYS = ("rtp-early", "marked-units", "no-markers", "no-clock", "describe-first")
+"""Also over UDP; the others are about the words of RTSP."""
+
+
+@pytest.mark.parametrize(("quirk", "transport"), [
+    *((quirk, "udp" if quirk == "no-udp" else "tcp") for quirk in QUIRKS if quirk != "timeout"),
+    *((quirk, "udp") for quirk in BOTH_WAYS),
+])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_every_quirk_gives_true_pictures_and_clean_ends(quirk: str, transport: str, codec: str) -> None:
+    """Three polls: nothing remembered, then with what the first one learnt."""
+    async def work(house: House) -> None:
+        for poll in range(3):
+            attempt = await house.take("cam", transport=transport, engine="native", timeout_s=20.0)
+            assert attempt.ok, (poll, attempt.error)
+            assert psnr_to_source(attempt, house.fleet.cameras["cam"]) > 35
+        seen = await house.seen("cam")
+        assert (seen.ends_clean, seen.ends_unclean, seen.sessions_max) == (3, 0, 1)
+
+    login = {"username": "viewer", "password": "p: @/"} if quirk == "new-nonce" else {}
+    with_house([SimulatedCamera("cam", "Gate", codec=codec, gop=3, quirk=quirk, **login)], work)
+
+
+@pytest.mark.parametrize("quirk", ["tracks", "lf", "no-tcp", "no-base", "lower-case"])
+def test_the_other_engine_speaks_with_them_too(quirk: str) -> None:
+    """So that the simulator is not odd in the way our own client is: libav understands the same cameras."""
+    async def work(house: House) -> None:
+        transport = "udp" if quirk == "no-tcp" else "tcp"
+        attempt = await house.take("cam", engine="libav", transport=transport, timeout_s=20.0)
+        assert attempt.ok, attempt.error
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, quirk=quirk)], work)
+
+
+def test_a_session_is_kept_alive_by_what_the_camera_knows() -> None:
+    """It ends sessions that ask nothing for a second, and refuses GET_PARAMETER; the keyframe comes after two reminders."""
+    async def work(house: House) -> None:
+        simulated = house.fleet.cameras["cam"]
+        shot = asyncio.create_task(house.take("cam", engine="native", timeout_s=60.0))
+        while simulated.requests.count("OPTIONS") < 3:
+            assert not shot.done(), shot.result().error
+            await asyncio.sleep(0.01)
+        simulated.fault = Fault()
+        attempt = await shot
+        assert attempt.ok, attempt.error
+        assert simulated.requests.count("GET_PARAMETER") == 1
+        assert (await house.seen("cam")).ends_clean == 1
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, quirk="timeout", fault=Fault("no-keyframe"))], work)
