@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -95,7 +96,9 @@ class Daemon:
     # ---- one poll
 
     async def _poll(self, camera: Camera, failures: int) -> Attempt:
-        attempt = await self._service.take(camera, Holder("poller", camera.id))
+        return await self._service.take(camera, Holder("poller", camera.id), deliver=partial(self._deliver, failures))
+
+    async def _deliver(self, failures: int, attempt: Attempt) -> Attempt:
         if attempt.error is not None:
             attempt = Attempt(attempt.camera, attempt.at, attempt.result, self._redactor.scrub(attempt.error))
         attempt = await self._store.record(attempt, failures)

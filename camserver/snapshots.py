@@ -1,13 +1,16 @@
 """SnapshotService: one picture of one camera, from the sources in their order, under a lease. Knows no schedule, no disk.
 
 The lease covers the session and nothing else: it is left when the engine has proven the transport closed (or the worker
-that held it is dead and reaped), and decoding happens after it.
+that held it is dead and reaped). Decoding and delivering begin when the picture is whole and go on beside the session's
+end: a camera far away answers TEARDOWN late, and the picture need not wait for that.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
@@ -15,11 +18,21 @@ from camserver.capture.http import HttpSource
 from camserver.config import Camera
 from camserver.errors import CameraError, RtspBusy
 from camserver.host.clock import WallClock, utc_now
+from camserver.host.tasks import finish
 from camserver.leases import Holder, Priority, RtspManager
 from camserver.records import AccessUnit, Attempt, Result, Snapshot, Source, Still
+from camserver.rtsp.refusals import in_company
 
 MIN_SHARE_S = 0.5
 """A source is not begun with less time than this."""
+
+Deliver = Callable[[Attempt], Awaitable[Attempt]]
+"""Takes the outcome where it belongs, and may make it a worse one (a full disk)."""
+
+
+async def keep(attempt: Attempt) -> Attempt:
+    """Deliver to nobody but the caller."""
+    return attempt
 
 
 @dataclass(slots=True)
@@ -27,6 +40,8 @@ class _Shot:
     """What one attempt has used so far; moments by the event loop's clock."""
 
     camera: Camera
+    at: datetime
+    deliver: Deliver
     deadline: float | None = None       # runs from the first lease (or the first try without one)
     started: float = 0.0
     lease_wait_s: float = 0.0
@@ -50,10 +65,13 @@ class SnapshotService:
         self._decoder = decoder
         self._clock = clock
 
-    async def take(self, camera: Camera, holder: Holder, priority: Priority = Priority.POLL) -> Attempt:
-        """One attempt at a picture, with every source that may help, within the camera's timeout."""
-        at = self._clock()
-        shot = _Shot(camera)
+    async def take(self, camera: Camera, holder: Holder, priority: Priority = Priority.POLL, *,
+                   deliver: Deliver = keep) -> Attempt:
+        """One attempt at a picture, with every source that may help, within the camera's timeout.
+
+        `deliver` gets the outcome as soon as it is known; this comes back when the session is closed, too.
+        """
+        shot = _Shot(camera, self._clock(), deliver)
         errors: list[tuple[Result, str]] = []
         sources = _sources(camera)
         for position, (source, url) in enumerate(sources):
@@ -62,37 +80,52 @@ class SnapshotService:
             if shot.deadline is not None and shot.deadline - _now() < MIN_SHARE_S:
                 break
             try:
-                snapshot = await self._from(source, url, shot, len(sources) - position, holder, priority)
+                return await self._from(source, url, shot, len(sources) - position, holder, priority)
             except RtspBusy as error:
                 errors.append((Result.BUSY, str(error)))
             except CameraError as error:
                 elapsed_s = _now() - shot.started if shot.deadline is not None else 0.0
                 errors.append((error.result, f"{camera.id}: {source}: {error} "
                                              f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)"))
-            else:
-                return Attempt(camera.id, at, Result.OK, None, snapshot)
         result, text = errors[0]
-        return Attempt(camera.id, at, result, "; ".join([text, *(t.removeprefix(f"{camera.id}: ") for _, t in errors[1:])]))
+        words = "; ".join([text, *(t.removeprefix(f"{camera.id}: ") for _, t in errors[1:])])
+        return await deliver(Attempt(camera.id, shot.at, result, words))
 
     async def _from(self, source: Source, url: str, shot: _Shot, sources_left: int, holder: Holder,
-                    priority: Priority) -> Snapshot:
-        camera = shot.camera
+                    priority: Priority) -> Attempt:
         if source is Source.HTTP:
-            deadline = shot.begin()
-            jpeg = await self._http.fetch(camera, url, deadline)
-            unit = AccessUnit("mjpeg", jpeg, b"", self._clock(), "")
-            still = await self._decoder.inspect(jpeg, width=camera.width, deadline=deadline)
-            return self._snapshot(shot, still, source, unit)
-        unit = await self._access_unit(url, shot, sources_left, holder, priority)
+            jpeg = await self._http.fetch(shot.camera, url, shot.begin())
+            return await self._develop(AccessUnit("mjpeg", jpeg, b"", self._clock(), ""), source, url, shot)
+        developing: asyncio.Task[Attempt] | None = None
+
+        def seen(unit: AccessUnit) -> None:
+            nonlocal developing
+            developing = asyncio.create_task(self._develop(unit, source, url, shot), name=f"develop {shot.camera.id}")
+
         try:
-            still = await self._decoder.decode(unit, width=camera.width, deadline=shot.begin())
+            await self._session(url, shot, sources_left, holder, priority, seen)
+        except BaseException:
+            if developing is not None:
+                developing.cancel()
+                await finish(_ended(developing))
+            raise
+        assert developing is not None  # noqa: S101 - an engine that comes back without an error has shown a picture
+        return await developing
+
+    async def _develop(self, unit: AccessUnit, source: Source, url: str, shot: _Shot) -> Attempt:
+        """Decode and deliver. Raises CameraError."""
+        camera, deadline = shot.camera, shot.begin()
+        try:
+            still = await self._decoder.decode(unit, width=camera.width, deadline=deadline)
         except CameraError:
             self._engines.doubt(camera, url)
             raise
-        return self._snapshot(shot, still, source, unit)
+        return await shot.deliver(
+            Attempt(camera.id, shot.at, Result.OK, None, self._snapshot(shot, still, source, unit)))
 
-    async def _access_unit(self, url: str, shot: _Shot, sources_left: int, holder: Holder,
-                           priority: Priority) -> AccessUnit:
+    async def _session(self, url: str, shot: _Shot, sources_left: int, holder: Holder, priority: Priority,
+                       seen: Callable[[AccessUnit], None]) -> None:
+        """One session under a lease, from acquiring to proven closed. Raises CameraError, RtspBusy."""
         camera = shot.camera
         lease_wait_s = camera.lease_wait_s
         if shot.deadline is not None:   # a later source waits within the deadline that already runs
@@ -103,7 +136,10 @@ class SnapshotService:
             deadline = shot.begin()
             # A later source needs time too: this one may use its share only.
             share = _now() + (deadline - _now()) / min(sources_left, 2)
-            return await self._engines.fetch(camera, url, share, lease.ended)
+            try:
+                await self._engines.fetch(camera, url, share, lease.ended, seen)
+            except CameraError as error:
+                raise in_company(error, lease.company) from None
 
     @staticmethod
     def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
@@ -128,6 +164,12 @@ def _may_help(source: Source, errors: list[tuple[Result, str]]) -> bool:
     if Result.AUTH in results:
         return False
     return source is Source.HTTP or not results & {Result.BUSY, Result.FULL, Result.UNREACHABLE}
+
+
+async def _ended(task: asyncio.Task[Attempt]) -> None:
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()    # fetched; what stopped the session is told instead
 
 
 def _now() -> float:

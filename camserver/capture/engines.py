@@ -19,23 +19,24 @@ class Engines:
         self._libav = libav
         self._needs_libav: set[str] = set()
 
-    async def fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None]) -> AccessUnit:
-        """The first whole keyframe of `url`; `deadline` by the event loop's clock.
+    async def fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None],
+                    seen: Callable[[AccessUnit], None]) -> None:
+        """Show the first whole keyframe of `url` to `seen`; `deadline` by the event loop's clock.
 
         Comes back only when no session is open any more, also when it is cancelled; `ended` is told how the session
-        ended. Raises CameraError.
+        ended. Raises CameraError; without one, `seen` was called once.
         """
         if camera.engine == "libav" or (camera.engine == "auto" and url in self._needs_libav):
-            return await self._libav.fetch(camera, url, deadline, ended)
+            await self._libav.fetch(camera, url, deadline, ended, seen)
+            return
         try:
-            return await self._native.fetch(camera, url, deadline, ended)
+            await self._native.fetch(camera, url, deadline, ended, seen)
         except Unsupported:
             if camera.engine == "native":
                 raise
             # It was found before any SETUP, and the connection is closed: no session is open now.
-            unit = await self._libav.fetch(camera, url, deadline, ended)
+            await self._libav.fetch(camera, url, deadline, ended, seen)
             self._needs_libav.add(url)
-            return unit
 
     def doubt(self, camera: Camera, url: str) -> None:
         """What `url` gave could not be decoded: ask everything anew next time."""

@@ -1,4 +1,4 @@
-"""The engine `libav`: RTSP through libav in a session worker. Parent's side; gives an access unit.
+"""The engine `libav`: RTSP through libav in a session worker. Parent's side; shows an access unit.
 
 The worker holds the session, so `fetch` comes back only when the worker has closed it or is dead and reaped.
 """
@@ -26,8 +26,9 @@ class LibavEngine:
         self._pool = pool
         self._probes: dict[str, str] = {}
 
-    async def fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None]) -> AccessUnit:
-        """The first whole keyframe of `url`; `ended` is told how the session ended.
+    async def fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None],
+                    seen: Callable[[AccessUnit], None]) -> None:
+        """Show the first whole keyframe of `url` to `seen`, when the session is closed; `ended` is told how it ended.
 
         `deadline` is a moment of the event loop's clock, which is the host's monotonic one: the worker reads the same.
         Raises CameraError. When this is cancelled the worker is dead, and nothing is known of the session's end.
@@ -48,9 +49,10 @@ class LibavEngine:
             at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
             if reply.data["probe"] != "small":
                 self._probes[url] = "large"
-            return AccessUnit(str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at, "libav")
+            unit = AccessUnit(str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at, "libav")
         except (KeyError, ValueError, TypeError, OverflowError):
             raise CameraError(Result.CRASHED, "the session worker sent an answer that makes no sense") from None
+        seen(unit)
 
 
 def with_credentials(url: str, username: str, password: str) -> str:

@@ -35,8 +35,8 @@ class NativeEngine:
         self._memories: OrderedDict[tuple[str, ...], Memory] = OrderedDict()
 
     async def fetch(self, camera: Camera, url: str, deadline: float,
-                    ended: Callable[[SessionEnd], None]) -> AccessUnit:
-        """The first whole keyframe of `url`; `deadline` by the event loop's clock.
+                    ended: Callable[[SessionEnd], None], seen: Callable[[AccessUnit], None]) -> None:
+        """Show the first whole keyframe of `url` to `seen`, before the session is ended; `deadline` by the loop's clock.
 
         `ended` is told how each session ended, also when this is cancelled. Raises CameraError.
         """
@@ -49,18 +49,21 @@ class NativeEngine:
 
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                return await self._fetch(camera, url, deadline, tell)
+                await self._fetch(camera, url, deadline, tell, seen)
             except Moved as moved:
                 if worst is not SessionEnd.NONE:
                     raise CameraError(Result.ERROR, "the camera redirects a session that it had set up", worst) from None
                 url = _same_host(url, moved.url)
+            else:
+                return
         raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
 
     def doubt(self, camera: Camera, url: str) -> None:
         """What was fetched could not be decoded: what is remembered of the stream may be out of date."""
         self._forget(camera, url)
 
-    async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None]) -> AccessUnit:
+    async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None],
+                     seen: Callable[[AccessUnit], None]) -> None:
         limit_s = max(0.0, deadline - asyncio.get_running_loop().time())
         session = RtspSession(url, self._memory(camera, url), tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
         failure: CameraError | None = None
@@ -68,7 +71,7 @@ class NativeEngine:
             async with asyncio.timeout_at(deadline):
                 await session.open()
                 shot = await session.key_picture()
-            return _access_unit(shot)
+            seen(_access_unit(shot))
         except TimeoutError:
             failure = session.late(limit_s)
             raise failure from None

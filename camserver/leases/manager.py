@@ -49,6 +49,11 @@ class RtspLease:
         self.generation = ticket.generation
         self.wait_s = ticket.held_since - ticket.requested_at
 
+    @property
+    def company(self) -> int:
+        """Other sessions of the device that are open now, or that it may still count."""
+        return self._manager._company(self._ticket)  # noqa: SLF001
+
     def ended(self, end: SessionEnd) -> None:
         """Say how the transport was closed. The last word before release counts."""
         self._end = end
@@ -119,6 +124,9 @@ class RtspManager:
     def statistics(self) -> tuple[DeviceStatistics, ...]:
         """A frozen picture of every device, for logs, pages and metrics."""
         return self._table.statistics(_now())
+
+    def _company(self, ticket: Ticket) -> int:
+        return self._table.company(ticket, _now())
 
     async def _wait(self, ticket: Ticket, camera: str, lease_wait_s: float) -> None:
         waiter = asyncio.get_running_loop().create_future()

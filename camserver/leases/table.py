@@ -224,6 +224,12 @@ class LeaseTable:
             offered.append(ticket)
         return offered
 
+    def company(self, ticket: Ticket, now: float) -> int:
+        """Sessions of the ticket's device besides its own: held by others, or cooling down."""
+        device = self._devices[ticket.device]
+        held = sum(t is not ticket and t.state is TicketState.HELD for t in device.taken)
+        return held + sum(until > now for until in device.cooling_until)
+
     def next_thaw(self, name: str) -> float | None:
         """The moment the next cool-down of a device ends while somebody waits for it, or None."""
         device = self._devices[name]

@@ -75,7 +75,7 @@ class PictureAssembler:
         same_time = last is not None and packet.timestamp == last.timestamp
         if last is None or not same_time or (last.marker and self._depacketiser.opens(packet.payload)):
             pictures += self._give(ended=contiguous)
-            if last is not None and last.marker and not same_time and not self._markers_lied:
+            if last is not None and last.marker and not self._markers_lied:
                 self.markers_proved |= any(picture.key and picture.whole for picture in pictures)
             self._begun, self._gap, self._bytes, self._given = contiguous, False, 0, False
             self._depacketiser.begin()

@@ -1,9 +1,11 @@
 """One camera, one picture: camserver against ffmpeg, on GStreamer's server and on the simulator, alternating in one run.
 
-    bench_snapshot.py [--rounds N] [--size 1920x1080]
+    bench_snapshot.py [--rounds N] [--size 1920x1080] [--delay MS]
 
 Wall is from "now" to the JPEG on the disk; CPU is user + system of everything that had to run for it: for camserver the
 daemon's process and its workers (warm, as between two polls), for ffmpeg its process. Servers are not counted. Medians.
+Open is how long the camera had a session to keep (a lease held); CPU is split into RTSP (while the lease was held),
+decoding (the decoder worker) and the rest (publishing). `--delay` puts a link of that round trip in between (slow_link.py).
 
 Read the simulator's H.265 line with care: ffmpeg with the small probe is quick there because it joins in the middle of a
 group of pictures and writes a uniformly grey picture.
@@ -21,7 +23,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -37,14 +40,25 @@ from camserver.capture.native import NativeEngine
 from camserver.config.model import OutputTable
 from camserver.host.loop import run_loop
 from camserver.leases import Budget, Holder, RtspManager
+from camserver.records import Attempt
 from camserver.snapshots import SnapshotService
 from camserver.storage import SnapshotStore
 
 FFMPEG = ("ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp")
 PROBE = ("-probesize", "32", "-analyzeduration", "0")
 GST_SERVER = Path(__file__).parents[1] / "integration" / "gst_server.py"
-Measured = tuple[float, float]
-"""Wall and CPU seconds of one picture."""
+SLOW_LINK = Path(__file__).with_name("slow_link.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds of one picture; `open` and the phases of CPU only where we can see them."""
+
+    wall: float
+    cpu: float
+    open: float = 0.0
+    cpu_rtsp: float = 0.0
+    cpu_decode: float = 0.0
 
 
 class Ours:
@@ -53,26 +67,43 @@ class Ours:
     def __init__(self, url: str, folder: Path, engine: str) -> None:
         self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0, engine=engine)
         self.sessions, self.decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
-        manager = RtspManager()
+        self._leases: list[tuple[float, float]] = []    # moments and CPU of the process when one began and ended
+        manager = RtspManager(lambda _: self._leases.append((time.monotonic(), self._cpu_s(self.sessions))))
         manager.configure({self.camera.device: Budget(4, 0.0, 0.0)})
         self.service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(self.sessions)), HttpSource(),
                                        Decoder(self.decoders, 85))
         self.store = SnapshotStore(OutputTable(directory=folder, archive=""))
 
     async def shot(self) -> Measured:
-        started, cpu_s = time.monotonic(), self._cpu_s()
-        attempt = await self.store.record(await self.service.take(self.camera, Holder("bench")), 0)
+        self._leases.clear()
+        started, cpu_s, decode_s = time.monotonic(), self._cpu_s(self.sessions, self.decoders), _workers_s(self.decoders)
+        published = 0.0
+
+        async def deliver(attempt: Attempt) -> Attempt:
+            nonlocal published
+            attempt = await self.store.record(attempt, 0)
+            published = time.monotonic()
+            return attempt
+
+        attempt = await self.service.take(self.camera, Holder("bench"), deliver=deliver)
         if not attempt.ok:
             raise SystemExit(f"no picture: {attempt.error}")
-        return time.monotonic() - started, self._cpu_s() - cpu_s
+        (begun, begun_cpu_s), (ended, ended_cpu_s) = self._leases
+        return Measured(published - started, self._cpu_s(self.sessions, self.decoders) - cpu_s, ended - begun,
+                        ended_cpu_s - begun_cpu_s, _workers_s(self.decoders) - decode_s)
 
-    def _cpu_s(self) -> float:
-        workers = (Path(f"/proc/{pid}/schedstat").read_text() for pid in (*self.sessions.pids, *self.decoders.pids))
-        return time.process_time() + sum(int(text.split()[0]) for text in workers) / 1e9
+    @staticmethod
+    def _cpu_s(*pools: WorkerPool) -> float:
+        return time.process_time() + _workers_s(*pools)
 
     async def close(self) -> None:
         await self.sessions.close()
         await self.decoders.close()
+
+
+def _workers_s(*pools: WorkerPool) -> float:
+    workers = (Path(f"/proc/{pid}/schedstat").read_text() for pool in pools for pid in pool.pids)
+    return sum(int(text.split()[0]) for text in workers) / 1e9
 
 
 def ffmpeg(url: str, target: Path, *options: str) -> Callable[[], Awaitable[Measured]]:
@@ -85,7 +116,7 @@ def ffmpeg(url: str, target: Path, *options: str) -> Callable[[], Awaitable[Meas
         process.returncode = os.waitstatus_to_exitcode(status)
         if status or not target.stat().st_size:
             raise SystemExit("ffmpeg gave no picture")
-        return time.monotonic() - started, usage.ru_utime + usage.ru_stime
+        return Measured(time.monotonic() - started, usage.ru_utime + usage.ru_stime)
 
     return shot
 
@@ -112,7 +143,7 @@ def encode(folder: Path, size: str) -> list[Path]:
 def gstreamer(films: list[Path]) -> Iterator[dict[str, str]]:
     """URLs of GStreamer's server by name."""
     port = free_port()
-    with subprocess.Popen(["/usr/bin/python3", str(GST_SERVER), str(port), str(free_port()), *map(str, films)],
+    with subprocess.Popen(["/usr/bin/python3", str(GST_SERVER), str(port), "0", "0", "0", "-", *map(str, films)],
                           stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -155,7 +186,35 @@ async def compare(url: str, folder: Path, rounds: int) -> dict[str, Measured]:
         print(f"\r  round {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
     await ours.close()
     await through_libav.close()
-    return {name: (statistics.median(w for w, _ in all_), statistics.median(c for _, c in all_)) for name, all_ in seen.items()}
+    return {name: Measured(*(statistics.median(values) for values in zip(*map(astuple, all_), strict=True)))
+            for name, all_ in seen.items()}
+
+
+def show(medians: dict[str, Measured]) -> None:
+    ours = medians["camserver"]
+    for contender, m in medians.items():
+        line = (f"  {contender:20} {m.wall * 1000:7.0f} ms wall {m.wall / ours.wall:6.1f}x  "
+                f"{m.cpu * 1000:6.0f} ms CPU {m.cpu / ours.cpu:6.1f}x")
+        if m.open:
+            rest = m.cpu - m.cpu_rtsp - m.cpu_decode
+            line += (f"   open {m.open * 1000:5.0f} ms, CPU: RTSP {m.cpu_rtsp * 1000:.1f}, decode {m.cpu_decode * 1000:.1f}, "
+                     f"rest {rest * 1000:.1f} ms")
+        print(line)
+
+
+@contextmanager
+def slow_links(urls: dict[str, str], milliseconds: int) -> Iterator[dict[str, str]]:
+    """The same URLs through a link of that round trip."""
+    with ExitStack() as stack:
+        slow = {}
+        for name, url in urls.items():
+            port = url.split(":")[2].split("/")[0]
+            link = stack.enter_context(subprocess.Popen([sys.executable, str(SLOW_LINK), port, str(milliseconds)],
+                                                        stdout=subprocess.PIPE, text=True))
+            stack.callback(link.kill)
+            assert link.stdout is not None
+            slow[f"{name}, {milliseconds} ms away"] = url.replace(f":{port}/", f":{link.stdout.readline().strip()}/")
+        yield slow
 
 
 def main() -> None:
@@ -163,21 +222,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", default="1920x1080")
     parser.add_argument("--json", type=Path, help="also write the medians to this file")
+    parser.add_argument("--delay", type=int, metavar="MS", help="only this: GStreamer's server, so many milliseconds away")
     arguments = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with gstreamer(encode(folder, arguments.size)) as theirs, simulator(folder, arguments.size) as simulated:
-            for server, url in (theirs | simulated).items():
+        with ExitStack() as stack:
+            urls = stack.enter_context(gstreamer(encode(folder, arguments.size)))
+            if arguments.delay:
+                urls = stack.enter_context(slow_links(urls, arguments.delay))
+            else:
+                urls |= stack.enter_context(simulator(folder, arguments.size))
+            for server, url in urls.items():
                 medians = run_loop(lambda url=url: compare(url, folder, arguments.rounds))     # type: ignore[misc]
                 results[server] = medians
-                wall_s, cpu_s = medians["camserver"]
                 print(f"\r{server}, {arguments.size}, {arguments.rounds} rounds")
-                for contender, (wall, cpu) in medians.items():
-                    print(f"  {contender:20} {wall * 1000:7.0f} ms wall {wall / wall_s:6.1f}x  "
-                          f"{cpu * 1000:6.0f} ms CPU {cpu / cpu_s:6.1f}x")
+                show(medians)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results))
+        arguments.json.write_text(json.dumps(results, default=asdict))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""GStreamer's RTSP server, serving files; for the system's Python: gst_server.py PORT PORT_WITH_DIGEST FILE ..."""
+"""GStreamer's RTSP server, for the system's Python.
+
+gst_server.py OPEN DIGEST BASIC TLS CERTIFICATE FILE ...: four ports, 0 for none; CERTIFICATE is a PEM file with its key.
+Files are served by their stems; /live-h264 and /live-h265 are encoded once for all who watch, so one joins in the middle.
+"""
 
 import sys
 from pathlib import Path
@@ -8,9 +12,26 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 Gst.init(None)
+PORTS, CERTIFICATE, FILES = sys.argv[1:5], sys.argv[5], sys.argv[6:]
+LIVE = "videotestsrc is-live=true pattern=smpte100 ! video/x-raw,format=I420,width=640,height=360,framerate=10/1"
+ENCODERS = {"h264": "x264enc tune=zerolatency key-int-max=20 quantizer=20 pass=quant",
+            "h265": "x265enc tune=zerolatency key-int-max=20 qp=20"}
+
+
+def launches() -> dict[str, tuple[str, bool]]:
+    """Path -> (pipeline, whether all clients share it)."""
+    made = {}
+    for path in FILES:
+        codec = "h265" if "265" in path else "h264"
+        # A bare elementary stream has no timestamps to send, like cameras whose clock is broken.
+        source = "qtdemux" if path.endswith(".mp4") else f"{codec}parse ! video/x-{codec},alignment=au"
+        made[Path(path).stem] = f"filesrc location={path} ! {source} ! {codec}parse ! rtp{codec}pay", False
+    for codec, encoder in ENCODERS.items():
+        made[f"live-{codec}"] = f"{LIVE} ! {encoder} ! {codec}parse ! rtp{codec}pay", True
+    return made
 
 
 def serve(port: str, role: str) -> GstRtspServer.RTSPServer:
@@ -18,28 +39,42 @@ def serve(port: str, role: str) -> GstRtspServer.RTSPServer:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(port)
-    for path in sys.argv[3:]:
-        codec = "h265" if "265" in path else "h264"
+    for name, (launch, shared) in launches().items():
         factory = GstRtspServer.RTSPMediaFactory()
-        # A bare elementary stream has no timestamps to send, like cameras whose clock is broken.
-        source = "qtdemux" if path.endswith(".mp4") else f"{codec}parse ! video/x-{codec},alignment=au"
-        factory.set_launch(
-            f"( filesrc location={path} ! {source} ! {codec}parse ! rtp{codec}pay name=pay0 config-interval=-1 )")
+        factory.set_launch(f"( {launch} name=pay0 config-interval=-1 )")
+        factory.set_shared(shared)
         if role:
             factory.add_role_from_structure(Gst.Structure.new_from_string(
                 f"{role}, media.factory.access=(boolean)true, media.factory.construct=(boolean)true"))
-        server.get_mount_points().add_factory("/" + Path(path).stem, factory)
+        server.get_mount_points().add_factory("/" + name, factory)
     return server
 
 
-open_server, locked_server = serve(sys.argv[1], ""), serve(sys.argv[2], "user")
-auth = GstRtspServer.RTSPAuth()
-token = GstRtspServer.RTSPToken()
-token.set_string("media.factory.role", "user")
-auth.add_digest("viewer", "p@:/#%? \u00fc", token)
-auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
-locked_server.set_auth(auth)
-open_server.attach(None)
-locked_server.attach(None)
+def lock(server: GstRtspServer.RTSPServer, how: str) -> None:
+    """Ask for a login, or speak TLS."""
+    auth = GstRtspServer.RTSPAuth()
+    if how == "tls":
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(CERTIFICATE))
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", "user")
+        auth.set_default_token(token)
+    else:
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", "user")
+        if how == "digest":
+            auth.add_digest("viewer", "p@:/#%? \u00fc", token)
+            auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        else:
+            auth.add_basic(GstRtspServer.RTSPAuth.make_basic("viewer", "p@:/#%? \u00fc"), token)
+    server.set_auth(auth)
+
+
+servers = []
+for port, how in zip(PORTS, ("open", "digest", "basic", "tls"), strict=True):
+    if port != "0":
+        servers.append(serve(port, "" if how == "open" else "user"))
+        if how != "open":
+            lock(servers[-1], how)
+        servers[-1].attach(None)
 print("ready", flush=True)
 GLib.MainLoop().run()

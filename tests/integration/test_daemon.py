@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -178,3 +179,35 @@ def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
     daemon = Daemon(config, load_inventory(config), Redactor(()), notices.append)
     assert run_loop(daemon.run) == 1
     assert any("retention failed" in notice.text for notice in notices)
+
+
+def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
+    """A thousand cameras whose keyframe doesn't come: less than 150 MB, no thread and no process for any of them."""
+    record, config = tmp_path / "record.json", tmp_path / "c.toml"
+
+    async def inside() -> None:
+        simulator = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "simulate", "--cameras=1000", "--base-port=0", "--fps=0.5", "--until-eof",
+            "--fault=*=no-keyframe", f"--record={record}", f"--inventory={config}",
+            stdin=asyncio.subprocess.PIPE, stdout=subprocess.DEVNULL)
+        await until(config.exists)
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n[polling]\nsessions = 2000\nopen_rate = 500\n'
+                          + config.read_text().replace("[defaults]", '[defaults]\ntimeout = "300s"'))
+
+        def waiting() -> int:
+            with contextlib.suppress(FileNotFoundError):
+                return sum(r["sessions_now"] for r in json.loads(record.read_text()).values())
+            return 0
+
+        async with running(config, tmp_path / "log") as daemon:
+            await until(lambda: waiting() == 1000, 120)
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines())
+            assert int(status["VmRSS"].split()[0]) < 150_000
+            assert int(status["Threads"]) < 20
+            assert len(workers_of(daemon.pid)) <= 1 + (os.cpu_count() or 1)
+        assert simulator.stdin is not None
+        simulator.stdin.close()
+        await simulator.wait()
+        assert max(r["sessions_max"] for r in json.loads(record.read_text()).values()) == 1
+
+    asyncio.run(inside())

@@ -12,7 +12,7 @@ from house import House, certificate, psnr_to_source, with_house
 
 from camserver.leases import Budget
 from camserver.records import Result, Source
-from camserver.simulator.camera import Fault, SimulatedCamera
+from camserver.simulator.camera import FULL_VOICES, Fault, SimulatedCamera
 
 ENGINES = pytest.mark.parametrize("engine", ["native", "libav"])
 
@@ -89,6 +89,29 @@ def test_a_reboot_costs_what_it_lasts() -> None:
         assert (await house.take("cam")).ok
 
     with_house([SimulatedCamera("cam", "Gate")], work)
+
+
+@pytest.mark.parametrize("voice", FULL_VOICES)
+def test_in_company_every_voice_means_full(voice: str) -> None:
+    """We hold a session of the device ourselves, and were told it gives two: whatever it says now, it is full.
+
+    With that session gone the same words mean what they say.
+    """
+    async def work(house: House) -> None:
+        house.manager.configure({"cam": Budget(2, 0.0, 0.0)})
+        simulated = house.fleet.cameras["cam"]
+        simulated.fault = Fault("silent")
+        waiting = asyncio.create_task(house.take("cam", timeout_s=60.0))
+        while "PLAY" not in simulated.requests:
+            await asyncio.sleep(0.01)
+        attempt = await house.take("cam", timeout_s=2.0)
+        assert attempt.result is Result.FULL, attempt.error
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        simulated.fault = Fault.parse("status:401")
+        assert (await house.take("cam")).result is Result.AUTH
+
+    with_house([SimulatedCamera("cam", "Gate", full_voice=voice)], work)
 
 
 @ENGINES

@@ -10,64 +10,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import pytest
 import simplejpeg
+from house import psnr
 from support import free_port, until, workers_of
 
-SERVER = Path(__file__).with_name("gst_server.py")
 PASSWORD = "p@:/#%? ü"
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two short films with known colours, tagged BT.709, encoded by ffmpeg."""
-    folder = tmp_path_factory.mktemp("films")
-    made = {}
-    for codec, encoder in (("h264", "libx264"), ("h265", "libx265")):
-        made[codec] = folder / f"{codec}.mp4"
-        subprocess.run(
-            ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "smptehdbars=s=1280x720:r=10", "-t", "4",
-             "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709",
-             "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv", "-c:v", encoder, "-preset", "veryfast",
-             "-g", "10", "-bf", "0", "-crf", "18",
-             *(["-tag:v", "hvc1", "-x265-params", "log-level=none"] if codec == "h265" else []),
-             str(made[codec])], check=True)
-    return made
-
-
-@pytest.fixture(scope="module")
-def gst(films: dict[str, Path]) -> Iterator[tuple[int, int]]:
-    """Two servers, one open, one that asks for digest."""
-    ports = free_port(), free_port()
-    with subprocess.Popen(["/usr/bin/python3", str(SERVER), *map(str, ports), *map(str, films.values())],
-                          stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield ports
-        process.kill()
-
-
-@pytest.fixture(scope="module")
-def sources(films: dict[str, Path]) -> dict[str, np.ndarray[Any, Any]]:
-    """The first picture of each film as RGB, by the matrix the film names."""
-    pictures = {}
-    for codec, path in films.items():
-        with av.open(str(path)) as container:
-            frame = next(container.decode(video=0))
-        pictures[codec] = frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG",
-                                           dst_color_range="JPEG")
-    return pictures
-
-
-def psnr(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    error = np.mean((a.astype(float) - b.astype(float)) ** 2)
-    return 99.0 if error == 0 else float(10 * np.log10(255**2 / error))
 
 
 class Run:
@@ -104,7 +55,7 @@ class Run:
         self.process.wait()
 
 
-def fleet(gst: tuple[int, int], deaf: int) -> str:
+def fleet(gst: dict[str, int], deaf: int) -> str:
     return f"""
 [defaults]
 interval = "1s"
@@ -112,13 +63,13 @@ timeout = "5s"
 max_sessions = 4
 [[camera]]
 id = "h264"
-url = "rtsp://127.0.0.1:{gst[0]}/h264"
+url = "rtsp://127.0.0.1:{gst["open"]}/h264"
 [[camera]]
 id = "h265"
-url = "rtsp://127.0.0.1:{gst[0]}/h265"
+url = "rtsp://127.0.0.1:{gst["open"]}/h265"
 [[camera]]
 id = "locked"
-url = "rtsp://127.0.0.1:{gst[1]}/h264"
+url = "rtsp://127.0.0.1:{gst["digest"]}/h264"
 username = "viewer"
 password = "{PASSWORD}"
 [[camera]]
@@ -129,14 +80,14 @@ id = "deaf"
 url = "rtsp://127.0.0.1:{deaf}/x"
 [[camera]]
 id = "wrong"
-url = "rtsp://127.0.0.1:{gst[1]}/h265"
+url = "rtsp://127.0.0.1:{gst["digest"]}/h265"
 username = "viewer"
 password = "wr0ng-secret"
 """
 
 
 def test_three_stay_fresh_while_three_fail(
-    tmp_path: Path, gst: tuple[int, int], sources: dict[str, np.ndarray[Any, Any]],
+    tmp_path: Path, gst: dict[str, int], sources: dict[str, np.ndarray[Any, Any]],
 ) -> None:
     """Pictures are whole at every moment and equal their source; failures have names; the stop is quick; no secret shows."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -174,7 +125,7 @@ def test_three_stay_fresh_while_three_fail(
     listener.close()
 
 
-def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(tmp_path: Path, gst: tuple[int, int]) -> None:
+def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(tmp_path: Path, gst: dict[str, int]) -> None:
     """The kernel ends the workers, and with them every session, when the daemon dies in any way."""
     listener = socket.create_server(("127.0.0.1", 0))
     with Run(tmp_path, fleet(gst, listener.getsockname()[1])) as run:
@@ -202,9 +153,9 @@ def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(tmp_path: Path, gst
     listener.close()
 
 
-def test_reload_keeps_a_refused_inventory_out(tmp_path: Path, gst: tuple[int, int]) -> None:
+def test_reload_keeps_a_refused_inventory_out(tmp_path: Path, gst: dict[str, int]) -> None:
     """Saving a faulty file changes nothing but the log; saving a good one applies it, without a restart."""
-    one = f'[[camera]]\nid = "one"\nurl = "rtsp://127.0.0.1:{gst[0]}/h264"\ninterval = "1s"\n'
+    one = f'[[camera]]\nid = "one"\nurl = "rtsp://127.0.0.1:{gst["open"]}/h264"\ninterval = "1s"\n'
     with Run(tmp_path, one) as run:
         until(lambda: run.pictures("one") >= 1, what="a first picture")
         good = run.config.read_text()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from camserver.rtsp import client
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
+def ignore(_: object) -> None:
+    """For an end or a picture that does not matter here."""
+
+
 def soon(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
@@ -30,7 +36,7 @@ def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(fault:
         simulated = house.fleet.cameras["cam"]
         ends: list[SessionEnd] = []
         target = camera("cam", url=house.fleet.url("cam"), transport=transport)
-        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append))
+        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore))
         while not simulated.record.opens:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)        # somewhere in the step the fault holds it in
@@ -58,7 +64,7 @@ def test_the_end_is_said_as_it_was(fault: str, end: SessionEnd) -> None:
         ends: list[SessionEnd] = []
         target = camera("cam", url=house.fleet.url("cam"))
         with contextlib.suppress(CameraError):
-            await NativeEngine().fetch(target, target.url or "", soon(1.5), ends.append)
+            await NativeEngine().fetch(target, target.url or "", soon(1.5), ends.append, ignore)
         assert ends == [end]
         await house.seen("cam")
 
@@ -74,7 +80,7 @@ def test_waiting_sessions_cost_no_process() -> None:
         async def wait(camera_id: str) -> None:
             target = camera(camera_id, url=house.fleet.url(camera_id))
             with pytest.raises(CameraError) as caught:
-                await engine.fetch(target, target.url or "", soon(5), ends.append)
+                await engine.fetch(target, target.url or "", soon(5), ends.append, ignore)
             assert caught.value.result is Result.TIMEOUT
 
         await asyncio.gather(*map(wait, house.fleet.cameras))
@@ -94,7 +100,7 @@ def test_the_second_poll_needs_fewer_round_trips() -> None:
 
         async def methods() -> list[str]:
             simulated.requests.clear()
-            await engine.fetch(target, target.url or "", soon(10), lambda _: None)
+            await engine.fetch(target, target.url or "", soon(10), ignore, ignore)
             return list(simulated.requests)
 
         assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
@@ -197,7 +203,7 @@ def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str)
         target = camera("cam", url=base)
         ends: list[Any] = []
         with pytest.raises(CameraError, match=words) as caught:
-            await NativeEngine().fetch(target, base, soon(1.0), ends.append)
+            await NativeEngine().fetch(target, base, soon(1.0), ends.append, ignore)
         assert caught.value.result is result
         assert ends
         if setup:
@@ -214,7 +220,7 @@ def test_a_session_without_an_id_is_torn_down_too() -> None:
         server, base, asked = await scripted({"DESCRIBE": described(SDP), "SETUP": bare, "PLAY": bare, "TEARDOWN": bare})
         ends: list[SessionEnd] = []
         with pytest.raises(CameraError):
-            await NativeEngine().fetch(camera("cam", url=base), base, soon(0.5), ends.append)
+            await NativeEngine().fetch(camera("cam", url=base), base, soon(0.5), ends.append, ignore)
         assert [line.split()[0] for line in asked] == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
         assert ends == [SessionEnd.CLEAN]
         server.close()
@@ -233,7 +239,7 @@ def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_cost
 
         async def methods() -> list[str]:
             asked.clear()
-            task = asyncio.create_task(engine.fetch(target, base, soon(60), lambda _: None))
+            task = asyncio.create_task(engine.fetch(target, base, soon(60), ignore, ignore))
             while not any(line.startswith("PLAY") for line in asked):
                 if asked and asked[-1].startswith("SETUP") and asked[0].startswith("SETUP"):
                     answers["SETUP"] = OK       # the one after the DESCRIBE
@@ -266,7 +272,7 @@ def test_who_is_in_a_hurry_waits_less_for_the_end(monkeypatch: pytest.MonkeyPatc
         ends: list[SessionEnd] = []
         simulated = house.fleet.cameras["cam"]
         target = camera("cam", url=house.fleet.url("cam"))
-        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append))
+        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore))
         while (("TEARDOWN" if when == "while" else "PLAY") not in simulated.requests):
             await asyncio.sleep(0)
         task.cancel()
@@ -283,3 +289,34 @@ def test_what_is_remembered_is_of_one_transport() -> None:
     memories = [engine._memory(camera("cam", transport=transport), "rtsp://cam/") for transport in ("tcp", "udp", "tcp")]
     assert [m.transport for m in memories] == ["tcp", "udp", "tcp"]
     assert memories[0] is memories[2]
+
+
+@pytest.mark.parametrize("fault", ["none", "silent", "stall:PLAY"])
+def test_a_lease_lives_as_long_as_its_session(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """By the camera's own watch: neither is there much longer than the other (medians of 15), also when it is cancelled."""
+    seen: dict[str, list[float]] = {"opened": [], "closed": [], "acquired": [], "released": []}
+
+    def watch(name: str, function: Callable[..., None]) -> Callable[..., None]:
+        def watched(*arguments: Any, **keys: Any) -> None:
+            seen[name].append(asyncio.get_running_loop().time())
+            function(*arguments, **keys)
+        return watched
+
+    for name in ("opened", "closed"):
+        monkeypatch.setattr(SimulatedCamera, name, watch(name, getattr(SimulatedCamera, name)))
+
+    async def work(house: House) -> None:
+        house.manager._emit = lambda event: seen[event.EVENT.removeprefix("lease.")].append(asyncio.get_running_loop().time())
+        for number in range(15):
+            task = asyncio.create_task(house.take("cam"))
+            if fault != "none":
+                while house.fleet.cameras["cam"].requests.count("PLAY") <= number:
+                    await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.wait({task})
+            await house.seen("cam")
+        assert {len(moments) for moments in seen.values()} == {15}
+        for lease, session in (("acquired", "opened"), ("released", "closed")):
+            assert statistics.median(abs(a - b) for a, b in zip(seen[lease], seen[session], strict=True)) < 0.05
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse(fault))], work)

@@ -1,0 +1,60 @@
+"""GStreamer's RTSP server with two short films, for all integration tests that want a third party."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from house import certificate
+from support import free_port
+
+SERVER = Path(__file__).with_name("gst_server.py")
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two short films with known colours, tagged BT.709, encoded by ffmpeg."""
+    folder = tmp_path_factory.mktemp("films")
+    made = {}
+    for codec, encoder in (("h264", "libx264"), ("h265", "libx265")):
+        made[codec] = folder / f"{codec}.mp4"
+        subprocess.run(
+            ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "smptehdbars=s=1280x720:r=10", "-t", "4",
+             "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709",
+             "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv", "-c:v", encoder, "-preset", "veryfast",
+             "-g", "10", "-bf", "0", "-crf", "18",
+             *(["-tag:v", "hvc1", "-x265-params", "log-level=none"] if codec == "h265" else []),
+             str(made[codec])], check=True)
+    return made
+
+
+@pytest.fixture(scope="session")
+def gst(films: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    """Ports of four servers: open, with digest, with basic, with TLS; films at /h264 and /h265, live at /live-h264 and …."""
+    ports = {kind: free_port() for kind in ("open", "digest", "basic", "tls")}
+    folder = tmp_path_factory.mktemp("tls")
+    certificate(folder)
+    (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
+    with subprocess.Popen(["/usr/bin/python3", str(SERVER), *map(str, ports.values()), str(folder / "both.pem"),
+                           *map(str, films.values())], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield ports
+        process.kill()
+
+
+@pytest.fixture(scope="session")
+def sources(films: dict[str, Path]) -> dict[str, np.ndarray[Any, Any]]:
+    """The first picture of each film as RGB, by the matrix the film names."""
+    pictures = {}
+    for codec, path in films.items():
+        with av.open(str(path)) as container:
+            frame = next(container.decode(video=0))
+        pictures[codec] = frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG",
+                                           dst_color_range="JPEG")
+    return pictures

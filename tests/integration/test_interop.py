@@ -1,0 +1,75 @@
+"""Our own client against GStreamer's server: both codecs, every transport and login, joining in the middle of a group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from house import HOLDER, House, psnr, with_house
+from support import camera
+
+from camserver.leases import Budget
+from camserver.records import Attempt
+from camserver.rtsp.auth import Login
+from camserver.rtsp.client import Memory, RtspSession
+
+LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}
+Take = Callable[..., Awaitable[Attempt]]
+
+
+def at_home(work: Callable[[Take], Awaitable[None]]) -> None:
+    async def inside(house: House) -> None:
+        house.manager.configure({"cam": Budget(1, 0.0, 0.0)})
+
+        async def take(url: str, **keys: Any) -> Attempt:
+            return await house.service.take(camera("cam", url=url, engine="native", **keys), HOLDER)
+
+        await work(take)
+
+    with_house([], inside)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize(("server", "transport"), [
+    ("open", "tcp"), ("open", "udp"), ("digest", "tcp"), ("digest", "udp"), ("basic", "tcp"), ("tls", "tcp")])
+def test_pictures_are_true(gst: dict[str, int], sources: dict[str, np.ndarray[Any, Any]], codec: str, server: str,
+                           transport: str) -> None:
+    """Cold, and warm with what the first poll left."""
+    scheme = "rtsps" if server == "tls" else "rtsp"
+
+    async def work(take: Take) -> None:
+        for _ in range(2):
+            login = LOGIN if server in ("digest", "basic") else {}
+            attempt = await take(f"{scheme}://127.0.0.1:{gst[server]}/{codec}", transport=transport, **login)
+            assert attempt.snapshot is not None, attempt.error
+            assert attempt.snapshot.engine == "native"
+            assert psnr(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg), sources[codec]) > 35
+
+    at_home(work)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(gst: dict[str, int], codec: str, transport: str) -> None:
+    """Somebody watches already, so the stream does not begin for us; every picture equals the first one."""
+    url = f"rtsp://127.0.0.1:{gst['open']}/live-{codec}"
+
+    async def work(take: Take) -> None:
+        watching = RtspSession(url, Memory(Login("", "")))
+        await watching.open()
+        await watching.key_picture()
+        shown = []
+        for _ in range(3):
+            attempt = await take(url, transport=transport)
+            assert attempt.snapshot is not None, attempt.error
+            shown.append(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg))
+            await asyncio.sleep(0.3)    # join elsewhere in the group
+        await watching.close()
+        assert min(psnr(picture, shown[0]) for picture in shown[1:]) > 35
+        assert np.std(shown[0]) > 40        # colour bars, not a grey nothing
+
+    at_home(work)
