@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from camserver.records import Attempt
 
 EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78
+ASKING = ("reload", "leases", "lease")
+"""Commands that ask a running daemon."""
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 
 
@@ -43,10 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
-        if name in ("run", "check", "snapshot"):
+        if name not in ("simulate", "demo"):
             sub.add_argument("--config", type=Path, metavar="FILE",
                              default=Path(os.environ.get("CAMSERVER_CONFIG", DEFAULT_CONFIG)),
                              help=f"the inventory (default: $CAMSERVER_CONFIG, {DEFAULT_CONFIG})")
+        if name in ASKING:
+            sub.add_argument("--socket", type=Path, metavar="FILE",
+                             help="the daemon's (default: $CAMSERVER_SOCKET, the inventory's [api] socket)")
         return sub
 
     run = command("run", _run, "run the daemon")
@@ -56,11 +61,34 @@ def _parser() -> argparse.ArgumentParser:
     snapshot = command("snapshot", _snapshot, "take one picture of one camera now, when no daemon is running")
     snapshot.add_argument("camera", metavar="CAMERA", help="id of the camera")
     snapshot.add_argument("-o", "--output", default="-", metavar="FILE|-", help="where the JPEG goes (default: stdout)")
+    command("reload", _asking("reload"), "the running daemon reads its inventory: 0 when it took it over, else every fault")
+    command("leases", _asking("leases"), "who holds sessions of which device").add_argument("--json", action="store_true")
+    _add_lease(command("lease", _asking("lease"), "run a command while holding a lease of a camera, as flock(1) does"))
     demo = command("demo", _demo, "simulated cameras and the daemon together; writes to ./camserver-demo")
     demo.add_argument("--cameras", type=_count, default=8, metavar="N", help="how many (default: 8, two of them with a fault)")
     demo.add_argument("--seconds", type=float, metavar="S", help="end after S seconds (default: at Ctrl-C)")
     _add_simulate(command("simulate", _simulate, "serve simulated RTSP cameras until Ctrl-C"))
     return parser
+
+
+def _asking(name: str) -> object:
+    def run(arguments: argparse.Namespace) -> int:
+        from camserver import commands
+
+        status: int = getattr(commands, name)(arguments)
+        return status
+    return run
+
+
+def _add_lease(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [options] CAMERA -- COMMAND [ARGUMENT ...]"
+    add = parser.add_argument
+    add("camera", metavar="CAMERA", help="id of the camera")
+    add("--wait", type=float, metavar="S", help="seconds to wait, then status 75 (default: the camera's lease_wait)")
+    add("--priority", choices=["live", "event", "poll"], default="live", help="who goes first (default: live)")
+    add("--label", default="", help="what `camserver leases` shows (default: the command's name)")
+    add("--no-daemon-ok", action="store_true", help="run the command without a lease when no daemon answers, else status 69")
+    add("command", nargs=argparse.REMAINDER, help="ends with its status; 128 + n when signal n ended it")
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from watchfiles import awatch
 
+from camserver.api.server import ApiServer, ApiUnavailable, Services
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
@@ -27,7 +28,7 @@ from camserver.host import notify
 from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_daemon, lock_for_snapshot
 from camserver.host.redact import Redactor
-from camserver.leases import Budget, Holder, RtspManager
+from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.polling import PollingOrchestrator
 from camserver.records import Attempt, Result
 from camserver.snapshots import SnapshotService
@@ -36,7 +37,7 @@ from camserver.storage import Janitor, SnapshotStore
 STATUS_S = 10.0
 LIBAV_SESSIONS = 16
 """Session workers at once; each is a process. Cameras that speak with our own client need none."""
-RESTART_ONLY = ("output.directory", "polling.decoders", "polling.sessions")
+RESTART_ONLY = ("api.socket", "output.directory", "polling.decoders", "polling.sessions")
 """Keys that a reload reads but only a restart applies."""
 
 
@@ -61,8 +62,12 @@ class Daemon:
                                         self._decoder)
         self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
                                                 emit=self._emit)
+        self._api = ApiServer(Services(
+            cameras=lambda: self._inventory.cameras, folder=lambda camera: self._store.output.directory / camera,
+            manager=self.manager, snapshot=self._snapshot, reload=self._reload_once))
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._folders_changed = asyncio.Event()
         self._status = 0
         self._lock: IO[str] | None = None
@@ -82,6 +87,10 @@ class Daemon:
         jobs = [self._start(name, work) for name, work in (
             ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
             ("reload", self._reload_loop()), ("inventory watch", self._watch_files()), ("status", self._status_loop()))]
+        try:
+            await self._api.start(self._inventory.api.socket)
+        except ApiUnavailable as error:
+            self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
         self._note("daemon.ready", f"{len(self._inventory.cameras)} cameras, pictures go to {self._inventory.output.directory}")
         notify.notify("READY=1")
         await self._decoders.warm()
@@ -105,6 +114,11 @@ class Daemon:
         if attempt.result is Result.STORAGE:
             self._janitor.kick()
         return attempt
+
+    async def _snapshot(self, camera: Camera, holder: Holder) -> Attempt:
+        """One picture now, for somebody who asks."""
+        failures = self.orchestrator.failures(camera.id)
+        return await self._service.take(camera, holder, Priority.EVENT, deliver=partial(self._deliver, failures))
 
     # ---- start and stop
 
@@ -143,7 +157,8 @@ class Daemon:
         last_resort = threading.Timer(limit_s, os._exit, (1,))  # a hung disk holds a thread that nothing can cancel
         last_resort.daemon = True
         last_resort.start()
-        await self.orchestrator.stop(limit_s * 0.4)     # 1. no new polls; running ones may end, then their sessions are closed
+        # 1. no new polls and requests; running ones may end, then their sessions are closed
+        await asyncio.gather(self.orchestrator.stop(limit_s * 0.4), self._api.stop())
         await self._sessions.close()                    # 2. no worker holds a session any more
         await self._decoders.close()                    # 3. nothing is left to decode
         for job in jobs:                                # 4. watcher, retention, status, watchdog
@@ -168,17 +183,24 @@ class Daemon:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            notify.reloading()
             await self._reload_once()
-            notify.notify("READY=1")
 
-    async def _reload_once(self) -> None:
-        try:
-            inventory = await asyncio.to_thread(load_inventory, self._path)
-        except InventoryError as error:
-            for fault in error.faults:
-                self._note("inventory.refused", f"{fault}; the running inventory stays", "error")
-            return
+    async def _reload_once(self) -> tuple[str, ...]:
+        """Take the inventory over, or none of it; returns its faults."""
+        async with self._reloading:
+            notify.reloading()
+            try:
+                inventory = await asyncio.to_thread(load_inventory, self._path)
+            except InventoryError as error:
+                for fault in error.faults:
+                    self._note("inventory.refused", f"{fault}; the running inventory stays", "error")
+                return error.faults
+            finally:
+                notify.notify("READY=1")
+            self._take_over(inventory)
+            return ()
+
+    def _take_over(self, inventory: Inventory) -> None:
         old, self._inventory = self._inventory, inventory
         self._redactor.replace_secrets((*old.secrets, *inventory.secrets))
         for key in RESTART_ONLY:

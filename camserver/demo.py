@@ -163,7 +163,9 @@ async def _stop_simulator(simulator: asyncio.subprocess.Process) -> None:
 
 def _complete(path: Path) -> None:
     """Add where pictures go to the inventory that the simulator wrote."""
-    path.write_text(f'[output]\ndirectory = "{(DIRECTORY / "snapshots").absolute()}"\n\n' + path.read_text())
+    here = DIRECTORY.absolute()
+    path.write_text(f'[output]\ndirectory = "{here / "snapshots"}"\n\n[api]\nsocket = "{here / "camserver.sock"}"\n\n'
+                    + path.read_text())
 
 
 def _conclude(screen: Screen) -> None:

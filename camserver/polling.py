@@ -135,6 +135,11 @@ class PollingOrchestrator:
                        failing=sum(e.failures > 0 for e in self._entries.values()),
                        results=dict(self._statistics.results))
 
+    def failures(self, camera_id: str) -> int:
+        """How many polls of a camera failed since its last picture."""
+        entry = self._entries.get(camera_id)
+        return 0 if entry is None else entry.failures
+
     # ---- schedule
 
     def _schedule(self, entry: _Entry, due: float) -> None:

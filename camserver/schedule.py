@@ -36,7 +36,9 @@ def retry_delay_s(failures: int, result: Result, interval_s: float, chance: floa
 
     Doubles from the smaller of the interval and RETRY_FIRST_S up to RETRY_CAP_S; `chance` in [0, 1) takes off up to a
     quarter, so that cameras that died together do not come back together. A wrong password starts at the cap: makers
-    lock accounts after a few tries.
+    lock accounts after a few tries. Busy means that the camera was never asked, so it is asked as soon as ever.
     """
+    if result is Result.BUSY:
+        return min(interval_s, RETRY_CAP_S)
     first = RETRY_CAP_S if result is Result.AUTH else min(interval_s, RETRY_FIRST_S)
     return min(RETRY_CAP_S, first * 2.0 ** min(failures - 1, 30)) * (1 - chance / 4)

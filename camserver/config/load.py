@@ -20,7 +20,7 @@ from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import RTSP_PORTS, SECTIONS, CameraKeys, CameraTable, InventoryTable, Table
 from camserver.errors import InventoryError
 
-NOT_YET = ("http", "api", "go2rtc")
+NOT_YET = ("http", "go2rtc")
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
 

@@ -59,13 +59,14 @@ TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one."""
+    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one, `pid` if another's."""
 
     kind: str
     label: str = ""
+    pid: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.label}".rstrip()
+        return f"{self.kind} {self.label}".rstrip() + (f" (pid {self.pid})" if self.pid else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ wait_for "[ -e $pictures/latest.jpg ]"
 say picture "$(head -c 2 $pictures/latest.jpg | od -An -tx1 | tr -d ' ')"
 say journal "$(journalctl -u camserver -o json --no-pager | grep -c '"EVENT":"snapshot.published".*"CAMERA":"cam1"\|"CAMERA":"cam1".*"EVENT":"snapshot.published"')"
 filters() { sed -n 's/^Seccomp_filters:[^0-9]*//p' "/proc/$1/status"; }
+say socket "$(stat -c '%a %U %G' /run/camserver/camserver.sock)"
+say leases "$(/opt/camserver/bin/camserver leases | grep -c '127.0.0.1:8554')"
 say sealed "$(($(for p in $(pgrep -f camserver.capture.worker); do filters "$p"; done | sort -n | tail -1) - $(filters "$(show MainPID)")))"
 say unsealed "$(journalctl -u camserver -o cat --no-pager | grep -c 'not sealed')"
 say lease "$(journalctl -u camserver -o cat --no-pager | grep -c 'RTSP access released camera_id=cam1')"
@@ -35,7 +37,7 @@ say status "$(show StatusText)"
 good=$(cat /etc/camserver/cameras.toml)
 pid=$(show MainPID)
 echo 'intervall = "1s"' >> /etc/camserver/cameras.toml
-systemctl reload camserver
+systemctl reload camserver 2>/dev/null; say reload_refused "$?"
 wait_for 'journalctl -u camserver -o cat --no-pager | grep -q "did you mean .interval"'
 say refused "$(show ActiveState) $([ "$pid" = "$(show MainPID)" ] && echo same)"
 echo "$good" > /etc/camserver/cameras.toml

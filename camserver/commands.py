@@ -1,0 +1,88 @@
+"""Commands that ask a running daemon: reload, leases, lease; each returns its exit status. Prints, decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from camserver.api import wrapper
+from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, NoDaemon, SyncLeaseClient
+from camserver.config import load_inventory
+from camserver.errors import InventoryError, RtspBusy
+
+EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
+
+
+def client(arguments: argparse.Namespace) -> SyncLeaseClient:
+    """The daemon by --socket, $CAMSERVER_SOCKET, the inventory's [api] socket, the default, in this order."""
+    path = arguments.socket or os.environ.get("CAMSERVER_SOCKET")
+    if path is None:
+        try:
+            path = load_inventory(arguments.config).api.socket
+        except InventoryError:      # not readable for this user, or wrong: the daemon may run on all the same
+            path = DEFAULT_SOCKET
+    return SyncLeaseClient(Path(path))
+
+
+def _answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """What the daemon's refusals and its absence mean as an exit status."""
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except NoDaemon as error:
+            print(f"camserver: {error}", file=sys.stderr)
+            return EX_UNAVAILABLE
+        except RtspBusy as error:
+            print(f"camserver: {error}", file=sys.stderr)
+            return EX_TEMPFAIL
+        except ApiRefusal as error:
+            print(f"camserver: {error}", file=sys.stderr)
+            for fault in error.data.get("faults", ()):
+                print(f"  {fault}", file=sys.stderr)
+            return 2 if error.status in (400, 404) else 1
+    return run
+
+
+@_answered
+def reload(arguments: argparse.Namespace) -> int:
+    """Ask the daemon to read its inventory; comes back when it has, or has refused it."""
+    print(f"{client(arguments).post('/v1/reload')['cameras']} cameras")
+    return 0
+
+
+@_answered
+def leases(arguments: argparse.Namespace) -> int:
+    """Who holds sessions of which device."""
+    devices = client(arguments).get("/v1/leases")
+    if arguments.json:
+        print(json.dumps(devices, indent=1))
+        return 0
+    rows = [("DEVICE", "HELD", "WAITING", "COOLING", "GRANTED", "BUSY", "HOLDERS")]
+    for d in devices:
+        holders = ", ".join(f"{h['holder']} {h['label']}" + (f" (pid {h['pid']})" if h["pid"] else "") + f" {h['for_s']:.1f} s"
+                            for h in d["held"])
+        rows.append((d["device"], f"{len(d['held'])}/{d['max_sessions']}",
+                     *(str(d[key]) for key in ("waiting", "cooling", "granted", "busy")), holders))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+@_answered
+def lease(arguments: argparse.Namespace) -> int:
+    """Run a command while holding a lease."""
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        print("camserver lease: expected a command after --", file=sys.stderr)
+        return 2
+    try:
+        return wrapper.run(client(arguments), arguments.camera, command, wait_s=arguments.wait, priority=arguments.priority,
+                           label=arguments.label, no_daemon_ok=arguments.no_daemon_ok)
+    except OSError as error:
+        print(f"camserver lease: {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126

@@ -1,0 +1,232 @@
+"""The API on the unix socket: other programs take part in the leases of the daemon that polls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from house import House, with_house
+
+from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon, SyncLeaseClient
+from camserver.errors import RtspBusy
+from camserver.simulator.camera import Fault, SimulatedCamera
+
+
+class Desk:
+    """A daemon with its socket, and the fleet it polls."""
+
+    def __init__(self, house: House, folder: Path) -> None:
+        self.house = house
+        self.socket, self.config, self.output = folder / "api.sock", folder / "c.toml", folder / "out"
+        self.client = SyncLeaseClient(self.socket)
+
+    def write(self, **defaults: str) -> None:
+        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n[api]\nsocket = "{self.socket}"\n'
+                               + self.house.fleet.inventory(**defaults))
+
+    @asynccontextmanager
+    async def daemon(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=subprocess.DEVNULL)
+        try:
+            await self.until(lambda: self.ask("GET", "/healthz"))
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                assert await process.wait() == 0
+
+    def ask(self, method: str, route: str) -> Any:
+        try:
+            return self.client.get(route) if method == "GET" else self.client.post(route)
+        except NoDaemon:
+            return None
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        async with asyncio.timeout(60):
+            while not (value := await asyncio.to_thread(condition)):
+                await asyncio.sleep(0.02)
+        return value
+
+    async def run(self, *arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"CAMSERVER_SOCKET": str(self.socket)})
+
+    def held(self) -> list[dict[str, Any]]:
+        return [held for device in self.client.get("/v1/leases") for held in device["held"]]
+
+
+def at_the_desk(folder: Path, work: Callable[[Desk], Awaitable[None]], cameras: list[SimulatedCamera] | None = None,
+                **defaults: str) -> None:
+    async def inside(house: House) -> None:
+        desk = Desk(house, folder)
+        desk.write(**({"interval": "300ms"} | defaults))
+        async with desk.daemon():
+            await work(desk)
+
+    with_house(cameras or [SimulatedCamera("cam", "Gate", gop=2)], inside)
+
+
+def test_what_can_be_read(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        cameras = await desk.until(lambda: [c for c in desk.client.get("/v1/cameras") if c["latest"]])
+        assert (cameras[0]["id"], cameras[0]["latest"]["camera"]) == ("cam", "cam")
+        assert await asyncio.to_thread(desk.client.get, "/v1/cameras/cam")
+        curl = await asyncio.create_subprocess_exec(
+            "curl", "-s", "--unix-socket", desk.socket, "http://x/v1/cameras/cam/latest.jpg", stdout=asyncio.subprocess.PIPE)
+        assert (await curl.communicate())[0][:2] == b"\xff\xd8"
+        assert (await asyncio.to_thread(desk.client.snapshot, "cam"))[-2:] == b"\xff\xd9"
+        with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
+            await asyncio.to_thread(desk.client.snapshot, "other")
+        assert desk.socket.stat().st_mode & 0o777 == 0o660
+
+    at_the_desk(tmp_path, work)
+
+
+def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Path) -> None:
+    """While another program holds the only session the camera sees none of ours; afterwards pictures go on."""
+    async def work(desk: Desk) -> None:
+        record = desk.house.fleet.cameras["cam"].record
+        async with LeaseClient(desk.socket).lease("cam", label="a recorder", wait_s=60) as granted:
+            assert granted.camera == "cam"
+            opens = record.opens
+            held = (await asyncio.to_thread(desk.held))[0]
+            assert (held["holder"], held["label"], held["pid"]) == ("live", "a recorder", os.getpid())
+            await desk.until(lambda: desk.client.get("/v1/leases")[0]["waiting"])
+            with pytest.raises(RtspBusy, match=r"live a recorder \(pid"):
+                async with LeaseClient(desk.socket).lease("cam", wait_s=0.1):
+                    pass
+            assert record.opens == opens
+        await desk.until(lambda: record.opens > opens)
+
+        def borrow() -> int:
+            with desk.client.lease("cam", wait_s=60):
+                return record.sessions_now
+
+        assert await asyncio.to_thread(borrow) == 0
+        assert record.sessions_max == 1
+
+    at_the_desk(tmp_path, work, lease_wait="1s")
+
+
+def test_requests_that_make_no_sense(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        for query in ("priority=vip", "wait=soon", "wait=-1", "wait=nan", "ttl=1e9", "label=%00"):
+            with pytest.raises(ApiRefusal, match=f"{query.partition('=')[0]}: expected") as refused:
+                await asyncio.to_thread(desk.client.post, f"/v1/cameras/cam/lease?{query}")
+            assert refused.value.status == 400
+        assert [h for h in await asyncio.to_thread(desk.held) if h["holder"] != "poller"] == []
+
+    at_the_desk(tmp_path, work, interval="100s")
+
+
+def test_a_command_runs_under_a_lease(tmp_path: Path) -> None:
+    """Its status and its signals pass through; 75 when it is busy, 69 without a daemon, 127 for no such command."""
+    async def work(desk: Desk) -> None:
+        async def status(*arguments: str) -> int:
+            return await (await desk.run("lease", *arguments)).wait()
+
+        assert await status("cam", "--", "sh", "-c", "exit 7") == 7
+        assert await status("cam", "--", "sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
+        assert await status("cam", "--", "/no/such/command") == 127
+        assert await status("other", "--", "true") == 2
+        sleeping = await desk.run("lease", "--label", "nap", "cam", "--", "sleep", "1000")
+        await desk.until(lambda: [h for h in desk.held() if h["label"] == "nap"])
+        assert await status("--wait", "0.1", "cam", "--", "true") == 75
+        shown = await desk.run("leases")
+        assert b"nap" in (await shown.communicate())[0]
+        sleeping.terminate()
+        assert await sleeping.wait() == 128 + signal.SIGTERM
+        assert await status("--socket", str(tmp_path / "nobody"), "cam", "--", "true") == 69
+        assert await status("--socket", str(tmp_path / "nobody"), "--no-daemon-ok", "cam", "--", "sh", "-c", "exit 3") == 3
+
+    at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
+
+
+def running(mark: str) -> bool:
+    return bool(subprocess.run(["pgrep", "-f", f"^sleep {mark}"], check=False, capture_output=True).stdout)
+
+
+def test_a_killed_wrapper_takes_its_command_with_it(tmp_path: Path) -> None:
+    """SIGKILL: the command is dead and the lease free, without anybody's help."""
+    async def work(desk: Desk) -> None:
+        mark = f"{1000 + os.getpid()}.25"
+        wrapper = await desk.run("lease", "cam", "--", "sleep", mark)
+        await desk.until(lambda: [h for h in desk.held() if h["label"] == "sleep"])
+        assert await asyncio.to_thread(running, mark)
+        wrapper.kill()
+        await desk.until(lambda: not [h for h in desk.held() if h["label"] == "sleep"])
+        await desk.until(lambda: not running(mark))
+
+    at_the_desk(tmp_path, work, interval="100s")
+
+
+def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -> None:
+    async def inside(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(interval="100s")
+        async with desk.daemon():
+            wrapper = await desk.run("lease", "--label", "film", "cam", "--", "sleep", "1000")
+            await desk.until(lambda: [h for h in desk.held() if h["label"] == "film"])
+        async with desk.daemon():
+            await desk.until(lambda: [h for h in desk.held() if h["label"] == "film"])
+            assert wrapper.returncode is None
+            wrapper.terminate()
+            assert await wrapper.wait() == 128 + signal.SIGTERM
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2)], inside)
+
+
+def test_reload_says_what_became_of_it(tmp_path: Path) -> None:
+    """0 when the inventory was taken over, 1 and every fault when it was refused; the running one stays."""
+    async def work(desk: Desk) -> None:
+        desk.write(interval="99s")
+        good = await desk.run("reload")
+        assert (await good.communicate())[0] == b"1 cameras\n"
+        assert good.returncode == 0
+        desk.config.write_text(desk.config.read_text() + 'intervall = 3\n[[camera]]\nid = "X"\n')
+        bad = await desk.run("reload")
+        words = (await bad.communicate())[1]
+        assert bad.returncode == 1
+        assert b"did you mean 'interval'" in words
+        assert b"lower-case" in words
+        assert (await asyncio.to_thread(desk.client.get, "/healthz"))["cameras"] == 1
+
+    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", fault=Fault("refuse"))], interval="100s")
+
+
+def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
+    """The socket's mode is the gate: another user is turned away by the kernel."""
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user needs root")
+
+    async def work(desk: Desk) -> None:
+        tmp_path.chmod(0o755)
+        stranger = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])", desk.socket,
+            user=65534, group=65534, extra_groups=[], stderr=asyncio.subprocess.PIPE, cwd="/")
+        assert b"PermissionError" in (await stranger.communicate())[1]
+
+    for folder in tmp_path.parents:
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith("pytest"):
+            folder.chmod(0o755)
+    at_the_desk(tmp_path, work, interval="100s")
+
+
+def test_statistics_are_json(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        shown = await desk.run("leases", "--json")
+        devices = json.loads((await shown.communicate())[0])
+        assert devices[0]["max_sessions"] == 1
+
+    at_the_desk(tmp_path, work, interval="100s")
