@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from camserver.records import Attempt
 
 EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78
-ASKING = ("reload", "leases", "lease")
+ASKING = ("reload", "leases", "lease", "snapshot")
 """Commands that ask a running daemon."""
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     check = command("check", _check, "check the inventory: a summary, or every fault and status 78")
     check.add_argument("--schema", action="store_true", help="print the JSON Schema of the inventory and end")
-    snapshot = command("snapshot", _snapshot, "take one picture of one camera now, when no daemon is running")
+    snapshot = command("snapshot", _snapshot, "take one picture of one camera now, under a lease; with or without a daemon")
     snapshot.add_argument("camera", metavar="CAMERA", help="id of the camera")
     snapshot.add_argument("-o", "--output", default="-", metavar="FILE|-", help="where the JPEG goes (default: stdout)")
     command("reload", _asking("reload"), "the running daemon reads its inventory: 0 when it took it over, else every fault")
@@ -219,7 +219,9 @@ def _snapshot(arguments: argparse.Namespace) -> int:
     except asyncio.CancelledError:      # SIGTERM; the session is closed
         return 143
     if attempt is None:
-        return EX_TEMPFAIL
+        from camserver import commands
+
+        return commands.snapshot(arguments, lambda jpeg: _write(jpeg, arguments.output))
     if attempt.snapshot is None:
         print(attempt.error, file=sys.stderr)
         return EX_TEMPFAIL if attempt.result in ("busy", "full") else 1
@@ -234,13 +236,10 @@ def _take(inventory: Inventory, camera: Camera) -> Attempt | None:
 
     directory = inventory.output.directory
     try:
-        attempt = run_loop(lambda: take_one(inventory, camera))
+        return run_loop(lambda: take_one(inventory, camera))
     except OSError as error:
         return Attempt(camera.id, utc_now(), Result.STORAGE,
                        f"{directory}: {error.strerror}; it must be writable, locks are kept there")
-    if attempt is None:
-        print(f"a daemon is running: its newest picture is {directory / camera.id / 'latest.jpg'}", file=sys.stderr)
-    return attempt
 
 
 def _write(jpeg: bytes, output: str) -> int:

@@ -1,4 +1,4 @@
-"""Commands that ask a running daemon: reload, leases, lease; each returns its exit status. Prints, decides nothing."""
+"""Commands that ask a running daemon: reload, leases, lease, snapshot; each returns its exit status. Decides nothing."""
 
 from __future__ import annotations
 
@@ -71,6 +71,15 @@ def leases(arguments: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int:
+    """A picture by the running daemon, handed to `write`."""
+    @_answered
+    def ask(arguments: argparse.Namespace) -> int:
+        return write(client(arguments).snapshot(arguments.camera))
+
+    return ask(arguments)
 
 
 @_answered

@@ -187,7 +187,8 @@ class LeaseClient:
             raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror})") from None
         try:
             route = _lease_route(camera, wait_s, priority, label)
-            writer.write(f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            writer.write(f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\n".encode()
+                         + b"Transfer-Encoding: chunked\r\n\r\n")
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
                 status = int(head.split(b" ", 2)[1])
