@@ -20,7 +20,7 @@ from camserver.errors import CameraError, RtspBusy
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import finish
 from camserver.leases import Holder, Priority, RtspManager
-from camserver.records import AccessUnit, Attempt, Result, Snapshot, Source, Still
+from camserver.records import AccessUnit, Attempt, Result, SessionEnd, Snapshot, Source, Still
 from camserver.rtsp.refusals import in_company
 
 MIN_SHARE_S = 0.5
@@ -136,8 +136,19 @@ class SnapshotService:
             deadline = shot.begin()
             # A later source needs time too: this one may use its share only.
             share = _now() + (deadline - _now()) / min(sources_left, 2)
+            shown = False
+
+            def show(unit: AccessUnit) -> None:
+                nonlocal shown
+                shown = True        # the session is ending anyway: nothing is won by giving way
+                seen(unit)
+
             try:
-                await self._engines.fetch(camera, url, share, lease.ended, seen)
+                async with asyncio.timeout(None) as patience:
+                    lease.on_withdraw(lambda: None if shown else patience.reschedule(_now()))
+                    await self._engines.fetch(camera, url, share, lease.ended, show)
+            except TimeoutError:
+                raise CameraError(Result.BUSY, "gave way to live view", SessionEnd.CLEAN) from None
             except CameraError as error:
                 raise in_company(error, lease.company) from None
 

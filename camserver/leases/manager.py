@@ -54,6 +54,12 @@ class RtspLease:
         """Other sessions of the device that are open now, or that it may still count."""
         return self._manager._company(self._ticket)  # noqa: SLF001
 
+    def on_withdraw(self, give_way: Callable[[], None]) -> None:
+        """Have `give_way` called when a live request wants the session; the lease goes on until it is released."""
+        self._manager._on_withdraw[self._ticket] = give_way  # noqa: SLF001
+        if self._ticket.withdrawn:
+            give_way()
+
     def ended(self, end: SessionEnd) -> None:
         """Say how the transport was closed. The last word before release counts."""
         self._end = end
@@ -86,6 +92,7 @@ class RtspManager:
         self._emit = emit
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._on_withdraw: dict[Ticket, Callable[[], None]] = {}
 
     def configure(self, budgets: Mapping[str, Budget]) -> None:
         """Make `budgets` the known devices; running leases are untouched."""
@@ -107,6 +114,9 @@ class RtspManager:
         ticket, offered = self._table.request(device, holder, priority, _now())
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
+            for poll in self._table.withdraw_for_live(device):
+                if poll in self._on_withdraw:
+                    self._on_withdraw[poll]()
             await self._wait(ticket, camera, lease_wait_s)
         return self._grant(ticket, camera)
 
@@ -156,6 +166,7 @@ class RtspManager:
 
     def _release(self, lease: RtspLease, ticket: Ticket, end: SessionEnd) -> None:
         now = _now()
+        self._on_withdraw.pop(ticket, None)
         self._wake(self._table.release(ticket, end, now))
         self._arm(ticket.device)
         self._emit(LeaseReleased(camera=lease.camera, device=lease.device, holder=str(lease.holder),

@@ -100,6 +100,8 @@ class Ticket:
     state: TicketState = TicketState.WAITING
     generation: int = 0
     held_since: float = 0.0
+    withdrawn: bool = False
+    """Its holder was asked to give way; it holds on until its transport is closed."""
 
     def _apply(self, event: TicketEvent) -> None:
         try:
@@ -224,6 +226,16 @@ class LeaseTable:
             device.taken.append(ticket)
             offered.append(ticket)
         return offered
+
+    def withdraw_for_live(self, name: str) -> list[Ticket]:
+        """Held polls that should give way to live requests that wait; each is named once, the newest first."""
+        device = self._devices[name]
+        held = [t for t in device.taken if t.state is TicketState.HELD]
+        wanted = sum(t.priority is Priority.LIVE for t in device.waiting) - sum(t.withdrawn for t in held)
+        polls = [t for t in reversed(held) if t.priority is Priority.POLL and not t.withdrawn][: max(0, wanted)]
+        for ticket in polls:
+            ticket.withdrawn = True
+        return polls
 
     def company(self, ticket: Ticket, now: float) -> int:
         """Sessions of the ticket's device besides its own: held by others, or cooling down."""

@@ -119,6 +119,25 @@ def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Pat
     at_the_desk(tmp_path, work, lease_wait="1s")
 
 
+@pytest.mark.parametrize("engine", ["native", "libav"])
+def test_a_poll_gives_way_to_live_view(tmp_path: Path, engine: str) -> None:
+    """The camera sends nothing, so the poll would hold its session for a minute: live view has it at once, after TEARDOWN."""
+    async def work(desk: Desk) -> None:
+        simulated = desk.house.fleet.cameras["cam"]
+        await desk.until(lambda: "PLAY" in simulated.requests)
+        with pytest.raises(RtspBusy):       # an event does not push a poll away
+            async with LeaseClient(desk.socket).lease("cam", priority="event", wait_s=0.2):
+                pass
+        async with LeaseClient(desk.socket).lease("cam", wait_s=20):
+            assert simulated.record.sessions_now == 0
+            await desk.until(lambda: b"gave way" in (desk.output / "cam/latest.json").read_bytes())
+        record = await desk.house.seen("cam") if engine == "native" else simulated.record
+        assert record.sessions_max == 1
+        assert record.ends_unclean == (0 if engine == "native" else 1)      # libav's worker is killed
+
+    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", fault=Fault("silent"))], timeout="60s", engine=engine)
+
+
 def test_requests_that_make_no_sense(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         for query in ("priority=vip", "wait=soon", "wait=-1", "wait=nan", "ttl=1e9", "label=%00"):

@@ -128,6 +128,26 @@ def test_order_is_priority_then_arrival_and_age_lifts() -> None:
     assert late.state is TicketState.WAITING
 
 
+def test_live_requests_ask_as_many_polls_as_they_are() -> None:
+    """Not more, each once, the newest first; who holds live or event sessions is never asked."""
+    table = LeaseTable()
+    table.configure({"d": Budget(4, 0.0, 0.0)}, 0.0)
+    held = {}
+    for name, priority in (("old", Priority.POLL), ("event", Priority.EVENT), ("new", Priority.POLL), ("live", Priority.LIVE)):
+        held[name], _ = table.request("d", HOLDER, priority, 0.0)
+        table.accept(held[name], 0.0)
+    assert table.withdraw_for_live("d") == []
+    table.request("d", HOLDER, Priority.EVENT, 1.0)
+    assert table.withdraw_for_live("d") == []
+    table.request("d", HOLDER, Priority.LIVE, 1.0)
+    assert table.withdraw_for_live("d") == [held["new"]]
+    assert table.withdraw_for_live("d") == []
+    table.request("d", HOLDER, Priority.LIVE, 1.0)
+    table.request("d", HOLDER, Priority.LIVE, 1.0)
+    assert table.withdraw_for_live("d") == [held["old"]]
+    assert all(ticket.state is TicketState.HELD for ticket in held.values()), "asked, not taken away"
+
+
 def manager(**budget: float) -> RtspManager:
     m = RtspManager()
     m.configure({"d": Budget(**{"max_sessions": 1, "cooldown_s": 0.0, "unclean_cooldown_s": 0.0} | budget)})  # type: ignore[arg-type]
