@@ -29,8 +29,10 @@ from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_daemon, lock_for_snapshot
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, Priority, RtspManager
+from camserver.leases.state import StateFile
+from camserver.leases.state import load as load_state
 from camserver.polling import PollingOrchestrator
-from camserver.records import Attempt, Result
+from camserver.records import Attempt, Result, SessionEnd
 from camserver.snapshots import SnapshotService
 from camserver.storage import Janitor, SnapshotStore
 
@@ -49,6 +51,7 @@ class Daemon:
         self._inventory = inventory
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
+        self._state = StateFile(inventory.api.socket.with_name("leases.json"), self._cooldown_s)
         self._emit = EventBus(*listeners)
         polling, output = inventory.polling, inventory.output
         self._decoders = WorkerPool("decoder", polling.decoders or os.cpu_count() or 1, on_unsealed=lambda why: self._note(
@@ -84,13 +87,10 @@ class Daemon:
         if removed:
             self._note("store.cleaned", f"{removed} temporary files of an earlier run removed", files=removed)
         self._configure()
+        await self._open_api()
         jobs = [self._start(name, work) for name, work in (
             ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
             ("reload", self._reload_loop()), ("inventory watch", self._watch_files()), ("status", self._status_loop()))]
-        try:
-            await self._api.start(self._inventory.api.socket)
-        except ApiUnavailable as error:
-            self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
         self._note("daemon.ready", f"{len(self._inventory.cameras)} cameras, pictures go to {self._inventory.output.directory}")
         notify.notify("READY=1")
         await self._decoders.warm()
@@ -131,6 +131,28 @@ class Daemon:
                 self._note("daemon.locked", f"another camserver already writes to {directory}", "error")
                 return False
         return True
+
+    async def _open_api(self) -> None:
+        """Let others in, after remembering who already has sessions; only one daemon at a time keeps that file."""
+        def unclean_s(device: str) -> float:
+            return self._cooldown_s(device, SessionEnd.UNCLEAN)
+
+        generation, sessions = load_state(self._state.path)
+        self.manager.restore(generation, sessions, unclean_s)
+        self._state.take_over(generation, sessions, unclean_s)
+        self._emit.add(self._state)
+        try:
+            await self._api.start(self._inventory.api.socket)
+        except ApiUnavailable as error:
+            self._emit.remove(self._state)
+            self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
+
+    def _cooldown_s(self, device: str, end: str) -> float:
+        camera = next((c for c in self._inventory.cameras if c.device == device), None)
+        if camera is None:
+            return 0.0
+        budget = Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)
+        return budget.cooldown_after(SessionEnd(end))
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

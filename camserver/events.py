@@ -35,6 +35,7 @@ class LeaseAcquired(Event):
     holder: str
     generation: int
     wait_ms: float
+    external: bool = False
 
     @property
     def text(self) -> str:
@@ -52,6 +53,7 @@ class LeaseReleased(Event):
     generation: int
     held_ms: float
     end: str
+    external: bool = False
 
     @property
     def text(self) -> str:
@@ -132,6 +134,14 @@ class EventBus:
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = list(listeners)
+
+    def add(self, listener: Listener) -> None:
+        """One listener more, from now on."""
+        self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """That listener no more."""
+        self._listeners.remove(listener)
 
     def __call__(self, event: Event) -> None:
         """Publish one event."""

@@ -124,11 +124,15 @@ class SyncLeaseClient:
         finally:
             held.close()
 
-    def open_lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "") -> HeldLease:
-        """A lease that is held until it is closed. Raises RtspBusy, NoDaemon, ApiRefusal."""
+    def open_lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
+                   claim: int = 0) -> HeldLease:
+        """A lease that is held until it is closed; `claim` is the generation of one that a daemon now gone had given.
+
+        Raises RtspBusy, NoDaemon, ApiRefusal.
+        """
         connection = self._connect()
         try:
-            connection.putrequest("POST", _lease_route(camera, wait_s, priority, label))
+            connection.putrequest("POST", _lease_route(camera, wait_s, priority, label, claim))
             connection.putheader("Transfer-Encoding", "chunked")
             connection.endheaders()
             response = connection.getresponse()
@@ -210,8 +214,9 @@ async def _plain_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
     return await reader.readexactly(length)
 
 
-def _lease_route(camera: str, wait_s: float | None, priority: str, label: str) -> str:
+def _lease_route(camera: str, wait_s: float | None, priority: str, label: str, claim: int = 0) -> str:
     query = {"priority": priority} | ({"label": label} if label else {}) | ({} if wait_s is None else {"wait": f"{wait_s:g}"})
+    query |= {"claim": str(claim)} if claim else {}
     return f"/v1/cameras/{quote(camera, safe='')}/lease?{urlencode(query)}"
 
 

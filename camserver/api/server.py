@@ -22,7 +22,7 @@ from aiohttp import web
 
 from camserver.config import Camera
 from camserver.errors import CamserverError, RtspBusy
-from camserver.leases import DeviceStatistics, Holder, Priority, RtspManager
+from camserver.leases import DeviceStatistics, Holder, Priority, RtspLease, RtspManager
 from camserver.records import Attempt, Result, SessionEnd
 
 MODE = 0o660
@@ -68,6 +68,7 @@ class ApiServer:
         # A handler is cancelled when its client is gone: so does a lease end.
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=30.0)
         self._path: Path | None = None
+        self._stopping = False
 
     async def start(self, path: Path, activated: socket.socket | None = None) -> None:
         """Listen on `path`, or on the socket systemd made. Raises ApiUnavailable."""
@@ -77,7 +78,8 @@ class ApiServer:
         await web.SockSite(self._runner, sock, shutdown_timeout=STOP_S).start()
 
     async def stop(self) -> None:
-        """Close the socket and every connection."""
+        """Close the socket and every connection; leases of others are left to them."""
+        self._stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.9):
                 await self._runner.cleanup()
@@ -139,24 +141,36 @@ class ApiServer:
         priority, wait_s = _priority(request), _seconds(request, "wait", camera.lease_wait_s)
         ttl_s = _seconds(request, "ttl", 0.0)
         holder = self._holder(request, "live" if priority is Priority.LIVE else "external")
-        try:
-            lease = await self._services.manager.acquire(camera.id, camera.device, holder, priority=priority,
-                                                         lease_wait_s=wait_s)
-        except RtspBusy as busy:
-            now = asyncio.get_running_loop().time()
-            device = next(d for d in self._services.manager.statistics() if d.device == camera.device)
-            raise _refusal(web.HTTPConflict, str(busy), **device_view(device, now)) from None
-        with lease:
+        with await self._acquire(request, camera, holder, priority, wait_s) as lease:
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
             await response.prepare(request)
             granted = {"state": "granted", "camera": camera.id, "device": camera.device, "generation": lease.generation,
                        "wait_ms": round(lease.wait_s * 1000, 1)}
             await response.write(json.dumps(granted).encode() + b"\n")
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(ttl_s or None):
                     if await _said_clean(request):
                         lease.ended(SessionEnd.CLEAN)
+            except TimeoutError:
+                return response
+            except asyncio.CancelledError:
+                if self._stopping:      # the client is still there, and its session: it claims its lease again
+                    lease.abandon()
+                raise
             return response
+
+    async def _acquire(self, request: web.Request, camera: Camera, holder: Holder, priority: Priority,
+                       wait_s: float) -> RtspLease:
+        manager = self._services.manager
+        if (generation := int(_seconds(request, "claim", 0.0, most=1e15))) and (
+                lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)) is not None:
+            return lease
+        try:
+            return await manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s)
+        except RtspBusy as busy:
+            now = asyncio.get_running_loop().time()
+            device = next(d for d in manager.statistics() if d.device == camera.device)
+            raise _refusal(web.HTTPConflict, str(busy), **device_view(device, now)) from None
 
     # ---- who and what
 
@@ -205,7 +219,7 @@ def _priority(request: web.Request) -> Priority:
         raise _refusal(web.HTTPBadRequest, "priority: expected live, event or poll") from None
 
 
-def _seconds(request: web.Request, name: str, default: float) -> float:
+def _seconds(request: web.Request, name: str, default: float, most: float = MAX_WAIT_S) -> float:
     text = request.query.get(name)
     if text is None:
         return default
@@ -213,8 +227,8 @@ def _seconds(request: web.Request, name: str, default: float) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= MAX_WAIT_S:
-        raise _refusal(web.HTTPBadRequest, f"{name}: expected a number of seconds from 0 to {MAX_WAIT_S:g}")
+    if not 0 <= value <= most:
+        raise _refusal(web.HTTPBadRequest, f"{name}: expected a number from 0 to {most:g}")
     return value
 
 

@@ -53,6 +53,7 @@ class _Watch:
         self._held = held
         self._claim = claim
         self._keep_trying = keep_trying
+        self._generation = held.granted.generation if held is not None else 0
         self._selector = selectors.DefaultSelector()
 
     def run(self, command: Sequence[str]) -> int:
@@ -90,9 +91,10 @@ class _Watch:
                 print("camserver lease: the daemon is gone; the command goes on", file=sys.stderr)
         if self._held is None and self._keep_trying:
             try:
-                self._held = self._claim(wait_s=0.0)
+                self._held = self._claim(wait_s=0.0, claim=self._generation)
             except CamserverError:
-                return      # not there yet, or somebody was quicker: we still hold the session, so we go on asking
+                return      # not there yet
+            self._generation = self._held.granted.generation
             self._watch_held()
             print("camserver lease: the lease is ours again", file=sys.stderr)
 

@@ -10,13 +10,15 @@ Races that were thought of: a waiter that is cancelled or timed out in the same 
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
 from camserver.errors import RtspBusy
 from camserver.events import Event, LeaseAcquired, LeaseReleased
+from camserver.leases.state import Remembered
 from camserver.leases.table import (
     Budget,
     DeviceStatistics,
@@ -29,6 +31,9 @@ from camserver.leases.table import (
 from camserver.records import SessionEnd
 
 LEASE_WAIT_S = 5.0
+CLAIM_S = 10.0
+"""How long another program may take to claim its lease from the next process."""
+MAX_COOLDOWN_S = 600.0
 
 
 class RtspLease:
@@ -70,6 +75,10 @@ class RtspLease:
             self._released = True
             self._manager._release(self, self._ticket, self._end)  # noqa: SLF001 - two halves of one thing
 
+    def abandon(self) -> None:
+        """Leave the session to its holder, another program, because this process ends; the next one gives it back to it."""
+        self._released = True
+
     def __enter__(self) -> Self:
         return self
 
@@ -97,6 +106,23 @@ class RtspManager:
     def configure(self, budgets: Mapping[str, Budget]) -> None:
         """Make `budgets` the known devices; running leases are untouched."""
         self._wake(self._table.configure(budgets, _now()))
+
+    def restore(self, generation: int, sessions: Iterable[Remembered], unclean_cooldown_s: Callable[[str], float],
+                wall: Callable[[], float] = time.time) -> None:
+        """Take over what an earlier process left: its own sessions cool down as unclean, others' wait to be claimed."""
+        self._table.continue_after(generation)
+        for s in sessions:
+            unclean_s = unclean_cooldown_s(s.device)
+            left_s = unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), MAX_COOLDOWN_S)
+            claimable = s.external and s.cooling_until is None
+            if left_s > 0 or claimable:
+                until = _now() + (max(unclean_s, CLAIM_S) if claimable else left_s)
+                self._table.restore(s.device, s.generation, until, claimable=claimable)
+
+    def claim(self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority) -> RtspLease | None:
+        """The lease again that an earlier process gave as `generation`, None when it is too late for that."""
+        ticket = self._table.claim(device, generation, holder, priority, _now())
+        return None if ticket is None else self._lease(ticket, camera)
 
     async def acquire(
         self,
@@ -159,9 +185,13 @@ class RtspManager:
 
     def _grant(self, ticket: Ticket, camera: str) -> RtspLease:
         self._table.accept(ticket, _now())
+        return self._lease(ticket, camera)
+
+    def _lease(self, ticket: Ticket, camera: str) -> RtspLease:
         lease = RtspLease(self, ticket, camera)
         self._emit(LeaseAcquired(camera=camera, device=lease.device, holder=str(lease.holder),
-                                 generation=lease.generation, wait_ms=lease.wait_s * 1000))
+                                 generation=lease.generation, wait_ms=lease.wait_s * 1000,
+                                 external=lease.holder.external))
         return lease
 
     def _release(self, lease: RtspLease, ticket: Ticket, end: SessionEnd) -> None:
@@ -170,7 +200,8 @@ class RtspManager:
         self._wake(self._table.release(ticket, end, now))
         self._arm(ticket.device)
         self._emit(LeaseReleased(camera=lease.camera, device=lease.device, holder=str(lease.holder),
-                                 generation=lease.generation, held_ms=(now - ticket.held_since) * 1000, end=end))
+                                 generation=lease.generation, held_ms=(now - ticket.held_since) * 1000, end=end,
+                                 external=lease.holder.external))
 
     def _wake(self, offered: list[Ticket]) -> None:
         for ticket in offered:

@@ -65,6 +65,11 @@ class Holder:
     label: str = ""
     pid: int = 0
 
+    @property
+    def external(self) -> bool:
+        """Whether another program has the session: it outlives this process."""
+        return self.kind in ("live", "external")
+
     def __str__(self) -> str:
         return f"{self.kind} {self.label}".rstrip() + (f" (pid {self.pid})" if self.pid else "")
 
@@ -137,6 +142,7 @@ class _Device:
     waiting: list[Ticket] = field(default_factory=list)
     taken: list[Ticket] = field(default_factory=list)         # offered or held
     cooling_until: list[float] = field(default_factory=list)
+    claimable: dict[int, float] = field(default_factory=dict)       # generation -> its moment in cooling_until
     granted: int = 0
     busy: int = 0
     wait_s_total: float = 0.0
@@ -182,6 +188,31 @@ class LeaseTable:
         ticket = Ticket(device, holder, priority, self._sequence, now)
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
+
+    def restore(self, device: str, generation: int, until: float, *, claimable: bool) -> None:
+        """A session of an earlier process: its slot is taken until then, or until its holder claims it."""
+        if device in self._devices:
+            self._devices[device].cooling_until.append(until)
+            if claimable:
+                self._devices[device].claimable[generation] = until
+
+    def continue_after(self, generation: int) -> None:
+        """Give only generation numbers greater than those of an earlier process."""
+        self._generation = max(self._generation, generation)
+
+    def claim(self, device: str, generation: int, holder: Holder, priority: Priority, now: float) -> Ticket | None:
+        """Turn a restored session's slot into its holder's again; None when it has passed."""
+        entry = self._devices.get(device)
+        until = entry.claimable.pop(generation, 0.0) if entry is not None else 0.0
+        if entry is None or until <= now:
+            return None
+        entry.cooling_until.remove(until)
+        self._sequence += 1
+        ticket = Ticket(device, holder, priority, self._sequence, now)
+        ticket._apply(TicketEvent.OFFER)  # noqa: SLF001 - the table is the one that changes tickets
+        entry.taken.append(ticket)
+        self.accept(ticket, now)
+        return ticket
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""

@@ -191,19 +191,52 @@ def test_a_killed_wrapper_takes_its_command_with_it(tmp_path: Path) -> None:
 
 
 def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -> None:
+    """Restarted in order or killed: the command goes on, and no poll opens a session beside it, before or after."""
     async def inside(house: House) -> None:
         desk = Desk(house, tmp_path)
-        desk.write(interval="100s")
+        desk.write(interval="200ms", lease_wait="100ms")
+        record = house.fleet.cameras["cam"].record
+
+        def mine() -> bool:
+            return any(held["label"] == "film" for held in desk.held())
+
         async with desk.daemon():
-            wrapper = await desk.run("lease", "--label", "film", "cam", "--", "sleep", "1000")
-            await desk.until(lambda: [h for h in desk.held() if h["label"] == "film"])
+            wrapper = await desk.run("lease", "--label", "film", "--wait", "60", "cam", "--", "sleep", "1000")
+            await desk.until(mine)
+            opens = (await house.seen("cam")).opens
+        async with desk.daemon() as second:
+            await desk.until(mine)
+            second.kill()
+            await second.wait()
         async with desk.daemon():
-            await desk.until(lambda: [h for h in desk.held() if h["label"] == "film"])
+            await desk.until(mine)
+            await desk.until(lambda: desk.client.get("/v1/leases")[0]["busy"])      # polls try, and are told to wait
+            assert record.opens == opens
             assert wrapper.returncode is None
             wrapper.terminate()
             assert await wrapper.wait() == 128 + signal.SIGTERM
+            await desk.until(lambda: record.opens > opens)
 
     with_house([SimulatedCamera("cam", "Gate", gop=2)], inside)
+
+
+def test_a_killed_daemons_sessions_cool_down_before_the_next_one_opens_any(tmp_path: Path) -> None:
+    """The camera counts a session for a while after its connection broke; nobody knocks in that time."""
+    async def inside(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(interval="200ms", unclean_cooldown="3s", timeout="60s")
+        simulated = house.fleet.cameras["cam"]
+        async with desk.daemon() as first:
+            await desk.until(lambda: "PLAY" in simulated.requests)
+            first.kill()
+            await first.wait()
+        simulated.fault = Fault()
+        async with desk.daemon():
+            await desk.until((desk.output / "cam/latest.jpg").exists)
+        record = await house.seen("cam")
+        assert (record.early, record.refused_full, record.sessions_max) == (0, 0, 1)
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, unclean_cooldown_s=2.0, fault=Fault("silent"))], inside)
 
 
 def test_reload_says_what_became_of_it(tmp_path: Path) -> None:
