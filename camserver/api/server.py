@@ -66,7 +66,8 @@ class ApiServer:
             web.post("/v1/reload", self._reload),
         ])
         # A handler is cancelled when its client is gone: so does a lease end.
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=30.0)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=30.0,
+                                     shutdown_timeout=STOP_S)
         self._path: Path | None = None
         self._stopping = False
 
@@ -75,7 +76,7 @@ class ApiServer:
         sock = activated or _listen(path)
         self._path = None if activated else path
         await self._runner.setup()
-        await web.SockSite(self._runner, sock, shutdown_timeout=STOP_S).start()
+        await web.SockSite(self._runner, sock).start()
 
     async def stop(self) -> None:
         """Close the socket and every connection; leases of others are left to them."""

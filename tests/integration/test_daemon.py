@@ -174,7 +174,7 @@ def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
 
     monkeypatch.setattr(Janitor, "run", broken)
     config = tmp_path / "c.toml"
-    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n')
+    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n[api]\nsocket = "{tmp_path}/api.sock"\n')
     notices: list[Event] = []
     daemon = Daemon(config, load_inventory(config), Redactor(()), notices.append)
     assert run_loop(daemon.run) == 1
