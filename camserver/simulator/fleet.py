@@ -60,7 +60,8 @@ class Fleet:
 
     def url(self, camera_id: str, stream: str = STREAMS[0]) -> str:
         """The RTSP URL of a stream, without credentials."""
-        return f"rtsp{'s' if self._tls else ''}://{self._host}:{self.cameras[camera_id].port}/{stream}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"rtsp{'s' if self._tls else ''}://{host}:{self.cameras[camera_id].port}/{stream}"
 
     def inventory(self, **defaults: str) -> str:
         """An inventory of the fleet as TOML, with the right passwords."""

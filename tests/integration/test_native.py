@@ -142,6 +142,17 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_over_ipv6(transport: str) -> None:
+    async def work(house: House) -> None:
+        for _ in range(2):
+            attempt = await house.take("cam", transport=transport, engine="native")
+            assert attempt.ok, attempt.error
+        assert (await house.seen("cam")).ends_clean == 2
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2)], work, host="::1")
+
+
 async def scripted(answers: dict[str, str]) -> tuple[asyncio.Server, str, list[str]]:
     """A camera that answers each method with a text; the list gets what it was asked."""
     asked: list[str] = []
