@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from camserver.config import Camera, Inventory
     from camserver.records import Attempt
 
-EX_UNAVAILABLE, EX_TEMPFAIL, EX_CONFIG = 69, 75, 78
+EX_TEMPFAIL, EX_CONFIG = 75, 78
 ASKING = ("reload", "leases", "lease", "snapshot")
 """Commands that ask a running daemon."""
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"

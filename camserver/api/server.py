@@ -71,10 +71,10 @@ class ApiServer:
         self._path: Path | None = None
         self._stopping = False
 
-    async def start(self, path: Path, activated: socket.socket | None = None) -> None:
-        """Listen on `path`, or on the socket systemd made. Raises ApiUnavailable."""
-        sock = activated or _listen(path)
-        self._path = None if activated else path
+    async def start(self, path: Path) -> None:
+        """Listen on `path`. Raises ApiUnavailable."""
+        sock = _listen(path)
+        self._path = path
         await self._runner.setup()
         await web.SockSite(self._runner, sock).start()
 
@@ -144,11 +144,11 @@ class ApiServer:
         holder = self._holder(request, "live" if priority is Priority.LIVE else "external")
         with await self._acquire(request, camera, holder, priority, wait_s) as lease:
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-            await response.prepare(request)
             granted = {"state": "granted", "camera": camera.id, "device": camera.device, "generation": lease.generation,
                        "wait_ms": round(lease.wait_s * 1000, 1)}
-            await response.write(json.dumps(granted).encode() + b"\n")
             try:
+                await response.prepare(request)
+                await response.write(json.dumps(granted).encode() + b"\n")
                 async with asyncio.timeout(ttl_s or None):
                     if await _said_clean(request):
                         lease.ended(SessionEnd.CLEAN)
