@@ -86,6 +86,7 @@ def _add_lease(parser: argparse.ArgumentParser) -> None:
     add("camera", metavar="CAMERA", help="id of the camera")
     add("--wait", type=float, metavar="S", help="seconds to wait, then status 75 (default: the camera's lease_wait)")
     add("--priority", choices=["live", "event", "poll"], default="live", help="who goes first (default: live)")
+    add("--ttl", type=float, metavar="S", help="the lease is withdrawn after S seconds: a bound for a holder that hangs")
     add("--label", default="", help="what `camserver leases` shows (default: the command's name)")
     add("--no-daemon-ok", action="store_true", help="run the command without a lease when no daemon answers, else status 69")
     add("command", nargs=argparse.REMAINDER, help="ends with its status; 128 + n when signal n ended it")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from camserver.api import wrapper
-from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, NoDaemon, SyncLeaseClient
+from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseRequest, NoDaemon, SyncLeaseClient
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
 
@@ -56,17 +56,23 @@ def reload(arguments: argparse.Namespace) -> int:
 
 @_answered
 def leases(arguments: argparse.Namespace) -> int:
-    """Who holds sessions of which device."""
+    """Who holds sessions of which device; a line for each holder."""
     devices = client(arguments).get("/v1/leases")
     if arguments.json:
         print(json.dumps(devices, indent=1))
         return 0
-    rows = [("DEVICE", "HELD", "WAITING", "COOLING", "GRANTED", "BUSY", "HOLDERS")]
+    rows = [("DEVICE", "BUDGET", "HOLDER", "PID", "COMMAND", "SINCE", "WAITING", "COOLING", "GRANTED", "BUSY")]
     for d in devices:
-        holders = ", ".join(f"{h['holder']} {h['label']}" + (f" (pid {h['pid']})" if h["pid"] else "") + f" {h['for_s']:.1f} s"
-                            for h in d["held"])
-        rows.append((d["device"], f"{len(d['held'])}/{d['max_sessions']}",
-                     *(str(d[key]) for key in ("waiting", "cooling", "granted", "busy")), holders))
+        learned = d["learned_cap"]
+        budget = f"{len(d['held'])}/{d['max_sessions']}" + (
+            f" (gives {learned['cap']} for {learned['for_s'] / 60:.0f} min)" if learned else "")
+        waiting = ", ".join(f"{h['holder']} {h['label']}".strip() for h in d["waiting"])
+        cooling = ", ".join(f"{seconds:.1f} s" for seconds in d["cooling_s"])
+        for number, h in enumerate(d["held"] or [None]):
+            holder = ("", "", "", "") if h is None else (
+                f"{h['holder']} {h['label']}".strip(), str(h["pid"] or ""), h["command"] or "", f"{h['for_s']:.1f} s")
+            more = ("", "", "", "") if number else (waiting, cooling, str(d["granted"]), str(d["busy"]))
+            rows.append(("" if number else d["device"], "" if number else budget, *holder, *more))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -90,8 +96,9 @@ def lease(arguments: argparse.Namespace) -> int:
         print("camserver lease: expected a command after --", file=sys.stderr)
         return 2
     try:
-        return wrapper.run(client(arguments), arguments.camera, command, wait_s=arguments.wait, priority=arguments.priority,
-                           label=arguments.label, no_daemon_ok=arguments.no_daemon_ok)
+        request = LeaseRequest(arguments.camera, arguments.wait, arguments.priority,
+                               arguments.label or Path(command[0]).name, arguments.ttl)
+        return wrapper.run(client(arguments), request, command, no_daemon_ok=arguments.no_daemon_ok)
     except OSError as error:
         print(f"camserver lease: {command[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126

@@ -14,7 +14,9 @@ from typing import IO, Any
 
 from watchfiles import awatch
 
-from camserver.api.server import ApiServer, ApiUnavailable, Services
+from camserver.api.answers import Services
+from camserver.api.server import ApiServer, ApiUnavailable
+from camserver.api.stream import EventStream
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
@@ -24,6 +26,7 @@ from camserver.capture.native import NativeEngine
 from camserver.config import Camera, Inventory, load_inventory
 from camserver.errors import InventoryError
 from camserver.events import EventBus, Listener, Notice
+from camserver.go2rtc import Go2rtc
 from camserver.host import notify
 from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_daemon, lock_for_snapshot
@@ -52,7 +55,8 @@ class Daemon:
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
         self._state = StateFile(inventory.api.socket.with_name("leases.json"), self._cooldown_s)
-        self._emit = EventBus(*listeners)
+        events = EventStream(redactor.scrub)
+        self._emit = EventBus(*listeners, events)
         polling, output = inventory.polling, inventory.output
         self._decoders = WorkerPool("decoder", polling.decoders or os.cpu_count() or 1, on_unsealed=lambda why: self._note(
             "decoder.unsealed", f"decoders are not sealed off from network and files: {why}", "warning"))
@@ -61,13 +65,14 @@ class Daemon:
         self.manager = RtspManager(self._emit)
         self._store = SnapshotStore(output)
         self._janitor = Janitor(output, inventory.retention, self._emit)
+        self._go2rtc = Go2rtc(self.manager, self._emit)
         self._service = SnapshotService(self.manager, Engines(NativeEngine(), LibavEngine(self._sessions)), HttpSource(),
-                                        self._decoder)
+                                        self._decoder, self._go2rtc)
         self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
                                                 emit=self._emit)
         self._api = ApiServer(Services(
             cameras=lambda: self._inventory.cameras, folder=lambda camera: self._store.output.directory / camera,
-            manager=self.manager, snapshot=self._snapshot, reload=self._reload_once))
+            manager=self.manager, snapshot=self._snapshot, reload=self._reload_once), events)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -86,10 +91,12 @@ class Daemon:
         removed = await self._store.clean()
         if removed:
             self._note("store.cleaned", f"{removed} temporary files of an earlier run removed", files=removed)
-        self._configure()
+        await self._configure()
         await self._open_api()
+        await self._go2rtc.look()       # before the first poll: who is live already
         jobs = [self._start(name, work) for name, work in (
             ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
+            ("go2rtc", self._go2rtc.run()),
             ("reload", self._reload_loop()), ("inventory watch", self._watch_files()), ("status", self._status_loop()))]
         self._note("daemon.ready", f"{len(self._inventory.cameras)} cameras, pictures go to {self._inventory.output.directory}")
         notify.notify("READY=1")
@@ -137,12 +144,12 @@ class Daemon:
         def unclean_s(device: str) -> float:
             return self._cooldown_s(device, SessionEnd.UNCLEAN)
 
-        generation, sessions = load_state(self._state.path)
-        self.manager.restore(generation, sessions, unclean_s)
-        self._state.take_over(generation, sessions, unclean_s)
+        state = load_state(self._state.path)
+        self.manager.restore(state, unclean_s)
+        self._state.take_over(state, unclean_s)
         self._emit.add(self._state)
         try:
-            await self._api.start(self._inventory.api.socket)
+            await self._api.start(self._inventory.api.socket, notify.inherited_socket("api"))
         except ApiUnavailable as error:
             self._emit.remove(self._state)
             self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
@@ -181,6 +188,7 @@ class Daemon:
         last_resort.start()
         # 1. no new polls and requests; running ones may end, then their sessions are closed
         await asyncio.gather(self.orchestrator.stop(limit_s * 0.4), self._api.stop())
+        await self._go2rtc.close()
         await self._sessions.close()                    # 2. no worker holds a session any more
         await self._decoders.close()                    # 3. nothing is left to decode
         for job in jobs:                                # 4. watcher, retention, status, watchdog
@@ -194,9 +202,10 @@ class Daemon:
 
     # ---- inventory
 
-    def _configure(self) -> None:
+    async def _configure(self) -> None:
         cameras = self._inventory.cameras
         self.manager.configure({c.device: Budget(c.max_sessions, c.cooldown_s, c.unclean_cooldown_s) for c in cameras})
+        await self._go2rtc.configure(self._inventory.go2rtc, cameras)
         self.orchestrator.configure(cameras)
         for warning in self._inventory.warnings:
             self._note("inventory.warning", warning, "warning")
@@ -219,10 +228,10 @@ class Daemon:
                 return error.faults
             finally:
                 notify.notify("READY=1")
-            self._take_over(inventory)
+            await self._take_over(inventory)
             return ()
 
-    def _take_over(self, inventory: Inventory) -> None:
+    async def _take_over(self, inventory: Inventory) -> None:
         old, self._inventory = self._inventory, inventory
         self._redactor.replace_secrets((*old.secrets, *inventory.secrets))
         for key in RESTART_ONLY:
@@ -236,7 +245,7 @@ class Daemon:
             self._folders_changed.set()
         self._janitor.policy = inventory.retention
         self.orchestrator.open_rate = inventory.polling.open_rate
-        self._configure()
+        await self._configure()
         self._note("inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras))
 
     async def _watch_files(self) -> None:

@@ -6,8 +6,8 @@ Event names are stable dotted words; operators and programs may rely on them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -59,6 +59,23 @@ class LeaseReleased(Event):
     def text(self) -> str:
         """The sentence for a person, in the words of the seed's log."""
         return f"RTSP access released camera_id={self.camera}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapLearned(Event):
+    """A device said "full" although the inventory gives it more sessions than were open."""
+
+    EVENT: ClassVar[str] = "lease.cap"
+    LEVEL: ClassVar[Level] = "warning"
+    device: str
+    cap: int
+    for_s: float
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return (f"{self.device} was full with {self.cap} session(s) open: no more than that for {self.for_s / 60:g} minutes "
+                "(is max_sessions too high?)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +141,16 @@ class Notice(Event):
     def text(self) -> str:
         """The sentence for a person."""
         return self.message
+
+
+def as_data(event: Event) -> dict[str, Any]:
+    """An event's name under `event`, then its keys: what the journal and `/v1/events` both show."""
+    if isinstance(event, Notice):
+        data = {"event": event.name, "level": event.level, "camera": event.camera, **event.data}
+    else:
+        data = {"event": event.EVENT, "level": event.LEVEL} | {f.name: getattr(event, f.name) for f in fields(event)}
+    said = {key: value for key, value in data.items() if value not in (None, "")}
+    return {key: round(value, 1) if isinstance(value, float) else value for key, value in said.items()}
 
 
 Listener = Callable[[Event], None]

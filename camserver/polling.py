@@ -42,6 +42,7 @@ class _Entry:
     task: asyncio.Task[None] | None = None
     again: bool = False             # the camera was changed while its poll ran
     removed: bool = False
+    busy: bool = False              # no session came free for the last poll: the camera was not asked
     failures: int = 0
     skipped: int = 0
     fresh_at: float | None = None
@@ -49,7 +50,7 @@ class _Entry:
     @property
     def standing(self) -> str:
         """What its newest polls say of the camera: a key of SHARES."""
-        return "failing" if self.failures else "healthy" if self.fresh_at is not None else "new"
+        return "failing" if self.failures or self.busy else "healthy" if self.fresh_at is not None else "new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,7 @@ class PollingOrchestrator:
         self._reschedule(entry, attempt)
 
     def _reschedule(self, entry: _Entry, attempt: Attempt) -> None:
+        entry.busy = attempt.result is Result.BUSY
         if attempt.ok and attempt.snapshot is not None:
             entry.failures = 0
             entry.fresh_at = _now()
@@ -242,7 +244,7 @@ class PollingOrchestrator:
                 bytes=len(still.jpeg), codec=still.codec, capture_ms=attempt.snapshot.capture_ms,
                 lease_wait_ms=attempt.snapshot.lease_wait_ms))
         else:
-            entry.failures += 1
+            entry.failures += not entry.busy
             delay_s = retry_delay_s(entry.failures, attempt.result, entry.camera.interval_s, self._chance())
             due = _now() + delay_s
             if entry.camera.align:      # an exact moment is never given up for a retry

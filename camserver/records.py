@@ -38,6 +38,7 @@ class SessionEnd(StrEnum):
 class Source(StrEnum):
     """Where a picture came from."""
 
+    GO2RTC = "go2rtc"
     RTSP = "rtsp"
     RTSP_SUB = "rtsp-sub"
     HTTP = "http"

@@ -1,5 +1,6 @@
 """SnapshotService: one picture of one camera, from the sources in their order, under a lease. Knows no schedule, no disk.
 
+Sources: go2rtc, when it shows the camera live (no session of ours); the main stream, the sub-stream, the snapshot URL.
 The lease covers the session and nothing else: it is left when the engine has proven the transport closed (or the worker
 that held it is dead and reaped). Decoding and delivering begin when the picture is whole and go on beside the session's
 end: a camera far away answers TEARDOWN late, and the picture need not wait for that.
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from camserver.capture.decoder import Decoder
@@ -17,9 +18,10 @@ from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
 from camserver.config import Camera
 from camserver.errors import CameraError, RtspBusy
+from camserver.go2rtc import Go2rtc, Restream
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import finish
-from camserver.leases import Holder, Priority, RtspManager
+from camserver.leases import Holder, Priority, RtspLease, RtspManager
 from camserver.records import AccessUnit, Attempt, Result, SessionEnd, Snapshot, Source, Still
 from camserver.rtsp.refusals import in_company
 
@@ -54,12 +56,34 @@ class _Shot:
         return self.deadline
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One source, and how many there are from it on."""
+
+    source: Source
+    url: str
+    restream: Restream | None
+    sources_left: int
+
+    def viewer(self, camera: Camera) -> Camera:
+        """The camera as the engine has to see it: go2rtc has a login of its own."""
+        if self.restream is None:
+            return camera
+        return replace(camera, username=self.restream.username, password=self.restream.password, transport="tcp",
+                       engine="native")
+
+    def share(self, deadline: float) -> float:
+        """When to give up: a later source needs time, too."""
+        return _now() + (deadline - _now()) / min(self.sources_left, 2)
+
+
 class SnapshotService:
     """Takes pictures; `take` never raises for a camera's sake."""
 
     def __init__(self, manager: RtspManager, engines: Engines, http: HttpSource, decoder: Decoder,
-                 clock: WallClock = utc_now) -> None:
+                 go2rtc: Go2rtc | None = None, clock: WallClock = utc_now) -> None:
         self._manager = manager
+        self._go2rtc = go2rtc
         self._engines = engines
         self._http = http
         self._decoder = decoder
@@ -72,38 +96,49 @@ class SnapshotService:
         `deliver` gets the outcome as soon as it is known; this comes back when the session is closed, too.
         """
         shot = _Shot(camera, self._clock(), deliver)
-        errors: list[tuple[Result, str]] = []
-        sources = _sources(camera)
+        restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
+        sources = _sources(camera, restream)
+        errors: list[tuple[Source, Result, str]] = []
         for position, (source, url) in enumerate(sources):
             if errors and not _may_help(source, errors):
                 continue
             if shot.deadline is not None and shot.deadline - _now() < MIN_SHARE_S:
                 break
+            way = _Way(source, url, restream if source is Source.GO2RTC else None, len(sources) - position)
             try:
-                return await self._from(source, url, shot, len(sources) - position, holder, priority)
+                attempt = await self._from(way, shot, holder, priority)
             except RtspBusy as error:
-                errors.append((Result.BUSY, str(error)))
+                errors.append((source, Result.BUSY, str(error)))
             except CameraError as error:
                 elapsed_s = _now() - shot.started if shot.deadline is not None else 0.0
-                errors.append((error.result, f"{camera.id}: {source}: {error} "
-                                             f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)"))
-        result, text = errors[0]
-        words = "; ".join([text, *(t.removeprefix(f"{camera.id}: ") for _, t in errors[1:])])
-        return await deliver(Attempt(camera.id, shot.at, result, words))
+                errors.append((source, error.result, f"{camera.id}: {source}: {error} "
+                                                     f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)"))
+                if way.restream is not None and self._go2rtc is not None:
+                    self._go2rtc.failed(camera, str(error))
+            else:
+                if way.restream is not None and self._go2rtc is not None:
+                    self._go2rtc.worked(camera)
+                return attempt
+        # What the camera itself said counts more than what go2rtc said.
+        errors.sort(key=lambda error: error[0] is Source.GO2RTC)
+        words = "; ".join([errors[0][2], *(text.removeprefix(f"{camera.id}: ") for _, _, text in errors[1:])])
+        return await deliver(Attempt(camera.id, shot.at, errors[0][1], words))
 
-    async def _from(self, source: Source, url: str, shot: _Shot, sources_left: int, holder: Holder,
-                    priority: Priority) -> Attempt:
-        if source is Source.HTTP:
-            jpeg = await self._http.fetch(shot.camera, url, shot.begin())
-            return await self._develop(AccessUnit("mjpeg", jpeg, b"", self._clock(), ""), source, url, shot)
+    async def _from(self, way: _Way, shot: _Shot, holder: Holder, priority: Priority) -> Attempt:
+        if way.source is Source.HTTP:
+            jpeg = await self._http.fetch(shot.camera, way.url, shot.begin())
+            return await self._develop(AccessUnit("mjpeg", jpeg, b"", self._clock(), ""), way, shot)
         developing: asyncio.Task[Attempt] | None = None
 
         def seen(unit: AccessUnit) -> None:
             nonlocal developing
-            developing = asyncio.create_task(self._develop(unit, source, url, shot), name=f"develop {shot.camera.id}")
+            developing = asyncio.create_task(self._develop(unit, way, shot), name=f"develop {shot.camera.id}")
 
         try:
-            await self._session(url, shot, sources_left, holder, priority, seen)
+            if way.restream is not None and not way.restream.needs_lease:
+                await self._engines.fetch(way.viewer(shot.camera), way.url, way.share(shot.begin()), _nobody, seen)
+            else:
+                await self._session(way, shot, holder, priority, seen)
         except BaseException:
             if developing is not None:
                 developing.cancel()
@@ -112,18 +147,18 @@ class SnapshotService:
         assert developing is not None  # noqa: S101 - an engine that comes back without an error has shown a picture
         return await developing
 
-    async def _develop(self, unit: AccessUnit, source: Source, url: str, shot: _Shot) -> Attempt:
+    async def _develop(self, unit: AccessUnit, way: _Way, shot: _Shot) -> Attempt:
         """Decode and deliver. Raises CameraError."""
         camera, deadline = shot.camera, shot.begin()
         try:
             still = await self._decoder.decode(unit, width=camera.width, deadline=deadline)
         except CameraError:
-            self._engines.doubt(camera, url)
+            self._engines.doubt(way.viewer(camera), way.url)
             raise
         return await shot.deliver(
-            Attempt(camera.id, shot.at, Result.OK, None, self._snapshot(shot, still, source, unit)))
+            Attempt(camera.id, shot.at, Result.OK, None, self._snapshot(shot, still, way.source, unit)))
 
-    async def _session(self, url: str, shot: _Shot, sources_left: int, holder: Holder, priority: Priority,
+    async def _session(self, way: _Way, shot: _Shot, holder: Holder, priority: Priority,
                        seen: Callable[[AccessUnit], None]) -> None:
         """One session under a lease, from acquiring to proven closed. Raises CameraError, RtspBusy."""
         camera = shot.camera
@@ -133,9 +168,6 @@ class SnapshotService:
         lease = await self._manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=lease_wait_s)
         with lease:
             shot.lease_wait_s += lease.wait_s
-            deadline = shot.begin()
-            # A later source needs time too: this one may use its share only.
-            share = _now() + (deadline - _now()) / min(sources_left, 2)
             shown = False
 
             def show(unit: AccessUnit) -> None:
@@ -146,11 +178,26 @@ class SnapshotService:
             try:
                 async with asyncio.timeout(None) as patience:
                     lease.on_withdraw(lambda: None if shown else patience.reschedule(_now()))
-                    await self._engines.fetch(camera, url, share, lease.ended, show)
+                    await self._open(way, camera, way.share(shot.begin()), lease, show)
             except TimeoutError:
                 raise CameraError(Result.BUSY, "gave way to live view", SessionEnd.CLEAN) from None
             except CameraError as error:
-                raise in_company(error, lease.company) from None
+                error = in_company(error, lease.company)
+                if error.result is Result.FULL:
+                    lease.refused()
+                raise error from None
+
+    async def _open(self, way: _Way, camera: Camera, deadline: float, lease: RtspLease,
+                    show: Callable[[AccessUnit], None]) -> None:
+        """The session itself: ours, or one that go2rtc opens for us, which is over when go2rtc says so."""
+        if way.restream is None or self._go2rtc is None:
+            await self._engines.fetch(camera, way.url, deadline, lease.ended, show)
+            return
+        self._go2rtc.opening(camera)
+        try:
+            await self._engines.fetch(way.viewer(camera), way.url, deadline, _nobody, show)
+        finally:
+            lease.ended(await self._go2rtc.settled(camera))
 
     @staticmethod
     def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
@@ -160,21 +207,26 @@ class SnapshotService:
             lease_wait_ms=shot.lease_wait_s * 1000, camera_clock_offset_s=unit.camera_clock_offset_s)
 
 
-def _sources(camera: Camera) -> list[tuple[Source, str]]:
-    pairs = ((Source.RTSP, camera.url), (Source.RTSP_SUB, camera.sub_url), (Source.HTTP, camera.snapshot_url))
+def _sources(camera: Camera, restream: Restream | None) -> list[tuple[Source, str]]:
+    pairs = ((Source.GO2RTC, None if restream is None else restream.url), (Source.RTSP, camera.url),
+             (Source.RTSP_SUB, camera.sub_url), (Source.HTTP, camera.snapshot_url))
     return [(source, url) for source, url in pairs if url is not None]
 
 
-def _may_help(source: Source, errors: list[tuple[Result, str]]) -> bool:
+def _may_help(source: Source, errors: list[tuple[Source, Result, str]]) -> bool:
     """Whether another source can do better after these failures.
 
     A wrong password is wrong everywhere, and logins lock. A camera that is full, busy or dead over RTSP may still answer
-    its snapshot URL, but not another RTSP stream.
+    its snapshot URL, but not another RTSP stream. What go2rtc says is not the camera's word.
     """
-    results = {result for result, _ in errors}
+    results = {result for of, result, _ in errors if of is not Source.GO2RTC}
     if Result.AUTH in results:
         return False
     return source is Source.HTTP or not results & {Result.BUSY, Result.FULL, Result.UNREACHABLE}
+
+
+def _nobody(_: SessionEnd) -> None:
+    """The end of a session with go2rtc is no camera's."""
 
 
 async def _ended(task: asyncio.Task[Attempt]) -> None:

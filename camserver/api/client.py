@@ -6,7 +6,8 @@
         ...
 
 The lease lives as long as the connection. Leaving the block without an exception says that the session was torn down in
-good order, which makes the device's cool-down a short one.
+good order, which makes the device's cool-down a short one. A lease can be withdrawn (its time is over; live view wants
+the session of a recorder with priority "poll"): `word()` or `withdrawn()` tell, and whoever holds it ends its session.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from urllib.parse import quote, urlencode
 from camserver.errors import CamserverError, RtspBusy
 
 DEFAULT_SOCKET = Path("/run/camserver/camserver.sock")
-CLEAN = b'{"end": "clean"}\n'
+GIVE_BACK_S = 10.0
+"""How long the daemon may take to say that a lease was given back."""
+_CLEAN = b'{"end": "clean"}\n'
+_GIVE_BACK = b"%x\r\n%s\r\n0\r\n\r\n" % (len(_CLEAN), _CLEAN)
+_HEAD_END = b"\r\n\r\n"
 
 
 class NoDaemon(CamserverError):  # noqa: N818 - it says what is the case
@@ -43,6 +48,30 @@ class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What a program asks for: `wait_s` None means the camera's lease_wait; `ttl_s` bounds a holder that hangs.
+
+    `priority` is live, event or poll. `claim` is the generation of a lease that a daemon now gone had given.
+    """
+
+    camera: str
+    wait_s: float | None = None
+    priority: str = "live"
+    label: str = ""
+    ttl_s: float | None = None
+    claim: int = 0
+
+    def head(self) -> bytes:
+        """The HTTP request, up to its body, which is open for as long as the lease is held."""
+        query = {"priority": self.priority} | ({"label": self.label} if self.label else {})
+        for name, number in (("wait", self.wait_s), ("ttl", self.ttl_s), ("claim", self.claim or None)):
+            query |= {} if number is None else {name: str(number)}
+        route = f"/v1/cameras/{quote(self.camera, safe='')}/lease?{urlencode(query)}"
+        return (f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\n"
+                "Transfer-Encoding: chunked\r\n\r\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
 class Granted:
     """A lease that was given; `generation` tells it from others of the device."""
 
@@ -52,47 +81,56 @@ class Granted:
     wait_ms: float
 
 
-class HeldLease:
-    """A lease that is ours until `give_back` or `close`, or until the daemon is gone: then reading `fileno()` ends."""
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What the daemon says of a lease: `withdrawn`, and how many seconds are left; or it is `gone`, and the lease with it."""
 
-    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
-        self._connection = connection
-        self._response = response
-        self.granted = _granted(response.readline())
+    state: str
+    why: str = ""
+    grace_s: float = 0.0
+
+
+class HeldLease:
+    """A lease that is ours until `give_back` or `close`, or until the daemon is gone. `fileno()` is for select(2)."""
+
+    def __init__(self, sock: socket.socket, granted: Granted, rest: bytes) -> None:
+        self._sock = sock
+        self._rest = rest
+        self.granted = granted
 
     def fileno(self) -> int:
-        """The connection, for select(2)."""
-        return int(self._connection.sock.fileno())
+        """The connection; a process that inherits it keeps the lease, too."""
+        return self._sock.fileno()
 
-    def alive(self) -> bool:
-        """Whether the daemon still holds its end; reads what it says, which is nothing while the lease lives."""
-        try:
-            return bool(self._connection.sock.recv(4096, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+    def word(self) -> Word | None:
+        """What the daemon has to say, None when it says nothing now."""
+        while True:
+            line, end, self._rest = self._rest.partition(b"\n")
+            if not end:
+                self._rest = line
+                try:
+                    data = self._sock.recv(4096, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    return None
+                except OSError:
+                    data = b""
+                if not data:
+                    return Word("gone")
+                self._rest += data
+            elif (word := _word(line)) is not None:
+                return word
 
     def give_back(self) -> None:
-        """Say that the session was torn down in good order; comes back when the lease is given back."""
-        self._connection.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(CLEAN), CLEAN))
-        self._response.read()
+        """Say that the session was torn down in good order; comes back when the lease is given back. Raises OSError."""
+        self._sock.settimeout(GIVE_BACK_S)
+        self._sock.sendall(_GIVE_BACK)
+        while self._sock.recv(4096):
+            pass
         self.close()
 
     def close(self) -> None:
         """Give the lease back without a word on how the session ended. Idempotent."""
-        self._response.close()
-        self._connection.close()
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("camserver")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(self._path))
+        self._sock.close()
 
 
 class SyncLeaseClient:
@@ -103,65 +141,66 @@ class SyncLeaseClient:
 
     def get(self, route: str) -> Any:
         """JSON of a read-only route. Raises NoDaemon, ApiRefusal."""
-        return self._json("GET", route)
+        return json.loads(self._bytes("GET", route))
 
     def post(self, route: str) -> Any:
         """JSON of a route that does something. Raises NoDaemon, ApiRefusal."""
-        return self._json("POST", route)
+        return json.loads(self._bytes("POST", route))
 
     def snapshot(self, camera: str) -> bytes:
         """A fresh JPEG, taken under a lease. Raises NoDaemon, ApiRefusal, RtspBusy."""
         return self._bytes("POST", f"/v1/cameras/{quote(camera, safe='')}/snapshot")
 
     @contextmanager
-    def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "") -> Iterator[Granted]:
+    def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
+              ttl_s: float | None = None) -> Iterator[HeldLease]:
         """A session of the camera's device for as long as the block runs. Raises RtspBusy, NoDaemon, ApiRefusal."""
-        held = self.open_lease(camera, wait_s=wait_s, priority=priority, label=label)
+        held = self.open_lease(LeaseRequest(camera, wait_s, priority, label, ttl_s))
         try:
-            yield held.granted
-            with suppress(OSError, http.client.HTTPException):      # the daemon is gone, and the lease with it
+            yield held
+            with suppress(OSError):      # the daemon is gone, and the lease with it
                 held.give_back()
         finally:
             held.close()
 
-    def open_lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
-                   claim: int = 0) -> HeldLease:
-        """A lease that is held until it is closed; `claim` is the generation of one that a daemon now gone had given.
+    def open_lease(self, request: LeaseRequest, *, timeout_s: float | None = None) -> HeldLease:
+        """A lease that is held until it is closed. `timeout_s` bounds a daemon that does not answer.
 
         Raises RtspBusy, NoDaemon, ApiRefusal.
         """
-        connection = self._connect()
+        sock = self._connect()
         try:
-            connection.putrequest("POST", _lease_route(camera, wait_s, priority, label, claim))
-            connection.putheader("Transfer-Encoding", "chunked")
-            connection.endheaders()
-            response = connection.getresponse()
-            if response.status == 200:
-                return HeldLease(connection, response)
-            body = response.read()
-        except (OSError, http.client.HTTPException, ValueError):
-            connection.close()
+            sock.settimeout(timeout_s)
+            sock.sendall(request.head())
+            head, body = _read_until(sock, b"", _HEAD_END)
+            if _status(head) == 200:
+                _, rest = _read_until(sock, body, b"\n")     # of the first chunk
+                line, rest = _read_until(sock, rest, b"\n")
+                sock.settimeout(None)
+                return HeldLease(sock, _granted(line), rest)
+            while data := sock.recv(65536):
+                body += data
+        except (OSError, ValueError):
+            sock.close()
             raise NoDaemon(f"{self._path}: the daemon went away") from None
         except BaseException:
-            connection.close()
+            sock.close()
             raise
-        connection.close()
-        raise _error(response.status, body)
+        sock.close()
+        raise _error(_status(head), body)
 
-    def _connect(self) -> _UnixConnection:
-        connection = _UnixConnection(self._path)
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
         try:
-            connection.connect()
+            sock.connect(str(self._path))
         except OSError as error:
-            connection.close()
+            sock.close()
             raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror})") from None
-        return connection
-
-    def _json(self, method: str, route: str) -> Any:
-        return json.loads(self._bytes(method, route))
+        return sock
 
     def _bytes(self, method: str, route: str) -> bytes:
-        connection = self._connect()
+        connection = http.client.HTTPConnection("camserver")
+        connection.sock = self._connect()
         try:
             connection.request(method, route)
             response = connection.getresponse()
@@ -175,6 +214,21 @@ class SyncLeaseClient:
         return body
 
 
+class AsyncHeldLease:
+    """A lease held by asyncio's client, within its `async with`."""
+
+    def __init__(self, granted: Granted, reader: asyncio.StreamReader) -> None:
+        self.granted = granted
+        self._reader = reader
+
+    async def withdrawn(self) -> Word:
+        """Comes back when the session has to be ended: the lease is withdrawn, or the daemon is gone."""
+        while line := await self._reader.readline():
+            if (word := _word(line)) is not None:
+                return word
+        return Word("gone")
+
+
 class LeaseClient:
     """The same for asyncio, leases only."""
 
@@ -182,47 +236,62 @@ class LeaseClient:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
 
     @asynccontextmanager
-    async def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live",
-                    label: str = "") -> AsyncIterator[Granted]:
+    async def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
+                    ttl_s: float | None = None) -> AsyncIterator[AsyncHeldLease]:
         """A session of the camera's device for as long as the block runs. Raises RtspBusy, NoDaemon, ApiRefusal."""
         try:
             reader, writer = await asyncio.open_unix_connection(str(self._path))
         except OSError as error:
             raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror})") from None
         try:
-            route = _lease_route(camera, wait_s, priority, label)
-            writer.write(f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\n".encode()
-                         + b"Transfer-Encoding: chunked\r\n\r\n")
+            writer.write(LeaseRequest(camera, wait_s, priority, label, ttl_s).head())
             try:
-                head = await reader.readuntil(b"\r\n\r\n")
-                status = int(head.split(b" ", 2)[1])
-                if status != 200:
-                    raise _error(status, await _plain_body(reader, head))
-                await reader.readline()                                  # the chunk's size
+                head = await reader.readuntil(_HEAD_END)
+                if (status := _status(head)) != 200:
+                    raise _error(status, await reader.read())
+                await reader.readline()                                  # the first chunk's size
                 granted = _granted(await reader.readline())
-            except (asyncio.IncompleteReadError, ValueError, IndexError):
+            except (asyncio.IncompleteReadError, OSError, ValueError):
                 raise NoDaemon(f"{self._path}: the daemon went away") from None
-            yield granted
-            writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(CLEAN), CLEAN))
-            await reader.read()         # the daemon's end of it: from then on it is given back
+            yield AsyncHeldLease(granted, reader)
+            with suppress(OSError):      # the daemon is gone, and the lease with it
+                writer.write(_GIVE_BACK)
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await reader.read()         # the daemon's end of it: from then on it is given back
         finally:
             writer.close()
 
 
-async def _plain_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-    return await reader.readexactly(length)
+def _read_until(sock: socket.socket, data: bytes, mark: bytes) -> tuple[bytes, bytes]:
+    """What comes before `mark`, and what was read after it. Raises ConnectionError when it doesn't come."""
+    while mark not in data:
+        more = sock.recv(65536)
+        if not more:
+            raise ConnectionError
+        data += more
+    before, _, after = data.partition(mark)
+    return before, after
 
 
-def _lease_route(camera: str, wait_s: float | None, priority: str, label: str, claim: int = 0) -> str:
-    query = {"priority": priority} | ({"label": label} if label else {}) | ({} if wait_s is None else {"wait": f"{wait_s:g}"})
-    query |= {"claim": str(claim)} if claim else {}
-    return f"/v1/cameras/{quote(camera, safe='')}/lease?{urlencode(query)}"
+def _status(head: bytes) -> int:
+    """Raises ValueError for what is no HTTP."""
+    version, status, *_ = [*head.split(b" ", 2), b""]
+    if not version.startswith(b"HTTP/1."):
+        raise ValueError("no HTTP")
+    return int(status)
 
 
 def _granted(line: bytes) -> Granted:
     data = json.loads(line)
     return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
+
+
+def _word(line: bytes) -> Word | None:
+    """What a line says; those between, of HTTP's chunks, say nothing."""
+    if not line.startswith(b"{"):
+        return None
+    data = json.loads(line)
+    return Word(str(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0)))
 
 
 def _error(status: int, body: bytes) -> CamserverError:

@@ -1,8 +1,4 @@
-"""The API's server: HTTP on a unix socket, whose mode is the gate. Owns the socket and the routes; does nothing itself.
-
-What it serves is handed in as `Services`. A lease given to another process lives exactly as long as its connection:
-when the process dies, the kernel closes its socket and the handler is cancelled.
-"""
+"""The API's server: HTTP on a unix socket, whose mode is the gate. Owns sockets and their limits; does nothing itself."""
 
 from __future__ import annotations
 
@@ -12,243 +8,92 @@ import grp
 import json
 import os
 import socket
-import struct
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from camserver.config import Camera
-from camserver.errors import CamserverError, RtspBusy
-from camserver.leases import DeviceStatistics, Holder, Priority, RtspLease, RtspManager
-from camserver.records import Attempt, Result, SessionEnd
+from camserver.api.acting import Acting
+from camserver.api.answers import Services
+from camserver.api.reading import Reading
+from camserver.api.stream import EventStream
+from camserver.errors import CamserverError
 
 MODE = 0o660
 GROUP = "camserver"
 MAX_CONNECTIONS = 512
-MAX_LABEL_CHARS = 64
-MAX_WAIT_S = 3600.0
+MAX_BODY_BYTES = 64 * 1024
+SILENT_S = 15.0
+"""A connection on which no request comes for so long is closed."""
 STOP_S = 0.2
 """How long running answers may take when the daemon stops; leases end with it, their holders claim them again."""
-_PEER = struct.Struct("3i")     # struct ucred: pid, uid, gid
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class ApiUnavailable(CamserverError):  # noqa: N818 - it says what is the case
     """Raised when the socket cannot be made; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the daemon does for the API."""
-
-    cameras: Callable[[], tuple[Camera, ...]]
-    folder: Callable[[str], Path]
-    """Where a camera's latest.jpg and latest.json are."""
-    manager: RtspManager
-    snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]
-    reload: Callable[[], Awaitable[tuple[str, ...]]]
-    """Reads the inventory again; returns its faults, none when it was taken over."""
-
-
 class ApiServer:
-    """Serves `services` on a unix socket between `start` and `stop`."""
+    """Serves `services` and `events` on a unix socket between `start` and `stop`; at most `connections` at once."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        app = web.Application(client_max_size=64 * 1024)
-        app.add_routes([
-            web.get("/healthz", self._healthz),
-            web.get("/v1/cameras", self._cameras), web.get("/v1/cameras/{id}", self._camera),
-            web.get("/v1/cameras/{id}/latest.jpg", self._latest), web.get("/v1/leases", self._leases),
-            web.post("/v1/cameras/{id}/snapshot", self._snapshot), web.post("/v1/cameras/{id}/lease", self._lease),
-            web.post("/v1/reload", self._reload),
-        ])
+    def __init__(self, services: Services, events: EventStream, *, connections: int = MAX_CONNECTIONS,
+                 silent_s: float = SILENT_S) -> None:
+        self._acting = Acting(services)
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_explain])
+        app.add_routes([*Reading(services, events).routes(), *self._acting.routes()])
         # A handler is cancelled when its client is gone: so does a lease end.
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=30.0,
-                                     shutdown_timeout=STOP_S)
-        self._path: Path | None = None
-        self._stopping = False
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=silent_s,
+                                     shutdown_timeout=STOP_S, lingering_time=0)
+        self._connections = connections
+        self._server: asyncio.Server | None = None
+        self._own: Path | None = None
 
-    async def start(self, path: Path) -> None:
-        """Listen on `path`. Raises ApiUnavailable."""
-        sock = _listen(path)
-        self._path = path
+    async def start(self, path: Path, inherited: socket.socket | None = None) -> None:
+        """Listen on `path`, or on a socket that systemd made there and keeps. Raises ApiUnavailable."""
+        sock = inherited if inherited is not None else _listen(path)
+        self._own = path if inherited is None else None
         await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        self._server = await asyncio.get_running_loop().create_unix_server(self._connection, sock=sock,
+                                                                           backlog=self._connections)
 
     async def stop(self) -> None:
         """Close the socket and every connection; leases of others are left to them."""
-        self._stopping = True
+        self._acting.stopping = True
+        if self._server is not None:
+            self._server.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.9):
                 await self._runner.cleanup()
-        if self._path is not None:
+        if self._own is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                self._own.unlink()
 
-    # ---- reading
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "cameras": len(self._services.cameras())})
-
-    async def _cameras(self, _: web.Request) -> web.Response:
-        return web.json_response([self._facts(camera) for camera in self._services.cameras()])
-
-    async def _camera(self, request: web.Request) -> web.Response:
-        return web.json_response(self._facts(self._wanted(request)))
-
-    async def _latest(self, request: web.Request) -> web.StreamResponse:
-        path = self._services.folder(self._wanted(request).id) / "latest.jpg"
-        if not path.exists():
-            raise _refusal(web.HTTPNotFound, "no picture yet")
-        return web.FileResponse(path, headers={"Cache-Control": "no-cache"})
-
-    async def _leases(self, _: web.Request) -> web.Response:
-        now = asyncio.get_running_loop().time()
-        return web.json_response([device_view(device, now) for device in self._services.manager.statistics()])
-
-    def _facts(self, camera: Camera) -> dict[str, Any]:
-        latest = None
-        with contextlib.suppress(OSError, ValueError):
-            latest = json.loads((self._services.folder(camera.id) / "latest.json").read_text())
-        return {"id": camera.id, "name": camera.name, "device": camera.device, "interval_s": camera.interval_s,
-                "max_sessions": camera.max_sessions, "latest": latest}
-
-    # ---- doing
-
-    async def _snapshot(self, request: web.Request) -> web.Response:
-        camera = self._wanted(request)
-        attempt = await self._services.snapshot(camera, self._holder(request, "snapshot"))
-        if attempt.snapshot is not None:
-            return web.Response(body=attempt.snapshot.still.jpeg, content_type="image/jpeg")
-        kind = web.HTTPConflict if attempt.result in (Result.BUSY, Result.FULL) else web.HTTPBadGateway
-        raise _refusal(kind, attempt.error or "", result=attempt.result)
-
-    async def _reload(self, _: web.Request) -> web.Response:
-        faults = await self._services.reload()
-        if faults:
-            raise _refusal(web.HTTPUnprocessableEntity, "the inventory is refused; the running one stays", faults=faults)
-        return web.json_response({"cameras": len(self._services.cameras())})
-
-    async def _lease(self, request: web.Request) -> web.StreamResponse:
-        """One JSON line when the lease is granted; then the connection stays open for as long as it is held.
-
-        A client that sends a body (chunked) ends the lease with it: `{"end": "clean"}` and a line's end say that its session
-        was torn down in good order.
-        """
-        camera = self._wanted(request)
-        priority, wait_s = _priority(request), _seconds(request, "wait", camera.lease_wait_s)
-        ttl_s = _seconds(request, "ttl", 0.0)
-        holder = self._holder(request, "live" if priority is Priority.LIVE else "external")
-        with await self._acquire(request, camera, holder, priority, wait_s) as lease:
-            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-            granted = {"state": "granted", "camera": camera.id, "device": camera.device, "generation": lease.generation,
-                       "wait_ms": round(lease.wait_s * 1000, 1)}
-            try:
-                await response.prepare(request)
-                await response.write(json.dumps(granted).encode() + b"\n")
-                async with asyncio.timeout(ttl_s or None):
-                    if await _said_clean(request):
-                        lease.ended(SessionEnd.CLEAN)
-            except TimeoutError:
-                return response
-            except asyncio.CancelledError:
-                if self._stopping:      # the client is still there, and its session: it claims its lease again
-                    lease.abandon()
-                raise
-            return response
-
-    async def _acquire(self, request: web.Request, camera: Camera, holder: Holder, priority: Priority,
-                       wait_s: float) -> RtspLease:
-        manager = self._services.manager
-        if (generation := int(_seconds(request, "claim", 0.0, most=1e15))) and (
-                lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)) is not None:
-            return lease
-        try:
-            return await manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s)
-        except RtspBusy as busy:
-            now = asyncio.get_running_loop().time()
-            device = next(d for d in manager.statistics() if d.device == camera.device)
-            raise _refusal(web.HTTPConflict, str(busy), **device_view(device, now)) from None
-
-    # ---- who and what
-
-    def _wanted(self, request: web.Request) -> Camera:
-        wanted = request.match_info["id"]
-        camera = next((c for c in self._services.cameras() if c.id == wanted), None)
-        if camera is None:
-            raise _refusal(web.HTTPNotFound, f"no enabled camera {wanted[:64]!r}")
-        return camera
-
-    @staticmethod
-    def _holder(request: web.Request, kind: str) -> Holder:
-        """Who asks, by what the kernel says of the other end (unix(7), SO_PEERCRED)."""
-        label = request.query.get("label", "")[:MAX_LABEL_CHARS]
-        if not label.isprintable():
-            raise _refusal(web.HTTPBadRequest, "label: expected printable text")
-        transport = request.transport
-        sock = transport.get_extra_info("socket") if transport is not None else None
-        pid = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0] if sock is not None else 0
-        command = ""
-        with contextlib.suppress(OSError):      # hidden from a hardened unit (ProtectProc=)
-            command = Path(f"/proc/{pid}/comm").read_text().strip()
-        return Holder(kind, label or command, pid)
+    def _connection(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - set up before anybody can connect
+        return server() if len(server.connections) < self._connections else _Refused()
 
 
-def device_view(device: DeviceStatistics, now: float) -> dict[str, Any]:
-    """A device and its leases as JSON; seconds are ages."""
-    return {
-        "device": device.device, "max_sessions": device.max_sessions, "waiting": device.waiting, "cooling": device.cooling,
-        "held": [{"holder": holder.kind, "label": holder.label, "pid": holder.pid or None, "for_s": round(now - since, 3)}
-                 for holder, since in device.held],
-        "granted": device.granted, "busy": device.busy,
-        "wait_s_total": round(device.wait_s_total, 3), "wait_s_max": round(device.wait_s_max, 3),
-    }
+class _Refused(asyncio.Protocol):
+    """One connection more than there may be."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
+        transport.write(BUSY)
+        transport.close()
 
 
-def _refusal(kind: type[web.HTTPException], error: str, **more: object) -> web.HTTPException:
-    return kind(text=json.dumps({"error": error, **more}) + "\n", content_type="application/json")
-
-
-def _priority(request: web.Request) -> Priority:
-    text = request.query.get("priority", "live")
+@web.middleware
+async def _explain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refusals of the framework (404, 405, 413) say why in JSON, as ours do."""
     try:
-        return Priority[text.upper()]
-    except KeyError:
-        raise _refusal(web.HTTPBadRequest, "priority: expected live, event or poll") from None
-
-
-def _seconds(request: web.Request, name: str, default: float, most: float = MAX_WAIT_S) -> float:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
-        raise _refusal(web.HTTPBadRequest, f"{name}: expected a number from 0 to {most:g}")
-    return value
-
-
-async def _said_clean(request: web.Request) -> bool:
-    """Wait until the client's body ends; whether it said that its session ended in good order.
-
-    Without a body this waits for the connection's end, which cancels it.
-    """
-    if not request.body_exists:
-        await asyncio.get_running_loop().create_future()
-    said = b""
-    async for chunk in request.content.iter_any():
-        said = (said + chunk)[-256:]
-        if b"\n" in said:
-            break
-    try:
-        return bool(json.loads(said or b"{}").get("end") == "clean")
-    except (ValueError, AttributeError):
-        return False
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status >= 400 and error.content_type != "application/json":
+            error.text = json.dumps({"error": f"{request.method} {request.path[:200]}: {error.reason}"}) + "\n"
+            error.content_type = "application/json"
+        raise
 
 
 def _listen(path: Path) -> socket.socket:

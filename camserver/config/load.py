@@ -17,10 +17,10 @@ import tomli
 from pydantic import ValidationError
 
 from camserver.config.inventory import Camera, Inventory
-from camserver.config.model import RTSP_PORTS, SECTIONS, CameraKeys, CameraTable, InventoryTable, Table
+from camserver.config.model import PASSWORDS, RTSP_PORTS, SECTIONS, CameraKeys, CameraTable, Go2rtcTable, InventoryTable, Table
 from camserver.errors import InventoryError
 
-NOT_YET = ("http", "go2rtc")
+NOT_YET = ("http",)
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
 
@@ -57,6 +57,7 @@ class _Loader:
         cameras = [c for source, entry in entries if (c := self._camera(source, entry, defaults, profiles)) is not None]
         disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
         self._check_devices(cameras)
+        tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
         self.warnings += [f"{self.path}: [{name}]: nothing in this version uses it yet" for name in NOT_YET if name in raw]
         if self.faults:
             raise InventoryError(tuple(self.faults))
@@ -169,8 +170,8 @@ class _Loader:
             else:
                 self.faults.append(f"{where}: profile: {profile_name!r} is not known{_did_you_mean(profile_name, profiles)}")
         merged = defaults | profile | entry
-        if any(k in entry for k in _PASSWORDS):     # a camera's own password replaces one of another kind from above
-            merged = {k: v for k, v in merged.items() if k not in _PASSWORDS or k in entry}
+        if any(k in entry for k in PASSWORDS):     # a camera's own password replaces one of another kind from above
+            merged = {k: v for k, v in merged.items() if k not in PASSWORDS or k in entry}
         table = self._table(CameraTable, merged, where)
         if not isinstance(table, CameraTable):
             return None
@@ -202,7 +203,7 @@ class _Loader:
             go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None), tls_verify=table.tls_verify,
         )
 
-    def _password(self, table: CameraTable, where: str) -> str | None:
+    def _password(self, table: CameraTable | Go2rtcTable, where: str) -> str | None:
         if table.password_file is not None:
             key, path = "password_file", self.path.absolute().parent / table.password_file
         elif table.password_credential is not None:
@@ -222,6 +223,19 @@ class _Loader:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")
             return None
+
+    def _go2rtc(self, table: Table | None, cameras: list[Camera]) -> Table | None:
+        """The table with its password read and its RTSP server known."""
+        if not isinstance(table, Go2rtcTable):
+            return table
+        streams = [camera.id for camera in cameras if camera.go2rtc is not None]
+        if table.api is None:
+            if streams:
+                self.faults.append(f"camera {streams[0]!r}: go2rtc: there is no [go2rtc] api to ask"
+                                   + (f" (and {len(streams) - 1} more cameras)" if streams[1:] else ""))
+            return table
+        password = self._password(table, f"{self.path}: [go2rtc]")
+        return table.model_copy(update={"password": password, "rtsp": table.rtsp or f"rtsp://{_host(table.api)}:8554"})
 
     def _check_devices(self, cameras: list[Camera]) -> None:
         first: dict[str, Camera] = {}
@@ -253,7 +267,12 @@ class _Loader:
 
 
 _STAND_INS = {"id": "x", "url": "rtsp://x/", "snapshot_url": "http://x/"}
-_PASSWORDS = ("password", "password_file", "password_credential")
+
+
+def _host(url: str) -> str:
+    """The host of a URL, as it is written in URLs."""
+    host = urlsplit(url).hostname or ""
+    return f"[{host}]" if ":" in host else host
 
 
 def _did_you_mean(word: str, known: Mapping[str, object]) -> str:

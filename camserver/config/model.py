@@ -17,6 +17,8 @@ from camserver.config.units import Duration, Size
 CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 RTSP_PORTS = {"rtsp": 554, "rtsps": 322}
 HTTP_PORTS = {"http": 80, "https": 443}
+PASSWORDS = ("password", "password_file", "password_credential")
+"""Ways to give a password; one at a time."""
 
 
 class Table(BaseModel):
@@ -79,15 +81,6 @@ class ApiTable(Table):
     socket: Path = Field(Path("/run/camserver/camserver.sock"), description="Unix socket of the API.")
 
 
-class Go2rtcTable(Table):
-    """A go2rtc beside camserver."""
-
-    api: str | None = Field(None, description="Its API, e.g. http://127.0.0.1:1984")
-    rtsp: str | None = Field(None, description="Its RTSP server, e.g. rtsp://127.0.0.1:8554")
-    username: str | None = None
-    password: str | None = Field(None, repr=False)
-
-
 def check_url(url: str, ports: dict[str, int]) -> SplitResult:
     """Split a camera's URL. Raises ValueError without quoting it: it may hold a password."""
     schemes = "://, ".join(ports) + "://"
@@ -121,6 +114,33 @@ def _http(url: str) -> str:
 
 RtspUrl = Annotated[str, AfterValidator(_rtsp)]
 HttpUrl = Annotated[str, AfterValidator(_http)]
+
+
+class Go2rtcTable(Table):
+    """A go2rtc beside camserver."""
+
+    api: HttpUrl | None = Field(None, description="Its API.", examples=["http://127.0.0.1:1984"])
+    rtsp: RtspUrl | None = Field(None, description="Its RTSP server; default: port 8554 of the API's host.",
+                                 examples=["rtsp://127.0.0.1:8554"])
+    username: str | None = Field(None, description="Of both, if they ask for a login.")
+    password: str | None = Field(None, repr=False)
+    password_file: Path | None = Field(None, description="A file whose first line is the password.")
+    password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
+    mode: Literal["when-live", "always", "never"] = Field("when-live", description=(
+        "When pictures are taken from go2rtc: while it has a session of the camera anyway, always, or never."))
+    register_cameras: bool = Field(False, alias="register", description=(     # BaseModel.register is ABCMeta's
+        "Make a stream in go2rtc for each camera with `go2rtc` that has none there, and remove it with the camera."))
+
+    @model_validator(mode="after")
+    def _check(self) -> Go2rtcTable:
+        if self.api is None and self.model_fields_set:
+            raise ValueError("api is missing: without it go2rtc can't be asked")
+        for url in (self.api, self.rtsp):
+            if url is not None and "@" in urlsplit(url).netloc:
+                raise ValueError("give the login as username and password, not in a URL")
+        if len(given := [k for k in PASSWORDS if getattr(self, k) is not None]) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        return self
 
 
 class CameraKeys(Table):
@@ -164,8 +184,7 @@ class CameraTable(CameraKeys):
             problems.append("needs a url (or at least a snapshot_url)")
         if self.sub_url is not None and self.url is None:
             problems.append("sub_url without url: put it in url")
-        given = [k for k in ("password", "password_file", "password_credential") if getattr(self, k) is not None]
-        if len(given) > 1:
+        if len(given := [k for k in PASSWORDS if getattr(self, k) is not None]) > 1:
             problems.append(f"{' and '.join(given)} exclude each other")
         if self.cooldown > self.unclean_cooldown:
             problems.append(f"cooldown {self.cooldown:g} s is longer than unclean_cooldown {self.unclean_cooldown:g} s")

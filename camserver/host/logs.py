@@ -12,13 +12,12 @@ import os
 import queue
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from camserver.events import Event, Listener, Notice
+from camserver.events import Event, Listener, as_data
 from camserver.host.redact import Redactor
 
 QUEUE_LINES = 10_000
@@ -101,16 +100,8 @@ def event_logger() -> Listener:
     log = structlog.get_logger("camserver")
 
     def write(event: Event) -> None:
-        if isinstance(event, Notice):
-            data: dict[str, object] = {"EVENT": event.name, "camera": event.camera or None, **event.data}
-            level = event.level
-        else:
-            data = {"EVENT": event.EVENT} | {f.name: _short(getattr(event, f.name)) for f in fields(event)}
-            level = event.LEVEL
-        getattr(log, level)(event.text, **{k: v for k, v in data.items() if v is not None})
+        data = as_data(event)
+        level = data.pop("level")
+        getattr(log, level)(event.text, EVENT=data.pop("event"), **data)
 
     return write
-
-
-def _short(value: object) -> object:
-    return round(value, 1) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""sd_notify and the watchdog, from the event loop. The only door to systemd.daemon.
+"""sd_notify, the watchdog and sockets that systemd made for us. The only door to systemd.daemon.
 
 Without a notify socket (a console, a container) every call does nothing.
 """
@@ -6,7 +6,9 @@ Without a notify socket (a console, a container) every call does nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 
 try:
     from systemd import daemon as _systemd  # type: ignore[attr-defined, unused-ignore]  # mypy takes ./systemd for it
@@ -21,6 +23,19 @@ def notify(state: str) -> None:
             _systemd.notify(state)
         except OSError:     # stale NOTIFY_SOCKET: ConnectionRefusedError (systemd-python 235)
             return
+
+
+def inherited_socket(name: str) -> socket.socket | None:
+    """The listening socket that systemd passed under `name` (FileDescriptorName=), None if it passed none."""
+    if _systemd is None:
+        return None
+    found = None
+    with contextlib.suppress(OSError, ValueError):
+        for fd, of in _systemd.listen_fds_with_names(unset_environment=False).items():
+            if of == name:
+                found = socket.socket(fileno=os.dup(fd))
+                found.setblocking(False)
+    return found
 
 
 def reloading() -> None:

@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 from camserver.errors import RtspBusy
-from camserver.events import Event, LeaseAcquired, LeaseReleased
-from camserver.leases.state import Remembered
+from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
+from camserver.leases.state import CLAIM_S, State
 from camserver.leases.table import (
+    LEARNED_S,
     Budget,
     DeviceStatistics,
     Holder,
+    Learned,
     LeaseTable,
     Priority,
     Ticket,
@@ -31,8 +33,6 @@ from camserver.leases.table import (
 from camserver.records import SessionEnd
 
 LEASE_WAIT_S = 5.0
-CLAIM_S = 10.0
-"""How long another program may take to claim its lease from the next process."""
 MAX_COOLDOWN_S = 600.0
 
 
@@ -64,6 +64,10 @@ class RtspLease:
         self._manager._on_withdraw[self._ticket] = give_way  # noqa: SLF001
         if self._ticket.withdrawn:
             give_way()
+
+    def refused(self) -> None:
+        """Say that the device was full for this session: fewer are opened for a while, if others were open beside it."""
+        self._manager._refused(self, self._ticket)  # noqa: SLF001
 
     def ended(self, end: SessionEnd) -> None:
         """Say how the transport was closed. The last word before release counts."""
@@ -107,17 +111,28 @@ class RtspManager:
         """Make `budgets` the known devices; running leases are untouched."""
         self._wake(self._table.configure(budgets, _now()))
 
-    def restore(self, generation: int, sessions: Iterable[Remembered], unclean_cooldown_s: Callable[[str], float],
-                wall: Callable[[], float] = time.time) -> None:
+    def restore(self, state: State, unclean_cooldown_s: Callable[[str], float], wall: Callable[[], float] = time.time) -> None:
         """Take over what an earlier process left: its own sessions cool down as unclean, others' wait to be claimed."""
-        self._table.continue_after(generation)
-        for s in sessions:
+        self._table.continue_after(state.generation)
+        for s in state.sessions:
             unclean_s = unclean_cooldown_s(s.device)
             left_s = unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), MAX_COOLDOWN_S)
-            claimable = s.external and s.cooling_until is None
-            if left_s > 0 or claimable:
-                until = _now() + (max(unclean_s, CLAIM_S) if claimable else left_s)
-                self._table.restore(s.device, s.generation, until, claimable=claimable)
+            if left_s > 0 or s.claimable:
+                until = _now() + (max(unclean_s, CLAIM_S) if s.claimable else left_s)
+                self._table.restore(s.device, s.generation, until, claimable=s.claimable)
+        for device, cap, until in state.learned:
+            left_s = min(until - wall(), LEARNED_S)
+            if left_s > 0 and cap > 0:
+                self._table.learn(device, Learned(cap, _now() + left_s))
+
+    def observe(self, camera: str, device: str, holder: Holder) -> RtspLease:
+        """A session that another program has opened without asking: counted from now on, until it is released.
+
+        Polls are asked to give way when it is one too many. Raises LeaseStateError for a device that is not in the inventory.
+        """
+        lease = self._lease(self._table.observe(device, holder, _now()), camera)
+        self._ask_to_give_way(device)
+        return lease
 
     def claim(self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority) -> RtspLease | None:
         """The lease again that an earlier process gave as `generation`, None when it is too late for that."""
@@ -140,9 +155,7 @@ class RtspManager:
         ticket, offered = self._table.request(device, holder, priority, _now())
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
-            for poll in self._table.withdraw_for_live(device):
-                if poll in self._on_withdraw:
-                    self._on_withdraw[poll]()
+            self._ask_to_give_way(device)
             await self._wait(ticket, camera, lease_wait_s)
         return self._grant(ticket, camera)
 
@@ -163,6 +176,16 @@ class RtspManager:
 
     def _company(self, ticket: Ticket) -> int:
         return self._table.company(ticket, _now())
+
+    def _refused(self, lease: RtspLease, ticket: Ticket) -> None:
+        learned = self._table.refused(ticket, _now())
+        if learned is not None:
+            self._emit(CapLearned(camera=lease.camera, device=lease.device, cap=learned.cap, for_s=LEARNED_S))
+
+    def _ask_to_give_way(self, device: str) -> None:
+        for poll in self._table.withdraw_for_live(device, _now()):
+            if poll in self._on_withdraw:
+                self._on_withdraw[poll]()
 
     async def _wait(self, ticket: Ticket, camera: str, lease_wait_s: float) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -214,7 +237,7 @@ class RtspManager:
         timer = self._timers.pop(device, None)
         if timer is not None:
             timer.cancel()
-        thaw = self._table.next_thaw(device)
+        thaw = self._table.next_thaw(device, _now())
         if thaw is not None:
             self._timers[device] = asyncio.get_running_loop().call_at(thaw, self._thawed, device)
 
@@ -231,6 +254,8 @@ class RtspManager:
         taken = [f"held by {held}"] if held else []
         if device.cooling:
             taken.append(f"{device.cooling} cooling down")
+        if device.learned is not None:
+            taken.append(f"it gave no more than {device.learned.cap} lately")
         return RtspBusy(f"{camera}: no session of {ticket.device} came free in {lease_wait_s:g} s "
                         f"(max_sessions {device.max_sessions}: {'; '.join(taken) or 'others are waiting'})")
 

@@ -3,7 +3,8 @@
 Owns the states of tickets and the slots of devices. Must not wait, log, or read a clock.
 
 Invariants, for each device, at every moment:
-- held + offered + cooling <= max_sessions (unless a reload lowered max_sessions below what was already held);
+- held + offered + cooling <= cap: max_sessions, or less while the device is known to give less (unless the cap was lowered
+  below what was already held, or a session was observed that nobody had asked for);
 - a free slot and a waiting ticket never exist together: the slot is offered at once, in order of priority, then arrival;
 - an offer is a reservation: nobody passes it until its ticket accepts or withdraws.
 """
@@ -19,6 +20,8 @@ from camserver.records import SessionEnd
 
 AGEING_S = 10.0
 """A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot starve polling."""
+LEARNED_S = 600.0
+"""How long a device that said "full" is believed to give no more than it did then; afterwards it is asked again."""
 
 
 class Priority(IntEnum):
@@ -59,11 +62,16 @@ TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one, `pid` if another's."""
+    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one.
+
+    `pid`, `uid` and `command` are another program's, as the kernel names it.
+    """
 
     kind: str
     label: str = ""
     pid: int = 0
+    uid: int | None = None
+    command: str = ""
 
     @property
     def external(self) -> bool:
@@ -108,6 +116,11 @@ class Ticket:
     withdrawn: bool = False
     """Its holder was asked to give way; it holds on until its transport is closed."""
 
+    @property
+    def held(self) -> bool:
+        """Whether its holder may have a session open."""
+        return self.state is TicketState.HELD
+
     def _apply(self, event: TicketEvent) -> None:
         try:
             self.state = TRANSITIONS[self.state, event]
@@ -121,24 +134,45 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class Learned:
+    """A device gives only `cap` sessions, as it said itself; believed until a moment."""
+
+    cap: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceStatistics:
-    """A frozen picture of one device; counters since start, times in seconds."""
+    """A frozen picture of one device; counters since start, moments of the monotonic clock, seconds."""
 
     device: str
     max_sessions: int
     held: tuple[tuple[Holder, float], ...]
-    """Each holder with the moment (monotonic) since when."""
-    waiting: int
-    cooling: int
+    """Each holder with the moment since when."""
+    queue: tuple[tuple[Holder, float], ...]
+    """Who waits, likewise, in order of arrival."""
+    cooling_until: tuple[float, ...]
+    learned: Learned | None
     granted: int
     busy: int
     wait_s_total: float
     wait_s_max: float
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a session."""
+        return len(self.queue)
+
+    @property
+    def cooling(self) -> int:
+        """How many sessions the device may still count although they are closed."""
+        return len(self.cooling_until)
+
 
 @dataclass(slots=True)
 class _Device:
     budget: Budget
+    learned: Learned | None = None
     waiting: list[Ticket] = field(default_factory=list)
     taken: list[Ticket] = field(default_factory=list)         # offered or held
     cooling_until: list[float] = field(default_factory=list)
@@ -182,10 +216,7 @@ class LeaseTable:
         Also returns all tickets that were offered a slot: others may wait for one whose cool-down has just passed, before
         the timer told them. Raises LeaseStateError for a device that was never configured.
         """
-        if device not in self._devices:
-            raise LeaseStateError(f"device {device} is not in the inventory")
-        self._sequence += 1
-        ticket = Ticket(device, holder, priority, self._sequence, now)
+        ticket = self._ticket(device, holder, priority, now)
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
 
@@ -200,6 +231,13 @@ class LeaseTable:
         """Give only generation numbers greater than those of an earlier process."""
         self._generation = max(self._generation, generation)
 
+    def observe(self, device: str, holder: Holder, now: float) -> Ticket:
+        """A session that somebody has opened without asking: a fact, also when it is one too many.
+
+        Raises LeaseStateError for a device that was never configured.
+        """
+        return self._hold(device, holder, Priority.LIVE, now)
+
     def claim(self, device: str, generation: int, holder: Holder, priority: Priority, now: float) -> Ticket | None:
         """Turn a restored session's slot into its holder's again; None when it has passed."""
         entry = self._devices.get(device)
@@ -207,12 +245,7 @@ class LeaseTable:
         if entry is None or until <= now:
             return None
         entry.cooling_until.remove(until)
-        self._sequence += 1
-        ticket = Ticket(device, holder, priority, self._sequence, now)
-        ticket._apply(TicketEvent.OFFER)  # noqa: SLF001 - the table is the one that changes tickets
-        entry.taken.append(ticket)
-        self.accept(ticket, now)
-        return ticket
+        return self._hold(device, holder, priority, now)
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""
@@ -250,7 +283,7 @@ class LeaseTable:
         device = self._devices[name]
         self._thaw(device, now)
         offered = []
-        while device.waiting and self._free(device) > 0:
+        while device.waiting and self._free(device, now) > 0:
             ticket = min(device.waiting, key=lambda t: t.rank(now))
             device.waiting.remove(ticket)
             ticket._apply(TicketEvent.OFFER)  # noqa: SLF001
@@ -258,11 +291,15 @@ class LeaseTable:
             offered.append(ticket)
         return offered
 
-    def withdraw_for_live(self, name: str) -> list[Ticket]:
-        """Held polls that should give way to live requests that wait; each is named once, the newest first."""
+    def withdraw_for_live(self, name: str, now: float) -> list[Ticket]:
+        """Held polls that should give way to live requests that wait, or to observed sessions over the cap.
+
+        Each is named once, the newest first.
+        """
         device = self._devices[name]
-        held = [t for t in device.taken if t.state is TicketState.HELD]
-        wanted = sum(t.priority is Priority.LIVE for t in device.waiting) - sum(t.withdrawn for t in held)
+        held = [t for t in device.taken if t.held]
+        wanted = sum(t.priority is Priority.LIVE for t in device.waiting) + max(0, len(held) - self._cap(device, now))
+        wanted -= sum(t.withdrawn for t in held)
         polls = [t for t in reversed(held) if t.priority is Priority.POLL and not t.withdrawn][: max(0, wanted)]
         for ticket in polls:
             ticket.withdrawn = True
@@ -271,13 +308,34 @@ class LeaseTable:
     def company(self, ticket: Ticket, now: float) -> int:
         """Sessions of the ticket's device besides its own: held by others, or cooling down."""
         device = self._devices[ticket.device]
-        held = sum(t is not ticket and t.state is TicketState.HELD for t in device.taken)
+        held = sum(t is not ticket and t.held for t in device.taken)
         return held + sum(until > now for until in device.cooling_until)
 
-    def next_thaw(self, name: str) -> float | None:
-        """The moment the next cool-down of a device ends while somebody waits for it, or None."""
+    def refused(self, ticket: Ticket, now: float) -> Learned | None:
+        """The device said "full" to this ticket's session: busy, and it gives no more than it gave to others just now.
+
+        Returns what was learned, if anything was: alone, a session was refused for somebody we do not know of.
+        """
+        device = self._devices[ticket.device]
+        device.busy += 1
+        company = self.company(ticket, now)
+        if not 0 < company < device.budget.max_sessions:
+            return None
+        device.learned = Learned(company, now + LEARNED_S)
+        return device.learned
+
+    def learn(self, name: str, learned: Learned) -> None:
+        """What an earlier process learned of a device."""
+        if name in self._devices:
+            self._devices[name].learned = learned
+
+    def next_thaw(self, name: str, now: float) -> float | None:
+        """The moment a device may have another slot without anybody's doing, while somebody waits for it; or None."""
         device = self._devices[name]
-        return min(device.cooling_until) if device.waiting and device.cooling_until else None
+        moments = list(device.cooling_until)
+        if device.learned is not None and device.learned.until > now:
+            moments.append(device.learned.until)
+        return min(moments) if device.waiting and moments else None
 
     def statistics(self, now: float) -> tuple[DeviceStatistics, ...]:
         """A frozen picture of every device."""
@@ -285,9 +343,10 @@ class LeaseTable:
             DeviceStatistics(
                 device=name,
                 max_sessions=d.budget.max_sessions,
-                held=tuple((t.holder, t.held_since) for t in d.taken if t.state is TicketState.HELD),
-                waiting=len(d.waiting) + sum(t.state is TicketState.OFFERED for t in d.taken),
-                cooling=sum(until > now for until in d.cooling_until),
+                held=tuple((t.holder, t.held_since) for t in d.taken if t.held),
+                queue=tuple((t.holder, t.requested_at) for t in (*(t for t in d.taken if not t.held), *d.waiting)),
+                cooling_until=tuple(until for until in d.cooling_until if until > now),
+                learned=d.learned if d.learned is not None and d.learned.until > now else None,
                 granted=d.granted,
                 busy=d.busy,
                 wait_s_total=d.wait_s_total,
@@ -300,6 +359,26 @@ class LeaseTable:
     def _thaw(device: _Device, now: float) -> None:
         device.cooling_until = [until for until in device.cooling_until if until > now]
 
+    def _free(self, device: _Device, now: float) -> int:
+        return self._cap(device, now) - len(device.taken) - len(device.cooling_until)
+
     @staticmethod
-    def _free(device: _Device) -> int:
-        return device.budget.max_sessions - len(device.taken) - len(device.cooling_until)
+    def _cap(device: _Device, now: float) -> int:
+        learned = device.learned
+        if learned is None or learned.until <= now:
+            return device.budget.max_sessions
+        return min(learned.cap, device.budget.max_sessions)
+
+    def _ticket(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+        if device not in self._devices:
+            raise LeaseStateError(f"device {device} is not in the inventory")
+        self._sequence += 1
+        return Ticket(device, holder, priority, self._sequence, now)
+
+    def _hold(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+        """A ticket for a session that is open already."""
+        ticket = self._ticket(device, holder, priority, now)
+        ticket._apply(TicketEvent.OFFER)  # noqa: SLF001 - the table is the one that changes tickets
+        self._devices[device].taken.append(ticket)
+        self.accept(ticket, now)
+        return ticket

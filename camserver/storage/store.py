@@ -65,7 +65,7 @@ class SnapshotStore:
                     state.facts = await self._publish(attempt.snapshot)
                 except StorageError as error:
                     attempt = Attempt(attempt.camera, attempt.at, Result.STORAGE, str(error))
-            failures = 0 if attempt.ok else failures_before + 1
+            failures = 0 if attempt.ok else failures_before + (attempt.result is not Result.BUSY)
             with contextlib.suppress(StorageError):     # the picture's own error was told; facts are tried next time
                 await self._write_facts(attempt, state, failures)
         return attempt

@@ -8,73 +8,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from desk import Desk, at_the_desk
 from house import House, with_house
+from support import camera
 
-from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon, SyncLeaseClient
+from camserver.api.answers import Services
+from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
+from camserver.api.server import ApiServer
+from camserver.api.stream import EventStream
 from camserver.errors import RtspBusy
+from camserver.leases import Budget, Holder
 from camserver.simulator.camera import Fault, SimulatedCamera
-
-
-class Desk:
-    """A daemon with its socket, and the fleet it polls."""
-
-    def __init__(self, house: House, folder: Path) -> None:
-        self.house = house
-        self.socket, self.config, self.output = folder / "api.sock", folder / "c.toml", folder / "out"
-        self.client = SyncLeaseClient(self.socket)
-
-    def write(self, **defaults: str) -> None:
-        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n[api]\nsocket = "{self.socket}"\n'
-                               + self.house.fleet.inventory(**defaults))
-
-    @asynccontextmanager
-    async def daemon(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=subprocess.DEVNULL)
-        try:
-            await self.until(lambda: self.ask("GET", "/healthz"))
-            yield process
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                assert await process.wait() == 0
-
-    def ask(self, method: str, route: str) -> Any:
-        try:
-            return self.client.get(route) if method == "GET" else self.client.post(route)
-        except NoDaemon:
-            return None
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(60):
-            while not (value := await asyncio.to_thread(condition)):
-                await asyncio.sleep(0.02)
-        return value
-
-    async def run(self, *arguments: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"CAMSERVER_SOCKET": str(self.socket)})
-
-    def held(self) -> list[dict[str, Any]]:
-        return [held for device in self.client.get("/v1/leases") for held in device["held"]]
-
-
-def at_the_desk(folder: Path, work: Callable[[Desk], Awaitable[None]], cameras: list[SimulatedCamera] | None = None,
-                **defaults: str) -> None:
-    async def inside(house: House) -> None:
-        desk = Desk(house, folder)
-        desk.write(**({"interval": "300ms"} | defaults))
-        async with desk.daemon():
-            await work(desk)
-
-    with_house(cameras or [SimulatedCamera("cam", "Gate", gop=2)], inside)
 
 
 def test_what_can_be_read(tmp_path: Path) -> None:
@@ -98,7 +46,7 @@ def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Pat
     async def work(desk: Desk) -> None:
         record = desk.house.fleet.cameras["cam"].record
         async with LeaseClient(desk.socket).lease("cam", label="a recorder", wait_s=60) as granted:
-            assert granted.camera == "cam"
+            assert granted.granted.camera == "cam"
             opens = record.opens
             held = (await asyncio.to_thread(desk.held))[0]
             assert (held["holder"], held["label"], held["pid"]) == ("live", "a recorder", os.getpid())
@@ -170,6 +118,92 @@ def test_a_command_runs_under_a_lease(tmp_path: Path) -> None:
         assert await status("--socket", str(tmp_path / "nobody"), "--no-daemon-ok", "cam", "--", "sh", "-c", "exit 3") == 3
 
     at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
+
+
+def test_a_lease_is_withdrawn_for_live_view_and_at_its_time(tmp_path: Path) -> None:
+    """A recorder with priority poll is told to end when live view comes; one with a ttl at its time. Both see TERM."""
+    async def work(desk: Desk) -> None:
+        script = 'trap "echo told; exit 5" TERM; echo ready; while :; do sleep 0.05; done'
+        for options in (("--priority", "poll"), ("--ttl", "0.5")):
+            recorder = await desk.run("lease", *options, "--wait", "60", "--label", "film", "cam", "--", "sh", "-c", script)
+            assert recorder.stdout is not None
+            assert await recorder.stdout.readline() == b"ready\n"
+            if "poll" in options:
+                async with LeaseClient(desk.socket).lease("cam", wait_s=30) as lease:
+                    assert recorder.returncode is not None or await recorder.wait()
+                    assert lease.granted.generation > 1
+            out, err = await recorder.communicate()
+            assert (out, recorder.returncode) == (b"told\n", 5)
+            assert b"withdrawn (" + (b"live view" if "poll" in options else b"its time of 0.5 s") in err
+
+    at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
+
+
+def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> None:
+    """A holder that hangs: the bound is ttl and the grace, then the long cool-down, then others go on."""
+    async def inside(house: House) -> None:
+        manager = house.manager
+        manager.configure({"cam": Budget(1, 0.0, 0.5)})
+        services = Services(lambda: (camera("cam"),), lambda _: tmp_path, manager, _never, _never)
+        server = ApiServer(services, EventStream(str))
+        server._acting._grace_s = 0.2
+        await server.start(tmp_path / "s")
+        held = await asyncio.to_thread(SyncLeaseClient(tmp_path / "s").open_lease, LeaseRequest("cam", ttl_s=0.2))
+        with await manager.acquire("cam", "cam", Holder("poller"), lease_wait_s=30) as lease:
+            assert lease.wait_s > 0.5
+        words = [held.word(), held.word()]
+        assert [word.state for word in words if word] == ["withdrawn", "gone"]
+        held.close()
+        await server.stop()
+
+    with_house([], inside)
+
+
+async def _never(*_: object) -> Any:
+    raise NotImplementedError
+
+
+def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> None:
+    """What CMD leaves running in the background still has its session: also when the wrapper is killed."""
+    async def work(desk: Desk) -> None:
+        mark = f"{2000 + os.getpid()}.5"
+        script = f"sleep {mark} >/dev/null 2>&1 & exit 0"
+        for kill_wrapper in (False, True):
+            wrapper = await desk.run("lease", "--label", "bg", "--wait", "30", "cam", "--", "setsid", "sh", "-c", script)
+            await desk.until(lambda: running(mark) and [h for h in desk.held() if h["label"] == "bg"])
+            if kill_wrapper:
+                wrapper.kill()
+                await wrapper.wait()
+            with pytest.raises(RtspBusy):
+                async with LeaseClient(desk.socket).lease("cam", wait_s=0.3):
+                    pass
+            assert [h["label"] for h in desk.held()] == ["bg"]
+            await asyncio.to_thread(subprocess.run, ["pkill", "-f", f"^sleep {mark}"], check=True)
+            await desk.until(lambda: not desk.held())
+            assert await wrapper.wait() == (-signal.SIGKILL if kill_wrapper else 0)
+
+    at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
+
+
+def test_too_many_and_silent_connections_are_turned_away(tmp_path: Path) -> None:
+    """The limit is told with 503; who connects and says nothing, or never ends a header, is dropped and others go on."""
+    async def inside(house: House) -> None:
+        services = Services(lambda: (camera("cam"),), lambda _: tmp_path, house.manager, _never, _never)
+        server = ApiServer(services, EventStream(str), connections=3, silent_s=0.5)
+        await server.start(tmp_path / "s")
+        silent = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(3)]
+        silent[1][1].write(b"GET /v1/cameras HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        assert b"503" in await reader.readline()
+        writer.close()
+        for reader, writer in silent:
+            assert await reader.read() == b""
+            writer.close()
+        health = await asyncio.to_thread(SyncLeaseClient(tmp_path / "s").get, "/healthz")
+        assert health["status"] == "ok"
+        await server.stop()
+
+    with_house([], inside)
 
 
 def running(mark: str) -> bool:

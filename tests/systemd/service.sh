@@ -45,7 +45,7 @@ systemctl reload camserver; say reload "$?"
 wait_for 'journalctl -u camserver -o cat --no-pager | grep -q "1 cameras$"'
 
 kill -KILL "$(show MainPID)"
-wait_for "[ \"\$(show ActiveState)\" = active ] && [ \"\$(show MainPID)\" != $pid ]"
+wait_for '[ "$(show NRestarts)" = 1 ] && [ "$(show ActiveState)" = active ]'      # right after the kill it still is
 say restarted "$(show NRestarts)"
 before=$(stat -c %Y.%i $pictures/latest.jpg)
 wait_for "[ \"\$(stat -c %Y.%i $pictures/latest.jpg)\" != '$before' ]"

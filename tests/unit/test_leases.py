@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,7 +14,8 @@ from support import VirtualLoop, run_virtual
 
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.table import LeaseTable, Ticket, TicketEvent, TicketState
+from camserver.leases.state import StateFile, load
+from camserver.leases.table import LEARNED_S, LeaseTable, Ticket, TicketEvent, TicketState
 from camserver.records import SessionEnd
 
 HOLDER = Holder("poller", "gate")
@@ -30,6 +32,7 @@ class TableMachine(RuleBasedStateMachine):
         self.table.configure(self.budgets, self.now)
         self.live: list[Ticket] = []
         self.told: list[Ticket] = []        # what the table said it offered
+        self.before = dict.fromkeys(self.budgets, 0)
 
     @rule(device=st.sampled_from(["one", "three"]), priority=st.sampled_from(list(Priority)))
     def request(self, device: str, priority: Priority) -> None:
@@ -59,6 +62,20 @@ class TableMachine(RuleBasedStateMachine):
             self.live.remove(ticket)
             self.told += self.table.release(ticket, end, self.now)
 
+    @rule(device=st.sampled_from(["one", "three"]))
+    def observe(self, device: str) -> None:
+        """Somebody opened a session without asking; it counts, even over the cap."""
+        ticket = self.table.observe(device, HOLDER, self.now)
+        self.live.append(ticket)
+        self.told.append(ticket)
+        self.before[device] += 1
+
+    @rule(pick=st.integers(0, 50))
+    def refused(self, pick: int) -> None:
+        held = [t for t in self.live if t.state is TicketState.HELD]
+        if held:
+            self.table.refused(held[pick % len(held)], self.now)
+
     @rule(seconds=st.floats(0.01, 20))
     def wait(self, seconds: float) -> None:
         """Time passes; the timer that looks after cool-downs comes later, or is overtaken by a request."""
@@ -74,10 +91,12 @@ class TableMachine(RuleBasedStateMachine):
         for s in self.table.statistics(self.now):
             mine = [t for t in self.live if t.device == s.device]
             taken = sum(t.state in (TicketState.OFFERED, TicketState.HELD) for t in mine)
-            assert taken + s.cooling <= s.max_sessions
-            waiting = [t for t in mine if t.state is TicketState.WAITING]
-            if waiting:     # a free slot beside a waiter would be a lost grant, unless its timer is due
-                assert taken + s.cooling == s.max_sessions or (self.table.next_thaw(s.device) or self.now + 1) <= self.now
+            cap = s.learned.cap if s.learned else s.max_sessions
+            assert taken + s.cooling <= max(cap, self.before[s.device]), "over the cap by a grant"
+            self.before[s.device] = taken + s.cooling
+            if s.waiting > sum(t.state is TicketState.OFFERED for t in mine):
+                # a free slot beside a waiter would be a lost grant, unless its timer is due
+                assert taken + s.cooling >= cap or (self.table.next_thaw(s.device, self.now - 100) or self.now + 1) <= self.now
 
     @invariant()
     def every_offer_was_told_once(self) -> None:
@@ -136,16 +155,91 @@ def test_live_requests_ask_as_many_polls_as_they_are() -> None:
     for name, priority in (("old", Priority.POLL), ("event", Priority.EVENT), ("new", Priority.POLL), ("live", Priority.LIVE)):
         held[name], _ = table.request("d", HOLDER, priority, 0.0)
         table.accept(held[name], 0.0)
-    assert table.withdraw_for_live("d") == []
+    assert table.withdraw_for_live("d", 1.0) == []
     table.request("d", HOLDER, Priority.EVENT, 1.0)
-    assert table.withdraw_for_live("d") == []
+    assert table.withdraw_for_live("d", 1.0) == []
     table.request("d", HOLDER, Priority.LIVE, 1.0)
-    assert table.withdraw_for_live("d") == [held["new"]]
-    assert table.withdraw_for_live("d") == []
+    assert table.withdraw_for_live("d", 1.0) == [held["new"]]
+    assert table.withdraw_for_live("d", 1.0) == []
     table.request("d", HOLDER, Priority.LIVE, 1.0)
     table.request("d", HOLDER, Priority.LIVE, 1.0)
-    assert table.withdraw_for_live("d") == [held["old"]]
+    assert table.withdraw_for_live("d", 1.0) == [held["old"]]
     assert all(ticket.state is TicketState.HELD for ticket in held.values()), "asked, not taken away"
+
+
+def test_a_device_that_said_full_is_asked_for_no_more_for_a_while() -> None:
+    """Two sessions open, the third refused: two is what it gives, for LEARNED_S; a session refused alone teaches nothing."""
+    table = LeaseTable()
+    table.configure({"d": Budget(4, 0.0, 0.0)}, 0.0)
+    tickets = [table.request("d", HOLDER, Priority.POLL, 0.0)[0] for _ in range(3)]
+    for ticket in tickets:
+        table.accept(ticket, 0.0)
+    learned = table.refused(tickets[2], 1.0)
+    assert learned is not None
+    assert learned.cap == 2
+    table.release(tickets[2], SessionEnd.NONE, 1.0)
+    waiting, offered = table.request("d", HOLDER, Priority.LIVE, 2.0)
+    assert offered == []
+    assert table.statistics(2.0)[0].busy == 1
+    assert table.next_thaw("d", 2.0) == 1.0 + LEARNED_S
+    assert table.offer("d", 1.0 + LEARNED_S) == [waiting]
+    assert table.statistics(1.0 + LEARNED_S)[0].learned is None
+    for ticket in tickets[:2]:
+        table.release(ticket, SessionEnd.NONE, 700.0)
+    table.accept(waiting, 700.0)
+    assert table.refused(waiting, 700.0) is None
+
+
+def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
+    """Somebody opened a session without asking: the poll beside it is one too many, and nobody else gets one."""
+    async def work() -> None:
+        m = manager()
+        asked: list[str] = []
+        with await m.acquire("gate", "d", HOLDER) as poll:
+            poll.on_withdraw(lambda: asked.append("poll"))
+            seen = m.observe("gate", "d", Holder("live", "go2rtc gate"))
+            assert asked == ["poll"]
+            assert len(m.statistics()[0].held) == 2
+        with pytest.raises(RtspBusy, match="held by live go2rtc gate"):
+            await m.acquire("gate", "d", HOLDER, lease_wait_s=1.0)
+        seen.release()
+        with await m.acquire("gate", "d", HOLDER):
+            pass
+
+    run_virtual(work)
+
+
+def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
+    """Ours cool down, another's waits for its claim however often we die meanwhile, what was learned is kept."""
+    async def work() -> None:
+        path, wall = tmp_path / "leases.json", [1000.0]
+        for life in range(3):
+            m = RtspManager(file := StateFile(path, lambda _, end: 4.0 if end == "unclean" else 0.0, lambda: wall[0]))
+            m.configure({"d": Budget(3, 0.0, 4.0), "other": Budget()})
+            state = load(path)
+            m.restore(state, lambda _: 4.0, lambda: wall[0])
+            file.take_over(state, lambda _: 4.0)
+            if life == 0:
+                live = await m.acquire("gate", "d", Holder("live", "film"))
+                poll = await m.acquire("gate", "d", HOLDER)
+                poll.refused()
+                generation = live.generation
+                live.abandon()      # killed: nobody says anything
+                poll.abandon()
+                continue
+            device = next(d for d in m.statistics() if d.device == "d")
+            assert device.learned is not None
+            assert device.learned.cap == 1
+            assert device.cooling == 2
+            (await m.acquire("x", "other", HOLDER)).release()     # writes the file
+            wall[0] += 1
+        again = m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE)
+        assert again is not None
+        assert m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE) is None
+        assert again.generation > generation
+        again.release()
+
+    run_virtual(work)
 
 
 def manager(**budget: float) -> RtspManager:

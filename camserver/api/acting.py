@@ -1,0 +1,161 @@
+"""Routes that do something: a snapshot now, a lease for another program, a reload. Only on the unix socket.
+
+A lease given to another process lives exactly as long as its connection: when the process dies, the kernel closes its
+socket and the handler is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from camserver.api.answers import Services, device_view, generation_of, priority_of, refusal, seconds_of
+from camserver.config import Camera
+from camserver.errors import RtspBusy
+from camserver.leases import Holder, Priority, RtspLease
+from camserver.records import Result, SessionEnd
+
+MAX_LABEL_CHARS = 64
+GRACE_S = 10.0
+"""A holder whose lease is withdrawn has so long to end its session; then the lease ends as unclean."""
+_PEER = struct.Struct("=iII")     # struct ucred: pid, uid, gid
+
+
+class Acting:
+    """The routes that do something with `services`."""
+
+    def __init__(self, services: Services, *, grace_s: float = GRACE_S) -> None:
+        self._services = services
+        self._grace_s = grace_s
+        self.stopping = False
+        """Set when the daemon ends: leases are then left to their holders, who claim them from the next one."""
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """For an application's router."""
+        yield web.post("/v1/cameras/{id}/snapshot", self._snapshot)
+        yield web.post("/v1/cameras/{id}/lease", self._lease)
+        yield web.post("/v1/reload", self._reload)
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        camera = self._services.wanted(request)
+        attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
+        if attempt.snapshot is not None:
+            return web.Response(body=attempt.snapshot.still.jpeg, content_type="image/jpeg")
+        if attempt.result in (Result.BUSY, Result.FULL):
+            raise self._busy(camera, attempt.error or "", result=attempt.result)
+        raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
+
+    async def _reload(self, _: web.Request) -> web.Response:
+        # A client that vanishes must not leave half of it: the reload goes on without it.
+        faults = await asyncio.shield(asyncio.ensure_future(self._services.reload()))
+        if faults:
+            raise refusal(web.HTTPUnprocessableEntity, "the inventory is refused; the running one stays", faults=faults)
+        return web.json_response({"cameras": len(self._services.cameras())})
+
+    async def _lease(self, request: web.Request) -> web.StreamResponse:
+        """One JSON line when the lease is granted; then the connection stays open for as long as it is held.
+
+        A client that sends a body (chunked) ends the lease with it: `{"end": "clean"}` and a line's end say that its session
+        was torn down in good order. A second line says that the lease is withdrawn, and how long the client has.
+        """
+        camera = self._services.wanted(request)
+        if self.stopping:
+            raise refusal(web.HTTPServiceUnavailable, "the daemon is stopping")
+        priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
+        ttl_s = seconds_of(request, "ttl", 0.0)
+        holder = _holder(request, "live" if priority is Priority.LIVE else "external")
+        with await self._acquire(request, camera, holder, priority, wait_s) as lease:
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            response.force_close()
+            try:
+                await response.prepare(request)
+                await _say(response, state="granted", camera=camera.id, device=camera.device,
+                           generation=lease.generation, wait_ms=round(lease.wait_s * 1000, 1))
+                await self._hold(request, response, lease, ttl_s)
+            except asyncio.CancelledError:
+                if self.stopping:       # the client is still there, and its session: it claims its lease again
+                    lease.abandon()
+                raise
+            return response
+
+    async def _hold(self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float) -> None:
+        """Until the client gives the lease back, or a grace after it was told to."""
+        loop = asyncio.get_running_loop()
+        why = f"its time of {ttl_s:g} s is over"
+        try:
+            async with asyncio.timeout(ttl_s or None) as patience:
+                def give_way() -> None:
+                    nonlocal why
+                    why = "live view wants the session"
+                    patience.reschedule(loop.time())
+
+                lease.on_withdraw(give_way)
+                await _ended(request, lease)
+                return
+        except TimeoutError:
+            lease.on_withdraw(lambda: None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace_s):
+                await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
+                await _ended(request, lease)
+
+    async def _acquire(self, request: web.Request, camera: Camera, holder: Holder, priority: Priority,
+                       wait_s: float) -> RtspLease:
+        manager = self._services.manager
+        if (generation := generation_of(request)) and (
+                lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)) is not None:
+            return lease
+        try:
+            return await manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s)
+        except RtspBusy as busy:
+            raise self._busy(camera, str(busy)) from None
+
+    def _busy(self, camera: Camera, error: str, **more: object) -> web.HTTPException:
+        """409, with who holds the device's sessions, and since when."""
+        now = asyncio.get_running_loop().time()
+        device = next(d for d in self._services.manager.statistics() if d.device == camera.device)
+        return refusal(web.HTTPConflict, error, **device_view(device, now), **more)
+
+
+def _holder(request: web.Request, kind: str) -> Holder:
+    """Who asks, by what the kernel says of the other end (unix(7), SO_PEERCRED)."""
+    label = request.query.get("label", "")
+    if not label.isprintable() or len(label) > MAX_LABEL_CHARS:
+        raise refusal(web.HTTPBadRequest, f"label: expected printable text of at most {MAX_LABEL_CHARS} characters")
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        return Holder(kind, label)
+    pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    command = ""
+    with contextlib.suppress(OSError):      # it may have gone already
+        command = Path(f"/proc/{pid}/comm").read_text().strip()
+    return Holder(kind, label or command, pid, uid, command)
+
+
+async def _say(response: web.StreamResponse, **words: object) -> None:
+    await response.write(json.dumps(words).encode() + b"\n")
+
+
+async def _ended(request: web.Request, lease: RtspLease) -> None:
+    """Wait until the client's body ends, and tell the lease what it said of its session's end.
+
+    Without a body this waits for the connection's end, which cancels it.
+    """
+    if not request.body_exists:
+        await asyncio.get_running_loop().create_future()
+    said = b""
+    async for chunk in request.content.iter_any():
+        said = (said + chunk)[-256:]
+        if b"\n" in said:
+            break
+    with contextlib.suppress(ValueError, AttributeError):
+        if json.loads(said or b"{}").get("end") == "clean":
+            lease.ended(SessionEnd.CLEAN)

@@ -1,0 +1,84 @@
+"""`/v1/events`: domain events as server-sent events (WHATWG HTML, 9.2), for any number of listeners.
+
+Each event is written down once, in a ring; listeners read on from where they are, a few times a second at most. So a
+thousand of them cost little, and one that does not read costs nothing: it misses events, and is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections import deque
+from collections.abc import Callable
+
+from aiohttp import web
+
+from camserver.events import Event, as_data
+from camserver.host.clock import WallClock, rfc3339, utc_now
+
+KEPT = 2048
+PACE_S = 0.2
+"""A listener is written to at most once in so long."""
+HEARTBEAT_S = 15.0
+"""A comment goes to silent listeners so often: proxies and browsers close what says nothing."""
+
+
+class EventStream:
+    """A listener of the event bus, and the handler of the route; `scrub` takes secrets out of texts."""
+
+    def __init__(self, scrub: Callable[[str], str], clock: WallClock = utc_now) -> None:
+        self._scrub = scrub
+        self._clock = clock
+        self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=KEPT)      # number, camera, what goes out
+        self._last = 0
+        self._news = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        """Write one event down and wake who listens."""
+        data = {key: self._scrub(value) if isinstance(value, str) else value for key, value in as_data(event).items()}
+        data = {"event": data.pop("event"), "at": rfc3339(self._clock()), "text": self._scrub(event.text), **data}
+        self._last += 1
+        text = f"id: {self._last}\nevent: {data['event']}\ndata: {json.dumps(data, ensure_ascii=False, default=str)}\n\n"
+        self._kept.append((self._last, event.camera, text.encode()))
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The route: `?camera=` for one camera's only; Last-Event-ID goes on where a broken connection ended."""
+        camera = request.query.get("camera")
+        said = request.headers.get("Last-Event-ID", "")
+        seen = int(said) if said.isascii() and said.isdigit() and len(said) < 16 and int(said) <= self._last else self._last
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store",
+                                               "X-Accel-Buffering": "no"})
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await response.write(b"retry: 2000\n\n")
+            while True:
+                chunk, seen = self._since(seen, camera)
+                if not chunk:
+                    chunk = await self._silence()
+                if chunk:
+                    await response.write(chunk)
+                    await asyncio.sleep(PACE_S)
+        return response
+
+    def _since(self, seen: int, camera: str | None) -> tuple[bytes, int]:
+        """What a listener that has seen event number `seen` has to be told, and what it has seen then."""
+        if seen == self._last:
+            return b"", seen
+        first = self._kept[0][0]
+        parts = [b"event: lost\ndata: {}\n\n"] if seen < first - 1 else []
+        newer = itertools.islice(self._kept, max(0, seen - first + 1), None)
+        parts += [text for _, of, text in newer if camera is None or camera == of]
+        return b"".join(parts), self._last
+
+    async def _silence(self) -> bytes:
+        """Wait for news, or for the time of a heartbeat; returns the latter."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self._news.wait()
+        except TimeoutError:
+            return b": still here\n\n"
+        return b""

@@ -1,0 +1,231 @@
+"""Go2rtc beside us: a stream that it shows live has a session of the device, and pictures can be taken from there.
+
+Owns what is known of go2rtc: looks at its API every WATCH_S, and right before a picture is taken through it. A live
+producer is counted as a `live` holder of the camera's device, without having asked; its slot is given on when go2rtc says
+that the stream is idle (it sends TEARDOWN), or, as unclean, when go2rtc is gone. Takes no pictures, opens no sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from camserver.capture.go2rtc import Go2rtcApi, Go2rtcDown, StreamView
+from camserver.capture.libav import with_credentials
+from camserver.config import Camera
+from camserver.config.model import Go2rtcTable
+from camserver.errors import LeaseStateError
+from camserver.events import Event, Notice
+from camserver.host.tasks import finish
+from camserver.leases import Holder, RtspLease, RtspManager
+from camserver.records import SessionEnd
+
+WATCH_S = 1.0
+TROUBLE_S = 30.0
+"""While go2rtc only answers nonsense its sessions are believed to be open, but not longer than this."""
+SETTLE_S = 3.0
+"""How long go2rtc may take to end a session that was opened for us; then somebody else is believed to watch."""
+SETTLE_STEP_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Restream:
+    """Where go2rtc gives a camera's picture, and whether it has to open a session for it first."""
+
+    url: str
+    username: str
+    password: str = field(repr=False)
+    needs_lease: bool
+
+
+class Go2rtc:
+    """What go2rtc shows, for whom its sessions are counted, and where pictures can be had without a session of ours."""
+
+    def __init__(self, manager: RtspManager, emit: Callable[[Event], None]) -> None:
+        self._manager = manager
+        self._emit = emit
+        self._table = Go2rtcTable()
+        self._api: Go2rtcApi | None = None
+        self._cameras: dict[str, Camera] = {}           # those that have a stream there
+        self._streams: dict[str, StreamView] = {}
+        self._observed: dict[str, list[RtspLease]] = {}     # camera id -> a lease for each session
+        self._ours: set[str] = set()                    # cameras whose stream is being opened under a lease of ours
+        self._registered: set[str] = set()              # streams that are there for our sake
+        self._failing: set[str] = set()
+        self._down_since: float | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def up(self) -> bool | None:
+        """Whether it answers; None when there is none in the inventory."""
+        return None if self._api is None else self._down_since is None
+
+    async def configure(self, table: Go2rtcTable, cameras: Iterable[Camera]) -> None:
+        """Take an inventory over. Cameras that left are no longer counted."""
+        if self._api is not None and table != self._table:
+            await self._api.close()
+            self._api = None
+        self._table = table
+        if table.api is not None and self._api is None:
+            self._api = Go2rtcApi(table.api, table.rtsp or "", table.username, table.password)
+        old, self._cameras = self._cameras, {c.id: c for c in cameras if c.go2rtc is not None} if self._api is not None else {}
+        for camera_id in list(self._observed):
+            if camera_id not in self._cameras or self._cameras[camera_id].device != old[camera_id].device:
+                self._count(camera_id, 0, SessionEnd.UNCLEAN)
+        self._reconcile()
+
+    async def run(self) -> None:
+        """Look every WATCH_S until cancelled."""
+        while True:
+            if self._api is not None:
+                await self.look()
+                await self._register(self._api)
+            await asyncio.sleep(WATCH_S)
+
+    async def close(self) -> None:
+        """Forget everything; sessions of go2rtc outlive us, and the next process counts them again."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        for lease in (lease for leases in self._observed.values() for lease in leases):
+            lease.abandon()
+        self._observed.clear()
+        if self._api is not None:
+            await self._api.close()
+
+    # ---- for whoever takes a picture
+
+    async def restream(self, camera: Camera) -> Restream | None:
+        """Where to take `camera`'s picture from; None: from the camera itself. Looks before it answers."""
+        if self._api is None or camera.id not in self._cameras or self._table.mode == "never":
+            return None
+        await self.look()
+        live = self._live(camera)
+        if not live and (self._table.mode == "when-live" or self._down_since is not None):
+            return None
+        return Restream(f"{(self._table.rtsp or '').rstrip('/')}/{camera.go2rtc}", self._table.username or "",
+                        self._table.password or "", needs_lease=not live)
+
+    def opening(self, camera: Camera) -> None:
+        """A session that go2rtc opens from now on is covered by a lease of ours."""
+        self._ours.add(camera.id)
+
+    async def settled(self, camera: Camera) -> SessionEnd:
+        """Comes back when go2rtc has ended the session it opened for us, or when somebody else's watching is counted.
+
+        Must not be cancelled in between; `finish` sees to it.
+        """
+        return await finish(self._settle(camera))
+
+    def failed(self, camera: Camera, why: str) -> None:
+        """No picture came from go2rtc; it is said once, until one comes again."""
+        if camera.id not in self._failing:
+            self._failing.add(camera.id)
+            self._emit(Notice(name="go2rtc.fallback", camera=camera.id, level="warning",
+                              message=f"{camera.id}: no picture from go2rtc ({why}); the camera itself is asked"))
+
+    def worked(self, camera: Camera) -> None:
+        """A picture came from go2rtc."""
+        self._failing.discard(camera.id)
+
+    # ---- looking
+
+    async def look(self) -> None:
+        """Ask go2rtc what is live; callers at the same time share one question. Never raises for go2rtc's sake."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="look at go2rtc")
+        await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        api = self._api
+        if api is None:
+            return
+        try:
+            streams = await api.streams()
+        except Go2rtcDown as down:
+            self._is_down(down)
+            return
+        if api is not self._api:
+            return
+        if self._down_since is not None:
+            self._down_since = None
+            self._emit(Notice(name="go2rtc.up", message="go2rtc answers again"))
+        self._streams = streams
+        self._reconcile()
+
+    def _is_down(self, down: Go2rtcDown) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._down_since is None:
+            self._down_since = now
+            self._emit(Notice(name="go2rtc.down", level="warning", message=f"{down}; cameras are asked themselves"))
+        if down.gone or now - self._down_since > TROUBLE_S:
+            self._streams = {}
+            for camera_id in list(self._observed):
+                self._count(camera_id, 0, SessionEnd.UNCLEAN)
+
+    def _live(self, camera: Camera) -> bool:
+        return self._streams.get(camera.go2rtc or "", StreamView()).live
+
+    def _reconcile(self) -> None:
+        """Count as many sessions of each camera as go2rtc has."""
+        for camera in self._cameras.values():
+            if camera.id not in self._ours:
+                self._count(camera.id, self._streams.get(camera.go2rtc or "", StreamView()).sessions, SessionEnd.CLEAN)
+
+    def _count(self, camera_id: str, sessions: int, end: SessionEnd) -> None:
+        leases = self._observed.setdefault(camera_id, [])
+        while len(leases) > sessions:
+            lease = leases.pop()
+            lease.ended(end)
+            lease.release()
+        try:
+            while len(leases) < sessions:
+                camera = self._cameras[camera_id]
+                leases.append(self._manager.observe(camera_id, camera.device, Holder("live", f"go2rtc {camera.go2rtc}")))
+        except LeaseStateError:     # its device has just left the inventory
+            return
+        if not leases:
+            del self._observed[camera_id]
+
+    async def _settle(self, camera: Camera) -> SessionEnd:
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        try:
+            while asyncio.get_running_loop().time() < deadline:
+                await self.look()
+                if self._down_since is not None:
+                    return SessionEnd.UNCLEAN
+                if not self._live(camera):
+                    return SessionEnd.CLEAN
+                await asyncio.sleep(SETTLE_STEP_S)
+            return SessionEnd.NONE      # it goes on, as somebody else's
+        finally:
+            self._ours.discard(camera.id)
+            self._reconcile()
+
+    # ---- registering
+
+    async def _register(self, api: Go2rtcApi) -> None:
+        """Give go2rtc the cameras it lacks, and take away those that left, as far as they were ours."""
+        if self._down_since is not None:
+            return
+        wanted = {c.go2rtc: (c, c.url) for c in self._cameras.values()
+                  if c.go2rtc and c.url and self._table.register_cameras}
+        try:
+            for name in self._registered - wanted.keys():
+                await api.remove(name)
+                self._registered.discard(name)
+                self._note("removed", name)
+            for name, (camera, url) in wanted.items():
+                known = self._streams.get(name)
+                if known is not None and url in known.sources:
+                    self._registered.add(name)
+                elif known is None or (name in self._registered and not known.live):
+                    await api.register(name, with_credentials(url, camera.username, camera.password))
+                    self._registered.add(name)
+                    self._note("registered", name)
+        except Go2rtcDown as down:
+            self._is_down(down)
+
+    def _note(self, what: str, stream: str) -> None:
+        self._emit(Notice(name=f"go2rtc.{what}", message=f"go2rtc: stream {stream} {what}", data={"stream": stream}))

@@ -1,0 +1,73 @@
+"""A daemon with its socket, and the fleet it polls, for tests of the API and of what asks it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from house import House, with_house
+
+from camserver.api.client import NoDaemon, SyncLeaseClient
+from camserver.simulator.camera import SimulatedCamera
+
+
+class Desk:
+    """A daemon with its socket, and the fleet it polls."""
+
+    def __init__(self, house: House, folder: Path) -> None:
+        self.house = house
+        self.socket, self.config, self.output = folder / "api.sock", folder / "c.toml", folder / "out"
+        self.client = SyncLeaseClient(self.socket)
+
+    def write(self, **defaults: str) -> None:
+        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n[api]\nsocket = "{self.socket}"\n'
+                               + self.house.fleet.inventory(**defaults))
+
+    @asynccontextmanager
+    async def daemon(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=subprocess.DEVNULL)
+        try:
+            await self.until(lambda: self.ask("GET", "/healthz"))
+            yield process
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                assert await process.wait() == 0
+
+    def ask(self, method: str, route: str) -> Any:
+        try:
+            return self.client.get(route) if method == "GET" else self.client.post(route)
+        except NoDaemon:
+            return None
+
+    async def until(self, condition: Callable[[], Any]) -> Any:
+        async with asyncio.timeout(60):
+            while not (value := await asyncio.to_thread(condition)):
+                await asyncio.sleep(0.02)
+        return value
+
+    async def run(self, *arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"CAMSERVER_SOCKET": str(self.socket)})
+
+    def held(self) -> list[dict[str, Any]]:
+        return [held for device in self.client.get("/v1/leases") for held in device["held"]]
+
+
+def at_the_desk(folder: Path, work: Callable[[Desk], Awaitable[None]], cameras: list[SimulatedCamera] | None = None,
+                **defaults: str) -> None:
+    async def inside(house: House) -> None:
+        desk = Desk(house, folder)
+        desk.write(**({"interval": "300ms"} | defaults))
+        async with desk.daemon():
+            await work(desk)
+
+    with_house(cameras or [SimulatedCamera("cam", "Gate", gop=2)], inside)

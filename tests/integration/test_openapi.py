@@ -1,0 +1,153 @@
+"""The API's description says what the running server does: every route, every answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jsonschema
+import pytest
+from desk import Desk, at_the_desk
+
+from camserver.api import stream
+from camserver.api.acting import Acting
+from camserver.api.answers import Services
+from camserver.api.client import LeaseClient
+from camserver.api.reading import Reading
+from camserver.api.stream import EventStream
+from camserver.events import Notice
+from camserver.simulator.camera import Fault, SimulatedCamera
+
+
+class Described:
+    """Asks the running server, and holds each answer against the description it serves."""
+
+    def __init__(self, session: aiohttp.ClientSession, description: dict[str, Any]) -> None:
+        self.session = session
+        self.description = description
+        self.seen: set[tuple[str, str, str]] = set()
+
+    async def ask(self, method: str, route: str, camera: str = "cam", **headers: str) -> tuple[int, bytes]:
+        path, _, query = route.partition("?")
+        url = f"http://x{path.replace('{id}', camera)}" + (f"?{query}" if query else "")
+        async with self.session.request(method, url, headers=headers) as answer:
+            described = self.description["paths"][path][method.lower()]["responses"]
+            response = self.resolve(described[str(answer.status)])
+            self.seen.add((method, path, str(answer.status)))
+            body = await answer.read()
+            for kind, content in response.get("content", {}).items():
+                assert answer.content_type == kind, route
+                if kind == "application/json":
+                    self.check(json.loads(body), content["schema"])
+            return answer.status, body
+
+    def resolve(self, part: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in part:
+            found = self.description
+            for name in part["$ref"].removeprefix("#/").split("/"):
+                found = found[name]
+            part = found
+        return part
+
+    def check(self, value: Any, schema: dict[str, Any]) -> None:
+        jsonschema.Draft202012Validator({"components": self.description["components"]} | schema).validate(value)
+
+
+def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
+    async def work(desk: Desk) -> None:
+        good, bad = "cam", "bad"
+        await desk.until(lambda: all(c["latest"] for c in desk.client.get("/v1/cameras")))
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
+            async with session.get("http://x/v1/openapi.json") as answer:
+                api = Described(session, await answer.json())
+            for route in ("/healthz", "/v1/openapi.json", "/v1/cameras", "/v1/leases"):
+                assert (await api.ask("GET", route))[0] == 200
+            for route in ("/v1/cameras/{id}", "/v1/cameras/{id}/latest.jpg"):
+                assert (await api.ask("GET", route, good))[0] == 200
+                assert (await api.ask("GET", route, "other"))[0] == 404
+            since = "Fri, 31 Dec 2100 00:00:00 GMT"
+            assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg", **{"If-Modified-Since": since}))[0] == 304
+            snapshot, lease = "/v1/cameras/{id}/snapshot", "/v1/cameras/{id}/lease"
+            assert (await api.ask("POST", snapshot, good))[0] == 200
+            assert (await api.ask("POST", snapshot, bad))[0] == 502
+            assert (await api.ask("POST", snapshot + "?label=%00"))[0] == 400
+            assert (await api.ask("POST", snapshot, "other"))[0] == 404
+            assert (await api.ask("POST", lease + "?ttl=never"))[0] == 400
+            assert (await api.ask("POST", lease, "other"))[0] == 404
+            async with LeaseClient(desk.socket).lease("cam", wait_s=30):
+                status, body = await api.ask("POST", lease + "?wait=0")
+                assert status == 409
+                assert json.loads(body)["held"][0]["command"]
+                assert (await api.ask("POST", snapshot))[0] == 409
+            async with session.post("http://x/v1/cameras/cam/lease?wait=30", data=_open_body()) as answer:
+                assert answer.content_type == "application/x-ndjson"
+                api.check(json.loads(await answer.content.readline()), {"$ref": "#/components/schemas/LeaseLine"})
+            api.seen |= {("POST", lease, "200"), ("POST", lease, "503"), ("GET", "/v1/events", "200")}    # 503: only at a stop
+            assert (await api.ask("POST", "/v1/reload"))[0] == 200
+            desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
+            assert (await api.ask("POST", "/v1/reload"))[0] == 422
+            async with session.get("http://x/v1/nothing") as answer:
+                assert (answer.status, "error" in await answer.json()) == (404, True)
+            async with session.delete("http://x/v1/cameras") as answer:
+                assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
+            async with session.get("http://x/healthz", headers={"X": "y" * 100_000}) as answer:
+                assert answer.status == 400
+            described = {(method.upper(), path, status) for path, item in api.description["paths"].items()
+                         for method, operation in item.items() if method in ("get", "post")
+                         for status in operation["responses"]}
+            assert described == api.seen
+            services: Any = Services
+            served = {(route.method, route.path) for part in (Reading(services, EventStream(str)), Acting(services))
+                      for route in part.routes()}
+            assert served == {(method, path) for method, path, _ in described} | {("GET", "/v1/events")}
+
+    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2), SimulatedCamera("bad", "Bad", fault=Fault("refuse"))],
+                interval="100s", lease_wait="2s", unclean_cooldown="300ms")
+
+
+async def _open_body() -> Any:
+    yield b'{"end": "clean"}\n'
+
+
+def test_events_come_as_they_happen(tmp_path: Path) -> None:
+    """Dotted names, one JSON object each; one camera's alone if asked; a broken connection goes on where it ended."""
+    async def work(desk: Desk) -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
+            async with session.get("http://x/v1/events?camera=cam") as answer:
+                names, number = [], ""
+                while names.count("snapshot.published") < 2:
+                    line = (await answer.content.readline()).decode().strip()
+                    number = line.removeprefix("id: ") if line.startswith("id: ") else number
+                    if line.startswith("data: "):
+                        data = json.loads(line.removeprefix("data: "))
+                        assert data["camera"] == "cam"
+                        assert re.fullmatch(r"[a-z]+\.[a-z]+", data["event"])
+                        names.append(data["event"])
+            assert names[-3:] in (["lease.acquired", "snapshot.published", "lease.released"],
+                                  ["lease.acquired", "lease.released", "snapshot.published"],
+                                  ["lease.released", "lease.acquired", "snapshot.published"],
+                                  ["snapshot.published", "lease.acquired", "snapshot.published"])
+            async with session.get("http://x/v1/events", headers={"Last-Event-ID": str(int(number) - 2)}) as answer:
+                while not (line := await answer.content.readline()).startswith(b"id: "):
+                    pass
+                assert line == b"id: %d\n" % (int(number) - 1)
+
+    at_the_desk(tmp_path, work, interval="200ms")
+
+
+@pytest.mark.parametrize("kept", [8])
+def test_who_does_not_read_misses_events_and_is_told(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "KEPT", kept)
+    events = EventStream(lambda text: text.replace("secret", "***"))
+    for number in range(20):
+        events(Notice(name="test.event", message=f"secret {number}", data={"n": number}))
+    chunk, seen = events._since(3, None)
+    assert seen == 20
+    assert chunk.startswith(b"event: lost")
+    assert chunk.count(b"test.event") == 2 * kept
+    assert b"secret" not in chunk
+    assert events._since(19, None)[0].count(b"data: ") == 1
+    assert events._since(19, "cam")[0] == b""
