@@ -109,6 +109,8 @@ class SnapshotService:
                 attempt = await self._from(way, shot, holder, priority)
             except RtspBusy as error:
                 errors.append((source, Result.BUSY, str(error)))
+                if restream is None and (restream := await self._live_meanwhile(camera)) is not None:
+                    sources.append((Source.GO2RTC, restream.url))
             except CameraError as error:
                 elapsed_s = _now() - shot.started if shot.deadline is not None else 0.0
                 errors.append((source, error.result, f"{camera.id}: {source}: {error} "
@@ -124,6 +126,11 @@ class SnapshotService:
         words = "; ".join([errors[0][2], *(text.removeprefix(f"{camera.id}: ") for _, _, text in errors[1:])])
         return await deliver(Attempt(camera.id, shot.at, errors[0][1], words))
 
+    async def _live_meanwhile(self, camera: Camera) -> Restream | None:
+        """Where the picture can be had, if it is live view that keeps us from the camera and go2rtc shows it by now."""
+        restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
+        return None if restream is None or restream.needs_lease else restream
+
     async def _from(self, way: _Way, shot: _Shot, holder: Holder, priority: Priority) -> Attempt:
         if way.source is Source.HTTP:
             jpeg = await self._http.fetch(shot.camera, way.url, shot.begin())
@@ -135,6 +142,8 @@ class SnapshotService:
             developing = asyncio.create_task(self._develop(unit, way, shot), name=f"develop {shot.camera.id}")
 
         try:
+            if way.restream is not None:
+                self._engines.doubt(way.viewer(shot.camera), way.url)       # it sends nothing without a DESCRIBE
             if way.restream is not None and not way.restream.needs_lease:
                 await self._engines.fetch(way.viewer(shot.camera), way.url, way.share(shot.begin()), _nobody, seen)
             else:
@@ -222,7 +231,7 @@ def _may_help(source: Source, errors: list[tuple[Source, Result, str]]) -> bool:
     results = {result for of, result, _ in errors if of is not Source.GO2RTC}
     if Result.AUTH in results:
         return False
-    return source is Source.HTTP or not results & {Result.BUSY, Result.FULL, Result.UNREACHABLE}
+    return source in (Source.HTTP, Source.GO2RTC) or not results & {Result.BUSY, Result.FULL, Result.UNREACHABLE}
 
 
 def _nobody(_: SessionEnd) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,15 +24,25 @@ class Desk:
         self.house = house
         self.socket, self.config, self.output = folder / "api.sock", folder / "c.toml", folder / "out"
         self.client = SyncLeaseClient(self.socket)
+        self.log = folder / "log"
+        self.more = ""          # tables of the inventory
 
     def write(self, **defaults: str) -> None:
-        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n[api]\nsocket = "{self.socket}"\n'
+        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n[api]\nsocket = "{self.socket}"\n{self.more}\n'
                                + self.house.fleet.inventory(**defaults))
+
+    def facts(self, camera: str = "cam") -> dict[str, Any]:
+        """latest.json."""
+        try:
+            return json.loads((self.output / camera / "latest.json").read_text())   # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return {"attempt": {"result": None}}
 
     @asynccontextmanager
     async def daemon(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=subprocess.DEVNULL)
+        with self.log.open("a") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=log)
         try:
             await self.until(lambda: self.ask("GET", "/healthz"))
             yield process

@@ -15,7 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
+from camserver.capture.http import reason
 from camserver.errors import CamserverError
+from camserver.rtsp.auth import basic
 
 TIMEOUT_S = 2.0
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
@@ -47,7 +49,7 @@ class Go2rtcApi:
     def __init__(self, url: str, rtsp: str, username: str | None, password: str | None) -> None:
         self._url = url.rstrip("/")
         self._rtsp = rtsp
-        self._auth = aiohttp.BasicAuth(username, password or "", "utf-8") if username else None
+        self._headers = {"Authorization": basic(username, password or "")} if username else {}
         self._session: aiohttp.ClientSession | None = None
 
     async def streams(self) -> dict[str, StreamView]:
@@ -81,7 +83,7 @@ class Go2rtcApi:
 
     async def _ask(self, method: str, query: Mapping[str, str]) -> tuple[int, bytes]:
         if self._session is None:
-            self._session = aiohttp.ClientSession(auth=self._auth, cookie_jar=aiohttp.DummyCookieJar(),
+            self._session = aiohttp.ClientSession(headers=self._headers, cookie_jar=aiohttp.DummyCookieJar(),
                                                   timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
         try:
             async with self._session.request(method, f"{self._url}/api/streams", params=query, allow_redirects=False) as answer:
@@ -95,7 +97,7 @@ class Go2rtcApi:
             raise Go2rtcDown(f"go2rtc's API did not answer within {TIMEOUT_S:g} s") from None
         except aiohttp.ClientConnectorError as error:     # texts may quote the URL, which may hold a password
             gone = isinstance(error.os_error, ConnectionRefusedError)
-            raise Go2rtcDown(f"go2rtc's API: {error.os_error.strerror or 'connection failed'}", gone=gone) from None
+            raise Go2rtcDown(f"go2rtc's API: {reason(error.os_error)}", gone=gone) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Go2rtcDown(f"go2rtc's API: the answer broke off ({type(error).__name__})") from None
 
@@ -113,7 +115,8 @@ def _view(stream: Any, own_port: int) -> StreamView:
     producers = [p for p in (stream or {}).get("producers") or () if isinstance(p, dict)]
     live = [p for p in producers if {"id", "format_name", "remote_addr", "bytes_recv"} & p.keys()]
     sessions = sum(OWN_LEASE not in str(p.get("source", "")) and not _is_own(p, own_port) for p in live)
-    sources = tuple(without_userinfo(str(p[key])) for p in producers for key in ("url", "source") if p.get(key))
+    # A live `exec:` producer also says which camera its command reads, as `url`: what it was made of is `source`.
+    sources = tuple(without_userinfo(str(p.get("source") or p.get("url", ""))) for p in producers)
     return StreamView(bool(live), sessions, sources)
 
 

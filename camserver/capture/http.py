@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import ssl
 
@@ -12,6 +11,7 @@ import aiohttp
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
+from camserver.rtsp.auth import basic
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
 
@@ -31,9 +31,7 @@ class HttpSource:
         except aiohttp.ClientConnectorCertificateError:
             raise _error(Result.ERROR, "the snapshot URL's certificate is not valid (tls_verify = true)") from None
         except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno or 0
-            why = os.strerror(number) if number > 0 else "the host name is not known" if number else "connection failed"
-            raise _error(Result.UNREACHABLE, f"the snapshot URL: {why}") from None
+            raise _error(Result.UNREACHABLE, f"the snapshot URL: {reason(error.os_error)}") from None
         except (aiohttp.ClientError, ValueError, OSError) as error:     # their texts may quote the URL
             raise _error(Result.UNREACHABLE, f"the snapshot URL: the answer broke off ({type(error).__name__})") from None
 
@@ -46,9 +44,7 @@ class HttpSource:
         ) as session:
             status, challenge, body = await self._get(session, url, None)
             if status == 401 and camera.username and challenge.lower().startswith("basic"):
-                userinfo = f"{camera.username}:{camera.password}".encode()      # RFC 7617, charset UTF-8
-                basic = "Basic " + base64.b64encode(userinfo).decode()
-                status, _, body = await self._get(session, url, {"Authorization": basic})
+                status, _, body = await self._get(session, url, {"Authorization": basic(camera.username, camera.password)})
         if status == 200:
             return body
         if status in (401, 403):
@@ -67,6 +63,12 @@ class HttpSource:
                 if len(body) > MAX_JPEG_BYTES:
                     raise _error(Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes")
             return response.status, response.headers.get("WWW-Authenticate", ""), bytes(body)
+
+
+def reason(error: OSError) -> str:
+    """Why no connection was made, without the address that asyncio quotes; gaierror has negative numbers."""
+    number = error.errno or 0
+    return os.strerror(number).lower() if number > 0 else "the host name is not known" if number else "connection failed"
 
 
 def _error(result: Result, message: str) -> CameraError:

@@ -60,7 +60,7 @@ class NativeEngine:
 
     def doubt(self, camera: Camera, url: str) -> None:
         """What was fetched could not be decoded: what is remembered of the stream may be out of date."""
-        self._forget(camera, url)
+        self._forget(camera, url, warm_refusals=0)
 
     async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None],
                      seen: Callable[[AccessUnit], None]) -> None:
@@ -83,7 +83,7 @@ class NativeEngine:
             raise
         finally:
             if failure is not None:
-                self._forget(camera, url)
+                self._forget(camera, url, warm_refusals=session.warm and session.silent)
             await finish(self._end(session, ended, failure), on_cancel=lambda: session.hurry(HURRIED_TEARDOWN_S))
 
     @staticmethod
@@ -101,8 +101,11 @@ class NativeEngine:
             self._memories.popitem(last=False)
         return memory
 
-    def _forget(self, camera: Camera, url: str) -> None:
-        self._memories.pop(_key(camera, url), None)
+    def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
+        """Ask everything anew; some answer SETUP without DESCRIBE, and then send nothing (go2rtc): that is counted."""
+        old = self._memories.pop(_key(camera, url), None)
+        if old is not None:
+            self._memory(camera, url).warm_refusals = old.warm_refusals + warm_refusals
 
 
 def _key(camera: Camera, url: str) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ class Memory:
     markers_proved: bool = False
     keep_alive: str = "GET_PARAMETER"
     warm_refusals: int = 0
-    """SETUPs in a row that were refused because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
+    """Sessions in a row that failed because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
 
 
 class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours
@@ -108,6 +108,8 @@ class RtspSession:
         self._ending: asyncio.Timeout | None = None
         self.step = "connecting"
         """What it is waiting for, for the message of a time-out."""
+        self.warm = False
+        """Whether it was opened without DESCRIBE."""
 
     # ---- open
 
@@ -115,18 +117,17 @@ class RtspSession:
         """Connect and play. Raises CameraError, Unsupported, Moved."""
         try:
             await self._connect()
-            warm = self._memory.track is not None and self._memory.warm_refusals < MAX_WARM_REFUSALS
-            if not warm:
+            self.warm = self._memory.track is not None and self._memory.warm_refusals < MAX_WARM_REFUSALS
+            if not self.warm:
                 await self._describe()
             try:
                 await self._setup()
-                if warm:
-                    self._memory.warm_refusals = 0
             except CameraError as error:
-                if not warm or error.result in (Result.FULL, Result.AUTH):
+                if not self.warm or error.result in (Result.FULL, Result.AUTH):
                     raise
                 await self._describe()      # what we remembered is no longer so, or it never takes this
                 await self._setup()
+                self.warm = False
                 self._memory.warm_refusals += 1
             await self._play()
         except WireClosed as closed:
@@ -245,9 +246,16 @@ class RtspSession:
         assert self._memory.track is not None  # noqa: S101 - open
         self.step = "a keyframe"
         picture, captured_s = await self._found
+        if self.warm:
+            self._memory.warm_refusals = 0
         report = self._seen.report
         offset_s = None if report is None else report.wall_at(picture.timestamp, self._memory.track.clock_hz) - captured_s
         return Shot(picture, self._memory.track.codec or "", captured_s, offset_s)
+
+    @property
+    def silent(self) -> bool:
+        """Whether not one picture came."""
+        return not self._seen.pictures
 
     def late(self, limit_s: float) -> CameraError:
         """What a time-out of `limit_s` seconds means at the step it struck."""

@@ -26,6 +26,7 @@ QUIRKS = {
     "new-nonce": "a new nonce for every request",
     "no-session-id": "no Session header in any answer",
     "describe-first": "takes no SETUP without a DESCRIBE on the same connection",
+    "play-needs-describe": "takes SETUP and PLAY without a DESCRIBE, then closes the connection (go2rtc)",
     "timeout": "ends a session that asked nothing for a second, though it plays; knows OPTIONS only for that",
     "marked-units": "an RTP marker on every NAL unit",
     "no-markers": "no RTP marker at all",

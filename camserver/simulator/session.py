@@ -153,6 +153,9 @@ class RtspConnection(asyncio.Protocol):
             self._answer_play(request)
             if self._camera.full_voice == "eof-after-play":
                 self._transport.close()
+        elif self._quirk == "play-needs-describe" and not self._described:
+            self._answer_play(request)
+            self._transport.close()
         elif self._quirk == "rtp-early":
             self._play_request = request
             self._start_playing()

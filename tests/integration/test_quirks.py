@@ -15,7 +15,7 @@ BOTH_WAYS = ("rtp-early", "marked-units", "no-markers", "no-clock", "describe-fi
 
 
 @pytest.mark.parametrize(("quirk", "transport"), [
-    *((quirk, "udp" if quirk == "no-udp" else "tcp") for quirk in QUIRKS if quirk != "timeout"),
+    *((quirk, "udp" if quirk == "no-udp" else "tcp") for quirk in QUIRKS if quirk not in ("timeout", "play-needs-describe")),
     *((quirk, "udp") for quirk in BOTH_WAYS),
 ])
 @pytest.mark.parametrize("codec", ["h264", "h265"])
@@ -59,3 +59,13 @@ def test_a_session_is_kept_alive_by_what_the_camera_knows() -> None:
         assert (await house.seen("cam")).ends_clean == 1
 
     with_house([SimulatedCamera("cam", "Gate", gop=3, quirk="timeout", fault=Fault("no-keyframe"))], work)
+
+
+def test_who_sends_nothing_without_describe_is_asked_with_it_from_then_on() -> None:
+    """Two polls are lost to it, never a third; the camera sees one session at a time."""
+    async def work(house: House) -> None:
+        outcomes = [(await house.take("cam", engine="native")).ok for _ in range(7)]
+        assert outcomes == [True, False, True, False, True, True, True]
+        assert (await house.seen("cam")).sessions_max == 1
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="play-needs-describe")], work)
