@@ -148,8 +148,12 @@ class Daemon:
         self.manager.restore(state, unclean_s)
         self._state.take_over(state, unclean_s)
         self._emit.add(self._state)
+        path, inherited = self._inventory.api.socket, notify.inherited_socket("api")
+        if inherited is not None and inherited.getsockname() != str(path):
+            self._note("api.socket", f"camserver.socket listens on {inherited.getsockname()}, not on {path} of the inventory",
+                       "warning")
         try:
-            await self._api.start(self._inventory.api.socket, notify.inherited_socket("api"))
+            await self._api.start(path, inherited)
         except ApiUnavailable as error:
             self._emit.remove(self._state)
             self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")

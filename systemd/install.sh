@@ -3,12 +3,12 @@
 # `--uninstall` takes the program and the unit away; inventory and pictures stay.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-prefix=/opt/camserver sysusers=/usr/lib/sysusers.d/camserver.conf unit=/etc/systemd/system/camserver.service
+prefix=/opt/camserver sysusers=/usr/lib/sysusers.d/camserver.conf units=/etc/systemd/system
 [ "$(id -u)" = 0 ] || { echo "run me as root: sudo make install" >&2; exit 1; }
 
 if [ "${1:-}" = --uninstall ]; then
-  systemctl disable --now camserver.service 2>/dev/null || true
-  rm -rf "$prefix" "$unit" "$sysusers"
+  systemctl disable --now camserver.socket camserver.service 2>/dev/null || true
+  rm -rf "$prefix" "$units"/camserver.{service,socket} "$sysusers"
   systemctl daemon-reload
   echo "camserver is gone; /etc/camserver and /var/lib/camserver stay"
   exit 0
@@ -24,6 +24,6 @@ systemd-sysusers "$sysusers"
 # the inventory holds passwords: only root writes it, only the service reads it
 install -d -m 750 -g camserver /etc/camserver
 [ -e /etc/camserver/cameras.toml ] || install -m 640 -g camserver config/cameras.toml /etc/camserver/cameras.toml
-install -m 644 systemd/camserver.service "$unit"
+install -m 644 systemd/camserver.service systemd/camserver.socket "$units"
 systemctl daemon-reload
 echo "installed. Edit /etc/camserver/cameras.toml, then: systemctl enable --now camserver"

@@ -227,8 +227,9 @@ def test_an_api_that_is_none(tmp_path: Path) -> None:
     """Nonsense becomes our own error; refused connections say that its sessions are gone."""
     async def work() -> None:
         with pytest.raises(Go2rtcDown, match="refused") as down:
-            await Go2rtcApi(f"http://127.0.0.1:{free_port()}", "rtsp://127.0.0.1:1", "u", "secret").streams()
+            await (gone := Go2rtcApi(f"http://127.0.0.1:{free_port()}", "rtsp://127.0.0.1:1", "u", "secret")).streams()
         assert down.value.gone
+        await gone.close()
 
         async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
