@@ -191,10 +191,10 @@ class SnapshotService:
             except TimeoutError:
                 raise CameraError(Result.BUSY, "gave way to live view", SessionEnd.CLEAN) from None
             except CameraError as error:
-                error = in_company(error, lease.company)
-                if error.result is Result.FULL:
-                    lease.refused()
-                raise error from None
+                meant = in_company(error, lease.company)
+                if meant.result is Result.FULL:
+                    lease.refused(certain=meant is error)
+                raise meant from None
 
     async def _open(self, way: _Way, camera: Camera, deadline: float, lease: RtspLease,
                     show: Callable[[AccessUnit], None]) -> None:

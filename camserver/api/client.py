@@ -220,13 +220,21 @@ class AsyncHeldLease:
     def __init__(self, granted: Granted, reader: asyncio.StreamReader) -> None:
         self.granted = granted
         self._reader = reader
+        self._word: asyncio.Future[Word] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
 
     async def withdrawn(self) -> Word:
         """Comes back when the session has to be ended: the lease is withdrawn, or the daemon is gone."""
-        while line := await self._reader.readline():
-            if (word := _word(line)) is not None:
-                return word
-        return Word("gone")
+        return await asyncio.shield(self._word)
+
+    async def _listen(self) -> None:
+        """Until the daemon's end of the connection."""
+        with suppress(OSError):
+            while line := await self._reader.readline():
+                if (word := _word(line)) is not None and not self._word.done():
+                    self._word.set_result(word)
+        if not self._word.done():
+            self._word.set_result(Word("gone"))
 
 
 class LeaseClient:
@@ -253,11 +261,13 @@ class LeaseClient:
                 granted = _granted(await reader.readline())
             except (asyncio.IncompleteReadError, OSError, ValueError):
                 raise NoDaemon(f"{self._path}: the daemon went away") from None
-            yield AsyncHeldLease(granted, reader)
-            with suppress(OSError):      # the daemon is gone, and the lease with it
+            held = AsyncHeldLease(granted, reader)
+            try:
+                yield held
                 writer.write(_GIVE_BACK)
-                async with asyncio.timeout(GIVE_BACK_S):
-                    await reader.read()         # the daemon's end of it: from then on it is given back
+                await asyncio.wait({held._listening}, timeout=GIVE_BACK_S)  # noqa: SLF001 - two halves of one thing
+            finally:
+                held._listening.cancel()  # noqa: SLF001
         finally:
             writer.close()
 

@@ -65,9 +65,9 @@ class RtspLease:
         if self._ticket.withdrawn:
             give_way()
 
-    def refused(self) -> None:
+    def refused(self, *, certain: bool) -> None:
         """Say that the device was full for this session: fewer are opened for a while, if others were open beside it."""
-        self._manager._refused(self, self._ticket)  # noqa: SLF001
+        self._manager._refused(self, self._ticket, certain=certain)  # noqa: SLF001
 
     def ended(self, end: SessionEnd) -> None:
         """Say how the transport was closed. The last word before release counts."""
@@ -177,10 +177,10 @@ class RtspManager:
     def _company(self, ticket: Ticket) -> int:
         return self._table.company(ticket, _now())
 
-    def _refused(self, lease: RtspLease, ticket: Ticket) -> None:
-        learned = self._table.refused(ticket, _now())
+    def _refused(self, lease: RtspLease, ticket: Ticket, *, certain: bool) -> None:
+        learned = self._table.refused(ticket, _now(), certain=certain)
         if learned is not None:
-            self._emit(CapLearned(camera=lease.camera, device=lease.device, cap=learned.cap, for_s=LEARNED_S))
+            self._emit(CapLearned(camera=lease.camera, device=lease.device, cap=learned.cap, for_s=learned.until - _now()))
 
     def _ask_to_give_way(self, device: str) -> None:
         for poll in self._table.withdraw_for_live(device, _now()):

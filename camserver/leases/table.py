@@ -20,8 +20,11 @@ from camserver.records import SessionEnd
 
 AGEING_S = 10.0
 """A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot starve polling."""
-LEARNED_S = 600.0
-"""How long a device that said "full" is believed to give no more than it did then; afterwards it is asked again."""
+LEARNED_S, GUESSED_S = 600.0, 60.0
+"""How long a device that said "full" is believed to give no more than it did then; and one whose silence may have meant it.
+
+Afterwards it is asked again.
+"""
 
 
 class Priority(IntEnum):
@@ -311,17 +314,17 @@ class LeaseTable:
         held = sum(t is not ticket and t.held for t in device.taken)
         return held + sum(until > now for until in device.cooling_until)
 
-    def refused(self, ticket: Ticket, now: float) -> Learned | None:
-        """The device said "full" to this ticket's session: busy, and it gives no more than it gave to others just now.
+    def refused(self, ticket: Ticket, now: float, *, certain: bool) -> Learned | None:
+        """The device was full for this ticket's session: busy, and it gives no more than it gave to others just now.
 
-        Returns what was learned, if anything was: alone, a session was refused for somebody we do not know of.
+        `certain` when it said so; silence, a wrong password or an end of the connection may mean something else. Returns what was learned, if anything was: alone, a session was refused for somebody we do not know of.
         """
         device = self._devices[ticket.device]
         device.busy += 1
         company = self.company(ticket, now)
         if not 0 < company < device.budget.max_sessions:
             return None
-        device.learned = Learned(company, now + LEARNED_S)
+        device.learned = Learned(company, now + (LEARNED_S if certain else GUESSED_S))
         return device.learned
 
     def learn(self, name: str, learned: Learned) -> None:

@@ -2,10 +2,13 @@
 
 go2rtc_stand_in.py API_PORT RTSP_PORT [NAME=URL ...]; a stream is live, with one session of its camera, while somebody
 watches it. A URL may be go2rtc's `exec:` form: what its command reads after -i is restreamed. For the tests alone:
-POST /stand-in?mode=ok|hang|garbage|empty|mute says what the API answers, or (mute) that RTSP gives nothing.
+POST /stand-in?mode=ok|hang|garbage|empty|mute says what the API answers, or (mute) that RTSP gives nothing; WATCH_S in
+the environment: somebody watches the first stream for so long, then it ends by itself.
 """
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -114,4 +117,17 @@ api = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Api)
 api.daemon_threads = True
 threading.Thread(target=api.serve_forever, daemon=True).start()
 print("ready", flush=True)
+
+
+def watch(seconds: str) -> None:
+    name, stream = next(iter(streams.items()))
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-i",
+                    f"rtsp://127.0.0.1:{sys.argv[2]}/{name}", "-t", seconds, "-f", "null", "-"], check=False)
+    while stream.live:
+        time.sleep(0.02)
+    os._exit(0)
+
+
+if seconds_watched := os.environ.get("WATCH_S"):
+    threading.Thread(target=watch, args=(seconds_watched,), daemon=True).start()
 GLib.MainLoop().run()

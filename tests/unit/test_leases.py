@@ -74,7 +74,7 @@ class TableMachine(RuleBasedStateMachine):
     def refused(self, pick: int) -> None:
         held = [t for t in self.live if t.state is TicketState.HELD]
         if held:
-            self.table.refused(held[pick % len(held)], self.now)
+            self.table.refused(held[pick % len(held)], self.now, certain=bool(pick % 2))
 
     @rule(seconds=st.floats(0.01, 20))
     def wait(self, seconds: float) -> None:
@@ -174,7 +174,7 @@ def test_a_device_that_said_full_is_asked_for_no_more_for_a_while() -> None:
     tickets = [table.request("d", HOLDER, Priority.POLL, 0.0)[0] for _ in range(3)]
     for ticket in tickets:
         table.accept(ticket, 0.0)
-    learned = table.refused(tickets[2], 1.0)
+    learned = table.refused(tickets[2], 1.0, certain=True)
     assert learned is not None
     assert learned.cap == 2
     table.release(tickets[2], SessionEnd.NONE, 1.0)
@@ -187,7 +187,7 @@ def test_a_device_that_said_full_is_asked_for_no_more_for_a_while() -> None:
     for ticket in tickets[:2]:
         table.release(ticket, SessionEnd.NONE, 700.0)
     table.accept(waiting, 700.0)
-    assert table.refused(waiting, 700.0) is None
+    assert table.refused(waiting, 700.0, certain=True) is None
 
 
 def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
@@ -222,7 +222,7 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
             if life == 0:
                 live = await m.acquire("gate", "d", Holder("live", "film"))
                 poll = await m.acquire("gate", "d", HOLDER)
-                poll.refused()
+                poll.refused(certain=True)
                 generation = live.generation
                 live.abandon()      # killed: nobody says anything
                 poll.abandon()
