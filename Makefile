@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 PACKAGES := python3-venv python3-dev gcc pkg-config libsystemd-dev
-TEST_PACKAGES := ffmpeg openssl systemd dbus iproute2 procps util-linux glib-networking python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
+TEST_PACKAGES := ffmpeg openssl curl systemd dbus iproute2 procps util-linux glib-networking python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
 
 # $(call install,PACKAGES): only what is missing, so that a second run needs neither root nor a network
@@ -19,7 +19,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo test check lint types layers clean packages test-packages install uninstall bench fuzz
+.PHONY: help demo test check lint types layers clean packages test-packages install uninstall bench chaos fuzz
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make test   install what is missing, pass all tests"
@@ -57,6 +57,10 @@ check: lint types layers
 
 bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
+
+# ARGS: --minutes 30 --seed 1
+chaos: test-packages .venv/.installed
+	$(BIN)/python tests/chaos.py $(ARGS)
 
 # ARGS: libFuzzer's, e.g. -max_total_time=600; what it learnt stays in .fuzz
 fuzz: .venv/.installed

@@ -28,11 +28,21 @@ DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 
 def main() -> None:
     """Entry point of `camserver`."""
-    arguments = _parser().parse_args()
+    words, command = sys.argv[1:], []
+    if words[:1] == ["lease"] and "--" in words:        # what follows is not ours to understand
+        at = words.index("--")
+        words, command = words[:at], words[at + 1:]
+    arguments = _parser().parse_args(words)
+    arguments.command = command
     try:
-        sys.exit(arguments.run(arguments))
+        status = arguments.run(arguments)
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
+    except BrokenPipeError:     # `camserver leases | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141
+    sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,6 +92,7 @@ def _asking(name: str) -> object:
 
 def _add_lease(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [options] CAMERA -- COMMAND [ARGUMENT ...]"
+    parser.epilog = "ends with the command's status, 128 + n when signal n ended it; 126 or 127 when it could not be started"
     add = parser.add_argument
     add("camera", metavar="CAMERA", help="id of the camera")
     add("--wait", type=float, metavar="S", help="seconds to wait, then status 75 (default: the camera's lease_wait)")
@@ -89,7 +100,6 @@ def _add_lease(parser: argparse.ArgumentParser) -> None:
     add("--ttl", type=float, metavar="S", help="the lease is withdrawn after S seconds: a bound for a holder that hangs")
     add("--label", default="", help="what `camserver leases` shows (default: the command's name)")
     add("--no-daemon-ok", action="store_true", help="run the command without a lease when no daemon answers, else status 69")
-    add("command", nargs=argparse.REMAINDER, help="ends with its status; 128 + n when signal n ended it")
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
@@ -103,11 +113,11 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--cameras", type=_count, default=6, metavar="N", help="how many: cam1 to camN (default: 6)")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    add("--base-port", type=int, default=8554, metavar="PORT", help="port of cam1, one more for each; 0: any (default: 8554)")
+    add("--base-port", type=_port, default=8554, metavar="PORT", help="port of cam1, one more for each; 0: any (default: 8554)")
     add("--codec", choices=["mixed", *CODECS], default="mixed")
     add("--size", type=_size, default=(640, 360), metavar="WxH", help="of the main stream, multiples of 4 (default: 640x360)")
-    add("--fps", type=float, default=10.0)
-    add("--gop", type=int, default=20, metavar="N", help="pictures from keyframe to keyframe, up to 100 (default: 20)")
+    add("--fps", type=_positive, default=10.0)
+    add("--gop", type=_count, default=20, metavar="N", help="pictures from keyframe to keyframe, up to 100 (default: 20)")
     add("--max-sessions", type=_count, default=1, metavar="N", help="sessions each camera gives (default: 1)")
     add("--cooldown", type=float, default=0.0, metavar="S", help="seconds a session still counts after TEARDOWN")
     add("--unclean-cooldown", type=float, default=0.0, metavar="S", help="the same after an end without TEARDOWN")
@@ -128,6 +138,22 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) <= 5000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 5000")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0, up to 1000")
+    return value
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a port")
     return int(text)
 
 
@@ -207,22 +233,31 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:
+    """The running daemon is asked; without one, or when it does not know the camera, it is done here."""
+    from camserver import commands
+
+    if arguments.output != "-" and not Path(arguments.output).absolute().parent.is_dir():
+        print(f"{arguments.output}: its folder does not exist", file=sys.stderr)
+        return 2
+    status = commands.snapshot(arguments, lambda jpeg: _write(jpeg, arguments.output))
+    return _snapshot_here(arguments) if status is None else status
+
+
+def _snapshot_here(arguments: argparse.Namespace) -> int:
     inventory = _load(arguments.config)
     if inventory is None:
         return EX_CONFIG
     camera = next((c for c in inventory.cameras if c.id == arguments.camera), None)
-    if camera is None or (arguments.output != "-" and not Path(arguments.output).absolute().parent.is_dir()):
-        print(f"no enabled camera {arguments.camera!r} in {arguments.config}" if camera is None
-              else f"{arguments.output}: its folder does not exist", file=sys.stderr)
+    if camera is None:
+        print(f"no enabled camera {arguments.camera!r} in {arguments.config}", file=sys.stderr)
         return 2
     try:
         attempt = _take(inventory, camera)
     except asyncio.CancelledError:      # SIGTERM; the session is closed
         return 143
     if attempt is None:
-        from camserver import commands
-
-        return commands.snapshot(arguments, lambda jpeg: _write(jpeg, arguments.output))
+        print(f"{inventory.output.directory}: a daemon writes there, but none answers for {camera.id}", file=sys.stderr)
+        return 69
     if attempt.snapshot is None:
         print(attempt.error, file=sys.stderr)
         return EX_TEMPFAIL if attempt.result in ("busy", "full") else 1

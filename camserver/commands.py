@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from camserver.api import wrapper
 from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseRequest, NoDaemon, SyncLeaseClient
@@ -79,19 +80,23 @@ def leases(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int:
-    """A picture by the running daemon, handed to `write`."""
+def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int | None:
+    """A picture by the running daemon, handed to `write`; None when there is none, or not for this camera."""
     @_answered
     def ask(arguments: argparse.Namespace) -> int:
         return write(client(arguments).snapshot(arguments.camera))
 
+    try:
+        client(arguments).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
+    except (NoDaemon, ApiRefusal):
+        return None
     return ask(arguments)
 
 
 @_answered
 def lease(arguments: argparse.Namespace) -> int:
     """Run a command while holding a lease."""
-    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    command: list[str] = arguments.command
     if not command:
         print("camserver lease: expected a command after --", file=sys.stderr)
         return 2

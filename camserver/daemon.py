@@ -15,7 +15,7 @@ from typing import IO, Any
 from watchfiles import awatch
 
 from camserver.api.answers import Services
-from camserver.api.server import ApiServer, ApiUnavailable
+from camserver.api.server import AlreadyServed, ApiServer, ApiUnavailable
 from camserver.api.stream import EventStream
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
@@ -39,7 +39,9 @@ from camserver.records import Attempt, Result, SessionEnd
 from camserver.snapshots import SnapshotService
 from camserver.storage import Janitor, SnapshotStore
 
+EX_TEMPFAIL = 75
 STATUS_S = 10.0
+LOCK_S = 5.0
 LIBAV_SESSIONS = 16
 """Session workers at once; each is a process. Cameras that speak with our own client need none."""
 RESTART_ONLY = ("api.socket", "output.directory", "polling.decoders", "polling.sessions")
@@ -54,7 +56,7 @@ class Daemon:
         self._inventory = inventory
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
-        self._state = StateFile(inventory.api.socket.with_name("leases.json"), self._cooldown_s)
+        self._state = StateFile(inventory.api.socket.with_suffix(".leases"), self._cooldown_s)
         events = EventStream(redactor.scrub)
         self._emit = EventBus(*listeners, events)
         polling, output = inventory.polling, inventory.output
@@ -86,17 +88,15 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        if not await self._take_lock():
-            return 75
+        if not await self._take_lock() or not await self._open_api():
+            return EX_TEMPFAIL
         removed = await self._store.clean()
         if removed:
             self._note("store.cleaned", f"{removed} temporary files of an earlier run removed", files=removed)
-        await self._configure()
-        await self._open_api()
         await self._go2rtc.look()       # before the first poll: who is live already
         jobs = [self._start(name, work) for name, work in (
             ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
-            ("go2rtc", self._go2rtc.run()),
+            ("go2rtc", self._go2rtc.run()), ("lock", self._keep_locking()),
             ("reload", self._reload_loop()), ("inventory watch", self._watch_files()), ("status", self._status_loop()))]
         self._note("daemon.ready", f"{len(self._inventory.cameras)} cameras, pictures go to {self._inventory.output.directory}")
         notify.notify("READY=1")
@@ -130,7 +130,7 @@ class Daemon:
     # ---- start and stop
 
     async def _take_lock(self) -> bool:
-        """One daemon for one output directory; a directory that cannot be written is no reason not to start."""
+        """One daemon for one output directory; one that cannot be written is no reason not to start: `_keep_locking`."""
         directory = self._inventory.output.directory
         with contextlib.suppress(OSError):
             self._lock = await lock_for_daemon(directory)
@@ -139,24 +139,41 @@ class Daemon:
                 return False
         return True
 
-    async def _open_api(self) -> None:
-        """Let others in, after remembering who already has sessions; only one daemon at a time keeps that file."""
+    async def _keep_locking(self) -> None:
+        """Until the output directory can be written and is ours; ends the daemon when it is another's by then."""
+        while self._lock is None:
+            await asyncio.sleep(LOCK_S)
+            if not await self._take_lock():
+                self._status = EX_TEMPFAIL
+                self._stop.set()
+                return
+
+    async def _open_api(self) -> bool:
+        """Let others in, after remembering who already has sessions. False when another daemon serves the socket.
+
+        It also keeps the journal of leases then; and two daemons would open more sessions than cameras give.
+        """
         def unclean_s(device: str) -> float:
             return self._cooldown_s(device, SessionEnd.UNCLEAN)
 
-        state = load_state(self._state.path)
-        self.manager.restore(state, unclean_s)
-        self._state.take_over(state, unclean_s)
-        self._emit.add(self._state)
         path, inherited = self._inventory.api.socket, notify.inherited_socket("api")
         if inherited is not None and inherited.getsockname() != str(path):
             self._note("api.socket", f"camserver.socket listens on {inherited.getsockname()}, not on {path} of the inventory",
                        "warning")
         try:
-            await self._api.start(path, inherited)
+            await self._api.listen(path, inherited)
+        except AlreadyServed as error:
+            self._note("daemon.locked", f"{error}: another camserver is running", "error")
+            return False
         except ApiUnavailable as error:
-            self._emit.remove(self._state)
             self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
+        await self._configure()
+        state = load_state(self._state.path)
+        self.manager.restore(state, unclean_s)
+        self._state.take_over(state, unclean_s)
+        self._emit.add(self._state)
+        await self._api.serve()
+        return True
 
     def _cooldown_s(self, device: str, end: str) -> float:
         camera = next((c for c in self._inventory.cameras if c.device == device), None)
@@ -198,6 +215,7 @@ class Daemon:
         for job in jobs:                                # 4. watcher, retention, status, watchdog
             job.cancel()
         await asyncio.wait(jobs)
+        self._state.close()
         if self._lock is not None:                      # 5. another camserver may write here now
             self._lock.close()
         await asyncio.get_running_loop().shutdown_default_executor()    # 6. no thread writes any more
@@ -257,9 +275,10 @@ class Daemon:
         while True:
             self._folders_changed.clear()
             folders = [d for d in self._inventory.directories if d.is_dir()]
+            ours = {f.absolute() for f in self._inventory.files} | {f.resolve() for f in self._inventory.files}
             try:
                 async for changes in awatch(*folders, recursive=False, debounce=400, stop_event=self._folders_changed):
-                    if any(Path(p).suffix == ".toml" for _, p in changes):
+                    if any(p.endswith(".toml") or Path(p) in ours for _, p in changes):
                         self._reload.set()
             except OSError as error:
                 self._note("inventory.watch", f"changes are not watched ({error.strerror}); use systemctl reload", "warning")

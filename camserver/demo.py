@@ -132,7 +132,7 @@ async def _run(daemon: Daemon, screen: Screen, seconds: float | None) -> int:
 
 
 async def _start_simulator(cameras: int) -> asyncio.subprocess.Process | None:
-    faults = [f"--fault=cam{cameras - 1}=deaf", f"--fault=cam{cameras}=reboot:5:20"] if cameras > 2 else []
+    faults = [f"--fault=cam{cameras - 1}=deaf", f"--fault=cam{cameras}=reboot:3:8"] if cameras > 2 else []
     simulator = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "camserver", "simulate", f"--cameras={cameras}", "--base-port=0", "--until-eof",
         f"--inventory={DIRECTORY / 'cameras.toml'}", f"--record={DIRECTORY / 'record.json'}", "--interval=2s", *faults,

@@ -84,6 +84,7 @@ class SnapshotPublished(Event):
 
     EVENT: ClassVar[str] = "snapshot.published"
     source: str
+    engine: str
     width: int
     height: int
     bytes: int

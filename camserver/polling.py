@@ -28,7 +28,7 @@ Poll = Callable[[Camera, int], Awaitable[Attempt]]
 """Takes and stores one picture; the number is how many failures in a row came before. Gives an Attempt."""
 
 SHARES = {"healthy": 1, "new": 2, "failing": 4}
-"""Cameras of a standing may use one slot in so many, in this order: the first are served first."""
+"""Cameras of a standing may use one slot in so many; within that, who has been due the longest is served first."""
 RECHECK_S = 30.0
 """Aligned cameras look at the wall clock again this often: it may be set while they wait."""
 
@@ -40,6 +40,7 @@ class _Entry:
     due: float = 0.0
     version: int = 0                # a heap item of another version is void
     task: asyncio.Task[None] | None = None
+    queued: bool = False            # due, and waiting for its start
     again: bool = False             # the camera was changed while its poll ran
     removed: bool = False
     busy: bool = False              # no session came free for the last poll: the camera was not asked
@@ -106,7 +107,8 @@ class PollingOrchestrator:
             elif known.camera == camera:
                 continue
             known.camera, known.failures, known.again = camera, 0, known.task is not None
-            self._schedule(known, self._aligned_due(known) if camera.align else now)
+            if known.task is None and not known.queued:     # else it starts soon, with what is new
+                self._schedule(known, self._aligned_due(known) if camera.align else now)
         self._wake.set()
 
     async def run(self) -> None:
@@ -172,11 +174,13 @@ class PollingOrchestrator:
                 self._schedule(entry, self._regular_due(entry))
             else:
                 entry.version += 1
+                entry.queued = True
                 self._ready[entry.standing].append(entry)
 
     def _start_ready(self) -> None:
         now = _now()
         while now >= self._next_open and (entry := self._next_ready()) is not None:
+            entry.queued = False
             if entry.removed:
                 continue
             self._next_open = max(self._next_open, now) + 1 / self.open_rate
@@ -190,8 +194,8 @@ class PollingOrchestrator:
         if len(self._running) >= self._sessions:
             return None
         running = Counter(self._running.values())
-        return next((ready.popleft() for standing, ready in self._ready.items()
-                     if ready and running[standing] < self._slots[standing]), None)
+        queues = [ready for standing, ready in self._ready.items() if ready and running[standing] < self._slots[standing]]
+        return min(queues, key=lambda ready: ready[0].due).popleft() if queues else None
 
     async def _sleep(self) -> None:
         """Until the next camera is due, the open rate allows the next start, or something changed."""
@@ -225,8 +229,9 @@ class PollingOrchestrator:
         except Exception as error:  # noqa: BLE001 - a fault of ours must cost one poll of one camera, and be seen
             attempt = Attempt(camera.id, utc_now(), Result.ERROR, f"{camera.id}: internal fault: {error!r}")
         finally:
-            if entry.task is not None:
-                self._running.pop(entry.task, None)
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - we run in one
+            del self._running[task]
             entry.task = None
             self._wake.set()
         results = self._statistics.results
@@ -240,7 +245,8 @@ class PollingOrchestrator:
             entry.fresh_at = _now()
             still = attempt.snapshot.still
             self._emit(SnapshotPublished(
-                camera=entry.camera.id, source=attempt.snapshot.source, width=still.width, height=still.height,
+                camera=entry.camera.id, source=attempt.snapshot.source, engine=attempt.snapshot.engine or "",
+                width=still.width, height=still.height,
                 bytes=len(still.jpeg), codec=still.codec, capture_ms=attempt.snapshot.capture_ms,
                 lease_wait_ms=attempt.snapshot.lease_wait_ms))
         else:

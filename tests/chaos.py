@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -110,8 +109,8 @@ class Chaos:
     async def wrap(self, camera: str, command: tuple[str, ...]) -> None:
         priority = self.dice.choice(("live", "event", "poll"))
         wrapper = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "lease", "--socket", str(self.desk.socket), "--priority", priority, "--wait", "10",
-            camera, "--", *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+            sys.executable, "-m", "camserver", "lease", "--socket", str(self.desk.socket), "--priority", priority,
+            "--wait", "10", camera, "--", *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
         self.wrappers.add(wrapper)
         status = await wrapper.wait()
         self.wrappers.discard(wrapper)

@@ -34,8 +34,12 @@ class ApiUnavailable(CamserverError):  # noqa: N818 - it says what is the case
     """Raised when the socket cannot be made; the message says why."""
 
 
+class AlreadyServed(ApiUnavailable):
+    """Raised when somebody else answers on the socket."""
+
+
 class ApiServer:
-    """Serves `services` and `events` on a unix socket between `start` and `stop`; at most `connections` at once."""
+    """Serves `services` and `events` on a unix socket: `listen`, `serve`, `stop`; at most `connections` at once."""
 
     def __init__(self, services: Services, events: EventStream, *, connections: int = MAX_CONNECTIONS,
                  silent_s: float = SILENT_S) -> None:
@@ -46,22 +50,29 @@ class ApiServer:
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=silent_s,
                                      shutdown_timeout=STOP_S, lingering_time=0)
         self._connections = connections
+        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._own: Path | None = None
 
-    async def start(self, path: Path, inherited: socket.socket | None = None) -> None:
-        """Listen on `path`, or on a socket that systemd made there and keeps. Raises ApiUnavailable."""
-        sock = inherited if inherited is not None else _listen(path)
+    async def listen(self, path: Path, inherited: socket.socket | None = None) -> None:
+        """Be the one at `path`, or on a socket that systemd made there and keeps; clients wait. Raises ApiUnavailable."""
+        self._socket = inherited if inherited is not None else await asyncio.to_thread(_listen, path)
         self._own = path if inherited is None else None
-        await self._runner.setup()
-        self._server = await asyncio.get_running_loop().create_unix_server(self._connection, sock=sock,
-                                                                           backlog=self._connections)
+
+    async def serve(self) -> None:
+        """Answer, from now on."""
+        if self._socket is not None:
+            await self._runner.setup()
+            self._server = await asyncio.get_running_loop().create_unix_server(
+                self._connection, sock=self._socket, backlog=self._connections)
 
     async def stop(self) -> None:
         """Close the socket and every connection; leases of others are left to them."""
         self._acting.stopping = True
         if self._server is not None:
             self._server.close()
+        elif self._socket is not None:
+            self._socket.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.9):
                 await self._runner.cleanup()
@@ -108,7 +119,7 @@ def _listen(path: Path) -> socket.socket:
             except (FileNotFoundError, ConnectionRefusedError):
                 path.unlink(missing_ok=True)
             else:
-                raise ApiUnavailable(f"{path}: somebody else serves it")
+                raise AlreadyServed(f"{path}: somebody else answers there")
         mask = os.umask(0o777 & ~MODE)
         try:
             sock.bind(str(path))

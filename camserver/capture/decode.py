@@ -47,7 +47,7 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
 
     Raises CameraError(bad-picture) when it is not a whole JPEG.
     """
-    data = data.rstrip(b"\0")       # RTP payloads may be padded
+    data = data.rstrip(b"\0\r\n")      # RTP payloads may be padded; cheap HTTP servers end a body with a line's end
     if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
         raise _bad("the JPEG is not whole" if data.startswith(b"\xff\xd8") else "what came is no JPEG")
     try:

@@ -73,7 +73,7 @@ class WorkerPool:
     async def warm(self) -> None:
         """Start one worker ahead of the first job."""
         if not self._all:
-            self._idle.append(await finish(self._spawn()))
+            await finish(self._spawn())
 
     async def run(self, job: str, data: dict[str, Any], blob: bytes = b"", *, deadline: float) -> Reply:
         """Run one job; `deadline` is a moment of the event loop's clock, waiting for a worker included.
@@ -98,12 +98,13 @@ class WorkerPool:
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Reply:
         worker = self._take_idle()
-        if worker is None:
+        while worker is None:
             try:
-                worker = await finish(self._spawn())
+                await finish(self._spawn())
             except OSError as error:
                 raise CameraError(Result.ERROR, f"no {self.name} worker could be started: {error.strerror}",
                                   SessionEnd.NONE) from None
+            worker = self._take_idle()
         try:
             async with asyncio.timeout_at(deadline):
                 reply = await worker.exchange({"job": job, **data}, blob)
@@ -131,11 +132,13 @@ class WorkerPool:
             worker.keep()
             if worker.process.returncode is None:
                 return worker
+            worker.close()
             self._all.discard(worker)
             self.restarts += 1
         return None
 
-    async def _spawn(self) -> _Worker:
+    async def _spawn(self) -> None:
+        """One idle worker more; whoever asked for it may have been cancelled meanwhile."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-m", "camserver.capture.worker", str(os.getpid()), str(self._memory_bytes), self.name,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
@@ -144,7 +147,8 @@ class WorkerPool:
         )
         worker = _Worker(process)
         self._all.add(worker)
-        return worker
+        self._idle.append(worker)
+        worker.retire_later(self)
 
     async def _discard(self, worker: _Worker) -> int:
         """SIGKILL, then wait until the kernel has closed all its sockets and handed over its status."""

@@ -183,7 +183,10 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
     statuses = [m for _, _, text in lines if (m := _STATUS.search(text))]
     refused = next((m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None)
     if refused:
-        return refusal(refused[1], int(refused[2]))
+        error_ = refusal(refused[1], int(refused[2]))
+        if refused[1] == "PLAY":        # SETUP had made a session, libav has sent TEARDOWN
+            error_.end = SessionEnd.CLEAN
+        return error_
     if isinstance(error, ConnectionRefusedError):
         return CameraError(Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE)
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:  # an errno of the host

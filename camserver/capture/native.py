@@ -10,6 +10,7 @@ import asyncio
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
 from urllib.parse import urljoin, urlsplit
@@ -65,13 +66,15 @@ class NativeEngine:
     async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None],
                      seen: Callable[[AccessUnit], None]) -> None:
         limit_s = max(0.0, deadline - asyncio.get_running_loop().time())
-        session = RtspSession(url, self._memory(camera, url), tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
+        memory = self._memory(camera, url)
+        session = RtspSession(url, memory, tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
         failure: CameraError | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 await session.open()
                 shot = await session.key_picture()
             seen(_access_unit(shot))
+            self._remember(camera, url, memory)
         except TimeoutError:
             failure = session.late(limit_s)
             raise failure from None
@@ -94,18 +97,25 @@ class NativeEngine:
             failure.end = end
 
     def _memory(self, camera: Camera, url: str) -> Memory:
+        """A copy: two sessions of one stream, at the same time, each have their own."""
+        memory = self._memories.get(_key(camera, url))
+        return deepcopy(memory) if memory else Memory(Login(camera.username, camera.password), transport=camera.transport)
+
+    def _remember(self, camera: Camera, url: str, memory: Memory) -> None:
+        """For the next session of this stream."""
         key = _key(camera, url)
-        memory = self._memories.pop(key, None) or Memory(Login(camera.username, camera.password), transport=camera.transport)
+        self._memories.pop(key, None)
         self._memories[key] = memory
         if len(self._memories) > MAX_REMEMBERED:
             self._memories.popitem(last=False)
-        return memory
 
     def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
         """Ask everything anew; some answer SETUP without DESCRIBE, and then send nothing (go2rtc): that is counted."""
         old = self._memories.pop(_key(camera, url), None)
         if old is not None:
-            self._memory(camera, url).warm_refusals = old.warm_refusals + warm_refusals
+            memory = self._memory(camera, url)
+            memory.warm_refusals = old.warm_refusals + warm_refusals
+            self._remember(camera, url, memory)
 
 
 def _key(camera: Camera, url: str) -> tuple[str, ...]:

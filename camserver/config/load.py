@@ -17,7 +17,17 @@ import tomli
 from pydantic import ValidationError
 
 from camserver.config.inventory import Camera, Inventory
-from camserver.config.model import PASSWORDS, RTSP_PORTS, SECTIONS, CameraKeys, CameraTable, Go2rtcTable, InventoryTable, Table
+from camserver.config.model import (
+    PASSWORDS,
+    RTSP_PORTS,
+    SECTIONS,
+    CameraKeys,
+    CameraTable,
+    Go2rtcTable,
+    InventoryTable,
+    PollingTable,
+    Table,
+)
 from camserver.errors import InventoryError
 
 NOT_YET = ("http",)
@@ -42,7 +52,7 @@ class _Loader:
         self.faults: list[str] = []
         self.warnings: list[str] = []
         self.files: list[Path] = [path]
-        self.directories: set[Path] = {path.absolute().parent}
+        self.directories: set[Path] = {path.absolute().parent, path.resolve().parent}      # it may be a link
         self._seen: dict[str, Path] = {}
 
     def load(self) -> Inventory:
@@ -58,6 +68,7 @@ class _Loader:
         disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
         self._check_devices(cameras)
         tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
+        self._check_rate(cameras, tables["polling"])
         self.warnings += [f"{self.path}: [{name}]: nothing in this version uses it yet" for name in NOT_YET if name in raw]
         if self.faults:
             raise InventoryError(tuple(self.faults))
@@ -236,6 +247,13 @@ class _Loader:
             return table
         password = self._password(table, f"{self.path}: [go2rtc]")
         return table.model_copy(update={"password": password, "rtsp": table.rtsp or f"rtsp://{_host(table.api)}:8554"})
+
+    def _check_rate(self, cameras: list[Camera], polling: Table | None) -> None:
+        a_second = sum(1 / camera.interval_s for camera in cameras)
+        if isinstance(polling, PollingTable) and a_second > polling.open_rate:
+            self.warnings.append(
+                f"{self.path}: [polling]: open_rate: {a_second:.0f} pictures a second are asked for, but only "
+                f"{polling.open_rate:g} sessions are opened: pictures will come later than their intervals say")
 
     def _check_devices(self, cameras: list[Camera]) -> None:
         first: dict[str, Camera] = {}

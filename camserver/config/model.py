@@ -5,6 +5,7 @@ Owns keys, types, defaults and the checks one table can make on itself. What nee
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -17,6 +18,12 @@ from camserver.config.units import Duration, Size
 CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 RTSP_PORTS = {"rtsp": 554, "rtsps": 322}
 HTTP_PORTS = {"http": 80, "https": 443}
+ARCHIVE_DIRECTIVES = {
+    "Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d", "L": r"\d{3}", "f": r"\d{6}",
+    "j": r"\d{3}", "y": r"\d\d", "I": r"\d\d", "z": r"[+-]\d{4}(?:\d\d)?", "s": r"\d+", "p": r"[^/]*", "a": r"[^/]+",
+    "A": r"[^/]+", "b": r"[^/]+", "B": r"[^/]+", "Z": r"[^/]*", "%": "%",
+}
+"""What strftime's directives become: retention must know the names again. %L is ours, milliseconds."""
 PASSWORDS = ("password", "password_file", "password_credential")
 """Ways to give a password; one at a time."""
 
@@ -43,6 +50,11 @@ class OutputTable(Table):
             raise ValueError('archive must end in ".jpg", or be "" to keep only latest.jpg')
         if Path(self.archive).is_absolute() or ".." in Path(self.archive).parts:
             raise ValueError("archive must be a path below the camera's folder")
+        used = re.findall("%(.?)", self.archive)
+        if self.archive and not set(used) - {"%"}:
+            raise ValueError("archive must hold a date or a time, e.g. %Y/%m/%d/%H%M%S.%LZ.jpg")
+        if strangers := sorted({f"%{d}" for d in used if d not in ARCHIVE_DIRECTIVES}):
+            raise ValueError(f"archive: {', '.join(strangers)}: not known; there are %{', %'.join(ARCHIVE_DIRECTIVES)}")
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
@@ -66,7 +78,8 @@ class PollingTable(Table):
     sessions: int = Field(256, ge=1, le=4096, description=(
         "Cameras polled at the same time; those not yet seen get a half, failing ones a quarter."))
     open_rate: float = Field(20.0, ge=0.01, le=10_000, description="Sessions opened in a second, at most.")
-    stop_timeout: Duration = Field(1.5, ge=1, le=60, description="The daemon's stop takes no longer than this.")
+    stop_timeout: Duration = Field(1.5, ge=1, le=12, description=(
+        "The daemon's stop takes no longer than this; systemd's patience (TimeoutStopSec=) is 15 s."))
 
 
 class HttpTable(Table):
@@ -93,6 +106,8 @@ def check_url(url: str, ports: dict[str, int]) -> SplitResult:
         raise ValueError("not a URL (is there a / # ? or : in the password? Then give it as password = \"…\")")
     if parts.scheme not in ports:
         raise ValueError(f"expected a URL that begins with {schemes}")
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ValueError("there is a space in the URL: in a path write %20; in a password, give it as password = \"…\"")
     if not parts.hostname:
         raise ValueError("the URL names no host")
     if parts.fragment:

@@ -25,6 +25,12 @@ QUEUE_LINES = 10_000
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
+    """Scrubs what libraries log themselves, too: they may quote what they were given, also in tracebacks."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord], redactor: Redactor) -> None:
+        super().__init__(lines)
+        self._redactor = redactor
+
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             self.queue.put_nowait(record)
@@ -32,6 +38,10 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
             return
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        record.msg, record.args = self._redactor.scrub(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = self._redactor.scrub(logging.Formatter().formatException(record.exc_info))
+            record.exc_info = None
         return record       # the thread is in this process: nothing has to be pickled
 
 
@@ -53,7 +63,7 @@ def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = No
     target: logging.Handler = _journal_handler() if journal else logging.StreamHandler(stream)
     listener = logging.handlers.QueueListener(lines, target)
     root = logging.getLogger()
-    root.handlers = [_DroppingQueueHandler(lines)]
+    root.handlers = [_DroppingQueueHandler(lines, redactor)]
     root.setLevel(level.upper())
     for noisy in ("asyncio", "watchfiles", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -70,15 +80,8 @@ def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = No
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    if not journal:     # libraries that use plain logging may quote what they were given
-        target.addFilter(lambda record: _scrub_record(record, redactor))
     listener.start()
     return listener.stop
-
-
-def _scrub_record(record: logging.LogRecord, redactor: Redactor) -> bool:
-    record.msg, record.args = redactor.scrub(record.getMessage()), None
-    return True
 
 
 def _journal_handler() -> logging.Handler:

@@ -36,7 +36,11 @@ class Loop(asyncio.SelectorEventLoop):
             if len(self._lookups) >= MAX_LOOKUPS:
                 raise socket.gaierror(socket.EAI_AGAIN, f"{MAX_LOOKUPS} other look-ups hang")
             answer = self._lookups[question] = self.create_future()
-            threading.Thread(target=self._look_up, args=(question, answer), name=f"look-up {host}", daemon=True).start()
+            try:
+                threading.Thread(target=self._look_up, args=(question, answer), name=f"look-up {host}", daemon=True).start()
+            except RuntimeError:
+                del self._lookups[question]
+                raise socket.gaierror(socket.EAI_AGAIN, "no thread for the look-up") from None
         return await asyncio.shield(answer)
 
     def _look_up(self, question: tuple[Any, ...], answer: asyncio.Future[Any]) -> None:

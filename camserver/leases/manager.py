@@ -114,13 +114,13 @@ class RtspManager:
     def restore(self, state: State, unclean_cooldown_s: Callable[[str], float], wall: Callable[[], float] = time.time) -> None:
         """Take over what an earlier process left: its own sessions cool down as unclean, others' wait to be claimed."""
         self._table.continue_after(state.generation)
-        for s in state.sessions:
+        for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
             left_s = unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), MAX_COOLDOWN_S)
             if left_s > 0 or s.claimable:
                 until = _now() + (max(unclean_s, CLAIM_S) if s.claimable else left_s)
                 self._table.restore(s.device, s.generation, until, claimable=s.claimable)
-        for device, cap, until in state.learned:
+        for device, (cap, until) in state.learned.items():
             left_s = min(until - wall(), LEARNED_S)
             if left_s > 0 and cap > 0:
                 self._table.learn(device, Learned(cap, _now() + left_s))

@@ -1,28 +1,34 @@
-"""What a new daemon must know of the last one's leases: kept in a file of the runtime directory, gone with a reboot.
+"""What a new daemon must know of the last one's leases: a journal in the runtime directory, gone with a reboot.
 
 After `kill -9` cameras still count the sessions of the dead daemon, and a wrapped command of another program still has its
 own. So held leases come back as cool-downs; another program's can be claimed by its generation, however often the daemon
 dies before that. What devices said of their budget is kept, too.
+
+A line of JSON is appended for each event, before anything else happens: with hundreds of sessions a whole file would cost
+the event loop milliseconds each time. It is written anew when it has grown.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
 
 CLAIM_S = 10.0
 """How long another program may take to claim its lease from the next process."""
+SPARE_LINES = 1000
+"""Lines before the journal is written anew, beside twice those that it began with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One session; times in seconds since 1970. `cooling_until`: closed; else it was held when the file was written."""
+    """One session; times in seconds since 1970. `cooling_until`: closed; else it was held when it was written down."""
 
     device: str
     generation: int
@@ -35,80 +41,114 @@ class Remembered:
         return self.external and self.cooling_until is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
-    """The last generation given, sessions, and what devices give at most: (device, cap, until; seconds since 1970)."""
+    """The last generation given, sessions by theirs, and what devices give at most: (cap, until; seconds since 1970)."""
 
     generation: int = 0
-    sessions: tuple[Remembered, ...] = ()
-    learned: tuple[tuple[str, int, float], ...] = ()
+    sessions: dict[int, Remembered] = field(default_factory=dict)
+    learned: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def apply(self, line: str) -> None:
+        """One line of the journal; what makes no sense (a torn last line) is left out."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            match entry.pop("is"):
+                case "session":
+                    session = Remembered(str(entry["device"]), int(entry["generation"]), bool(entry["external"]),
+                                         None if entry["cooling_until"] is None else float(entry["cooling_until"]))
+                    self.sessions[session.generation] = session
+                    self.generation = max(self.generation, session.generation)
+                case "learned":
+                    self.learned[str(entry["device"])] = int(entry["cap"]), float(entry["until"])
+                case "generation":
+                    self.generation = max(self.generation, int(entry["generation"]))
 
 
 def load(path: Path) -> State:
-    """What an earlier process left; nothing when there is no file, or no sense in it."""
-    try:
-        data = json.loads(path.read_text())
-        sessions = tuple(
-            Remembered(str(s["device"]), int(s["generation"]), bool(s["external"]),
-                       None if s["cooling_until"] is None else float(s["cooling_until"])) for s in data["sessions"])
-        learned = tuple((str(device), int(cap), float(until)) for device, cap, until in data["learned"])
-        return State(max(0, int(data["generation"])), sessions, learned)
-    except (OSError, ValueError, TypeError, KeyError):
-        return State()
+    """What an earlier process left; nothing when there is no file."""
+    state = State()
+    with contextlib.suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            state.apply(line)
+    return state
 
 
 class StateFile:
-    """A listener that keeps the file true. A directory that can't be written costs the memory, nothing else."""
+    """A listener that keeps the journal. A directory that can't be written costs the memory, nothing else."""
 
     def __init__(self, path: Path, cooldown_s: Callable[[str, str], float], clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self._cooldown_s = cooldown_s       # of a device, after an end
         self._clock = clock
-        self._generation = 0
-        self._sessions: dict[int, Remembered] = {}
+        self._state = State()
         self._claim_until: dict[int, float] = {}
-        self._learned: dict[str, tuple[int, float]] = {}
+        self._fd = -1
+        self._lines = self._kept = 0
 
     def take_over(self, state: State, unclean_cooldown_s: Callable[[str], float]) -> None:
-        """Keep what an earlier process left for as long as it may matter to the next one."""
+        """Go on from what an earlier process left: it is kept for as long as it may matter to the next one."""
         now = self._clock()
-        self._generation = state.generation
-        self._learned = {device: (cap, until) for device, cap, until in state.learned}
-        for s in state.sessions:
+        self._state = State(state.generation, learned=dict(state.learned))
+        for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
             if s.claimable:
                 self._claim_until[s.generation] = now + max(unclean_s, CLAIM_S)
-                self._sessions[s.generation] = s
+                self._state.sessions[s.generation] = s
             else:
                 until = now + unclean_s if s.cooling_until is None else s.cooling_until
-                self._sessions[s.generation] = replace(s, cooling_until=until)
+                self._state.sessions[s.generation] = Remembered(s.device, s.generation, s.external, until)
+        self._rewrite()
+
+    def close(self) -> None:
+        """Write no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def __call__(self, event: Event) -> None:
         """A lease was acquired or released, or a budget learned."""
         match event:
             case LeaseAcquired():
-                self._generation = max(self._generation, event.generation)
-                self._sessions[event.generation] = Remembered(event.device, event.generation, event.external)
+                entry = _session(Remembered(event.device, event.generation, event.external))
             case LeaseReleased():
                 until = self._clock() + self._cooldown_s(event.device, event.end)
-                self._sessions[event.generation] = Remembered(event.device, event.generation, event.external, until)
+                entry = _session(Remembered(event.device, event.generation, event.external, until))
             case CapLearned():
-                self._learned[event.device] = event.cap, self._clock() + event.for_s
+                entry = _line("learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s)
             case _:
                 return
-        self._write()
+        self._state.apply(entry)
+        self._lines += 1
+        if self._lines > 2 * self._kept + SPARE_LINES:
+            self._rewrite()
+        elif self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._fd, entry.encode())
 
-    def _write(self) -> None:
+    def _rewrite(self) -> None:
+        """The facts that still matter, in a new file."""
         now = self._clock()
-        for generation, s in list(self._sessions.items()):
+        for generation, s in list(self._state.sessions.items()):
             until = s.cooling_until if s.cooling_until is not None else self._claim_until.get(generation, now + 1)
             if until <= now:
-                del self._sessions[generation]
+                del self._state.sessions[generation]
                 self._claim_until.pop(generation, None)
-        self._learned = {device: (cap, until) for device, (cap, until) in self._learned.items() if until > now}
-        text = json.dumps({"generation": self._generation, "sessions": [asdict(s) for s in self._sessions.values()],
-                           "learned": [[device, cap, until] for device, (cap, until) in self._learned.items()]})
+        self._state.learned = {device: (cap, until) for device, (cap, until) in self._state.learned.items() if until > now}
+        lines = [_line("generation", generation=self._state.generation), *map(_session, self._state.sessions.values())]
+        lines += [_line("learned", device=d, cap=cap, until=until) for d, (cap, until) in self._state.learned.items()]
+        self._lines = self._kept = len(lines)
+        self.close()
         with contextlib.suppress(OSError):
             temporary = self.path.with_suffix(".tmp")
-            temporary.write_text(text)
+            temporary.write_text("".join(lines))
             temporary.replace(self.path)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+
+def _session(session: Remembered) -> str:
+    return _line("session", **asdict(session))
+
+
+def _line(kind: str, **data: object) -> str:
+    return json.dumps({"is": kind, **data}) + "\n"

@@ -317,7 +317,8 @@ class LeaseTable:
     def refused(self, ticket: Ticket, now: float, *, certain: bool) -> Learned | None:
         """The device was full for this ticket's session: busy, and it gives no more than it gave to others just now.
 
-        `certain` when it said so; silence, a wrong password or an end of the connection may mean something else. Returns what was learned, if anything was: alone, a session was refused for somebody we do not know of.
+        `certain` when it said so; silence, a wrong password or an end of the connection may mean something else.
+        Returns what was learned, if anything was: alone, a session was refused for somebody we do not know of.
         """
         device = self._devices[ticket.device]
         device.busy += 1

@@ -21,7 +21,7 @@ from camserver.rtsp.auth import Login
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.messages import Response
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
-from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler
+from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler, Proof
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
 from camserver.rtsp.refusals import refusal
 from camserver.rtsp.sdp import Track, control_url, parse_sdp
@@ -50,7 +50,7 @@ class Memory:
     track_url: str = ""
     base: str = ""
     transport: str = "tcp"
-    markers_proved: bool = False
+    proof: Proof | None = None
     keep_alive: str = "GET_PARAMETER"
     warm_refusals: int = 0
     """Sessions in a row that failed because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
@@ -213,7 +213,7 @@ class RtspSession:
                 depacketiser = H265Depacketiser(memory.track.parameter_sets())
             case _:
                 depacketiser = JpegDepacketiser()
-        self._assembler = PictureAssembler(depacketiser, markers_proved=memory.markers_proved)
+        self._assembler = PictureAssembler(depacketiser, proof=memory.proof)
         self._found = asyncio.get_running_loop().create_future()
         self._wire.on_packet = self._packet
 
@@ -234,6 +234,9 @@ class RtspSession:
                 break
         if response.status in (301, 302, 303, 307, 308):
             raise Moved(response.headers.get("Location"))
+        if response.status == 401 and not login.username:
+            raise CameraError(Result.AUTH, f"it asks for a login: give username and password (401 to {method})",
+                              SessionEnd.NONE)
         if response.status != 200:
             raise refusal(method, response.status)
         return response
@@ -314,7 +317,7 @@ class RtspSession:
         if self._keep_alive is not None:
             self._keep_alive.cancel()
         if self._assembler is not None:
-            self._memory.markers_proved = self._assembler.markers_proved
+            self._memory.proof = self._assembler.proof
         wire = self._wire
         if wire is None:
             return SessionEnd.NONE

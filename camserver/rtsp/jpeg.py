@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+MAX_PADDING_BYTES = 1024
+
 # ITU-T T.81, Annex K: the tables RFC 2435 leaves out of the packets. Quantisation in zigzag order.
 _QUANTISERS = tuple(bytes.fromhex(text) for text in (
     "100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c3933383740485c4e404457453738506d51575f626768673e4d71"
@@ -76,9 +78,13 @@ class JpegDepacketiser:
         """Whether the first fragment is there."""
         return self._header is not None or self._whole_file
 
+    def slices(self) -> int:
+        """One."""
+        return 1
+
     def ends(self) -> bool:
         """A whole file with its end marker. A scan may end without one; the decoder reads all of it and sees a hole."""
-        return bool(self._scan) and (not self._whole_file or self._scan.rstrip(b"\0").endswith(b"\xff\xd9"))
+        return bool(self._scan) and (not self._whole_file or self._end_marked())
 
     def finish(self) -> tuple[bytes, bool, bool]:
         """(JFIF file, True: every picture is a key picture, complete)."""
@@ -88,8 +94,12 @@ class JpegDepacketiser:
         if self._header is None or not tables or 0 in self._header[2:4] or self._header[0] & 0x3F > 1:
             return b"", True, False     # over 2040 pixels, or a type nobody has defined
         scan = bytes(self._scan)
-        end = b"" if scan.rstrip(b"\0").endswith(b"\xff\xd9") else b"\xff\xd9"
+        end = b"" if self._end_marked() else b"\xff\xd9"
         return self._file_header(tables) + scan + end, True, self._complete
+
+    def _end_marked(self) -> bool:
+        """Whether the end marker stands at the end, padding left aside; asked for every packet with RTP's marker."""
+        return self._scan[-MAX_PADDING_BYTES:].rstrip(b"\0").endswith(b"\xff\xd9")
 
     def _quantisers(self) -> list[bytes]:
         """Luma's and chroma's tables of 64 bytes (RFC 2435, 4.2 and appendix A)."""

@@ -11,6 +11,8 @@ from camserver.rtsp.rtp import split_annex_b
 
 START_CODE = b"\0\0\0\1"
 MAX_SETS_OF_A_KIND = 4
+MAX_SET_BYTES = 4096
+"""Cameras' parameter sets have some dozen bytes; they are put before every key picture that lacks them."""
 MAX_UNITS = 4096
 """NAL units of one picture; cameras make a few dozen, slices of single macroblocks a few thousand."""
 
@@ -79,6 +81,10 @@ class NalDepacketiser:
             first = bytes(self._fragment[:8])
         return len(first) > self.HEADER_BYTES and bool(first[self.HEADER_BYTES] & 0x80)
 
+    def slices(self) -> int:
+        """Slices of the picture that are complete."""
+        return sum(self.kind(nal) in self.PICTURES for nal in self._units)
+
     def ends(self) -> bool:
         """Never: how many slices follow is not written in any."""
         return False
@@ -123,7 +129,7 @@ class NalDepacketiser:
 
     def _remember(self, nal: bytes) -> None:
         kind = self.kind(nal)
-        if kind in self.SETS:
+        if kind in self.SETS and len(nal) <= MAX_SET_BYTES:
             known = self._sets.setdefault(kind, [])
             if nal in known:
                 known.remove(nal)

@@ -3,8 +3,8 @@
 A picture is whole when its first packet is known to be its first (the packet before it belonged to another picture, or
 its first slice says that it begins the picture), no sequence number is missing from there to its last packet, every
 fragmented unit has its start and its end, and the last packet is known to be its last (the next one has another
-timestamp, or it has the marker of a sender whose markers have proved right, or the format says so itself). Time proves
-nothing: a sender that marks every slice may stall after the first.
+timestamp, or it has the marker of a sender whose markers have proved right and the picture is like the one that proved
+them, or the format says so itself). Time proves nothing: a sender that marks every slice may stall after the first.
 """
 
 from __future__ import annotations
@@ -27,6 +27,22 @@ class CodedPicture:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A sender's markers end pictures: seen at the end of a key picture of so many slices and bytes.
+
+    It holds for key pictures like that one. A sender that marks every slice since yesterday, after an update, shows fewer
+    slices at its first marker, or much fewer bytes; H.265 would decode them without a word.
+    """
+
+    slices: int
+    bytes: int
+
+    def covers(self, slices: int, bytes_: int) -> bool:
+        """Whether a picture is like the one that proved the markers; scenes change, slices are set up once."""
+        return slices == self.slices and bytes_ * 4 >= self.bytes * 3
+
+
 class Depacketiser(Protocol):
     """Collects the payloads of one picture at a time (RFC 6184, RFC 7798, RFC 2435)."""
 
@@ -42,6 +58,9 @@ class Depacketiser(Protocol):
     def starts(self) -> bool:
         """Whether what was added so far proves to begin a picture."""
 
+    def slices(self) -> int:
+        """How many slices are complete."""
+
     def ends(self) -> bool:
         """Whether what was added so far proves to be all of a picture."""
 
@@ -52,9 +71,9 @@ class Depacketiser(Protocol):
 class PictureAssembler:
     """Feeds on packets of one track in order, gives pictures; a picture is held until its end is certain."""
 
-    def __init__(self, depacketiser: Depacketiser, *, markers_proved: bool = False) -> None:
-        self.markers_proved = markers_proved
-        """Whether this sender's markers end pictures: seen once at a key picture's end, and never in the middle of one.
+    def __init__(self, depacketiser: Depacketiser, *, proof: Proof | None = None) -> None:
+        self.proof = proof
+        """That this sender's markers end pictures: seen at a key picture's end, and never in the middle of one.
 
         Pictures in between prove nothing: they may be of one slice where a key picture has several, each with a marker.
         """
@@ -75,19 +94,19 @@ class PictureAssembler:
         same_time = last is not None and packet.timestamp == last.timestamp
         if last is None or not same_time or (last.marker and self._depacketiser.opens(packet.payload)):
             pictures += self._give(ended=contiguous)
-            if last is not None and last.marker and not self._markers_lied:
-                self.markers_proved |= any(picture.key and picture.whole for picture in pictures)
+            if last is not None and last.marker and not self._markers_lied and any(p.key and p.whole for p in pictures):
+                self.proof = Proof(self._depacketiser.slices(), self._bytes)
             self._begun, self._gap, self._bytes, self._given = contiguous, False, 0, False
             self._depacketiser.begin()
         else:
             self._gap |= not contiguous
             if last.marker:         # in the middle of a picture: this sender marks slices
-                self._markers_lied, self.markers_proved = True, False
+                self._markers_lied, self.proof = True, None
         self._last = packet
         self._bytes += len(packet.payload)
         if not self._given and self._bytes <= MAX_PICTURE_BYTES:
             self._depacketiser.add(packet.payload)
-        if packet.marker and (self.markers_proved or self._depacketiser.ends()):
+        if packet.marker and (self._proved() or self._depacketiser.ends()):
             pictures += self._give(ended=True)
         return pictures
 
@@ -95,6 +114,9 @@ class PictureAssembler:
     def unproved_key(self) -> bool:
         """Whether the picture being collected is a key picture that ended with a marker nobody has proved."""
         return not self._given and self._last is not None and self._last.marker and self._depacketiser.finish()[1]
+
+    def _proved(self) -> bool:
+        return self.proof is not None and self.proof.covers(self._depacketiser.slices(), self._bytes)
 
     def _give(self, *, ended: bool) -> list[CodedPicture]:
         if self._given or self._last is None:

@@ -59,6 +59,11 @@ class Wire(asyncio.Protocol):
             self._end(WireClosed(f"what it sent is no RTSP: {error}", unparsable=True))
             self.abort()
 
+    def pause_writing(self) -> None:
+        """The camera asks and asks, and reads no answers."""
+        self._end(WireClosed("the camera does not read what it asked for"))
+        self.abort()
+
     def eof_received(self) -> None:
         """The camera closed its side; so do we."""
         self._end(WireClosed("the camera closed the connection", by_camera=True))

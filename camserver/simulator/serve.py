@@ -58,6 +58,8 @@ def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
         for n in range(options.cameras)
     ]
     strangers = options.faults.keys() - {"*"} - {c.id for c in cameras}
+    if cameras[-1].port > 65535:
+        raise ValueError(f"--base-port: {len(cameras)} ports from {options.base_port} on are too many")
     if strangers:
         raise ValueError(f"--fault: there is no {', '.join(sorted(strangers))}; cameras are cam1 to cam{options.cameras}")
     return cameras

@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from camserver.config.model import OutputTable, RetentionTable
+from camserver.config.model import CAMERA_ID, OutputTable, RetentionTable
 from camserver.events import Event, Notice
 from camserver.storage.naming import archive_regex
 from camserver.storage.retention import Archived, choose
@@ -100,6 +101,7 @@ class Janitor:
 
 
 def _folders(directory: Path) -> list[Path]:
+    """Those of cameras, also of cameras that have left the inventory; whatever else lies there is not ours."""
     with contextlib.suppress(OSError):
-        return sorted(p for p in directory.iterdir() if p.is_dir() and not p.is_symlink())
+        return sorted(p for p in directory.iterdir() if re.fullmatch(CAMERA_ID, p.name) and (p / "latest.json").is_file())
     return []

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
-_DIRECTIVES = {"Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d", "L": r"\d{3}",
-               "f": r"\d{6}", "j": r"\d{3}", "y": r"\d\d", "I": r"\d\d", "z": r"[+-]\d{4}(?:\d\d)?", "s": r"\d+",
-               "%": "%"}
+from camserver.config.model import ARCHIVE_DIRECTIVES
 
 
 def archive_name(pattern: str, moment: datetime) -> str:
@@ -26,6 +24,6 @@ def numbered(name: str, number: int) -> str:
 def archive_regex(pattern: str) -> re.Pattern[str]:
     """Matches exactly the paths `archive_name` and `numbered` can give: nothing else in the folder is ours to delete."""
     stem, _, suffix = pattern.rpartition(".")
-    body = "".join(_DIRECTIVES.get(part[1], r"[^/]+") if part.startswith("%") else re.escape(part)
+    body = "".join(ARCHIVE_DIRECTIVES[part[1]] if part.startswith("%") else re.escape(part)
                    for part in re.split(r"(%.)", stem))
     return re.compile(rf"{body}(?:-\d+)?\.{re.escape(suffix)}")

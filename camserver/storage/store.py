@@ -37,7 +37,8 @@ _counter = itertools.count()
 
 @dataclass(slots=True)
 class _CameraState:
-    facts: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(FACTS))
+    facts: dict[str, Any] = field(default_factory=dict)
+    read: bool = False      # what an earlier run left
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -58,8 +59,10 @@ class SnapshotStore:
 
         Returns the attempt, or one with result `storage` when the disk did not take it. Never raises for the disk.
         """
-        state = await self._state(attempt.camera)
+        state = self._states.setdefault(attempt.camera, _CameraState())
         async with state.lock:
+            if not state.read:
+                state.facts, state.read = await self._known(attempt.camera), True
             if attempt.snapshot is not None:
                 try:
                     state.facts = await self._publish(attempt.snapshot)
@@ -131,18 +134,14 @@ class SnapshotStore:
                 await file.flush()
                 await asyncio.to_thread(os.fsync, file.fileno())
 
-    async def _state(self, camera: str) -> _CameraState:
-        """The camera's facts; after a restart those of the picture that is still there."""
-        state = self._states.get(camera)
-        if state is None:
-            state = self._states.setdefault(camera, _CameraState())
-            try:
-                async with aiofiles.open(self.output.directory / camera / "latest.json", "rb") as file:
-                    known = json.loads(await file.read())
-                    state.facts = {key: known.get(key) for key in FACTS}
-            except (OSError, ValueError, AttributeError):
-                return state
-        return state
+    async def _known(self, camera: str) -> dict[str, Any]:
+        """The facts of the picture that an earlier run has left."""
+        try:
+            async with aiofiles.open(self.output.directory / camera / "latest.json", "rb") as file:
+                known = json.loads(await file.read())
+                return {key: known.get(key) for key in FACTS}
+        except (OSError, ValueError, AttributeError):
+            return dict.fromkeys(FACTS)
 
     def _clean(self) -> int:
         removed = 0
@@ -159,9 +158,15 @@ async def _temporary(folder: Path) -> Any:
     path = folder / TEMPORARY.format(f"{os.getpid()}-{next(_counter)}")
     try:
         yield path
-    finally:
-        with contextlib.suppress(OSError):      # renamed away, or the disk is gone
-            path.unlink()
+    except BaseException:
+        # Not awaited: we may be cancelled again, and a hung disk must not hold the event loop.
+        asyncio.get_running_loop().run_in_executor(None, _remove, path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -38,8 +38,9 @@ class Stream:
         parts = urlsplit(self.url)
         location = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         self.login = {"user-id": unquote(parts.username or ""), "user-pw": unquote(parts.password or "")}
-        self.factory.set_launch(f"( rtspsrc name=camera location={location} protocols=tcp latency=0 ! rtph264depay "
-                                "! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )")
+        self.factory.set_launch(f"( rtspsrc name=camera location={location} protocols=tcp latency=0 "
+                                "teardown-timeout=2000000000 ! rtph264depay ! h264parse "
+                                "! rtph264pay name=pay0 pt=96 config-interval=-1 )")
         self.factory.set_shared(True)
         self.factory.connect("media-configure", self.configured)
         server.get_mount_points().add_factory("/" + name, self.factory)

@@ -147,7 +147,8 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
         services = Services(lambda: (camera("cam"),), lambda _: tmp_path, manager, _never, _never)
         server = ApiServer(services, EventStream(str))
         server._acting._grace_s = 0.2
-        await server.start(tmp_path / "s")
+        await server.listen(tmp_path / "s")
+        await server.serve()
         held = await asyncio.to_thread(SyncLeaseClient(tmp_path / "s").open_lease, LeaseRequest("cam", ttl_s=0.2))
         with await manager.acquire("cam", "cam", Holder("poller"), lease_wait_s=30) as lease:
             assert lease.wait_s > 0.5
@@ -190,7 +191,8 @@ def test_too_many_and_silent_connections_are_turned_away(tmp_path: Path) -> None
     async def inside(house: House) -> None:
         services = Services(lambda: (camera("cam"),), lambda _: tmp_path, house.manager, _never, _never)
         server = ApiServer(services, EventStream(str), connections=3, silent_s=0.5)
-        await server.start(tmp_path / "s")
+        await server.listen(tmp_path / "s")
+        await server.serve()
         silent = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(3)]
         silent[1][1].write(b"GET /v1/cameras HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))

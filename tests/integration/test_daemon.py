@@ -181,6 +181,29 @@ def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
     assert any("retention failed" in notice.text for notice in notices)
 
 
+def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: Path) -> None:
+    """A second one would open more sessions than cameras give: it ends with 75, also when the directory came later."""
+    async def inside() -> None:
+        ways = {name: tmp_path / f"{name}.toml" for name in ("first", "same socket", "same output")}
+        blocker = tmp_path / "disk"
+        blocker.write_text("no directory yet")
+        for name, config in ways.items():
+            output = "elsewhere" if name == "same socket" else "disk/out"
+            socket = "other" if name == "same output" else "first"
+            config.write_text(f'[output]\ndirectory = "{tmp_path}/{output}"\n[api]\nsocket = "{tmp_path}/{socket}.sock"\n')
+        async with running(ways["first"], tmp_path / "log") as first:
+            await until((tmp_path / "first.sock").exists)
+            async with running(ways["same socket"], tmp_path / "log2") as second:
+                assert await second.wait() == 75
+            blocker.unlink()
+            await until((tmp_path / "disk/out/.camserver.lock").exists)
+            async with running(ways["same output"], tmp_path / "log3") as third:
+                assert await third.wait() == 75
+            assert first.returncode is None
+
+    asyncio.run(inside())
+
+
 def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
     """A thousand cameras whose keyframe doesn't come: less than 150 MB, no thread and no process for any of them."""
     record, config = tmp_path / "record.json", tmp_path / "c.toml"
@@ -205,6 +228,8 @@ def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
             assert int(status["VmRSS"].split()[0]) < 150_000
             assert int(status["Threads"]) < 20
             assert len(workers_of(daemon.pid)) <= 1 + (os.cpu_count() or 1)
+            daemon.terminate()
+            assert await daemon.wait() == 0
         assert simulator.stdin is not None
         simulator.stdin.close()
         await simulator.wait()

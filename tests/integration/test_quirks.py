@@ -9,6 +9,7 @@ from house import House, psnr_to_source, with_house
 
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.quirks import QUIRKS
+from camserver.simulator.session import RtspConnection
 
 BOTH_WAYS = ("rtp-early", "marked-units", "no-markers", "no-clock", "describe-first")
 """Also over UDP; the others are about the words of RTSP."""
@@ -69,3 +70,36 @@ def test_who_sends_nothing_without_describe_is_asked_with_it_from_then_on() -> N
         assert (await house.seen("cam")).sessions_max == 1
 
     with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="play-needs-describe")], work)
+
+
+def test_a_camera_that_marks_every_slice_since_yesterday_shows_no_torn_picture() -> None:
+    """An update between two polls, no failure in between: H.265 would decode the first marked slice without a word."""
+    async def work(house: House) -> None:
+        simulated = house.fleet.cameras["cam"]
+        for _ in range(3):
+            simulated.quirk = ""
+            for _ in range(2):
+                assert (await house.take("cam", engine="native")).ok
+            simulated.quirk = "marked-units"
+            for _ in range(2):
+                attempt = await house.take("cam", engine="native")
+                assert psnr_to_source(attempt, simulated) > 35
+
+    with_house([SimulatedCamera("cam", "Gate", codec="h265", gop=3)], work)
+
+
+def test_two_sessions_of_one_stream_at_once_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll and a snapshot of a camera that gives two: each keeps in mind what it was told itself."""
+    async def work(house: House) -> None:
+        answer = RtspConnection._answer
+        monkeypatch.setattr(RtspConnection, "_answer", lambda connection, request: asyncio.get_running_loop().call_later(
+            0.05, answer, connection, request) and None)
+
+        async def later(delay_s: float) -> bool:
+            await asyncio.sleep(delay_s)
+            return (await house.take("cam", engine="native")).ok
+
+        assert all(await asyncio.gather(*(later(0.025 * n) for n in range(4))))
+        assert (await house.seen("cam")).sessions_max == 4
+
+    with_house([SimulatedCamera("cam", "Gate", gop=10, max_sessions=4, quirk="describe-first")], work)

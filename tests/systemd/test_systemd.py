@@ -13,7 +13,8 @@ HERE = Path(__file__).parent
 EXPECTED = {
     "verify": "0", "start": "0", "user": "camserver", "picture": "ffd8", "status": "1 cameras: 1 fresh",
     "refused": "active same", "reload_refused": "1", "socket": "660 camserver camserver", "leases": "1", "reload": "0",
-    "holder": "1", "holder_uid": "1", "refused_meanwhile": "0", "lease_kept": "1 0", "restarted": "1", "fresh_again": "1", "stop": "success 0", "sealed": "1", "unsealed": "0", "sessions_left": "0",
+    "holder": "1", "holder_uid": "1", "refused_meanwhile": "0", "lease_kept": "1 0",
+    "restarted": "1", "fresh_again": "1", "stop": "success 0", "sealed": "1", "unsealed": "0", "sessions_left": "0",
     "sessions_max": "1", "temporary": "0", "bad_start": "78 0",
 }
 

@@ -127,6 +127,46 @@ def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
     with_pool("session", work)
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_cancelled_while_a_worker_starts_none_is_too_many() -> None:
+    """The one that was started for it is idle afterwards, and serves the next job."""
+    async def work(pool: WorkerPool) -> None:
+        for _ in range(4):
+            job = asyncio.create_task(pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30)))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await job
+            assert len(pool.pids) <= 1
+        with pytest.raises(CameraError, match="no JPEG"):
+            await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
+        assert len(pool.pids) == 1
+
+    with_pool("decoder", work)
+
+
+def test_an_idle_worker_that_was_killed_leaves_no_file_open() -> None:
+    async def work(pool: WorkerPool) -> None:
+        async def job() -> None:
+            with pytest.raises(CameraError, match="no JPEG"):
+                await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
+
+        await job()
+        before = open_files()
+        for _ in range(3):
+            worker = pool._idle[0].process
+            worker.kill()
+            await worker.wait()
+            await job()
+        assert open_files() == before
+
+    with_pool("decoder", work)
+
+
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_garbage_is_a_bad_picture(codec: str) -> None:
     async def work(pool: WorkerPool) -> None:

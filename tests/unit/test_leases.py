@@ -217,8 +217,8 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
             m = RtspManager(file := StateFile(path, lambda _, end: 4.0 if end == "unclean" else 0.0, lambda: wall[0]))
             m.configure({"d": Budget(3, 0.0, 4.0), "other": Budget()})
             state = load(path)
-            m.restore(state, lambda _: 4.0, lambda: wall[0])
             file.take_over(state, lambda _: 4.0)
+            m.restore(state, lambda _: 4.0, lambda: wall[0])
             if life == 0:
                 live = await m.acquire("gate", "d", Holder("live", "film"))
                 poll = await m.acquire("gate", "d", HOLDER)
@@ -231,13 +231,21 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
             assert device.learned is not None
             assert device.learned.cap == 1
             assert device.cooling == 2
-            (await m.acquire("x", "other", HOLDER)).release()     # writes the file
+            for _ in range(700):        # the journal is written anew meanwhile
+                with await m.acquire("x", "other", HOLDER) as lease:
+                    lease.ended(SessionEnd.NONE)
+            assert path.read_text().count("\n") < 1100
+            with path.open("a") as torn:
+                torn.write('{"is": "session", "devi')
             wall[0] += 1
+            if life < 2:
+                file.close()
         again = m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE)
         assert again is not None
         assert m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE) is None
         assert again.generation > generation
         again.release()
+        file.close()
 
     run_virtual(work)
 

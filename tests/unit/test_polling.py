@@ -240,3 +240,47 @@ def test_stop_waits_for_polls_then_cancels() -> None:
     run_virtual(work)
     assert ended == ["short done", "long cancelled"]
     assert pytest.approx(0) == fleet.running
+
+
+def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once() -> None:
+    """Two hundred new cameras, a save of the inventory two seconds later: never two polls of one, no slot is lost."""
+    running: dict[str, int] = defaultdict(int)
+    worst: dict[str, int] = defaultdict(int)
+
+    async def slow(c: Camera) -> Attempt:
+        running[c.id] += 1
+        worst[c.id] = max(worst[c.id], running[c.id])
+        await asyncio.sleep(12)
+        running[c.id] -= 1
+        return outcome(c)
+
+    fleet = Fleet(slow, sessions=256, open_rate=20)
+    cameras = [camera(f"c{n}", interval_s=60.0) for n in range(200)]
+
+    async def work() -> None:
+        fleet.orchestrator.configure(cameras)
+        task = asyncio.create_task(fleet.orchestrator.run())
+        for change in range(5):
+            await asyncio.sleep(2)
+            fleet.orchestrator.configure([camera(c.id, interval_s=60.0, timeout_s=12.0 + change) for c in cameras])
+        await asyncio.sleep(300)
+        assert fleet.orchestrator.statistics().running == sum(running.values())
+        await fleet.orchestrator.stop(0.0)
+        await task
+
+    run_virtual(work)
+    assert set(worst.values()) == {1}
+
+
+def test_more_than_the_open_rate_allows_is_shared_fairly() -> None:
+    """600 cameras every 10 s at 20 starts a second: all are polled, each as often as the others, the failing ones too."""
+    async def behave(c: Camera) -> Attempt:
+        await asyncio.sleep(0.2)
+        return outcome(c, Result.TIMEOUT if c.id.endswith("7") else Result.OK)
+
+    fleet = Fleet(behave, sessions=256, open_rate=20)
+    fleet.run([camera(f"c{n}", interval_s=10.0) for n in range(600)], 1800)
+    polls = [len(starts) for camera_id, starts in fleet.starts.items() if not camera_id.endswith("7")]
+    assert len(fleet.starts) == 600
+    assert max(polls) - min(polls) <= 4
+    assert min(len(starts) for starts in fleet.starts.values()) > 15

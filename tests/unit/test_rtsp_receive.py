@@ -128,6 +128,38 @@ def test_what_stands_between_slices_ends_no_picture(suffix: bytes) -> None:
                 assert slices(split_annex_b(picture.data)) in [slices(nals) for nals in film]
 
 
+def test_parameter_sets_of_megabytes_are_not_kept() -> None:
+    """They would be put before every picture that lacks them: gigabytes of copying for a camera that sends little."""
+    depacketiser = H264Depacketiser((b"\x67" + noise(20, 1), b"\x68" + noise(5, 2)))
+    depacketiser.add(b"\x7c\x87" + noise(1400, 3))
+    for n in range(2000):
+        depacketiser.add(b"\x7c\x07" + noise(1400, 4 + n % 7))
+    depacketiser.add(b"\x7c\x47" + noise(1400, 5))
+    depacketiser.begin()
+    depacketiser.add(b"\x65\x88" + noise(100, 6))
+    data, key, complete = depacketiser.finish()
+    assert (key, complete) == (True, True)
+    assert len(data) < 200
+
+
+def test_a_marker_counts_only_for_pictures_like_the_one_that_proved_it() -> None:
+    """A sender that marks every slice since it was updated: its first marked slice is not taken for the picture."""
+    film = h264_film(4)
+    usual = PictureAssembler(H264Depacketiser())
+    for packet in packets(film, "h264"):
+        usual.feed(packet)
+    assert usual.proof is not None
+    assert usual.proof.slices > 1
+    known = PictureAssembler(H264Depacketiser(), proof=usual.proof)
+    first = [p for p in packets(film, "h264") if p.timestamp == packets(film, "h264")[0].timestamp]
+    assert [p.whole for packet in first for p in known.feed(packet)] == [True], "known markers need no next picture"
+    since = PictureAssembler(H264Depacketiser(), proof=usual.proof)
+    found = [p for packet in packets(film, "h264", markers="unit") for p in since.feed(packet) if p.key and p.whole]
+    assert found
+    assert {p.data.count(b"\0\0\0\1\x65") for p in found} == {usual.proof.slices}
+    assert since.proof is None
+
+
 def test_a_stall_after_a_marked_slice_proves_nothing() -> None:
     """Nothing is given before something else proves the end, however long it takes: time is no argument here."""
     stream = packets(FILMS["h265"], "h265", markers="unit")

@@ -134,11 +134,18 @@ def test_the_janitor_deletes_only_what_the_pattern_could_have_named(tmp_path: Pa
     for name in ("090000.000Z.jpg", "100000.000Z.jpg", "holiday.jpg"):
         (day / name).write_bytes(b"x")
         os.utime(day / name, (0, 0))
+    (tmp_path / "gate" / "latest.json").write_text("{}")
+    strange = tmp_path / "My Holiday" / "2026" / "01" / "04"
+    strange.mkdir(parents=True)
+    for name in ("090000.000Z.jpg", "100000.000Z.jpg"):
+        (strange / name).write_bytes(b"x")
+        os.utime(strange / name, (0, 0))
     for name in ("latest.jpg", "mine.jpg"):
         (tmp_path / "gate" / name).write_bytes(b"x")
         os.utime(tmp_path / "gate" / name, (0, 0))
     janitor = Janitor(output, RetentionTable(max_age=60, min_free=None, keep_last=1), lambda _: None)
     assert janitor.sweep(now=10_000) == (1, 1)
+    assert len(list(strange.iterdir())) == 2
     assert sorted(p.name for p in (tmp_path / "gate").rglob("*.jpg")) == [
         "100000.000Z.jpg", "holiday.jpg", "latest.jpg", "mine.jpg"]
 
