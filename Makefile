@@ -57,6 +57,7 @@ check: lint types layers
 
 bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
+	$(BIN)/python tests/bench/bench_leases.py
 
 # ARGS: --minutes 30 --seed 1
 chaos: test-packages .venv/.installed
