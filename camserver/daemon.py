@@ -25,17 +25,17 @@ from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config import Camera, Inventory, load_inventory
 from camserver.errors import InventoryError
-from camserver.events import EventBus, Listener, Notice
+from camserver.events import EventBus, Listener, Notice, SnapshotPublished
 from camserver.go2rtc import Go2rtc
 from camserver.host import notify
-from camserver.host.clock import utc_now
+from camserver.host.clock import rfc3339, utc_now
 from camserver.host.lock import lock_for_daemon, lock_for_snapshot
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.state import StateFile
 from camserver.leases.state import load as load_state
 from camserver.polling import PollingOrchestrator
-from camserver.records import Attempt, Result, SessionEnd
+from camserver.records import Attempt, Result, SessionEnd, Snapshot
 from camserver.snapshots import SnapshotService
 from camserver.storage import Janitor, SnapshotStore
 
@@ -117,8 +117,11 @@ class Daemon:
     async def _deliver(self, failures: int, attempt: Attempt) -> Attempt:
         if attempt.error is not None:
             attempt = Attempt(attempt.camera, attempt.at, attempt.result, self._redactor.scrub(attempt.error))
+        started = asyncio.get_running_loop().time()
         attempt = await self._store.record(attempt, failures)
-        if attempt.result is Result.STORAGE:
+        if attempt.snapshot is not None:
+            self._emit(_published(attempt.snapshot, asyncio.get_running_loop().time() - started))
+        elif attempt.result is Result.STORAGE:
             self._janitor.kick()
         return attempt
 
@@ -295,6 +298,20 @@ class Daemon:
 
     def _note(self, name: str, message: str, level: Any = "info", **data: object) -> None:
         self._emit(Notice(name=name, message=message, level=level, data=data))
+
+
+def _published(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
+    """What the log, metrics and listeners are told of a picture."""
+    def ms(seconds: float | None) -> float | None:
+        return None if seconds is None else seconds * 1000
+
+    still, phases = snapshot.still, snapshot.phases
+    return SnapshotPublished(
+        camera=snapshot.camera, source=snapshot.source, engine=snapshot.engine or "", width=still.width, height=still.height,
+        bytes=len(still.jpeg), codec=still.codec, captured_at=rfc3339(snapshot.captured_at), capture_ms=snapshot.capture_ms,
+        lease_wait_ms=snapshot.lease_wait_ms, open_ms=ms(phases.open), keyframe_ms=ms(phases.keyframe),
+        decode_ms=ms(phases.decode), encode_ms=ms(phases.encode), store_ms=ms(store_s), cpu_ms=ms(phases.cpu),
+        camera_clock_offset_s=snapshot.camera_clock_offset_s)
 
 
 async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:

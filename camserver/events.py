@@ -89,8 +89,16 @@ class SnapshotPublished(Event):
     height: int
     bytes: int
     codec: str
+    captured_at: str
     capture_ms: float
     lease_wait_ms: float
+    open_ms: float | None = None
+    keyframe_ms: float | None = None
+    decode_ms: float | None = None
+    encode_ms: float | None = None
+    store_ms: float | None = None
+    cpu_ms: float | None = None
+    camera_clock_offset_s: float | None = None
 
     @property
     def text(self) -> str:

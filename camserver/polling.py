@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from camserver.config import Camera
-from camserver.events import Event, PollFailed, PollSkipped, SnapshotPublished
+from camserver.events import Event, PollFailed, PollSkipped
 from camserver.host.clock import utc_now
 from camserver.records import Attempt, Result
 from camserver.schedule import following_due, next_due, phase, retry_delay_s
@@ -243,12 +243,6 @@ class PollingOrchestrator:
         if attempt.ok and attempt.snapshot is not None:
             entry.failures = 0
             entry.fresh_at = _now()
-            still = attempt.snapshot.still
-            self._emit(SnapshotPublished(
-                camera=entry.camera.id, source=attempt.snapshot.source, engine=attempt.snapshot.engine or "",
-                width=still.width, height=still.height,
-                bytes=len(still.jpeg), codec=still.codec, capture_ms=attempt.snapshot.capture_ms,
-                lease_wait_ms=attempt.snapshot.lease_wait_ms))
         else:
             entry.failures += not entry.busy
             delay_s = retry_delay_s(entry.failures, attempt.result, entry.camera.interval_s, self._chance())

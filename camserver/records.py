@@ -45,6 +45,22 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Phases:
+    """Where the time of one picture went, in seconds; None where a source has no such phase or cannot tell.
+
+    `open`: connecting to PLAY's answer; `keyframe`: from there to the whole keyframe; `cpu`: the decoder worker's.
+    """
+
+    lease_wait: float = 0.0
+    open: float | None = None
+    keyframe: float | None = None
+    decode: float | None = None
+    encode: float | None = None
+    store: float | None = None
+    cpu: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccessUnit:
     """One coded picture as it came from the camera.
 
@@ -58,16 +74,21 @@ class AccessUnit:
     captured_at: datetime
     engine: str
     camera_clock_offset_s: float | None = None
+    open_s: float | None = None
+    keyframe_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A whole JPEG and what is known of it; sizes in pixels."""
+    """A whole JPEG and what is known of it; sizes in pixels, what it took in seconds."""
 
     jpeg: bytes
     width: int
     height: int
     codec: str
+    decode_s: float | None = None
+    encode_s: float | None = None
+    cpu_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +104,7 @@ class Snapshot:
     capture_ms: float
     lease_wait_ms: float
     camera_clock_offset_s: float | None
+    phases: Phases = Phases()
 
 
 @dataclass(frozen=True, slots=True)

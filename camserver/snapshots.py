@@ -22,7 +22,7 @@ from camserver.go2rtc import Go2rtc, Restream
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import finish
 from camserver.leases import Holder, Priority, RtspLease, RtspManager
-from camserver.records import AccessUnit, Attempt, Result, SessionEnd, Snapshot, Source, Still
+from camserver.records import AccessUnit, Attempt, Phases, Result, SessionEnd, Snapshot, Source, Still
 from camserver.rtsp.refusals import in_company
 
 MIN_SHARE_S = 0.5
@@ -213,7 +213,8 @@ class SnapshotService:
         return Snapshot(
             camera=shot.camera.id, name=shot.camera.name, still=still, source=source, engine=unit.engine or None,
             captured_at=unit.captured_at, capture_ms=(_now() - shot.started) * 1000,
-            lease_wait_ms=shot.lease_wait_s * 1000, camera_clock_offset_s=unit.camera_clock_offset_s)
+            lease_wait_ms=shot.lease_wait_s * 1000, camera_clock_offset_s=unit.camera_clock_offset_s,
+            phases=Phases(shot.lease_wait_s, unit.open_s, unit.keyframe_s, still.decode_s, still.encode_s, None, still.cpu_s))
 
 
 def _sources(camera: Camera, restream: Restream | None) -> list[tuple[Source, str]]:

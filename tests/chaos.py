@@ -36,6 +36,8 @@ STAND_IN = Path(__file__).parent / "integration" / "go2rtc_stand_in.py"
 MARGIN_S = 0.5
 """Cool-downs in the inventory are so much longer than the cameras' own: both loops are late on a busy machine."""
 PATIENCE_S = 60.0
+HANG_S = 6
+"""A command that hangs (ffmpeg does, when a camera falls silent) loses its lease then."""
 FAULTS = ("silent", "no-keyframe", "cut", "stall:DESCRIBE", "stall:TEARDOWN", "status:503", "deaf", "damage")
 ONE_SESSION = ("one", "cool", "watched")
 
@@ -110,7 +112,8 @@ class Chaos:
         priority = self.dice.choice(("live", "event", "poll"))
         wrapper = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "camserver", "lease", "--socket", str(self.desk.socket), "--priority", priority,
-            "--wait", "10", camera, "--", *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+            "--wait", "10", "--ttl", str(HANG_S), camera, "--", *command,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
         self.wrappers.add(wrapper)
         status = await wrapper.wait()
         self.wrappers.discard(wrapper)

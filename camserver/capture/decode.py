@@ -8,6 +8,7 @@ ends of the conversion are named.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import av
@@ -37,9 +38,11 @@ def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, qual
 
     Raises CameraError(bad-picture) when the picture is not whole.
     """
+    started = time.perf_counter()
     frame = _decode_frame(codec, data, extradata)
+    decoded = time.perf_counter()
     jpeg, out_width, out_height = _encode(frame, width, quality)
-    return Still(jpeg, out_width, out_height, codec)
+    return Still(jpeg, out_width, out_height, codec, decoded - started, time.perf_counter() - decoded)
 
 
 def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
@@ -67,14 +70,16 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
 
 def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
     """The job `decode`: the blob is extradata, then the access unit."""
-    cut = int(request["extradata_bytes"])
+    cut, cpu_s = int(request["extradata_bytes"]), time.process_time()
     still = decode(request["codec"], blob[cut:], blob[:cut], width=request["width"], quality=request["quality"])
-    return _reply(still)
+    return _reply(still, time.process_time() - cpu_s)
 
 
 def inspect_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
     """The job `inspect`: the blob is a JPEG."""
-    return _reply(inspect(blob, width=request["width"], quality=request["quality"]))
+    cpu_s = time.process_time()
+    still = inspect(blob, width=request["width"], quality=request["quality"])
+    return _reply(still, time.process_time() - cpu_s)
 
 
 def warm_up() -> None:
@@ -86,8 +91,9 @@ def warm_up() -> None:
     inspect(jpeg, width=16, quality=80)
 
 
-def _reply(still: Still) -> tuple[dict[str, Any], bytes]:
-    return {"width": still.width, "height": still.height, "codec": still.codec}, still.jpeg
+def _reply(still: Still, cpu_s: float) -> tuple[dict[str, Any], bytes]:
+    return {"width": still.width, "height": still.height, "codec": still.codec, "decode_s": still.decode_s,
+            "encode_s": still.encode_s, "cpu_s": cpu_s}, still.jpeg
 
 
 def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:

@@ -8,6 +8,8 @@ from camserver.capture.isolation import Reply, WorkerPool
 from camserver.errors import CameraError
 from camserver.records import AccessUnit, Result, SessionEnd, Still
 
+MAX_JOB_S = 3600.0
+
 
 class Decoder:
     """Turns what a camera sent into a whole JPEG; `quality` is libjpeg's, 1 to 100, and may be exchanged at a reload."""
@@ -37,5 +39,10 @@ def _still(reply: Reply) -> Still:
     width, height, codec = (reply.data.get(k) for k in ("width", "height", "codec"))
     whole = reply.blob.startswith(b"\xff\xd8") and reply.blob.endswith(b"\xff\xd9")
     if isinstance(width, int) and isinstance(height, int) and isinstance(codec, str) and whole:
-        return Still(reply.blob, width, height, codec)
+        took = (_seconds(reply.data.get(k)) for k in ("decode_s", "encode_s", "cpu_s"))
+        return Still(reply.blob, width, height, codec, *took)
     raise CameraError(Result.CRASHED, "the decoder sent an answer that makes no sense", SessionEnd.NONE)
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 <= value < MAX_JOB_S else None

@@ -20,7 +20,7 @@ from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Login
-from camserver.rtsp.client import Memory, Moved, RtspSession, Shot
+from camserver.rtsp.client import Memory, Moved, RtspSession
 from camserver.rtsp.messages import sendable_url
 
 HURRIED_TEARDOWN_S = 0.4
@@ -65,15 +65,19 @@ class NativeEngine:
 
     async def _fetch(self, camera: Camera, url: str, deadline: float, ended: Callable[[SessionEnd], None],
                      seen: Callable[[AccessUnit], None]) -> None:
-        limit_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        limit_s = max(0.0, deadline - started)
         memory = self._memory(camera, url)
         session = RtspSession(url, memory, tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
         failure: CameraError | None = None
         try:
             async with asyncio.timeout_at(deadline):
                 await session.open()
+                opened = loop.time()
                 shot = await session.key_picture()
-            seen(_access_unit(shot))
+            seen(AccessUnit(shot.codec, shot.picture.data, b"", datetime.fromtimestamp(shot.captured_s, UTC), "native",
+                            shot.camera_clock_offset_s, opened - started, loop.time() - opened))
             self._remember(camera, url, memory)
         except TimeoutError:
             failure = session.late(limit_s)
@@ -120,11 +124,6 @@ class NativeEngine:
 
 def _key(camera: Camera, url: str) -> tuple[str, ...]:
     return url, camera.username, camera.password, camera.transport
-
-
-def _access_unit(shot: Shot) -> AccessUnit:
-    return AccessUnit(shot.codec, shot.picture.data, b"", datetime.fromtimestamp(shot.captured_s, UTC), "native",
-                      shot.camera_clock_offset_s)
 
 
 def _same_host(url: str, location: str) -> str:
