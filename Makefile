@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 PACKAGES := python3-venv python3-dev gcc pkg-config libsystemd-dev
-TEST_PACKAGES := ffmpeg openssl curl systemd dbus iproute2 procps util-linux glib-networking python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
+TEST_PACKAGES := ffmpeg openssl curl systemd dbus iproute2 procps util-linux glib-networking prometheus chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
 
 # $(call install,PACKAGES): only what is missing, so that a second run needs neither root nor a network
@@ -19,7 +19,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo test check lint types layers clean packages test-packages install uninstall bench chaos fuzz
+.PHONY: help demo test check lint types layers js clean packages test-packages js-packages install uninstall bench chaos fuzz screenshots
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make test   install what is missing, pass all tests"
@@ -31,6 +31,9 @@ packages:
 
 test-packages: packages
 	$(call install,$(TEST_PACKAGES))
+
+js-packages:
+	$(call install,node-typescript)
 
 .venv/.installed: pyproject.toml constraints.txt | packages
 	$(PYTHON) -m venv .venv
@@ -53,7 +56,16 @@ types: .venv/.installed
 layers: .venv/.installed
 	$(BIN)/lint-imports
 
-check: lint types layers
+# the wall page's JavaScript, typed by JSDoc
+js: js-packages
+	tsc --noEmit --allowJs --checkJs --strict --noUnusedLocals --noUnusedParameters --noImplicitReturns --target es2022 \
+		--module es2022 --moduleResolution node --lib es2022,dom,dom.iterable camserver/api/wall/*.js
+
+check: lint types layers js
+
+# what the README shows
+screenshots: test-packages .venv/.installed
+	$(BIN)/python tests/screenshots.py docs/screenshots
 
 bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from camserver.records import Attempt
 
 EX_TEMPFAIL, EX_CONFIG = 75, 78
-ASKING = ("reload", "leases", "lease", "snapshot")
+ASKING = ("status", "reload", "leases", "lease", "snapshot")
 """Commands that ask a running daemon."""
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 
@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     snapshot = command("snapshot", _snapshot, "take one picture of one camera now, under a lease; with or without a daemon")
     snapshot.add_argument("camera", metavar="CAMERA", help="id of the camera")
     snapshot.add_argument("-o", "--output", default="-", metavar="FILE|-", help="where the JPEG goes (default: stdout)")
+    status = command("status", _asking("status"), "every camera, worst first; 0 all fresh, 1 some stale, 69 no daemon answers")
+    status.add_argument("--json", action="store_true")
+    status.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
     command("reload", _asking("reload"), "the running daemon reads its inventory: 0 when it took it over, else every fault")
     command("leases", _asking("leases"), "who holds sessions of which device").add_argument("--json", action="store_true")
     _add_lease(command("lease", _asking("lease"), "run a command while holding a lease of a camera, as flock(1) does"))

@@ -1,4 +1,4 @@
-"""Commands that ask a running daemon: reload, leases, lease, snapshot; each returns its exit status. Decides nothing."""
+"""Commands that ask a running daemon: status, reload, leases, lease, snapshot; each returns its exit status."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
+
+from rich.console import Console
 
 from camserver.api import wrapper
 from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseRequest, NoDaemon, SyncLeaseClient
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
+from camserver.status import as_json, from_daemon, from_files, show
 
 EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
+WATCH_S = 2.0
 
 
 def client(arguments: argparse.Namespace) -> SyncLeaseClient:
@@ -53,6 +58,42 @@ def reload(arguments: argparse.Namespace) -> int:
     """Ask the daemon to read its inventory; comes back when it has, or has refused it."""
     print(f"{client(arguments).post('/v1/reload')['cameras']} cameras")
     return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Every camera, worst first: 0 all fresh, 1 some stale, 69 no daemon (then from the files alone)."""
+    console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
+    if not arguments.watch:
+        return _status(arguments, console)
+    while True:
+        with console.capture() as capture:
+            _status(arguments, console)
+        console.clear()
+        print(time.strftime("%H:%M:%S"), capture.get(), sep="\n", end="", flush=True)
+        time.sleep(WATCH_S)
+
+
+def _status(arguments: argparse.Namespace, console: Console) -> int:
+    try:
+        asked = client(arguments)
+        found, daemon = from_daemon(asked.get("/v1/cameras"), asked.get("/v1/leases")), True
+    except NoDaemon as error:
+        print(f"camserver: {error}; this is what the files say", file=sys.stderr)
+        try:
+            found, daemon = from_files(load_inventory(arguments.config)), False
+        except InventoryError as refused:
+            print(f"{arguments.config}: refused: {refused.faults[0]}", file=sys.stderr)
+            return EX_UNAVAILABLE
+    except ApiRefusal as error:
+        print(f"camserver: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(as_json(found, daemon=daemon))
+    else:
+        show(found, console)
+    if not daemon:
+        return EX_UNAVAILABLE
+    return int(any(s.freshness in ("stale", "never") for s in found))
 
 
 @_answered

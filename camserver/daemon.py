@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import IO, Any
 from watchfiles import awatch
 
 from camserver.api.answers import Services
+from camserver.api.metrics import Metrics, Scene
+from camserver.api.reading import Reading
 from camserver.api.server import AlreadyServed, ApiServer, ApiUnavailable
 from camserver.api.stream import EventStream
+from camserver.api.thumbnails import Thumbnails
+from camserver.api.web import WebServer, WebUnavailable
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
@@ -38,13 +43,15 @@ from camserver.polling import PollingOrchestrator
 from camserver.records import Attempt, Result, SessionEnd, Snapshot
 from camserver.snapshots import SnapshotService
 from camserver.storage import Janitor, SnapshotStore
+from camserver.storage.archive import Archive
 
 EX_TEMPFAIL = 75
 STATUS_S = 10.0
 LOCK_S = 5.0
 LIBAV_SESSIONS = 16
 """Session workers at once; each is a process. Cameras that speak with our own client need none."""
-RESTART_ONLY = ("api.socket", "output.directory", "polling.decoders", "polling.sessions")
+RESTART_ONLY = ("api.socket", "output.directory", "polling.decoders", "polling.sessions", "http.listen", "http.username",
+                "http.password", "http.actions")
 """Keys that a reload reads but only a restart applies."""
 
 
@@ -72,9 +79,16 @@ class Daemon:
                                         self._decoder, self._go2rtc)
         self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
                                                 emit=self._emit)
-        self._api = ApiServer(Services(
+        services = Services(
             cameras=lambda: self._inventory.cameras, folder=lambda camera: self._store.output.directory / camera,
-            manager=self.manager, snapshot=self._snapshot, reload=self._reload_once), events)
+            manager=self.manager, polling=self.orchestrator.cameras, snapshot=self._snapshot, reload=self._reload_once)
+        self._thumbnails = WorkerPool("decoder", 1)     # of their own: a wall that opens must not delay a poll
+        self._archive = Archive(output)
+        self._metrics = Metrics(self._scene)
+        self._emit.add(self._metrics)
+        reading = Reading(services, events, self._metrics, self._archive, Thumbnails(Decoder(self._thumbnails, output.quality)))
+        self._api = ApiServer(services, reading)
+        self._web = WebServer(inventory.http, services, reading, go2rtc=inventory.go2rtc.page or inventory.go2rtc.api)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -93,6 +107,8 @@ class Daemon:
         removed = await self._store.clean()
         if removed:
             self._note("store.cleaned", f"{removed} temporary files of an earlier run removed", files=removed)
+        cameras = [camera.id for camera in self._inventory.cameras]
+        self._metrics.remember(await asyncio.to_thread(self._store.newest, cameras))
         await self._go2rtc.look()       # before the first poll: who is live already
         jobs = [self._start(name, work) for name, work in (
             ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
@@ -176,7 +192,19 @@ class Daemon:
         self._state.take_over(state, unclean_s)
         self._emit.add(self._state)
         await self._api.serve()
+        try:
+            await self._web.start()
+        except WebUnavailable as error:
+            self._note("http.unavailable", f"{error}: there is no wall page", "warning")
         return True
+
+    def _scene(self) -> Scene:
+        """What metrics show, at this moment."""
+        pools = (self._decoders, self._sessions, self._thumbnails)
+        return Scene(time.time(), asyncio.get_running_loop().time(), self.orchestrator.statistics(),
+                     self.orchestrator.cameras(), self.manager.statistics(), self._store.output.directory,
+                     {name: sum(p.restarts for p in pools if p.name == name) for name in ("decoder", "session")},
+                     self._go2rtc.up)
 
     def _cooldown_s(self, device: str, end: str) -> float:
         camera = next((c for c in self._inventory.cameras if c.device == device), None)
@@ -211,9 +239,10 @@ class Daemon:
         last_resort.daemon = True
         last_resort.start()
         # 1. no new polls and requests; running ones may end, then their sessions are closed
-        await asyncio.gather(self.orchestrator.stop(limit_s * 0.4), self._api.stop())
+        await asyncio.gather(self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop())
         await self._go2rtc.close()
         await self._sessions.close()                    # 2. no worker holds a session any more
+        await self._thumbnails.close()
         await self._decoders.close()                    # 3. nothing is left to decode
         for job in jobs:                                # 4. watcher, retention, status, watchdog
             job.cancel()
@@ -264,7 +293,7 @@ class Daemon:
             if getattr(getattr(old, table), name) != getattr(getattr(inventory, table), name):
                 self._note("inventory.restart", f"{key} was changed: it takes effect after a restart", "warning")
         output = inventory.output.model_copy(update={"directory": self._store.output.directory})
-        self._store.output = self._janitor.output = output
+        self._store.output = self._janitor.output = self._archive.output = output
         self._decoder.quality = output.quality
         if inventory.directories != old.directories:
             self._folders_changed.set()

@@ -46,12 +46,25 @@ class _Entry:
     busy: bool = False              # no session came free for the last poll: the camera was not asked
     failures: int = 0
     skipped: int = 0
+    results: Counter[Result] = field(default_factory=Counter)
     fresh_at: float | None = None
 
     @property
     def standing(self) -> str:
         """What its newest polls say of the camera: a key of SHARES."""
         return "failing" if self.failures or self.busy else "healthy" if self.fresh_at is not None else "new"
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPolling:
+    """A frozen picture of one camera's schedule; counters since start. `due_in_s` is below 0 while it is late."""
+
+    camera: str
+    running: bool
+    due_in_s: float
+    failures: int
+    skipped: int
+    results: dict[Result, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,7 @@ class PollingStatistics:
     running: int
     polls: int
     skipped: int
-    results: dict[str, int] = field(default_factory=dict)
+    lateness_s_total: float = 0.0
     lateness_s_max: float = 0.0
 
 
@@ -135,8 +148,13 @@ class PollingOrchestrator:
         fresh = sum(e.fresh_at is not None and now - e.fresh_at <= 2 * e.camera.interval_s + e.camera.timeout_s
                     for e in self._entries.values())
         return replace(self._statistics, cameras=len(self._entries), fresh=fresh, running=len(self._running),
-                       failing=sum(e.failures > 0 for e in self._entries.values()),
-                       results=dict(self._statistics.results))
+                       failing=sum(e.failures > 0 for e in self._entries.values()))
+
+    def cameras(self) -> tuple[CameraPolling, ...]:
+        """A frozen picture of every camera."""
+        now = _now()
+        return tuple(CameraPolling(e.camera.id, e.task is not None, e.due - now, e.failures, e.skipped, dict(e.results))
+                     for e in self._entries.values())
 
     def failures(self, camera_id: str) -> int:
         """How many polls of a camera failed since its last picture."""
@@ -185,6 +203,7 @@ class PollingOrchestrator:
                 continue
             self._next_open = max(self._next_open, now) + 1 / self.open_rate
             self._statistics = replace(self._statistics, polls=self._statistics.polls + 1,
+                                       lateness_s_total=self._statistics.lateness_s_total + now - entry.due,
                                        lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due))
             self._schedule(entry, self._regular_due(entry))
             entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
@@ -234,8 +253,7 @@ class PollingOrchestrator:
             del self._running[task]
             entry.task = None
             self._wake.set()
-        results = self._statistics.results
-        results[attempt.result] = results.get(attempt.result, 0) + 1
+        entry.results[attempt.result] += 1
         self._reschedule(entry, attempt)
 
     def _reschedule(self, entry: _Entry, attempt: Attempt) -> None:

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from house import House, with_house
+from support import camera
 
+from camserver.api.answers import Services
 from camserver.api.client import NoDaemon, SyncLeaseClient
+from camserver.api.metrics import Metrics
+from camserver.api.reading import Reading
+from camserver.api.stream import EventStream
+from camserver.config.model import OutputTable
+from camserver.leases import RtspManager
 from camserver.simulator.camera import SimulatedCamera
+from camserver.storage.archive import Archive
 
 
 class Desk:
@@ -25,11 +33,12 @@ class Desk:
         self.socket, self.config, self.output = folder / "api.sock", folder / "c.toml", folder / "out"
         self.client = SyncLeaseClient(self.socket)
         self.log = folder / "log"
+        self.http = ""          # the address of the wall page
         self.more = ""          # tables of the inventory
 
     def write(self, **defaults: str) -> None:
-        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n[api]\nsocket = "{self.socket}"\n{self.more}\n'
-                               + self.house.fleet.inventory(**defaults))
+        self.config.write_text(f'[http]\nlisten = "{self.http}"\n[output]\ndirectory = "{self.output}"\n[api]\n'
+                               f'socket = "{self.socket}"\n{self.more}\n' + self.house.fleet.inventory(**defaults))
 
     def facts(self, camera: str = "cam") -> dict[str, Any]:
         """latest.json."""
@@ -72,10 +81,23 @@ class Desk:
         return [held for device in self.client.get("/v1/leases") for held in device["held"]]
 
 
+async def _never(*_: object) -> Any:
+    raise NotImplementedError
+
+
+def bare(folder: Path, manager: RtspManager) -> tuple[Services, Reading]:
+    """What a server serves, without a daemon: one camera, `cam`, and its leases."""
+    services = Services(lambda: (camera("cam"),), lambda _: folder, manager, lambda: (), _never, _never)
+    thumbnails: Any = None
+    metrics: Any = Metrics(_never)      # type: ignore[arg-type]
+    return services, Reading(services, EventStream(str), metrics, Archive(OutputTable(directory=folder)), thumbnails)
+
+
 def at_the_desk(folder: Path, work: Callable[[Desk], Awaitable[None]], cameras: list[SimulatedCamera] | None = None,
-                **defaults: str) -> None:
+                http: str = "", more: str = "", **defaults: str) -> None:
     async def inside(house: House) -> None:
         desk = Desk(house, folder)
+        desk.http, desk.more = http, more
         desk.write(**({"interval": "300ms"} | defaults))
         async with desk.daemon():
             await work(desk)

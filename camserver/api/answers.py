@@ -12,6 +12,7 @@ from aiohttp import web
 
 from camserver.config import Camera
 from camserver.leases import DeviceStatistics, Holder, Priority, RtspManager
+from camserver.polling import CameraPolling
 from camserver.records import Attempt
 
 MAX_WAIT_S = 3600.0
@@ -25,6 +26,7 @@ class Services:
     folder: Callable[[str], Path]
     """Where a camera's latest.jpg and latest.json are."""
     manager: RtspManager
+    polling: Callable[[], tuple[CameraPolling, ...]]
     snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]
     reload: Callable[[], Awaitable[tuple[str, ...]]]
     """Reads the inventory again; returns its faults, none when it was taken over."""
@@ -55,7 +57,7 @@ def device_view(device: DeviceStatistics, now: float) -> dict[str, Any]:
         "learned_cap": learned and {"cap": learned.cap, "for_s": round(learned.until - now, 3)},
         "held": [view(*each) for each in device.held], "waiting": [view(*each) for each in device.queue],
         "cooling_s": sorted(round(until - now, 3) for until in device.cooling_until),
-        "granted": device.granted, "busy": device.busy,
+        "granted": device.granted, "opened": device.opened, "held_s_total": round(device.held_s_total, 3), "busy": device.busy,
         "wait_s_total": round(device.wait_s_total, 3), "wait_s_max": round(device.wait_s_max, 3),
     }
 

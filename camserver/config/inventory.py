@@ -54,6 +54,5 @@ class Inventory:
     def secrets(self) -> tuple[str, ...]:
         """Every password, for the redactor."""
         found = {c.password for c in self.cameras if c.password}
-        if self.go2rtc.password:
-            found.add(self.go2rtc.password)
+        found |= {table.password for table in (self.go2rtc, self.http) if table.password}
         return tuple(found)

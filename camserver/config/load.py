@@ -24,13 +24,13 @@ from camserver.config.model import (
     CameraKeys,
     CameraTable,
     Go2rtcTable,
+    HttpTable,
     InventoryTable,
     PollingTable,
     Table,
 )
 from camserver.errors import InventoryError
 
-NOT_YET = ("http",)
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
 
@@ -67,9 +67,10 @@ class _Loader:
         cameras = [c for source, entry in entries if (c := self._camera(source, entry, defaults, profiles)) is not None]
         disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
         self._check_devices(cameras)
+        if isinstance(http := tables["http"], HttpTable):
+            tables["http"] = http.model_copy(update={"password": self._password(http, f"{self.path}: [http]")})
         tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
         self._check_rate(cameras, tables["polling"])
-        self.warnings += [f"{self.path}: [{name}]: nothing in this version uses it yet" for name in NOT_YET if name in raw]
         if self.faults:
             raise InventoryError(tuple(self.faults))
         return Inventory(
@@ -214,7 +215,7 @@ class _Loader:
             go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None), tls_verify=table.tls_verify,
         )
 
-    def _password(self, table: CameraTable | Go2rtcTable, where: str) -> str | None:
+    def _password(self, table: CameraTable | Go2rtcTable | HttpTable, where: str) -> str | None:
         if table.password_file is not None:
             key, path = "password_file", self.path.absolute().parent / table.password_file
         elif table.password_credential is not None:

@@ -6,6 +6,7 @@ Owns keys, types, defaults and the checks one table can make on itself. What nee
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -83,9 +84,40 @@ class PollingTable(Table):
 
 
 class HttpTable(Table):
-    """The read-only web side."""
+    """The wall page and metrics, read-only."""
 
     listen: str = Field("127.0.0.1:3000", description='host:port of the wall page and metrics; "" turns it off.')
+    username: str = Field("camserver", description="Of the login, where there is a password.")
+    password: str | None = Field(None, repr=False, description="Asked for (basic authentication; use a TLS proxy outside).")
+    password_file: Path | None = Field(None, description="A file whose first line is the password.")
+    password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
+    public: bool = Field(False, description="Listen beyond this machine without a password.")
+    actions: bool = Field(False, description='The page may ask for a picture now ("snapshot now").')
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """(host, port); None when it is turned off."""
+        host, _, port = self.listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.listen else None
+
+    @model_validator(mode="after")
+    def _check(self) -> HttpTable:
+        host, _, port = self.listen.rpartition(":")
+        if self.listen and not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError('listen: expected host:port, e.g. "127.0.0.1:3000", or ""')
+        given = [k for k in PASSWORDS if getattr(self, k) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.listen and not given and not self.public and not _is_loopback(host.strip("[]")):
+            raise ValueError(f"listen: {self.listen} can be reached from other machines: give a password, or public = true")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ApiTable(Table):
@@ -137,6 +169,7 @@ class Go2rtcTable(Table):
     api: HttpUrl | None = Field(None, description="Its API.", examples=["http://127.0.0.1:1984"])
     rtsp: RtspUrl | None = Field(None, description="Its RTSP server; default: port 8554 of the API's host.",
                                  examples=["rtsp://127.0.0.1:8554"])
+    page: HttpUrl | None = Field(None, description="Where browsers reach its player, for the wall page; default: the API.")
     username: str | None = Field(None, description="Of both, if they ask for a login.")
     password: str | None = Field(None, repr=False)
     password_file: Path | None = Field(None, description="A file whose first line is the password.")

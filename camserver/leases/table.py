@@ -157,6 +157,9 @@ class DeviceStatistics:
     cooling_until: tuple[float, ...]
     learned: Learned | None
     granted: int
+    opened: int
+    """Leases under which a session was opened, as far as their ends tell."""
+    held_s_total: float
     busy: int
     wait_s_total: float
     wait_s_max: float
@@ -181,6 +184,8 @@ class _Device:
     cooling_until: list[float] = field(default_factory=list)
     claimable: dict[int, float] = field(default_factory=dict)       # generation -> its moment in cooling_until
     granted: int = 0
+    opened: int = 0
+    held_s_total: float = 0.0
     busy: int = 0
     wait_s_total: float = 0.0
     wait_s_max: float = 0.0
@@ -276,6 +281,8 @@ class LeaseTable:
         ticket._apply(TicketEvent.RELEASE)  # noqa: SLF001
         device = self._devices[ticket.device]
         device.taken.remove(ticket)
+        device.opened += end is not SessionEnd.NONE
+        device.held_s_total += now - ticket.held_since
         cooldown_s = device.budget.cooldown_after(end)
         if cooldown_s > 0:
             device.cooling_until.append(now + cooldown_s)
@@ -352,6 +359,8 @@ class LeaseTable:
                 cooling_until=tuple(until for until in d.cooling_until if until > now),
                 learned=d.learned if d.learned is not None and d.learned.until > now else None,
                 granted=d.granted,
+                opened=d.opened,
+                held_s_total=d.held_s_total,
                 busy=d.busy,
                 wait_s_total=d.wait_s_total,
                 wait_s_max=d.wait_s_max,

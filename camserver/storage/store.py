@@ -54,6 +54,14 @@ class SnapshotStore:
         """Remove what a killed run left half-written; returns how many files."""
         return await asyncio.to_thread(self._clean)
 
+    def newest(self, cameras: list[str]) -> dict[str, str]:
+        """When the newest picture of each camera was captured, as an earlier run left it (RFC 3339). Blocking."""
+        found = {}
+        for camera in cameras:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found[camera] = str(json.loads((self.output.directory / camera / "latest.json").read_text())["captured_at"])
+        return found
+
     async def record(self, attempt: Attempt, failures_before: int) -> Attempt:
         """Publish the attempt's picture if it has one, and its outcome in any case.
 

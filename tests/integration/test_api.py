@@ -9,17 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from desk import Desk, at_the_desk
+from desk import Desk, at_the_desk, bare
 from house import House, with_house
-from support import camera
 
-from camserver.api.answers import Services
 from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.api.server import ApiServer
-from camserver.api.stream import EventStream
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -144,8 +140,7 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
     async def inside(house: House) -> None:
         manager = house.manager
         manager.configure({"cam": Budget(1, 0.0, 0.5)})
-        services = Services(lambda: (camera("cam"),), lambda _: tmp_path, manager, _never, _never)
-        server = ApiServer(services, EventStream(str))
+        server = ApiServer(*bare(tmp_path, manager))
         server._acting._grace_s = 0.2
         await server.listen(tmp_path / "s")
         await server.serve()
@@ -158,10 +153,6 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
         await server.stop()
 
     with_house([], inside)
-
-
-async def _never(*_: object) -> Any:
-    raise NotImplementedError
 
 
 def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> None:
@@ -189,8 +180,7 @@ def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> Non
 def test_too_many_and_silent_connections_are_turned_away(tmp_path: Path) -> None:
     """The limit is told with 503; who connects and says nothing, or never ends a header, is dropped and others go on."""
     async def inside(house: House) -> None:
-        services = Services(lambda: (camera("cam"),), lambda _: tmp_path, house.manager, _never, _never)
-        server = ApiServer(services, EventStream(str), connections=3, silent_s=0.5)
+        server = ApiServer(*bare(tmp_path, house.manager), connections=3, silent_s=0.5)
         await server.listen(tmp_path / "s")
         await server.serve()
         silent = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(3)]

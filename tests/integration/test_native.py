@@ -13,7 +13,7 @@ import pytest
 from house import House, certificate, with_house
 from support import camera
 
-from camserver.capture.native import NativeEngine, _key
+from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
 from camserver.rtsp import client
@@ -239,7 +239,8 @@ def test_a_session_without_an_id_is_torn_down_too() -> None:
     asyncio.run(inside())
 
 
-def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_costs_no_socket() -> None:
+def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_costs_no_socket(
+        monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused twice without one, it is not asked that way again; ports of a refused SETUP are closed at once."""
     async def inside() -> None:
         answers = {"DESCRIBE": described(SDP), "PLAY": OK, "TEARDOWN": OK, "SETUP": OK}
@@ -247,6 +248,7 @@ def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_cost
         engine = NativeEngine()
         target = camera("cam", url=base, transport="udp")
         memory = engine._memory(target, base)
+        monkeypatch.setattr(engine, "_memory", lambda *_: memory)     # each shot is cancelled, and would leave nothing
 
         async def methods() -> list[str]:
             asked.clear()
@@ -257,7 +259,6 @@ def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_cost
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})
-            engine._memories[_key(target, base)] = memory     # a cancelled shot forgets nothing
             return [line.split()[0] for line in asked]
 
         before = open_files()
@@ -297,9 +298,12 @@ def test_who_is_in_a_hurry_waits_less_for_the_end(monkeypatch: pytest.MonkeyPatc
 def test_what_is_remembered_is_of_one_transport() -> None:
     """A reload from tcp to udp takes effect."""
     engine = NativeEngine()
-    memories = [engine._memory(camera("cam", transport=transport), "rtsp://cam/") for transport in ("tcp", "udp", "tcp")]
-    assert [m.transport for m in memories] == ["tcp", "udp", "tcp"]
-    assert memories[0] is memories[2]
+    for transport, known in (("tcp", ""), ("udp", ""), ("tcp", "tcp"), ("udp", "udp")):
+        target = camera("cam", transport=transport)
+        memory = engine._memory(target, "rtsp://cam/")
+        assert (memory.transport, memory.base) == (transport, known)
+        memory.base = transport
+        engine._remember(target, "rtsp://cam/", memory)
 
 
 @pytest.mark.parametrize("fault", ["none", "silent", "stall:PLAY"])

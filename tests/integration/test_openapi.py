@@ -10,13 +10,11 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
-from desk import Desk, at_the_desk
+from desk import Desk, at_the_desk, bare
 
 from camserver.api import stream
 from camserver.api.acting import Acting
-from camserver.api.answers import Services
 from camserver.api.client import LeaseClient
-from camserver.api.reading import Reading
 from camserver.api.stream import EventStream
 from camserver.events import Notice
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -29,10 +27,11 @@ class Described:
         self.session = session
         self.description = description
         self.seen: set[tuple[str, str, str]] = set()
+        self.path = ""
 
     async def ask(self, method: str, route: str, camera: str = "cam", **headers: str) -> tuple[int, bytes]:
         path, _, query = route.partition("?")
-        url = f"http://x{path.replace('{id}', camera)}" + (f"?{query}" if query else "")
+        url = f"http://x{path.replace('{id}', camera).replace('{path}', self.path)}" + (f"?{query}" if query else "")
         async with self.session.request(method, url, headers=headers) as answer:
             described = self.description["paths"][path][method.lower()]["responses"]
             response = self.resolve(described[str(answer.status)])
@@ -56,6 +55,40 @@ class Described:
         jsonschema.Draft202012Validator({"components": self.description["components"]} | schema).validate(value)
 
 
+async def ask_what_can_be_read(api: Described, desk: Desk) -> None:
+    for route in ("/healthz", "/v1/openapi.json", "/v1/cameras", "/v1/leases"):
+        assert (await api.ask("GET", route))[0] == 200
+    for route in ("/v1/cameras/{id}", "/v1/cameras/{id}/latest.jpg"):
+        assert (await api.ask("GET", route))[0] == 200
+        assert (await api.ask("GET", route, "other"))[0] == 404
+    since = "Fri, 31 Dec 2100 00:00:00 GMT"
+    assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg", **{"If-Modified-Since": since}))[0] == 304
+    day = desk.facts()["captured_at"][:10]
+    archive = "/v1/cameras/{id}/archive"
+    archived = json.loads((await api.ask("GET", f"{archive}?day={day}"))[1])
+    assert (await api.ask("GET", f"{archive}?day=yesterday"))[0] == 400
+    assert (await api.ask("GET", f"{archive}?day={day}", "other"))[0] == 404
+    one = f"{archive}/{{path}}"
+    api.path = archived[0]["path"]
+    assert (await api.ask("GET", one))[0] == 200
+    assert (await api.ask("GET", one + "?width=160"))[0] == 200
+    assert (await api.ask("GET", one, **{"If-Modified-Since": since}))[0] == 304
+    assert (await api.ask("GET", one + "?width=0"))[0] == 400
+    api.path = "latest.jpg"
+    assert (await api.ask("GET", one))[0] == 404
+    assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg?width=-3"))[0] == 400
+    assert (await api.ask("GET", "/metrics"))[0] == 200
+
+
+async def ask_nonsense(session: aiohttp.ClientSession) -> None:
+    async with session.get("http://x/v1/nothing") as answer:
+        assert (answer.status, "error" in await answer.json()) == (404, True)
+    async with session.delete("http://x/v1/cameras") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
+    async with session.get("http://x/healthz", headers={"X": "y" * 100_000}) as answer:
+        assert answer.status == 400
+
+
 def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         good, bad = "cam", "bad"
@@ -63,13 +96,7 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
             async with session.get("http://x/v1/openapi.json") as answer:
                 api = Described(session, await answer.json())
-            for route in ("/healthz", "/v1/openapi.json", "/v1/cameras", "/v1/leases"):
-                assert (await api.ask("GET", route))[0] == 200
-            for route in ("/v1/cameras/{id}", "/v1/cameras/{id}/latest.jpg"):
-                assert (await api.ask("GET", route, good))[0] == 200
-                assert (await api.ask("GET", route, "other"))[0] == 404
-            since = "Fri, 31 Dec 2100 00:00:00 GMT"
-            assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg", **{"If-Modified-Since": since}))[0] == 304
+            await ask_what_can_be_read(api, desk)
             snapshot, lease = "/v1/cameras/{id}/snapshot", "/v1/cameras/{id}/lease"
             assert (await api.ask("POST", snapshot, good))[0] == 200
             assert (await api.ask("POST", snapshot, bad))[0] == 502
@@ -85,22 +112,18 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
             async with session.post("http://x/v1/cameras/cam/lease?wait=30", data=_open_body()) as answer:
                 assert answer.content_type == "application/x-ndjson"
                 api.check(json.loads(await answer.content.readline()), {"$ref": "#/components/schemas/LeaseLine"})
-            api.seen |= {("POST", lease, "200"), ("POST", lease, "503"), ("GET", "/v1/events", "200")}    # 503: only at a stop
+            api.seen |= {("POST", lease, "200"), ("POST", lease, "503"), ("GET", "/v1/events", "200"),    # 503: only at a stop
+                         ("GET", "/v1/cameras/{id}/latest.jpg", "502"), ("GET", "/v1/cameras/{id}/archive/{path}", "502")}
             assert (await api.ask("POST", "/v1/reload"))[0] == 200
             desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
             assert (await api.ask("POST", "/v1/reload"))[0] == 422
-            async with session.get("http://x/v1/nothing") as answer:
-                assert (answer.status, "error" in await answer.json()) == (404, True)
-            async with session.delete("http://x/v1/cameras") as answer:
-                assert (answer.status, answer.headers["Allow"]) == (405, "GET,HEAD")
-            async with session.get("http://x/healthz", headers={"X": "y" * 100_000}) as answer:
-                assert answer.status == 400
+            await ask_nonsense(session)
             described = {(method.upper(), path, status) for path, item in api.description["paths"].items()
                          for method, operation in item.items() if method in ("get", "post")
                          for status in operation["responses"]}
             assert described == api.seen
-            services: Any = Services
-            served = {(route.method, route.path) for part in (Reading(services, EventStream(str)), Acting(services))
+            services, reading = bare(tmp_path, desk.house.manager)
+            served = {(route.method, route.path.replace(":.+", "")) for part in (reading, Acting(services))
                       for route in part.routes()}
             assert served == {(method, path) for method, path, _ in described} | {("GET", "/v1/events")}
 

@@ -1,0 +1,70 @@
+"""A listening socket and the connections to it: how many there may be, how long they may say nothing, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+MAX_BODY_BYTES = 64 * 1024
+SILENT_S = 15.0
+"""A connection on which no request comes for so long is closed."""
+STOP_S = 0.2
+"""How long running answers may take when the daemon stops; leases end with it, their holders claim them again."""
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Door:
+    """Serves `app` on a listening socket between `open` and `close`; at most `connections` at once."""
+
+    def __init__(self, app: web.Application, *, connections: int, silent_s: float = SILENT_S) -> None:
+        # A handler is cancelled when its client is gone: so does a lease end.
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=silent_s,
+                                     shutdown_timeout=STOP_S, lingering_time=0)
+        self._connections = connections
+        self._server: asyncio.Server | None = None
+
+    async def open(self, sock: socket.socket) -> None:
+        """Answer on `sock` from now on."""
+        loop = asyncio.get_running_loop()
+        await self._runner.setup()
+        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+        self._server = await create(self._connection, sock=sock, backlog=self._connections)
+
+    async def close(self) -> None:
+        """Close the socket and every connection."""
+        if self._server is not None:
+            self._server.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.9):
+                await self._runner.cleanup()
+
+    def _connection(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - set up before anybody can connect
+        return server() if len(server.connections) < self._connections else _Refused()
+
+
+class _Refused(asyncio.Protocol):
+    """One connection more than there may be."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
+        transport.write(BUSY)
+        transport.close()
+
+
+@web.middleware
+async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refusals of the framework (404, 405, 413) say why in JSON, as ours do."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status >= 400 and error.content_type != "application/json":
+            error.text = json.dumps({"error": f"{request.method} {request.path[:200]}: {error.reason}"}) + "\n"
+            error.content_type = "application/json"
+        raise

@@ -1,0 +1,75 @@
+// What the page knows of a camera, in words and numbers. Pure: no DOM, no requests.
+// @ts-check
+
+/**
+ * @typedef {{captured_at: string|null, width: number|null, height: number|null, bytes: number|null, codec: string|null,
+ *   source: string|null, engine: string|null, capture_ms: number|null, lease_wait_ms: number|null,
+ *   camera_clock_offset_s: number|null, path: string|null, consecutive_failures: number,
+ *   attempt: {at: string, result: string, error: string|null}}} Latest
+ * @typedef {{id: string, name: string, device: string, interval_s: number, max_sessions: number, go2rtc: string|null,
+ *   latest: Latest|null}} Camera
+ * @typedef {{holder: string, label: string, pid: number|null, for_s: number}} Holder
+ * @typedef {{device: string, max_sessions: number, held: Holder[]}} Device
+ * @typedef {{path: string, taken_at: number, bytes: number}} Picture
+ */
+
+/** A picture is late after two intervals, stale after four; both with some patience for slow cameras. */
+const LATE = { intervals: 2, seconds: 5 };
+const STALE = { intervals: 4, seconds: 15 };
+
+/** @param {Camera} camera @param {number} now milliseconds @returns {number|null} seconds */
+export function age(camera, now) {
+  const at = camera.latest?.captured_at;
+  return at ? Math.max(0, (now - Date.parse(at)) / 1000) : null;
+}
+
+/** @param {Camera} camera @param {number} now @returns {"fresh"|"late"|"stale"|"never"} */
+export function freshness(camera, now) {
+  const seconds = age(camera, now);
+  if (seconds === null) return "never";
+  if (seconds > STALE.intervals * camera.interval_s + STALE.seconds) return "stale";
+  return seconds > LATE.intervals * camera.interval_s + LATE.seconds ? "late" : "fresh";
+}
+
+/** @param {Camera} camera */
+export function failing(camera) {
+  return camera.latest !== null && camera.latest.attempt.result !== "ok";
+}
+
+/** @param {Camera} camera why there is no newer picture; "" when there is nothing to say */
+export function words(camera) {
+  if (camera.latest === null || !failing(camera)) return "";
+  const { result, error } = camera.latest.attempt;
+  return (error ?? result).replace(`${camera.id}: `, "").replace(/^rtsp: /, "").replace(/ \(after [\d.]+ s, limit [\d.]+ s\)/g, "");
+}
+
+/** @param {number|null} seconds */
+export function span(seconds) {
+  if (seconds === null) return "never";
+  if (seconds < 90) return `${Math.floor(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86400)} d`;
+}
+
+/** @param {Camera} camera @param {Device|undefined} device @returns {[string, string][]} */
+export function table(camera, device) {
+  const l = camera.latest;
+  /** @type {(value: number|null|undefined, unit: string, digits?: number) => string} */
+  const number = (value, unit, digits = 0) => (value === null || value === undefined ? "–" : `${value.toFixed(digits)} ${unit}`);
+  const held = device?.held.map((h) => `${h.holder} ${h.label}${h.pid ? ` (pid ${h.pid})` : ""}`).join(", ");
+  return [
+    ["Captured", l?.captured_at ? new Date(l.captured_at).toLocaleString() : "never"],
+    ["Source", [l?.source, l?.engine].filter(Boolean).join(", ") || "–"],
+    ["Picture", l?.width ? `${l.width}×${l.height} ${l.codec ?? ""}` : "–"],
+    ["Size", l?.bytes ? `${Math.round(l.bytes / 1024)} KB` : "–"],
+    ["Capture", number(l?.capture_ms, "ms")],
+    ["Waited for a session", number(l?.lease_wait_ms, "ms")],
+    ["Camera's clock", l?.camera_clock_offset_s == null ? "–" : `${l.camera_clock_offset_s >= 0 ? "+" : ""}${number(l.camera_clock_offset_s, "s", 1)}`],
+    ["Failures in a row", String(l?.consecutive_failures ?? 0)],
+    ["Interval", span(camera.interval_s)],
+    ["Sessions", `${device?.held.length ?? 0} of ${camera.max_sessions}${held ? `: ${held}` : ""}`],
+    ["Device", camera.device],
+    ["Last result", l?.attempt.result ?? "–"],
+  ];
+}

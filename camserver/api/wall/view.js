@@ -1,0 +1,200 @@
+// One camera: the big picture, its facts, its archive by day and time, live view through go2rtc.
+// @ts-check
+import { age, span, table, words } from "./facts.js";
+import { forget, show } from "./pictures.js";
+
+/** @typedef {import("./facts.js").Camera} Camera */
+/** @typedef {import("./facts.js").Device} Device */
+/** @typedef {import("./facts.js").Picture} Picture */
+/** @typedef {{actions: boolean, go2rtc: string|null}} Site */
+
+/** @type {<T extends HTMLElement>(id: string) => T} */
+const element = (id) => /** @type {any} */ (document.getElementById(`view-${id}`));
+
+/** @param {number} seconds since 1970 */
+const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
+
+export class View {
+  /** @param {(id: string) => Camera|undefined} camera */
+  constructor(camera) {
+    this.find = camera;
+    this.dialog = /** @type {HTMLDialogElement} */ (document.getElementById("view"));
+    /** @type {HTMLImageElement} */
+    this.picture = element("picture");
+    /** @type {HTMLIFrameElement} */
+    this.player = element("player");
+    /** @type {HTMLInputElement} */
+    this.day = element("day");
+    /** @type {HTMLInputElement} */
+    this.scrub = element("scrub");
+    /** @type {HTMLButtonElement} */
+    this.live = element("live");
+    /** @type {HTMLButtonElement} */
+    this.now = element("now");
+    /** @type {Site} */
+    this.site = { actions: false, go2rtc: null };
+    this.id = "";
+    /** @type {Picture[]} */
+    this.pictures = [];
+    /** @type {Picture|null} the archived picture that is shown; null: the newest */
+    this.archived = null;
+    /** @type {Device|undefined} */
+    this.device = undefined;
+    this.shown = "";
+  }
+
+  get open() {
+    return this.dialog.open;
+  }
+
+  /** Once: what this page may do, and what its controls do. */
+  async begin() {
+    try {
+      const answer = await fetch("/wall/site.json");
+      if (answer.ok) this.site = await answer.json();
+    } catch { /* the page works without */ }
+    this.dialog.addEventListener("close", () => { this.stopLive(); forget(this.picture); location.hash = ""; });
+    this.day.addEventListener("change", () => { this.loadDay(); });
+    this.scrub.addEventListener("input", () => this.choose(this.pictures[Number(this.scrub.value)] ?? null));
+    element("newest").addEventListener("click", () => this.newest());
+    this.live.addEventListener("click", () => (this.player.hidden ? this.startLive() : this.stopLive()));
+    this.now.addEventListener("click", () => { this.snapshot(); });
+  }
+
+  /** Show the camera that the address names. */
+  follow() {
+    const camera = this.find(decodeURIComponent(location.hash.slice(1)));
+    if (!camera) {
+      if (this.dialog.open) this.dialog.close();
+      return;
+    }
+    this.id = camera.id;
+    this.shown = "";
+    this.picture.removeAttribute("src");
+    element("name").textContent = camera.name;
+    this.live.hidden = !this.site.go2rtc || !camera.go2rtc;
+    this.now.hidden = !this.site.actions;
+    this.day.value = localDay(camera.latest?.captured_at ?? new Date().toISOString());
+    this.newest();
+    if (!this.dialog.open) this.dialog.showModal();
+    this.loadDay();
+    this.leases(camera.id);
+  }
+
+  /** @param {string} id a camera of which something is new */
+  changed(id) {
+    if (this.open && id === this.id) this.paint();
+  }
+
+  /** @param {string} id a camera whose device's leases have changed */
+  async leases(id) {
+    const camera = this.find(this.id);
+    if (!this.open || !camera || this.find(id)?.device !== camera.device) return;
+    const answer = await fetch("/v1/leases");
+    /** @type {Device[]} */
+    const devices = answer.ok ? await answer.json() : [];
+    this.device = devices.find((device) => device.device === camera.device);
+    this.paint();
+  }
+
+  /** @param {number} now */
+  tick(now) {
+    const camera = this.find(this.id);
+    if (this.open && camera && !this.archived) element("moment").textContent = span(age(camera, now));
+  }
+
+  paint() {
+    const camera = this.find(this.id);
+    if (!camera) return;
+    const text = words(camera);
+    element("words").hidden = !text;
+    element("words").textContent = text;
+    const path = this.archived
+      ? `/v1/cameras/${camera.id}/archive/${this.archived.path}`
+      : `/v1/cameras/${camera.id}/latest.jpg?at=${encodeURIComponent(camera.latest?.captured_at ?? "")}`;
+    if (path !== this.shown && (this.archived || camera.latest?.captured_at)) {
+      this.shown = path;
+      show(this.picture, path);
+    }
+    /** @type {HTMLAnchorElement} */
+    const download = element("download");
+    download.href = path;
+    download.download = `${camera.id}${this.archived ? `-${this.archived.path.replaceAll("/", "")}` : ".jpg"}`;
+    this.picture.alt = `${camera.name}${this.archived ? `, ${clock(this.archived.taken_at)}` : ""}`;
+    const rows = table(camera, this.device).flatMap(([name, value]) => {
+      const [term, description] = [document.createElement("dt"), document.createElement("dd")];
+      term.textContent = name;
+      description.textContent = value;
+      return [term, description];
+    });
+    element("facts").replaceChildren(...rows);
+    this.tick(Date.now());
+  }
+
+  newest() {
+    this.choose(null);
+    this.scrub.value = this.scrub.max;
+  }
+
+  /** @param {Picture|null} picture */
+  choose(picture) {
+    this.archived = picture;
+    if (picture) {
+      this.stopLive();
+      element("moment").textContent = clock(picture.taken_at);
+      this.scrub.setAttribute("aria-valuetext", clock(picture.taken_at));
+    }
+    this.paint();
+  }
+
+  async loadDay() {
+    const id = this.id;
+    const answer = await fetch(`/v1/cameras/${id}/archive?day=${encodeURIComponent(this.day.value)}`);
+    if (id !== this.id) return;
+    this.pictures = answer.ok ? await answer.json() : [];
+    this.scrub.max = String(Math.max(0, this.pictures.length - 1));
+    this.scrub.disabled = this.pictures.length < 2;
+    this.scrub.value = this.scrub.max;
+    const marks = this.pictures.length < 2 ? [] : [0, 1, 2, 3, 4].map((n) => this.pictures[Math.round(n * (this.pictures.length - 1) / 4)]);
+    element("hours").replaceChildren(...marks.map((picture) => {
+      const mark = document.createElement("span");
+      mark.textContent = picture ? new Date(picture.taken_at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "";
+      return mark;
+    }));
+  }
+
+  startLive() {
+    const camera = this.find(this.id);
+    if (!camera?.go2rtc || !this.site.go2rtc) return;
+    this.player.src = `${this.site.go2rtc}/stream.html?src=${encodeURIComponent(camera.go2rtc)}&mode=webrtc,mse,hls`;
+    this.player.hidden = false;
+    this.picture.hidden = true;
+    this.live.setAttribute("aria-pressed", "true");
+  }
+
+  stopLive() {
+    this.player.removeAttribute("src");
+    this.player.hidden = true;
+    this.picture.hidden = false;
+    this.live.setAttribute("aria-pressed", "false");
+  }
+
+  async snapshot() {
+    this.now.disabled = true;
+    try {
+      const answer = await fetch(`/v1/cameras/${this.id}/snapshot`, { method: "POST", headers: { "X-Camserver-Action": "snapshot" } });
+      const { result, error } = await answer.json();
+      if (result !== "ok") {
+        element("words").hidden = false;
+        element("words").textContent = error ?? result;
+      } else this.newest();
+    } finally {
+      this.now.disabled = false;
+    }
+  }
+}
+
+/** @param {string} moment RFC 3339 @returns {string} the day as the archive's names have it, in UTC */
+function localDay(moment) {
+  return moment.slice(0, 10);
+}

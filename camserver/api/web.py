@@ -1,0 +1,139 @@
+"""The wall page and the read-only routes on TCP, for browsers and Prometheus. Owns its login and its headers.
+
+GET and HEAD only. "Snapshot now" is there only with `[http] actions = true`, and only for pages of our own: the header it
+asks for is one that a browser sends to other origins after asking, and we never say yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+import zlib
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from urllib.parse import urlsplit
+
+from aiohttp import BasicAuth, web
+from aiohttp.typedefs import Handler
+
+from camserver.api.answers import Services, refusal
+from camserver.api.door import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.reading import Reading
+from camserver.config.model import HttpTable
+from camserver.errors import CamserverError
+from camserver.leases import Holder
+
+MAX_CONNECTIONS = 2048
+ACTION_HEADER = "X-Camserver-Action"
+POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+          "form-action 'none'; frame-ancestors 'none'; frame-src {frames}")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+class WebUnavailable(CamserverError):  # noqa: N818 - it says what is the case
+    """Raised when the address cannot be listened on; the message says why."""
+
+
+class WebServer:
+    """The wall page on `table.listen`, between `start` and `stop`; `go2rtc` is where browsers reach its player."""
+
+    def __init__(self, table: HttpTable, services: Services, reading: Reading, *, go2rtc: str | None = None,
+                 connections: int = MAX_CONNECTIONS, silent_s: float = SILENT_S) -> None:
+        self._table = table
+        self._services = services
+        self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
+        frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
+        self._headers = HEADERS | {"Content-Security-Policy": POLICY.format(frames=frames)}
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain])
+        app.on_response_prepare.append(self._mark)
+        app.add_routes([*reading.routes(), web.get("/wall/site.json", self._site),
+                        *(web.get(f"/{name}", _file(path)) for name, path in _wall())])
+        if table.actions:
+            app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
+        self._door = Door(app, connections=connections, silent_s=silent_s)
+        self.address: tuple[str, int] | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises WebUnavailable."""
+        if self._table.address is None:
+            return
+        host, port = self._table.address
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = infos[0]
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(address)
+                sock.setblocking(False)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            raise WebUnavailable(f"{self._table.listen}: {error.strerror}") from None
+        self.address = sock.getsockname()[:2]
+        await self._door.open(sock)
+
+    async def stop(self) -> None:
+        """Close the socket and every connection."""
+        await self._door.close()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The login, where there is one. /healthz is for load balancers and says nothing."""
+        table = self._table
+        if table.password is not None and request.path != "/healthz":
+            given = None
+            with contextlib.suppress(ValueError):
+                given = BasicAuth.decode(request.headers.get("Authorization", ""), encoding="utf-8")
+            right = given is not None and hmac.compare_digest(given.login.encode(), table.username.encode()) and (
+                hmac.compare_digest(given.password.encode(), table.password.encode()))
+            if not right:
+                error = refusal(web.HTTPUnauthorized, "username and password, please")
+                error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
+                raise error
+        return await handler(request)
+
+    async def _mark(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self._headers)
+        response.headers.pop("Server", None)
+
+    async def _site(self, _: web.Request) -> web.Response:
+        """What the page may do."""
+        return web.json_response({"actions": self._table.actions, "go2rtc": self._go2rtc})
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        if request.headers.get(ACTION_HEADER) != "snapshot":
+            raise refusal(web.HTTPForbidden, f"the header {ACTION_HEADER}: snapshot is missing")
+        attempt = await self._services.snapshot(self._services.wanted(request), Holder("snapshot", "wall page"))
+        return web.json_response({"result": attempt.result, "error": attempt.error})
+
+
+def _wall() -> list[tuple[str, Traversable]]:
+    """Paths of the page's files; the page itself is at /."""
+    found = [(p.name, p) for p in (files("camserver.api") / "wall").iterdir() if p.name.endswith(tuple(KINDS))]
+    return [("" if name == "index.html" else f"wall/{name}", path) for name, path in found]
+
+
+def _file(path: Traversable) -> Handler:
+    body = path.read_bytes()
+    kind = KINDS[path.name[path.name.rindex("."):]]
+    etag = f"{zlib.crc32(body):x}-{len(body):x}"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.Response(content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
+        response.etag = etag
+        if any(known.value == etag for known in request.if_none_match or ()):
+            response.set_status(304)
+        else:
+            response.body = body
+        return response
+
+    return answer

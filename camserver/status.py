@@ -1,0 +1,147 @@
+"""`camserver status`: every camera in a line, worst first, in words for a person. From the daemon, or from the files alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from camserver.config import Inventory
+
+LATE_INTERVALS, LATE_S = 2, 5.0
+STALE_INTERVALS, STALE_S = 4, 15.0
+"""A picture is late after two intervals, stale after four; both with some patience. The wall page has the same numbers."""
+COLOURS = {"fresh": "green", "late": "yellow", "stale": "red", "never": "red"}
+NOTHING = "-"
+ORDER = ("never", "stale", "late", "fresh")
+_TIMES = re.compile(r" \(after [\d.]+ s, limit [\d.]+ s\)")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """One line; seconds and milliseconds, None where nothing is known (yet, or without a daemon)."""
+
+    camera: str
+    name: str
+    freshness: str
+    age_s: float | None
+    words: str
+    source: str | None
+    resolution: str | None
+    bytes: int | None
+    capture_ms: float | None
+    lease_wait_ms: float | None
+    busy: int | None
+    failures: int
+    due_in_s: float | None
+
+    @property
+    def rank(self) -> tuple[int, int, float]:
+        """Worst first."""
+        return ORDER.index(self.freshness), -self.failures, -(self.age_s or 0.0)
+
+
+def from_files(inventory: Inventory, now: datetime | None = None) -> list[CameraStatus]:
+    """What latest.json of each camera says; nobody polls now."""
+    found = []
+    for camera in inventory.cameras:
+        try:
+            latest = json.loads((inventory.output.directory / camera.id / "latest.json").read_text())
+        except (OSError, ValueError):
+            latest = None
+        facts = {"id": camera.id, "name": camera.name, "interval_s": camera.interval_s, "device": camera.device,
+                 "latest": latest if isinstance(latest, dict) else None, "polling": None}
+        found.append(describe(facts, {}, now or datetime.now(UTC)))
+    return sorted(found, key=lambda status: status.rank)
+
+
+def from_daemon(cameras: list[dict[str, Any]], devices: list[dict[str, Any]],
+                now: datetime | None = None) -> list[CameraStatus]:
+    """What /v1/cameras and /v1/leases say."""
+    by_name = {device["device"]: device for device in devices}
+    found = [describe(camera, by_name.get(camera["device"], {}), now or datetime.now(UTC)) for camera in cameras]
+    return sorted(found, key=lambda status: status.rank)
+
+
+def describe(camera: dict[str, Any], device: dict[str, Any], now: datetime) -> CameraStatus:
+    """One camera."""
+    latest, polling = camera["latest"] or {}, camera["polling"]
+    at = latest.get("captured_at")
+    age_s = max(0.0, (now - datetime.fromisoformat(at)).total_seconds()) if at else None
+    width, height = latest.get("width"), latest.get("height")
+    results = (polling or {}).get("results", {})
+    return CameraStatus(
+        camera["id"], camera["name"], freshness(age_s, camera["interval_s"]), age_s, words(camera, device),
+        latest.get("source"), f"{width}x{height}" if width else None, latest.get("bytes"), latest.get("capture_ms"),
+        latest.get("lease_wait_ms"), None if polling is None else results.get("busy", 0) + results.get("full", 0),
+        latest.get("consecutive_failures", 0), (polling or {}).get("due_in_s"))
+
+
+def freshness(age_s: float | None, interval_s: float) -> str:
+    """fresh, late, stale or never."""
+    if age_s is None:
+        return "never"
+    if age_s > STALE_INTERVALS * interval_s + STALE_S:
+        return "stale"
+    return "late" if age_s > LATE_INTERVALS * interval_s + LATE_S else "fresh"
+
+
+def words(camera: dict[str, Any], device: dict[str, Any]) -> str:
+    """The last result, as one would say it."""
+    attempt = (camera["latest"] or {}).get("attempt") or {}
+    result = attempt.get("result")
+    if result is None:
+        return "not polled yet"
+    if result == "ok":
+        return "ok"
+    error = _TIMES.sub("", (attempt.get("error") or "")).removeprefix(f"{camera['id']}: ").removeprefix("rtsp: ")
+    if result in ("busy", "full"):
+        held = [f"{h['label'] or h['holder']}" + (f" (pid {h['pid']})" if h["pid"] else "") for h in device.get("held", ())
+                if h["holder"] != "poller"]
+        if held:
+            return f"camera full: {', '.join(held)} holds {len(held)} of {device['max_sessions']}"
+        return "camera full" + (f": {error}" if error else "")
+    if result == "auth":
+        return "wrong password" if "wrong" in error else error
+    return error or str(result)
+
+
+def show(statuses: list[CameraStatus], console: Console) -> None:
+    """A table; on a terminal as wide as it is, elsewhere as wide as it must be."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("CAMERA", "AGE", "LAST RESULT", "SOURCE", "SIZE", "KB", "CAPTURE", "WAIT", "BUSY", "FAILED", "NEXT"):
+        table.add_column(column, justify="left" if column in ("CAMERA", "LAST RESULT", "SOURCE", "SIZE") else "right",
+                         no_wrap=column != "LAST RESULT", overflow="fold")
+    for s in statuses:
+        kilobytes = NOTHING if s.bytes is None else str(s.bytes // 1024)
+        table.add_row(
+            s.camera, Text(span(s.age_s), COLOURS[s.freshness]), Text(s.words, "" if s.words == "ok" else "red"),
+            s.source or NOTHING, s.resolution or NOTHING, kilobytes, _ms(s.capture_ms),
+            _ms(s.lease_wait_ms), NOTHING if s.busy is None else str(s.busy), str(s.failures),
+            NOTHING if s.due_in_s is None else f"{max(0.0, s.due_in_s):.0f} s")
+    console.print(table)
+
+
+def as_json(statuses: list[CameraStatus], *, daemon: bool) -> str:
+    """For programs."""
+    return json.dumps({"daemon": daemon, "cameras": [asdict(status) for status in statuses]}, indent=1)
+
+
+def span(seconds: float | None) -> str:
+    """An age, as short as it can be said."""
+    if seconds is None:
+        return "never"
+    for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def _ms(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.0f} ms"

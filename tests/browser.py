@@ -1,0 +1,64 @@
+"""A browser for tests: Debian's chromium, driven by Playwright; what a page complains of on its console is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from desk import Desk
+from house import House, with_house
+from playwright.async_api import Browser, Page, async_playwright
+from support import free_port
+
+from camserver.simulator.camera import SimulatedCamera
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")
+
+
+class Room:
+    """A browser before a wall."""
+
+    def __init__(self, desk: Desk, browser: Browser, address: str) -> None:
+        self.desk, self.browser, self.address = desk, browser, address
+        self.complaints: list[str] = []
+
+    async def page(self, path: str = "/", **options: Any) -> Page:
+        context = await self.browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
+        page = await context.new_page()
+        page.on("console", lambda line: self.complaints.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        await page.add_init_script(
+            "addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))")
+        await page.goto(f"http://{self.address}{path}")
+        return page
+
+
+def before_the_wall(folder: Path, cameras: list[SimulatedCamera], work: Callable[[Room], Awaitable[None]], *, http: str = "",
+                    more: str = "", **defaults: Any) -> None:
+    async def inside(house: House) -> None:
+        desk = Desk(house, folder)
+        address = f"127.0.0.1:{free_port()}"
+        desk.http, desk.more = f'{address}"\n{http}#', more
+        desk.write(**({"interval": "1s"} | defaults))
+        async with desk.daemon(), browser() as chromium:
+            room = Room(desk, chromium, address)
+            await work(room)
+            assert room.complaints == []
+
+    with_house(cameras, inside)
+
+
+@contextlib.asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        try:
+            yield chromium
+        finally:
+            await chromium.close()
+            await asyncio.sleep(0)

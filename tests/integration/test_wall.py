@@ -1,0 +1,146 @@
+"""The wall page in a real browser, on twelve simulated cameras."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from browser import Room, before_the_wall
+from playwright.async_api import Page, expect
+
+from camserver.simulator.camera import Fault, SimulatedCamera
+
+
+def fleet(**options: Fault) -> list[SimulatedCamera]:
+    return [SimulatedCamera(f"cam{n}", f"Camera {n}", gop=2, fault=options.get(f"cam{n}", Fault())) for n in range(1, 13)]
+
+
+def tile(page: Page, camera: str) -> str:
+    return f".tile[data-id={camera}]"
+
+
+async def changed(page: Page, selector: str, attribute: str, before: str | None) -> str:
+    """The attribute's next value."""
+    await page.wait_for_function("([s, a, b]) => { const v = document.querySelector(s)?.getAttribute(a); return v && v !== b }",
+                                 arg=[selector, attribute, before])
+    return await page.get_attribute(selector, attribute) or ""
+
+
+def test_the_wall_updates_by_itself_and_a_failing_camera_turns_stale_with_its_words(tmp_path: Path) -> None:
+    """No reload: pictures change as they are published; the last good one stays under the words of a failure."""
+    async def work(room: Room) -> None:
+        page = await room.page()
+        await expect(page.locator(".tile")).to_have_count(12)
+        await expect(page.locator("#count-all")).to_have_text("12")
+        picture = f"{tile(page, 'cam1')} img"
+        first = await changed(page, picture, "src", None)
+        second = await changed(page, picture, "src", first)
+        assert "width=320" in second
+        await expect(page.locator(tile(page, "cam1"))).to_have_class("tile fresh")
+        loads = await page.evaluate("performance.getEntriesByType('navigation').length")
+        assert loads == 1
+        room.desk.house.fleet.cameras["cam2"].fault = Fault.parse("status:404:SETUP")
+        words = page.locator(f"{tile(page, 'cam2')} .words")
+        await expect(words).to_contain_text("no such stream", timeout=20_000)
+        assert "latest.jpg" in (await page.get_attribute(f"{tile(page, 'cam2')} img", "src") or "")
+        await expect(page.locator("#count-failing")).to_have_text("1")
+        await page.clock.install()      # a minute passes on the page alone
+        await page.evaluate("performance.now()")
+        await page.clock.fast_forward(60_000)
+        await expect(page.locator(tile(page, "cam2"))).to_have_class("tile stale", timeout=20_000)
+
+    before_the_wall(tmp_path, fleet(), work)
+
+
+def test_search_filter_and_keyboard(tmp_path: Path) -> None:
+    async def work(room: Room) -> None:
+        page = await room.page()
+        await expect(page.locator(".tile")).to_have_count(12)
+        await expect(page.locator("#count-failing")).to_have_text("1", timeout=20_000)
+        await page.keyboard.press("/")
+        await page.keyboard.type("camera 1")
+        await expect(page.locator(".tile:visible")).to_have_count(4)
+        await page.fill("#search", "")
+        await page.check("input[value=failing]", force=True)
+        await expect(page.locator(".tile:visible")).to_have_count(1)
+        await expect(page.locator(".tile:visible .name")).to_have_text("Camera 3")
+        await page.check("input[value=all]", force=True)
+        await page.focus(tile(page, "cam1"))
+        await page.keyboard.press("ArrowRight")
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("ArrowUp")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#view")).to_be_visible()
+        await expect(page.locator("#view-name")).to_have_text("Camera 2")
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#view")).to_be_hidden()
+        assert await page.evaluate("document.activeElement.dataset.id") == "cam2"
+
+    before_the_wall(tmp_path, fleet(cam3=Fault("refuse")), work)
+
+
+def test_the_camera_view_its_archive_and_a_snapshot_now(tmp_path: Path) -> None:
+    async def work(room: Room) -> None:
+        desk = room.desk
+        await desk.until(lambda: len(list((desk.output / "cam1").rglob("*Z.jpg"))) >= 4)
+        page = await room.page("/#cam1")
+        await expect(page.locator("#view")).to_be_visible()
+        await expect(page.locator("#view-facts")).to_contain_text(re.compile("640.360 h264"))
+        newest = await changed(page, "#view-picture", "src", None)
+        assert "latest.jpg" in newest
+        await changed(page, "#view-picture", "src", newest)     # it goes on by itself
+        scrub = page.locator("#view-scrub")
+        await expect(scrub).to_be_enabled()
+        await scrub.focus()
+        await page.keyboard.press("Home")
+        await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('/archive/')")
+        oldest = await page.get_attribute("#view-picture", "src")
+        await page.keyboard.press("ArrowRight")
+        assert await changed(page, "#view-picture", "src", oldest) > (oldest or "")
+        async with page.expect_download() as download:
+            await page.click("#view-download")
+        assert (await (await download.value).path()).read_bytes()[:2] == b"\xff\xd8"
+        await page.click("#view-newest")
+        await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('latest.jpg')")
+        opens = desk.house.fleet.cameras["cam1"].record.opens
+        async with page.expect_response(lambda answer: answer.url.endswith("/snapshot")) as answer:
+            await page.click("#view-now")
+        assert (await (await answer.value).json())["result"] == "ok"
+        assert desk.house.fleet.cameras["cam1"].record.opens > opens
+        await page.click("#view-close")
+        await expect(page.locator("#view")).to_be_hidden()
+
+    before_the_wall(tmp_path, fleet(), work, http="actions = true\n")
+
+
+def test_two_hundred_cameras_for_a_minute_leave_nothing_behind(tmp_path: Path) -> None:
+    """Nodes of the page and open requests do not grow, and polling is as punctual as before."""
+    async def work(room: Room) -> None:
+        desk = room.desk
+
+        def counted(n: int) -> Callable[[], bool]:
+            return lambda: sum(c["polling"]["results"].get("ok", 0) for c in desk.client.get("/v1/cameras")) >= n
+
+        await desk.until(counted(200))
+        page = await room.page()
+        await expect(page.locator(".tile")).to_have_count(200)
+        await page.wait_for_function("() => [...document.querySelectorAll('.tile img')].filter(i => i.src).length > 20")
+        nodes = await page.evaluate("document.querySelectorAll('*').length")
+        going: set[object] = set()
+        page.on("request", lambda request: going.add(request))  # noqa: PLW0108 - Playwright takes no built-in
+        page.on("requestfinished", lambda request: going.discard(request))  # noqa: PLW0108
+        page.on("requestfailed", lambda request: going.discard(request))  # noqa: PLW0108
+        await desk.until(counted(800))
+        assert await page.evaluate("document.querySelectorAll('*').length") == nodes
+        async with asyncio.timeout(20):
+            while len(going) > 6:
+                await asyncio.sleep(0.1)
+        text = await asyncio.to_thread(desk.client._bytes, "GET", "/metrics")
+        late = {line.split()[0]: float(line.split()[1]) for line in text.decode().splitlines()
+                if line.startswith("camserver_poll_lateness_seconds_")}
+        assert late["camserver_poll_lateness_seconds_sum"] / late["camserver_poll_lateness_seconds_count"] < 5
+
+    cameras = [SimulatedCamera(f"cam{n}", f"Camera {n}", gop=2, fps=2.0) for n in range(200)]
+    before_the_wall(tmp_path, cameras, work, interval="10s")

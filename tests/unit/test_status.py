@@ -1,0 +1,72 @@
+"""`camserver status`: worst first, in plain words, from a daemon's answers or from the files alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from camserver.config import load_inventory
+from camserver.status import as_json, from_daemon, from_files, show, words
+
+NOW = datetime(2026, 1, 4, 9, 30, tzinfo=UTC)
+
+
+def facts(camera: str, age_s: float | None, result: str = "ok", error: str | None = None, **polling: Any) -> dict[str, Any]:
+    at = None if age_s is None else (NOW - timedelta(seconds=age_s)).isoformat()
+    latest = {"captured_at": at, "width": 640, "height": 360, "bytes": 20480, "capture_ms": 12.3, "lease_wait_ms": 0.4,
+              "source": "rtsp", "consecutive_failures": 0 if result == "ok" else 3,
+              "attempt": {"result": result, "error": error}}
+    return {"id": camera, "name": camera, "interval_s": 10.0, "device": "box", "latest": latest,
+            "polling": {"results": {"busy": 2, "full": 1}, "due_in_s": 4.2} | polling}
+
+
+@pytest.mark.parametrize(("result", "error", "said"), [
+    ("ok", None, "ok"),
+    ("busy", "gate: no session came free", "camera full: go2rtc (pid 812) holds 1 of 1"),
+    ("auth", "gate: rtsp: wrong username or password (401 to DESCRIBE) (after 0.0 s, limit 10 s)", "wrong password"),
+    ("auth", "gate: rtsp: it asks for a login: give username and password (401 to DESCRIBE)",
+     "it asks for a login: give username and password (401 to DESCRIBE)"),
+    ("unreachable", "gate: rtsp: connection failed: No route to host (after 3.1 s, limit 10 s)",
+     "connection failed: No route to host"),
+    ("no-keyframe", "gate: rtsp: 90 pictures but no keyframe within 10.0 s (after 10.0 s, limit 10 s)",
+     "90 pictures but no keyframe within 10.0 s"),
+])
+def test_words_are_plain(result: str, error: str | None, said: str) -> None:
+    device = {"device": "box", "max_sessions": 1, "held": [{"holder": "live", "label": "go2rtc", "pid": 812}]}
+    assert words(facts("gate", 5.0, result, error), device) == said
+
+
+def test_worst_first() -> None:
+    """Never before stale before late before fresh; then who failed most, then the oldest."""
+    cameras = [facts("fresh", 3.0), facts("late", 30.0), facts("never", None, "timeout", "x"),
+               facts("stale", 600.0, "auth", "x"), facts("old", 4.0)]
+    found = from_daemon(cameras, [], NOW)
+    assert [(s.camera, s.freshness) for s in found] == [
+        ("never", "never"), ("stale", "stale"), ("late", "late"), ("old", "fresh"), ("fresh", "fresh")]
+    assert found[-1].busy == 3
+    text = io.StringIO()
+    show(found, Console(file=text, width=200))
+    lines = text.getvalue().splitlines()
+    assert lines[1].split()[:2] == ["never", "never"]
+    assert "640x360" in lines[1]
+    assert "10 min" in lines[2]
+    assert json.loads(as_json(found, daemon=True))["cameras"][0]["camera"] == "never"
+
+
+def test_without_a_daemon_the_files_tell(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + "".join(
+        f'[[camera]]\nid = "{name}"\nurl = "rtsp://127.0.0.1/{name}"\n' for name in ("gate", "torn", "none")))
+    for name in ("gate", "torn"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    (tmp_path / "out/gate/latest.json").write_text(json.dumps(facts("gate", 5.0)["latest"]))
+    (tmp_path / "out/torn/latest.json").write_text("[1, ")
+    found = from_files(load_inventory(config), NOW)
+    assert [(s.camera, s.freshness, s.words, s.busy) for s in found] == [
+        ("torn", "never", "not polled yet", None), ("none", "never", "not polled yet", None), ("gate", "fresh", "ok", None)]
