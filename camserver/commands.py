@@ -14,6 +14,7 @@ from urllib.parse import quote
 from rich.console import Console
 
 from camserver.api import wrapper
+from camserver.api.answers import MAX_LABEL_CHARS
 from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseRequest, NoDaemon, SyncLeaseClient
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
@@ -141,10 +142,6 @@ def lease(arguments: argparse.Namespace) -> int:
     if not command:
         print("camserver lease: expected a command after --", file=sys.stderr)
         return 2
-    try:
-        request = LeaseRequest(arguments.camera, arguments.wait, arguments.priority,
-                               arguments.label or Path(command[0]).name, arguments.ttl)
-        return wrapper.run(client(arguments), request, command, no_daemon_ok=arguments.no_daemon_ok)
-    except OSError as error:
-        print(f"camserver lease: {command[0]}: {error.strerror}", file=sys.stderr)
-        return 127 if isinstance(error, FileNotFoundError) else 126
+    label = (arguments.label or Path(command[0]).name)[:MAX_LABEL_CHARS]
+    request = LeaseRequest(arguments.camera, arguments.wait, arguments.priority, label, arguments.ttl)
+    return wrapper.run(client(arguments), request, command, no_daemon_ok=arguments.no_daemon_ok)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -91,6 +91,7 @@ class Daemon:
         self._web = WebServer(inventory.http, services, reading, go2rtc=inventory.go2rtc.page or inventory.go2rtc.api)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+
         self._reloading = asyncio.Lock()
         self._folders_changed = asyncio.Event()
         self._status = 0
@@ -210,8 +211,7 @@ class Daemon:
         camera = next((c for c in self._inventory.cameras if c.device == device), None)
         if camera is None:
             return 0.0
-        budget = Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)
-        return budget.cooldown_after(SessionEnd(end))
+        return _budget(camera).cooldown_after(SessionEnd(end))
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -256,9 +256,9 @@ class Daemon:
 
     # ---- inventory
 
-    async def _configure(self) -> None:
+    async def _configure(self, renamed: Mapping[str, str] | None = None) -> None:
         cameras = self._inventory.cameras
-        self.manager.configure({c.device: Budget(c.max_sessions, c.cooldown_s, c.unclean_cooldown_s) for c in cameras})
+        self.manager.configure({c.device: _budget(c) for c in cameras}, renamed)
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
         self.orchestrator.configure(cameras)
         for warning in self._inventory.warnings:
@@ -287,6 +287,8 @@ class Daemon:
 
     async def _take_over(self, inventory: Inventory) -> None:
         old, self._inventory = self._inventory, inventory
+        before = {camera.id: camera.device for camera in old.cameras}
+        renamed = {c.device: before[c.id] for c in inventory.cameras if before.get(c.id, c.device) != c.device}
         self._redactor.replace_secrets((*old.secrets, *inventory.secrets))
         for key in RESTART_ONLY:
             table, _, name = key.partition(".")
@@ -299,7 +301,7 @@ class Daemon:
             self._folders_changed.set()
         self._janitor.policy = inventory.retention
         self.orchestrator.open_rate = inventory.polling.open_rate
-        await self._configure()
+        await self._configure(renamed)
         self._note("inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras))
 
     async def _watch_files(self) -> None:
@@ -329,6 +331,10 @@ class Daemon:
         self._emit(Notice(name=name, message=message, level=level, data=data))
 
 
+def _budget(camera: Camera) -> Budget:
+    return Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)
+
+
 def _published(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
     """What the log, metrics and listeners are told of a picture."""
     def ms(seconds: float | None) -> float | None:
@@ -354,8 +360,12 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
         return Attempt(camera.id, utc_now(), Result.BUSY, f"{camera.id}: another snapshot of {camera.device} is being taken")
     if locks is None:
         return None
-    manager = RtspManager()
-    manager.configure({camera.device: Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)})
+    journal = StateFile(inventory.api.socket.with_suffix(".leases"),
+                        lambda _, end: _budget(camera).cooldown_after(SessionEnd(end)))
+    manager = RtspManager(journal)
+    manager.configure({camera.device: _budget(camera)})
+    # Others may take snapshots of other devices at this moment: only the daemon writes the journal anew.
+    manager.restore(journal.join(), lambda _: camera.unclean_cooldown_s)
     sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
     try:
         service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(sessions)), HttpSource(),
@@ -364,6 +374,7 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
     finally:
         await sessions.close()
         await decoders.close()
+        journal.close()
         for lock in locks:
             lock.close()
     error = Redactor(inventory.secrets).scrub(attempt.error) if attempt.error else None

@@ -36,6 +36,8 @@ class LeaseAcquired(Event):
     generation: int
     wait_ms: float
     external: bool = False
+    claimed: int = 0
+    """The generation that an earlier process had given for the same session, if there was one."""
 
     @property
     def text(self) -> str:
@@ -174,10 +176,6 @@ class EventBus:
     def add(self, listener: Listener) -> None:
         """One listener more, from now on."""
         self._listeners.append(listener)
-
-    def remove(self, listener: Listener) -> None:
-        """That listener no more."""
-        self._listeners.remove(listener)
 
     def __call__(self, event: Event) -> None:
         """Publish one event."""

@@ -23,7 +23,7 @@ from camserver.records import SessionEnd
 
 WATCH_S = 1.0
 TROUBLE_S = 30.0
-"""While go2rtc only answers nonsense its sessions are believed to be open, but not longer than this."""
+"""So long after the last connection to go2rtc's host its sessions are believed to be open; while it accepts any, they are."""
 SETTLE_S = 3.0
 """How long go2rtc may take to end a session that was opened for us; then somebody else is believed to watch."""
 SETTLE_STEP_S = 0.1
@@ -54,6 +54,7 @@ class Go2rtc:
         self._registered: set[str] = set()              # streams that are there for our sake
         self._failing: set[str] = set()
         self._down_since: float | None = None
+        self._alive_at = 0.0
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -101,11 +102,11 @@ class Go2rtc:
         if self._api is None or camera.id not in self._cameras or self._table.mode == "never":
             return None
         await self.look()
-        live = self._live(camera)
-        if not live and (self._table.mode == "when-live" or self._down_since is not None):
+        view = self._streams.get(camera.go2rtc or "", StreamView())
+        if not view.live and (self._table.mode == "when-live" or self._down_since is not None):
             return None
         return Restream(f"{(self._table.rtsp or '').rstrip('/')}/{camera.go2rtc}", self._table.username or "",
-                        self._table.password or "", needs_lease=not live)
+                        self._table.password or "", needs_lease=not view.live and not view.leased)
 
     def opening(self, camera: Camera) -> None:
         """A session that go2rtc opens from now on is covered by a lease of ours."""
@@ -159,7 +160,9 @@ class Go2rtc:
         if self._down_since is None:
             self._down_since = now
             self._emit(Notice(name="go2rtc.down", level="warning", message=f"{down}; cameras are asked themselves"))
-        if down.gone or now - self._down_since > TROUBLE_S:
+        if down.alive:
+            self._alive_at = now
+        if down.gone or now - max(self._alive_at, self._down_since) > TROUBLE_S:
             self._streams = {}
             for camera_id in list(self._observed):
                 self._count(camera_id, 0, SessionEnd.UNCLEAN)

@@ -9,6 +9,7 @@ end: a camera far away answers TEARDOWN late, and the picture need not wait for 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -108,7 +109,7 @@ class SnapshotService:
             try:
                 attempt = await self._from(way, shot, holder, priority)
             except RtspBusy as error:
-                errors.append((source, Result.BUSY, str(error)))
+                errors.append((Source.RTSP, Result.BUSY, str(error)))       # our own word, whatever the way
                 if restream is None and (restream := await self._live_meanwhile(camera)) is not None:
                     sources.append((Source.GO2RTC, restream.url))
             except CameraError as error:
@@ -186,7 +187,12 @@ class SnapshotService:
 
             try:
                 async with asyncio.timeout(None) as patience:
-                    lease.on_withdraw(lambda: None if shown else patience.reschedule(_now()))
+                    def give_way() -> None:
+                        if not shown:
+                            with contextlib.suppress(RuntimeError):     # it is just ending anyway
+                                patience.reschedule(_now())
+
+                    lease.on_withdraw(give_way)
                     await self._open(way, camera, way.share(shot.begin()), lease, show)
             except TimeoutError:
                 raise CameraError(Result.BUSY, "gave way to live view", SessionEnd.CLEAN) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -16,13 +17,21 @@ from pathlib import Path
 
 from aiohttp import web
 
-from camserver.api.answers import Services, device_view, generation_of, priority_of, refusal, seconds_of
+from camserver.api.answers import (
+    MAX_LABEL_CHARS,
+    MAX_TTL_S,
+    Services,
+    device_view,
+    generation_of,
+    priority_of,
+    refusal,
+    seconds_of,
+)
 from camserver.config import Camera
 from camserver.errors import RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
 from camserver.records import Result, SessionEnd
 
-MAX_LABEL_CHARS = 64
 GRACE_S = 10.0
 """A holder whose lease is withdrawn has so long to end its session; then the lease ends as unclean."""
 _PEER = struct.Struct("=iII")     # struct ucred: pid, uid, gid
@@ -31,9 +40,10 @@ _PEER = struct.Struct("=iII")     # struct ucred: pid, uid, gid
 class Acting:
     """The routes that do something with `services`."""
 
-    def __init__(self, services: Services, *, grace_s: float = GRACE_S) -> None:
+    def __init__(self, services: Services, grace_s: float = GRACE_S) -> None:
         self._services = services
         self._grace_s = grace_s
+        self._reloads: set[asyncio.Task[tuple[str, ...]]] = set()
         self.stopping = False
         """Set when the daemon ends: leases are then left to their holders, who claim them from the next one."""
 
@@ -54,7 +64,10 @@ class Acting:
 
     async def _reload(self, _: web.Request) -> web.Response:
         # A client that vanishes must not leave half of it: the reload goes on without it.
-        faults = await asyncio.shield(asyncio.ensure_future(self._services.reload()))
+        task = asyncio.create_task(_faults(self._services), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        faults = await asyncio.shield(task)
         if faults:
             raise refusal(web.HTTPUnprocessableEntity, "the inventory is refused; the running one stays", faults=faults)
         return web.json_response({"cameras": len(self._services.cameras())})
@@ -69,8 +82,10 @@ class Acting:
         if self.stopping:
             raise refusal(web.HTTPServiceUnavailable, "the daemon is stopping")
         priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
-        ttl_s = seconds_of(request, "ttl", 0.0)
+        ttl_s = seconds_of(request, "ttl", 0.0, MAX_TTL_S)
         holder = _holder(request, "live" if priority is Priority.LIVE else "external")
+        if _has_left(request):      # while it waited in the socket's queue; its claim must not be taken from who lives
+            raise refusal(web.HTTPServiceUnavailable, "nobody is there to take the lease")
         with await self._acquire(request, camera, holder, priority, wait_s) as lease:
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
             response.force_close()
@@ -86,25 +101,32 @@ class Acting:
             return response
 
     async def _hold(self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float) -> None:
-        """Until the client gives the lease back, or a grace after it was told to."""
-        loop = asyncio.get_running_loop()
-        why = f"its time of {ttl_s:g} s is over"
-        try:
-            async with asyncio.timeout(ttl_s or None) as patience:
-                def give_way() -> None:
-                    nonlocal why
-                    why = "live view wants the session"
-                    patience.reschedule(loop.time())
+        """Until the client gives the lease back.
 
-                lease.on_withdraw(give_way)
-                await _ended(request, lease)
-                return
-        except TimeoutError:
-            lease.on_withdraw(lambda: None)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._grace_s):
-                await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
-                await _ended(request, lease)
+        Asked to give way it is told, and holds on until its session is closed: nothing else proves that. Only a ttl bounds a
+        holder that hangs; so much after its end the lease is over as an unclean one.
+        """
+        told: set[asyncio.Task[None]] = set()
+
+        def tell(why: str) -> None:
+            if not told:
+                told.add(asyncio.create_task(self._withdraw(response, why), name="withdraw"))
+
+        lease.on_withdraw(lambda: tell("live view wants the session"))
+        timer = asyncio.get_running_loop().call_later(ttl_s, tell, f"its time of {ttl_s:g} s is over") if ttl_s else None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ttl_s + self._grace_s if ttl_s else None):
+                    await _ended(request, lease)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for task in told:
+                task.cancel()
+
+    async def _withdraw(self, response: web.StreamResponse, why: str) -> None:
+        with contextlib.suppress(ConnectionError):      # then it has ended already
+            await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
 
     async def _acquire(self, request: web.Request, camera: Camera, holder: Holder, priority: Priority,
                        wait_s: float) -> RtspLease:
@@ -136,8 +158,23 @@ def _holder(request: web.Request, kind: str) -> Holder:
     pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     command = ""
     with contextlib.suppress(OSError):      # it may have gone already
-        command = Path(f"/proc/{pid}/comm").read_text().strip()
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        command = "".join(c if c.isprintable() else "?" for c in name)      # it is shown on terminals
     return Holder(kind, label or command, pid, uid, command)
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether the other end is closed, before the event loop has heard of it."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is None:
+        return True
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poller.poll(0))
+
+
+async def _faults(services: Services) -> tuple[str, ...]:
+    return await services.reload()
 
 
 async def _say(response: web.StreamResponse, **words: object) -> None:

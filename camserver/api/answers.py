@@ -16,6 +16,8 @@ from camserver.polling import CameraPolling
 from camserver.records import Attempt
 
 MAX_WAIT_S = 3600.0
+MAX_TTL_S = 7 * 86400.0
+MAX_LABEL_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,9 @@ def priority_of(request: web.Request) -> Priority:
         raise refusal(web.HTTPBadRequest, "priority: expected live, event or poll") from None
 
 
-def seconds_of(request: web.Request, name: str, default: float) -> float:
+def seconds_of(request: web.Request, name: str, default: float, most: float = MAX_WAIT_S) -> float:
     """A number of seconds from the query. Raises 400."""
-    return _number(request, name, default, MAX_WAIT_S)
+    return _number(request, name, default, most)
 
 
 def generation_of(request: web.Request) -> int:

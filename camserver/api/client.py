@@ -17,6 +17,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ from urllib.parse import quote, urlencode
 from camserver.errors import CamserverError, RtspBusy
 
 DEFAULT_SOCKET = Path("/run/camserver/camserver.sock")
+ANSWER_S = 15.0
+"""How long the daemon may take to answer what needs no camera."""
+MAX_LEASE_WAIT_S = 300.0
+"""An inventory's lease_wait is no longer; nor is a camera's timeout."""
+MAX_WORK_S = 2 * MAX_LEASE_WAIT_S + ANSWER_S
 GIVE_BACK_S = 10.0
 """How long the daemon may take to say that a lease was given back."""
 _CLEAN = b'{"end": "clean"}\n'
@@ -133,6 +139,57 @@ class HeldLease:
         self._sock.close()
 
 
+class LeaseAttempt:
+    """A lease that was asked for. `fileno()` is for select(2); `answer` reads what has come."""
+
+    def __init__(self, sock: socket.socket, path: Path) -> None:
+        self._sock = sock
+        self._path = path
+        self._read = b""
+
+    def fileno(self) -> int:
+        """The connection."""
+        return self._sock.fileno()
+
+    def answer(self, *, timeout_s: float = 0.0) -> HeldLease | None:
+        """The lease, None while there is no whole answer. Raises RtspBusy, NoDaemon, ApiRefusal; it is closed then."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if (held := self._parse()) is not None:
+                    return held
+                self._sock.settimeout(max(0.0, deadline - time.monotonic()))
+                data = self._sock.recv(65536)
+            except (BlockingIOError, TimeoutError):
+                return None
+            except (OSError, ValueError):
+                data = b""
+            if not data:
+                self.close()
+                raise NoDaemon(f"{self._path}: the daemon went away")
+            self._read += data
+
+    def close(self) -> None:
+        """Ask no longer. Idempotent."""
+        self._sock.close()
+
+    def _parse(self) -> HeldLease | None:
+        head, end, body = self._read.partition(_HEAD_END)
+        if not end:
+            return None
+        if _status(head) == 200:
+            _, _, rest = body.partition(b"\n")          # the first chunk's size
+            line, end, rest = rest.partition(b"\n")
+            if not end:
+                return None
+            self._sock.setblocking(True)
+            return HeldLease(self._sock, _granted(line), rest)
+        if len(body) < _length(head):
+            return None
+        self.close()
+        raise _error(_status(head), body)
+
+
 class SyncLeaseClient:
     """The daemon at `path`; default is $CAMSERVER_SOCKET, then the built-in one. One call at a time."""
 
@@ -163,48 +220,49 @@ class SyncLeaseClient:
         finally:
             held.close()
 
-    def open_lease(self, request: LeaseRequest, *, timeout_s: float | None = None) -> HeldLease:
-        """A lease that is held until it is closed. `timeout_s` bounds a daemon that does not answer.
+    def open_lease(self, request: LeaseRequest) -> HeldLease:
+        """A lease that is held until it is closed. Raises RtspBusy, NoDaemon, ApiRefusal."""
+        attempt = self.ask_for_lease(request)
+        try:
+            held = attempt.answer(timeout_s=(MAX_LEASE_WAIT_S if request.wait_s is None else request.wait_s) + ANSWER_S)
+        except BaseException:
+            attempt.close()
+            raise
+        if held is None:
+            attempt.close()
+            raise NoDaemon(f"{self._path}: the daemon does not answer")
+        return held
 
-        Raises RtspBusy, NoDaemon, ApiRefusal.
-        """
+    def ask_for_lease(self, request: LeaseRequest) -> LeaseAttempt:
+        """The request alone, for select(2): `answer` says what became of it. Raises NoDaemon."""
         sock = self._connect()
         try:
-            sock.settimeout(timeout_s)
             sock.sendall(request.head())
-            head, body = _read_until(sock, b"", _HEAD_END)
-            if _status(head) == 200:
-                _, rest = _read_until(sock, body, b"\n")     # of the first chunk
-                line, rest = _read_until(sock, rest, b"\n")
-                sock.settimeout(None)
-                return HeldLease(sock, _granted(line), rest)
-            while data := sock.recv(65536):
-                body += data
-        except (OSError, ValueError):
+        except OSError:
             sock.close()
             raise NoDaemon(f"{self._path}: the daemon went away") from None
-        except BaseException:
-            sock.close()
-            raise
-        sock.close()
-        raise _error(_status(head), body)
+        return LeaseAttempt(sock, self._path)
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         try:
+            sock.settimeout(ANSWER_S)
             sock.connect(str(self._path))
         except OSError as error:
             sock.close()
-            raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror})") from None
+            raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror or error})") from None
         return sock
 
     def _bytes(self, method: str, route: str) -> bytes:
         connection = http.client.HTTPConnection("camserver")
         connection.sock = self._connect()
+        connection.sock.settimeout(ANSWER_S if method == "GET" else MAX_WORK_S)
         try:
             connection.request(method, route)
             response = connection.getresponse()
             body = response.read()
+        except TimeoutError:
+            raise NoDaemon(f"{self._path}: the daemon does not answer") from None
         except (OSError, http.client.HTTPException):
             raise NoDaemon(f"{self._path}: the daemon went away") from None
         finally:
@@ -254,13 +312,14 @@ class LeaseClient:
         try:
             writer.write(LeaseRequest(camera, wait_s, priority, label, ttl_s).head())
             try:
-                head = await reader.readuntil(_HEAD_END)
-                if (status := _status(head)) != 200:
-                    raise _error(status, await reader.read())
-                await reader.readline()                                  # the first chunk's size
-                granted = _granted(await reader.readline())
-            except (asyncio.IncompleteReadError, OSError, ValueError):
-                raise NoDaemon(f"{self._path}: the daemon went away") from None
+                async with asyncio.timeout((MAX_LEASE_WAIT_S if wait_s is None else wait_s) + ANSWER_S):
+                    head = await reader.readuntil(_HEAD_END)
+                    if (status := _status(head)) != 200:
+                        raise _error(status, await reader.read())
+                    await reader.readline()                                  # the first chunk's size
+                    granted = _granted(await reader.readline())
+            except (asyncio.IncompleteReadError, OSError, ValueError):      # TimeoutError is an OSError
+                raise NoDaemon(f"{self._path}: the daemon does not answer") from None
             held = AsyncHeldLease(granted, reader)
             try:
                 yield held
@@ -272,23 +331,16 @@ class LeaseClient:
             writer.close()
 
 
-def _read_until(sock: socket.socket, data: bytes, mark: bytes) -> tuple[bytes, bytes]:
-    """What comes before `mark`, and what was read after it. Raises ConnectionError when it doesn't come."""
-    while mark not in data:
-        more = sock.recv(65536)
-        if not more:
-            raise ConnectionError
-        data += more
-    before, _, after = data.partition(mark)
-    return before, after
-
-
 def _status(head: bytes) -> int:
     """Raises ValueError for what is no HTTP."""
     version, status, *_ = [*head.split(b" ", 2), b""]
     if not version.startswith(b"HTTP/1."):
         raise ValueError("no HTTP")
     return int(status)
+
+
+def _length(head: bytes) -> int:
+    return next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
 
 
 def _granted(line: bytes) -> Granted:

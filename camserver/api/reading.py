@@ -45,7 +45,7 @@ class Reading:
         yield web.get("/v1/cameras/{id}/archive", self._archive_of_a_day)
         yield web.get("/v1/cameras/{id}/archive/{path:.+}", self._archived)
         yield web.get("/v1/leases", self._leases)
-        yield web.get("/v1/events", self.events.answer)
+        yield web.get("/v1/events", self.events.answer, allow_head=False)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "cameras": len(self.services.cameras())})

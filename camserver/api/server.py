@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from camserver.api.acting import Acting
+from camserver.api.acting import GRACE_S, Acting
 from camserver.api.answers import Services
 from camserver.api.door import MAX_BODY_BYTES, SILENT_S, Door, explain
 from camserver.api.reading import Reading
@@ -34,8 +34,8 @@ class ApiServer:
     """Serves `services` on a unix socket: `listen`, `serve`, `stop`; at most `connections` at once."""
 
     def __init__(self, services: Services, reading: Reading, *, connections: int = MAX_CONNECTIONS,
-                 silent_s: float = SILENT_S) -> None:
-        self._acting = Acting(services)
+                 silent_s: float = SILENT_S, grace_s: float = GRACE_S) -> None:
+        self._acting = Acting(services, grace_s)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[explain])
         app.add_routes([*reading.routes(), *self._acting.routes()])
         self._door = Door(app, connections=connections, silent_s=silent_s)

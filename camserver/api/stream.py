@@ -21,6 +21,9 @@ from camserver.host.clock import WallClock, rfc3339, utc_now
 KEPT = 2048
 PACE_S = 0.2
 """A listener is written to at most once in so long."""
+SLICE_BYTES = 32 * 1024
+STALL_S = 20.0
+"""Who takes nothing for so long is left; what waits for it is in memory."""
 HEARTBEAT_S = 15.0
 """A comment goes to silent listeners so often: proxies and browsers close what says nothing."""
 
@@ -53,14 +56,16 @@ class EventStream:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store",
                                                "X-Accel-Buffering": "no"})
         await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, TimeoutError):
             await response.write(b"retry: 2000\n\n")
             while True:
                 chunk, seen = self._since(seen, camera)
                 if not chunk:
                     chunk = await self._silence()
+                for start in range(0, len(chunk), SLICE_BYTES):
+                    async with asyncio.timeout(STALL_S):
+                        await response.write(chunk[start:start + SLICE_BYTES])
                 if chunk:
-                    await response.write(chunk)
                     await asyncio.sleep(PACE_S)
         return response
 

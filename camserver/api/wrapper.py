@@ -1,9 +1,12 @@
 """`camserver lease CAMERA -- CMD`: runs CMD while holding a lease, in the manner of flock(1).
 
-The lease lives for as long as any process of CMD (rule one): CMD inherits the connection, so the kernel keeps it open for
-whatever CMD leaves running, and this process waits for orphans of CMD as for CMD. When this process dies, the kernel
-kills CMD. Signals and the exit status pass through. When the daemon goes away, CMD goes on, and the lease is claimed
-again as soon as a daemon is back; when the lease is withdrawn or lost, CMD is ended.
+Two processes: the one that was started (it passes signals and the exit status on), and a guardian that has the connection,
+runs CMD and adopts what CMD leaves running. The lease lives for as long as any process of CMD (rule one): the guardian
+ends with the last of them. When the process that was started dies, the guardian kills them all; when the guardian dies,
+the kernel kills CMD, and what CMD has left keeps the connection that it inherited.
+
+When the daemon goes away, CMD goes on, and the lease is claimed again as soon as a daemon is back; when the lease is
+withdrawn or lost, CMD is ended.
 """
 
 from __future__ import annotations
@@ -13,31 +16,34 @@ import ctypes
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from camserver.api.client import ApiRefusal, HeldLease, LeaseRequest, NoDaemon, SyncLeaseClient
+from camserver.api.client import ApiRefusal, HeldLease, LeaseAttempt, LeaseRequest, NoDaemon, SyncLeaseClient
+from camserver.api.signals import Signals
 from camserver.errors import RtspBusy
 
-FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""SIGINT and SIGQUIT come from the terminal and reach CMD by themselves."""
+FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Those that the terminal sends reach CMD by themselves."""
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+PARENT_GONE = signal.SIGRTMIN
 RECLAIM_EVERY_S = 0.2
-RECLAIM_TIMEOUT_S = 5.0
 LOST_GRACE_S = 5.0
 """For CMD to end its session after SIGTERM when the lease is lost; the daemon says how long when it withdraws one."""
+KILL_EVERY_S = 0.1
+"""While processes are killed, those they leave become our children: again, until none is left."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36    # linux/prctl.h
 
 
 def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], *, no_daemon_ok: bool = False) -> int:
     """Run `command` under a lease; returns its exit status, 128 + n when signal n ended it.
 
-    Raises RtspBusy, NoDaemon, ApiRefusal, OSError when it can't be begun.
+    Raises RtspBusy, NoDaemon, ApiRefusal when there is no lease.
     """
     held: HeldLease | None = None
     try:
@@ -45,136 +51,191 @@ def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], 
     except NoDaemon as error:
         if not no_daemon_ok:
             raise
-        print(f"camserver lease: {error}; running without a lease (--no-daemon-ok)", file=sys.stderr)
-    watch = _Watch(client, request, held)
-    try:
-        return watch.run(command)
-    finally:
-        watch.close()
+        _say(f"{error}; running without a lease (--no-daemon-ok)")
+    signals = Signals((*FORWARDED, signal.SIGCHLD, PARENT_GONE))
+    me, guardian = os.getpid(), os.fork()
+    if guardian == 0:
+        status = 1
+        try:
+            _die_with(me, PARENT_GONE)
+            status = _Guardian(client, request, held, signals).run(command)
+        finally:
+            os._exit(status)
+    if held is not None:
+        held.close()        # the guardian has it
+    return _front(guardian, signals)
 
 
-class _Watch:
-    """Waits for the end of CMD, for the daemon's word and for time to pass, whichever comes first, again and again."""
+def _front(guardian: int, signals: Signals) -> int:
+    """Pass signals on until the guardian has ended; its status is CMD's."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(signals, selectors.EVENT_READ)
+        while True:
+            selector.select()
+            for number, of_terminal in signals.read():
+                if number in FORWARDED and not of_terminal:
+                    _kill(guardian, number)
+            pid, status = os.waitpid(guardian, os.WNOHANG)
+            if pid:
+                code = os.waitstatus_to_exitcode(status)
+                return 128 - code if code < 0 else code
 
-    def __init__(self, client: SyncLeaseClient, request: LeaseRequest, held: HeldLease | None) -> None:
+
+class _Guardian:
+    """Waits for the end of CMD, for signals, for the daemon's word and for time to pass, whichever comes first."""
+
+    def __init__(self, client: SyncLeaseClient, request: LeaseRequest, held: HeldLease | None, signals: Signals) -> None:
         self._client = client
         self._request = request
-        self._held = held
-        self._reclaims = False      # the daemon is gone, and the lease was ours
+        self._signals = signals
+        self._held: HeldLease | None = None
+        self._attempt: LeaseAttempt | None = None
+        self._ask_at: float | None = 0.0        # when to ask for a lease (again); None: not any more
         self._kill_at: float | None = None
-        self._selector = selectors.DefaultSelector()
-        self._wake, self._wake_end = socket.socketpair()    # written to by the interpreter at each signal
+        self._entitled = held is not None       # had a lease once: without one CMD has no right to go on
+        self._ttl_ends = time.monotonic() + request.ttl_s if request.ttl_s else None
+        self._ending: int | None = None         # the signal that ends CMD, and what it leaves
+        self._told: set[int] = set()
+        self._child = 0
         self._status: int | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(signals, selectors.EVENT_READ)
         if held is not None:
             self._take(held)
 
     def run(self, command: Sequence[str]) -> int:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)     # CMD's orphans become our children
-        for end in (self._wake, self._wake_end):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wake_end.fileno(), warn_on_full_buffer=False)
-        self._selector.register(self._wake, selectors.EVENT_READ)
-        signal.signal(signal.SIGCHLD, lambda *_: None)      # a handler must be there for the wake-up
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)     # CMD's orphans become our children
         inherited = (self._held.fileno(),) if self._held is not None else ()
-        child = subprocess.Popen(command, preexec_fn=partial(_die_with, os.getpid()), pass_fds=inherited)  # noqa: PLW1509, S603 - one thread; the user's own
-        for number in FORWARDED:
-            signal.signal(number, lambda signum, _: self._signal(child.pid, signum))
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_IGN)
-        while self._reap(child.pid):
-            self._wait(child.pid)
-        child.returncode = self._status     # reaped here
-        status = self._status or 0
+        try:
+            child = subprocess.Popen(command, pass_fds=inherited,  # noqa: S603 - the user's own
+                                     preexec_fn=partial(_begin, os.getpid(), self._signals.mask_before))  # noqa: PLW1509 - one thread
+        except OSError as error:
+            _say(f"{command[0]}: {error.strerror}")
+            if self._held is not None:
+                self._held.give_back()      # no session was opened
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        self._child = child.pid
+        while self._reap():
+            self._wait()
+        child.returncode = status = self._status or 0     # reaped here
         if status == 0 and self._held is not None and self._kill_at is None:
             with contextlib.suppress(OSError):     # the daemon went away in this very moment
                 self._held.give_back()
         return 128 - status if status < 0 else status
 
-    def close(self) -> None:
-        if self._held is not None:
-            self._held.close()
-        signal.set_wakeup_fd(-1)
-        for end in (self._wake, self._wake_end, self._selector):
-            end.close()
-
     # ---- processes
 
-    def _reap(self, child: int) -> bool:
-        """Whether any process of CMD is left."""
+    def _reap(self) -> bool:
+        """Whether any process of CMD is left; those that it left are told to end, if CMD was."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return False
             if pid == 0:
-                return True
-            if pid == child:
+                break
+            if pid == self._child:
                 self._status = os.waitstatus_to_exitcode(status)
+        if self._status is not None and self._ending is not None:
+            self._signal(self._ending)
+        return True
 
-    def _signal(self, child: int, number: int) -> None:
+    def _signal(self, number: int) -> None:
         """To CMD; to what it has left running when it has ended itself."""
-        for pid in [child] if self._status is None else list(_children()):
-            _kill(pid, number)
+        if number in ENDING:
+            self._ending = number
+        if self._status is None:
+            _kill(self._child, number)
+            return
+        for pid in _children():
+            if pid not in self._told or number != self._ending:
+                self._told.add(pid)
+                _kill(pid, number)
+
+    def _end(self, why: str, grace_s: float) -> None:
+        if self._kill_at is None:
+            _say(f"{why}: ending the command")
+            self._kill_at = time.monotonic() + grace_s
+            self._signal(signal.SIGTERM)
 
     # ---- waiting
 
-    def _wait(self, child: int) -> None:
-        moments = [time.monotonic() + RECLAIM_EVERY_S] * self._reclaims
-        moments += [] if self._kill_at is None else [self._kill_at]
+    def _wait(self) -> None:
+        moments = [moment for moment in (self._ask_at, self._kill_at) if moment is not None]
         timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self._selector.select(timeout):
-            if key.fileobj is self._wake:
-                self._wake.recv(4096)
-            elif self._held is not None:
-                self._listen(child, self._held)
-        if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            self._kill_at = time.monotonic() + RECLAIM_EVERY_S      # what CMD leaves becomes ours: again, until none is left
+            if key.fileobj is self._signals:
+                self._hear()
+            elif key.fileobj is self._attempt:
+                self._answered(self._attempt)
+            elif key.fileobj is self._held:
+                self._listen(self._held)
+        now = time.monotonic()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = now + KILL_EVERY_S
             for pid in _children():
                 _kill(pid, signal.SIGKILL)
-        if self._reclaims:
-            self._reclaim(child)
+        if self._ask_at is not None and now >= self._ask_at:
+            self._ask()
 
-    def _listen(self, child: int, held: HeldLease) -> None:
+    def _hear(self) -> None:
+        for number, of_terminal in self._signals.read():
+            if number == PARENT_GONE:
+                self._kill_at = 0.0
+            elif number in FORWARDED and not of_terminal:
+                self._signal(number)
+
+    def _listen(self, held: HeldLease) -> None:
         while (word := held.word()) is not None:
             if word.state == "withdrawn":
-                self._end(child, f"the lease is withdrawn ({word.why})", word.grace_s * 0.9)
+                self._end(f"the lease is withdrawn ({word.why})", word.grace_s * 0.9)
             else:
                 self._selector.unregister(held)
                 held.close()
-                self._held, self._reclaims = None, self._kill_at is None
-                if self._reclaims:
-                    self._say("the daemon is gone; the command goes on")
+                self._held, self._ask_at = None, 0.0
+                _say("the daemon is gone; the command goes on")
                 return
 
-    def _reclaim(self, child: int) -> None:
+    # ---- the lease, again
+
+    def _ask(self) -> None:
+        """One connection that waits for as long as it takes: a second one would find the first one's claim."""
+        self._ask_at = None
+        left_s = None if self._ttl_ends is None else max(0.1, self._ttl_ends - time.monotonic())
         try:
-            self._take(self._client.open_lease(self._request, timeout_s=RECLAIM_TIMEOUT_S))
+            self._attempt = self._client.ask_for_lease(replace(self._request, ttl_s=left_s, wait_s=0.0))
         except NoDaemon:
-            return      # not there yet
+            self._ask_at = time.monotonic() + RECLAIM_EVERY_S       # not there yet
+            return
+        self._selector.register(self._attempt, selectors.EVENT_READ)
+
+    def _answered(self, attempt: LeaseAttempt) -> None:
+        try:
+            held = attempt.answer()
         except RtspBusy as error:
-            self._end(child, f"the lease is lost: {error}", LOST_GRACE_S)
-        except ApiRefusal as error:
-            if error.status == 503:     # it is just stopping, or has too many connections
-                return
-            self._say(f"{error}; the command goes on without a lease")
+            if self._entitled:
+                self._end(f"the lease is lost: {error}", LOST_GRACE_S)
+            held = None
+        except (NoDaemon, ApiRefusal):      # it went away again, is stopping, or does not know the camera now
+            held = None
         else:
-            self._say("the lease is ours again")
-        self._reclaims = False
+            if held is None:
+                return
+        self._selector.unregister(attempt)
+        self._attempt = None
+        if held is None:
+            attempt.close()
+            self._ask_at = time.monotonic() + RECLAIM_EVERY_S if self._kill_at is None else None
+        else:
+            self._take(held)
+            _say("the lease is ours" + (" again" if self._entitled else ""))
+            self._entitled = True
 
     def _take(self, held: HeldLease) -> None:
-        self._held = held
+        self._held, self._ask_at = held, None
         self._selector.register(held, selectors.EVENT_READ)
-        self._request = replace(self._request, wait_s=0.0, claim=held.granted.generation)
-
-    def _end(self, child: int, why: str, grace_s: float) -> None:
-        if self._kill_at is None:
-            self._say(f"{why}: ending the command")
-            self._kill_at = time.monotonic() + grace_s
-            self._signal(child, signal.SIGTERM)
-
-    @staticmethod
-    def _say(text: str) -> None:
-        print(f"camserver lease: {text}", file=sys.stderr)
+        self._request = replace(self._request, claim=held.granted.generation)
 
 
 def _children() -> Iterator[int]:
@@ -182,7 +243,7 @@ def _children() -> Iterator[int]:
     me = str(os.getpid())
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            text = stat.read_text()
+            text = stat.read_text(errors="replace")
         except OSError:
             continue
         if text.rpartition(")")[2].split()[1] == me:
@@ -190,12 +251,23 @@ def _children() -> Iterator[int]:
 
 
 def _kill(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError, PermissionError):      # gone, or somebody else's by now (sudo)
         os.kill(pid, number)
 
 
-def _die_with(parent: int) -> None:
-    """In the child, before exec: SIGKILL when the parent dies in any way."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def _begin(parent: int, mask: Iterable[int]) -> None:
+    """In CMD, before exec: die with the guardian, hear all signals."""
+    _die_with(parent, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _die_with(parent: int, number: int) -> None:
+    """Have `number` sent to this process when the parent dies in any way."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
-        os._exit(1)
+        os.kill(os.getpid(), number)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):      # the terminal may be gone
+        print(f"camserver lease: {text}", file=sys.stderr)

@@ -7,6 +7,7 @@ in its URLs is masked by newer versions, so sources are compared without it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,17 +20,21 @@ from camserver.capture.http import reason
 from camserver.errors import CamserverError
 from camserver.rtsp.auth import basic
 
-TIMEOUT_S = 2.0
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+TIMEOUT_S, CONNECT_S = 2.0, 1.0
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
 OWN_LEASE = "camserver lease"
 """In the source of a producer that has a lease of its own: `exec:camserver lease gate -- ffmpeg ...`."""
 
 
 class Go2rtcDown(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when go2rtc gives no answer that makes sense; `gone`: nothing listens there, so its sessions are closed."""
+    """Raised when go2rtc gives no answer that makes sense.
 
-    def __init__(self, message: str, *, gone: bool = False) -> None:
+    `gone`: nothing listens there, so its sessions are closed. `alive`: somebody does, so they may be open.
+    """
+
+    def __init__(self, message: str, *, gone: bool = False, alive: bool = True) -> None:
         self.gone = gone
+        self.alive = alive
         super().__init__(message)
 
 
@@ -39,6 +44,8 @@ class StreamView:
 
     live: bool = False
     sessions: int = 0
+    leased: bool = False
+    """Whether its source takes a lease of its own before it opens a session."""
     sources: tuple[str, ...] = ()
     """URLs without user info."""
 
@@ -56,7 +63,7 @@ class Go2rtcApi:
         """All streams by name."""
         status, body = await self._ask("GET", {})
         try:
-            data = json.loads(body) if status == 200 else None
+            data = await asyncio.to_thread(json.loads, body) if status == 200 else None
             if not isinstance(data, dict):
                 raise Go2rtcDown(f"go2rtc's API answers {status} and no list of streams")
             own = urlsplit(self._rtsp)
@@ -84,7 +91,7 @@ class Go2rtcApi:
     async def _ask(self, method: str, query: Mapping[str, str]) -> tuple[int, bytes]:
         if self._session is None:
             self._session = aiohttp.ClientSession(headers=self._headers, cookie_jar=aiohttp.DummyCookieJar(),
-                                                  timeout=aiohttp.ClientTimeout(total=TIMEOUT_S))
+                                                  timeout=aiohttp.ClientTimeout(total=TIMEOUT_S, connect=CONNECT_S))
         try:
             async with self._session.request(method, f"{self._url}/api/streams", params=query, allow_redirects=False) as answer:
                 body = bytearray()
@@ -93,11 +100,13 @@ class Go2rtcApi:
                     if len(body) > MAX_ANSWER_BYTES:
                         raise Go2rtcDown(f"go2rtc's API sends more than {MAX_ANSWER_BYTES} bytes")
                 return answer.status, bytes(body)
+        except aiohttp.ConnectionTimeoutError:
+            raise Go2rtcDown(f"go2rtc's API: no connection within {CONNECT_S:g} s", alive=False) from None
         except TimeoutError:
             raise Go2rtcDown(f"go2rtc's API did not answer within {TIMEOUT_S:g} s") from None
         except aiohttp.ClientConnectorError as error:     # texts may quote the URL, which may hold a password
             gone = isinstance(error.os_error, ConnectionRefusedError)
-            raise Go2rtcDown(f"go2rtc's API: {reason(error.os_error)}", gone=gone) from None
+            raise Go2rtcDown(f"go2rtc's API: {reason(error.os_error)}", gone=gone, alive=False) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise Go2rtcDown(f"go2rtc's API: the answer broke off ({type(error).__name__})") from None
 
@@ -117,7 +126,7 @@ def _view(stream: Any, own_port: int) -> StreamView:
     sessions = sum(OWN_LEASE not in str(p.get("source", "")) and not _is_own(p, own_port) for p in live)
     # A live `exec:` producer also says which camera its command reads, as `url`: what it was made of is `source`.
     sources = tuple(without_userinfo(str(p.get("source") or p.get("url", ""))) for p in producers)
-    return StreamView(bool(live), sessions, sources)
+    return StreamView(bool(live), sessions, any(OWN_LEASE in source for source in sources), sources)
 
 
 def _is_own(producer: dict[str, Any], own_port: int) -> bool:

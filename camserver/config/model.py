@@ -208,7 +208,8 @@ class CameraKeys(Table):
     lease_wait: Duration = Field(5.0, ge=0, le=300, description="How long to wait for a session of the device.")
     max_sessions: int = Field(1, ge=1, le=64, description="Sessions the device gives at once.")
     cooldown: Duration = Field(0.25, le=600, description="Time a device still counts a session after a clean end.")
-    unclean_cooldown: Duration = Field(5.0, le=600, description="The same after an end without TEARDOWN.")
+    unclean_cooldown: Duration = Field(4.0, le=600, description=(
+        "The same after an end without TEARDOWN; shorter than lease_wait, or live view finds a hung camera busy."))
     transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP comes.")
     engine: Literal["auto", "native", "libav"] = Field("auto", description=(
         "Who speaks RTSP: camserver itself (native), libav in a worker process, or native where it can (auto)."))

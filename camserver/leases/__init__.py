@@ -1,6 +1,6 @@
 """Leases: the right to hold one session of a device. A lease ends when the transport is proven closed."""
 
 from camserver.leases.manager import RtspLease, RtspManager
-from camserver.leases.table import Budget, DeviceStatistics, Holder, Priority
+from camserver.leases.values import Budget, DeviceStatistics, Holder, Priority
 
 __all__ = ["RtspManager", "RtspLease", "Budget", "Holder", "Priority", "DeviceStatistics"]

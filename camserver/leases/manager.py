@@ -19,21 +19,11 @@ from typing import Self
 from camserver.errors import RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
 from camserver.leases.state import CLAIM_S, State
-from camserver.leases.table import (
-    LEARNED_S,
-    Budget,
-    DeviceStatistics,
-    Holder,
-    Learned,
-    LeaseTable,
-    Priority,
-    Ticket,
-    TicketState,
-)
+from camserver.leases.table import LEARNED_S, LeaseTable
+from camserver.leases.values import Budget, DeviceStatistics, Holder, Learned, Priority, Ticket, TicketState
 from camserver.records import SessionEnd
 
 LEASE_WAIT_S = 5.0
-MAX_COOLDOWN_S = 600.0
 
 
 class RtspLease:
@@ -106,20 +96,30 @@ class RtspManager:
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._on_withdraw: dict[Ticket, Callable[[], None]] = {}
+        self._in_vain: dict[tuple[str, str], float] = {}        # (camera, device) of polls -> since when they get nothing
 
-    def configure(self, budgets: Mapping[str, Budget]) -> None:
-        """Make `budgets` the known devices; running leases are untouched."""
-        self._wake(self._table.configure(budgets, _now()))
+    def configure(self, budgets: Mapping[str, Budget], renamed: Mapping[str, str] | None = None) -> None:
+        """Make `budgets` the known devices; running leases are untouched.
+
+        `renamed` says which device was which before (new -> old): what is open there counts under the new name, too.
+        """
+        self._table.configure(budgets, _now())
+        for name, earlier in (renamed or {}).items():
+            self._table.inherit(name, earlier, _now())
+        for name in budgets:
+            self._wake(self._table.offer(name, _now()))
+        self._in_vain = {key: since for key, since in self._in_vain.items() if key[1] in budgets}
 
     def restore(self, state: State, unclean_cooldown_s: Callable[[str], float], wall: Callable[[], float] = time.time) -> None:
         """Take over what an earlier process left: its own sessions cool down as unclean, others' wait to be claimed."""
         self._table.continue_after(state.generation)
         for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
-            left_s = unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), MAX_COOLDOWN_S)
+            # The wall clock may have been set meanwhile: no session cools down longer than after an unclean end.
+            left_s = unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), unclean_s)
             if left_s > 0 or s.claimable:
                 until = _now() + (max(unclean_s, CLAIM_S) if s.claimable else left_s)
-                self._table.restore(s.device, s.generation, until, claimable=s.claimable)
+                self._table.restore(s.device, s.generation, until, _now(), claimable=s.claimable)
         for device, (cap, until) in state.learned.items():
             left_s = min(until - wall(), LEARNED_S)
             if left_s > 0 and cap > 0:
@@ -137,7 +137,7 @@ class RtspManager:
     def claim(self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority) -> RtspLease | None:
         """The lease again that an earlier process gave as `generation`, None when it is too late for that."""
         ticket = self._table.claim(device, generation, holder, priority, _now())
-        return None if ticket is None else self._lease(ticket, camera)
+        return None if ticket is None else self._lease(ticket, camera, claimed=generation)
 
     async def acquire(
         self,
@@ -152,11 +152,18 @@ class RtspManager:
 
         Raises RtspBusy when none came free, LeaseStateError for a device that is not in the inventory.
         """
-        ticket, offered = self._table.request(device, holder, priority, _now())
+        key = (camera, device)
+        ageing_since = self._in_vain.get(key) if priority is Priority.POLL and not holder.external else None
+        ticket, offered = self._table.request(device, holder, priority, _now(), ageing_since)
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
-            self._ask_to_give_way(device)
-            await self._wait(ticket, camera, lease_wait_s)
+            try:
+                await self._wait(ticket, camera, lease_wait_s)
+            except RtspBusy:
+                if priority is Priority.POLL and not holder.external:
+                    self._in_vain.setdefault(key, ticket.requested_at)
+                raise
+        self._in_vain.pop(key, None)
         return self._grant(ticket, camera)
 
     def try_acquire(
@@ -192,6 +199,7 @@ class RtspManager:
         self._waiters[ticket] = waiter
         self._arm(ticket.device)
         try:
+            self._ask_to_give_way(ticket.device)
             async with asyncio.timeout(lease_wait_s):
                 await waiter
         except TimeoutError:
@@ -210,9 +218,9 @@ class RtspManager:
         self._table.accept(ticket, _now())
         return self._lease(ticket, camera)
 
-    def _lease(self, ticket: Ticket, camera: str) -> RtspLease:
+    def _lease(self, ticket: Ticket, camera: str, claimed: int = 0) -> RtspLease:
         lease = RtspLease(self, ticket, camera)
-        self._emit(LeaseAcquired(camera=camera, device=lease.device, holder=str(lease.holder),
+        self._emit(LeaseAcquired(camera=camera, claimed=claimed, device=lease.device, holder=str(lease.holder),
                                  generation=lease.generation, wait_ms=lease.wait_s * 1000,
                                  external=lease.holder.external))
         return lease

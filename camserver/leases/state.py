@@ -52,13 +52,14 @@ class State:
     def apply(self, line: str) -> None:
         """One line of the journal; what makes no sense (a torn last line) is left out."""
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
+            entry = dict(json.loads(line))
             match entry.pop("is"):
                 case "session":
                     session = Remembered(str(entry["device"]), int(entry["generation"]), bool(entry["external"]),
                                          None if entry["cooling_until"] is None else float(entry["cooling_until"]))
                     self.sessions[session.generation] = session
                     self.generation = max(self.generation, session.generation)
+                    self.sessions.pop(int(entry.get("claimed", 0)), None)
                 case "learned":
                     self.learned[str(entry["device"])] = int(entry["cap"]), float(entry["until"])
                 case "generation":
@@ -85,6 +86,7 @@ class StateFile:
         self._claim_until: dict[int, float] = {}
         self._fd = -1
         self._lines = self._kept = 0
+        self._shared = False
 
     def take_over(self, state: State, unclean_cooldown_s: Callable[[str], float]) -> None:
         """Go on from what an earlier process left: it is kept for as long as it may matter to the next one."""
@@ -100,6 +102,15 @@ class StateFile:
                 self._state.sessions[s.generation] = Remembered(s.device, s.generation, s.external, until)
         self._rewrite()
 
+    def join(self) -> State:
+        """Write beside other processes, which do not know each other's numbers; returns what the journal says."""
+        state = load(self.path)
+        self._state.generation = state.generation = max(state.generation, int(self._clock() * 1000) * 1000 + os.getpid() % 1000)
+        self._shared = True
+        with contextlib.suppress(OSError):
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return state
+
     def close(self) -> None:
         """Write no more."""
         if self._fd >= 0:
@@ -110,7 +121,7 @@ class StateFile:
         """A lease was acquired or released, or a budget learned."""
         match event:
             case LeaseAcquired():
-                entry = _session(Remembered(event.device, event.generation, event.external))
+                entry = _session(Remembered(event.device, event.generation, event.external), claimed=event.claimed)
             case LeaseReleased():
                 until = self._clock() + self._cooldown_s(event.device, event.end)
                 entry = _session(Remembered(event.device, event.generation, event.external, until))
@@ -120,11 +131,16 @@ class StateFile:
                 return
         self._state.apply(entry)
         self._lines += 1
-        if self._lines > 2 * self._kept + SPARE_LINES:
+        written = self._append(entry.encode())
+        if not self._shared and (not written or self._lines > 2 * self._kept + SPARE_LINES):
             self._rewrite()
-        elif self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._fd, entry.encode())
+
+    def _append(self, line: bytes) -> bool:
+        """Whether the journal has the whole line; after a full disk it is written anew, as soon as that works."""
+        try:
+            return self._fd >= 0 and os.write(self._fd, line) == len(line)
+        except OSError:
+            return False
 
     def _rewrite(self) -> None:
         """The facts that still matter, in a new file."""
@@ -146,8 +162,8 @@ class StateFile:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
-def _session(session: Remembered) -> str:
-    return _line("session", **asdict(session))
+def _session(session: Remembered, **more: object) -> str:
+    return _line("session", **asdict(session), **more)
 
 
 def _line(kind: str, **data: object) -> str:

@@ -13,166 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
 
 from camserver.errors import LeaseStateError
+from camserver.leases.values import Budget, DeviceStatistics, Holder, Learned, Priority, Ticket, TicketEvent, TicketState
 from camserver.records import SessionEnd
 
-AGEING_S = 10.0
-"""A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot starve polling."""
 LEARNED_S, GUESSED_S = 600.0, 60.0
 """How long a device that said "full" is believed to give no more than it did then; and one whose silence may have meant it.
 
 Afterwards it is asked again.
 """
-
-
-class Priority(IntEnum):
-    """Who goes first; lower is sooner."""
-
-    LIVE = 0
-    EVENT = 1
-    POLL = 2
-
-
-class TicketState(StrEnum):
-    """Where a request for a session stands."""
-
-    WAITING = "waiting"
-    OFFERED = "offered"
-    HELD = "held"
-    RETURNED = "returned"
-    WITHDRAWN = "withdrawn"
-
-
-class TicketEvent(StrEnum):
-    """What can happen to a ticket."""
-
-    OFFER = "offer"
-    ACCEPT = "accept"
-    WITHDRAW = "withdraw"
-    RELEASE = "release"
-
-
-TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
-    (TicketState.WAITING, TicketEvent.OFFER): TicketState.OFFERED,
-    (TicketState.WAITING, TicketEvent.WITHDRAW): TicketState.WITHDRAWN,
-    (TicketState.OFFERED, TicketEvent.ACCEPT): TicketState.HELD,
-    (TicketState.OFFERED, TicketEvent.WITHDRAW): TicketState.WITHDRAWN,
-    (TicketState.HELD, TicketEvent.RELEASE): TicketState.RETURNED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one.
-
-    `pid`, `uid` and `command` are another program's, as the kernel names it.
-    """
-
-    kind: str
-    label: str = ""
-    pid: int = 0
-    uid: int | None = None
-    command: str = ""
-
-    @property
-    def external(self) -> bool:
-        """Whether another program has the session: it outlives this process."""
-        return self.kind in ("live", "external")
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.label}".rstrip() + (f" (pid {self.pid})" if self.pid else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a device gives: sessions at once, and for how long it still counts one after it was closed."""
-
-    max_sessions: int = 1
-    cooldown_s: float = 0.25
-    unclean_cooldown_s: float = 5.0
-
-    def cooldown_after(self, end: SessionEnd) -> float:
-        """Seconds a slot stays taken after a session that ended so."""
-        match end:
-            case SessionEnd.NONE:
-                return 0.0
-            case SessionEnd.CLEAN:
-                return self.cooldown_s
-            case SessionEnd.UNCLEAN:
-                return self.unclean_cooldown_s
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """One request for one session; identity is the object itself. Only the table changes it."""
-
-    device: str
-    holder: Holder
-    priority: Priority
-    sequence: int
-    requested_at: float
-    state: TicketState = TicketState.WAITING
-    generation: int = 0
-    held_since: float = 0.0
-    withdrawn: bool = False
-    """Its holder was asked to give way; it holds on until its transport is closed."""
-
-    @property
-    def held(self) -> bool:
-        """Whether its holder may have a session open."""
-        return self.state is TicketState.HELD
-
-    def _apply(self, event: TicketEvent) -> None:
-        try:
-            self.state = TRANSITIONS[self.state, event]
-        except KeyError:
-            raise LeaseStateError(
-                f"lease of {self.device} for {self.holder}: {event} is impossible when {self.state}") from None
-
-    def rank(self, now: float) -> tuple[int, int]:
-        """Sort key among waiters: aged priority, then arrival."""
-        return max(0, self.priority - int((now - self.requested_at) / AGEING_S)), self.sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """A device gives only `cap` sessions, as it said itself; believed until a moment."""
-
-    cap: int
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceStatistics:
-    """A frozen picture of one device; counters since start, moments of the monotonic clock, seconds."""
-
-    device: str
-    max_sessions: int
-    held: tuple[tuple[Holder, float], ...]
-    """Each holder with the moment since when."""
-    queue: tuple[tuple[Holder, float], ...]
-    """Who waits, likewise, in order of arrival."""
-    cooling_until: tuple[float, ...]
-    learned: Learned | None
-    granted: int
-    opened: int
-    """Leases under which a session was opened, as far as their ends tell."""
-    held_s_total: float
-    busy: int
-    wait_s_total: float
-    wait_s_max: float
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for a session."""
-        return len(self.queue)
-
-    @property
-    def cooling(self) -> int:
-        """How many sessions the device may still count although they are closed."""
-        return len(self.cooling_until)
 
 
 @dataclass(slots=True)
@@ -182,6 +32,7 @@ class _Device:
     waiting: list[Ticket] = field(default_factory=list)
     taken: list[Ticket] = field(default_factory=list)         # offered or held
     cooling_until: list[float] = field(default_factory=list)
+    inherited: list[Ticket] = field(default_factory=list)       # of the same box under an earlier name, held or offered
     claimable: dict[int, float] = field(default_factory=dict)       # generation -> its moment in cooling_until
     granted: int = 0
     opened: int = 0
@@ -199,6 +50,7 @@ class LeaseTable:
 
     def __init__(self) -> None:
         self._devices: dict[str, _Device] = {}
+        self._left: list[tuple[str, int, float, bool]] = []     # sessions of an earlier process on devices not known (yet)
         self._sequence = 0
         self._generation = 0
 
@@ -211,6 +63,9 @@ class LeaseTable:
                 offered += self.offer(name, now)
             else:
                 self._devices[name] = _Device(budget)
+        left, self._left = self._left, []
+        for name, generation, seconds, claimable in left:
+            self.restore(name, generation, now + seconds, now, claimable=claimable)
         for name in set(self._devices) - set(budgets):
             device = self._devices[name]
             self._thaw(device, now)
@@ -218,22 +73,36 @@ class LeaseTable:
                 del self._devices[name]
         return offered
 
-    def request(self, device: str, holder: Holder, priority: Priority, now: float) -> tuple[Ticket, list[Ticket]]:
+    def inherit(self, name: str, earlier: str, now: float) -> None:
+        """The device `name` is the box that was `earlier`: what is open there, or cools down, counts until it has ended."""
+        device, old = self._devices.get(name), self._devices.get(earlier)
+        if device is not None and old is not None and device is not old:
+            self._thaw(old, now)
+            device.inherited += old.taken
+            device.cooling_until += old.cooling_until
+
+    def request(self, device: str, holder: Holder, priority: Priority, now: float,
+                ageing_since: float | None = None) -> tuple[Ticket, list[Ticket]]:
         """Enter the queue of a device; the ticket is already offered when a slot is free and nobody is before it.
 
         Also returns all tickets that were offered a slot: others may wait for one whose cool-down has just passed, before
         the timer told them. Raises LeaseStateError for a device that was never configured.
         """
-        ticket = self._ticket(device, holder, priority, now)
+        ticket = self._ticket(device, holder, priority, now, ageing_since)
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
 
-    def restore(self, device: str, generation: int, until: float, *, claimable: bool) -> None:
-        """A session of an earlier process: its slot is taken until then, or until its holder claims it."""
+    def restore(self, device: str, generation: int, until: float, now: float, *, claimable: bool) -> None:
+        """A session of an earlier process: its slot is taken until then, or until its holder claims it.
+
+        A device that is not known is waited for: its camera may come back with the next inventory.
+        """
         if device in self._devices:
             self._devices[device].cooling_until.append(until)
             if claimable:
                 self._devices[device].claimable[generation] = until
+        elif claimable:
+            self._left.append((device, generation, until - now, claimable))
 
     def continue_after(self, generation: int) -> None:
         """Give only generation numbers greater than those of an earlier process."""
@@ -281,16 +150,19 @@ class LeaseTable:
         ticket._apply(TicketEvent.RELEASE)  # noqa: SLF001
         device = self._devices[ticket.device]
         device.taken.remove(ticket)
+        offered = self._heirs_released(ticket, end, now)
         device.opened += end is not SessionEnd.NONE
         device.held_s_total += now - ticket.held_since
         cooldown_s = device.budget.cooldown_after(end)
         if cooldown_s > 0:
             device.cooling_until.append(now + cooldown_s)
-        return self.offer(ticket.device, now)
+        return offered + self.offer(ticket.device, now)
 
     def offer(self, name: str, now: float) -> list[Ticket]:
         """Hand every free slot of a device to the waiters in order; call it when a cool-down has passed."""
-        device = self._devices[name]
+        device = self._devices.get(name)
+        if device is None:      # a reload has removed it
+            return []
         self._thaw(device, now)
         offered = []
         while device.waiting and self._free(device, now) > 0:
@@ -310,7 +182,7 @@ class LeaseTable:
         held = [t for t in device.taken if t.held]
         wanted = sum(t.priority is Priority.LIVE for t in device.waiting) + max(0, len(held) - self._cap(device, now))
         wanted -= sum(t.withdrawn for t in held)
-        polls = [t for t in reversed(held) if t.priority is Priority.POLL and not t.withdrawn][: max(0, wanted)]
+        polls = [t for t in reversed(held) if t.gives_way][: max(0, wanted)]
         for ticket in polls:
             ticket.withdrawn = True
         return polls
@@ -342,7 +214,9 @@ class LeaseTable:
 
     def next_thaw(self, name: str, now: float) -> float | None:
         """The moment a device may have another slot without anybody's doing, while somebody waits for it; or None."""
-        device = self._devices[name]
+        device = self._devices.get(name)
+        if device is None:
+            return None
         moments = list(device.cooling_until)
         if device.learned is not None and device.learned.until > now:
             moments.append(device.learned.until)
@@ -373,7 +247,19 @@ class LeaseTable:
         device.cooling_until = [until for until in device.cooling_until if until > now]
 
     def _free(self, device: _Device, now: float) -> int:
-        return self._cap(device, now) - len(device.taken) - len(device.cooling_until)
+        device.inherited = [t for t in device.inherited if t.state in (TicketState.HELD, TicketState.OFFERED)]
+        return self._cap(device, now) - len(device.taken) - len(device.inherited) - len(device.cooling_until)
+
+    def _heirs_released(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
+        """The box of a released ticket has other names by now: it cools down there, too."""
+        offered = []
+        for name, device in self._devices.items():
+            if ticket in device.inherited:
+                device.inherited.remove(ticket)
+                if (cooldown_s := device.budget.cooldown_after(end)) > 0:
+                    device.cooling_until.append(now + cooldown_s)
+                offered += self.offer(name, now)
+        return offered
 
     @staticmethod
     def _cap(device: _Device, now: float) -> int:
@@ -382,11 +268,12 @@ class LeaseTable:
             return device.budget.max_sessions
         return min(learned.cap, device.budget.max_sessions)
 
-    def _ticket(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+    def _ticket(self, device: str, holder: Holder, priority: Priority, now: float,
+                ageing_since: float | None = None) -> Ticket:
         if device not in self._devices:
             raise LeaseStateError(f"device {device} is not in the inventory")
         self._sequence += 1
-        return Ticket(device, holder, priority, self._sequence, now)
+        return Ticket(device, holder, priority, self._sequence, now, now if ageing_since is None else ageing_since)
 
     def _hold(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
         """A ticket for a session that is open already."""

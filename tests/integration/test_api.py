@@ -17,7 +17,8 @@ from house import House, with_house
 from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.api.server import ApiServer
 from camserver.errors import RtspBusy
-from camserver.leases import Budget, Holder
+from camserver.leases import Budget, Holder, RtspManager
+from camserver.leases.state import Remembered, State
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -140,8 +141,7 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
     async def inside(house: House) -> None:
         manager = house.manager
         manager.configure({"cam": Budget(1, 0.0, 0.5)})
-        server = ApiServer(*bare(tmp_path, manager))
-        server._acting._grace_s = 0.2
+        server = ApiServer(*bare(tmp_path, manager), grace_s=0.2)
         await server.listen(tmp_path / "s")
         await server.serve()
         held = await asyncio.to_thread(SyncLeaseClient(tmp_path / "s").open_lease, LeaseRequest("cam", ttl_s=0.2))
@@ -156,22 +156,23 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
 
 
 def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> None:
-    """What CMD leaves running in the background still has its session: also when the wrapper is killed."""
+    """What CMD leaves running in the background still has its session; when the wrapper is killed it is, too."""
     async def work(desk: Desk) -> None:
         mark = f"{2000 + os.getpid()}.5"
         script = f"sleep {mark} >/dev/null 2>&1 & exit 0"
         for kill_wrapper in (False, True):
             wrapper = await desk.run("lease", "--label", "bg", "--wait", "30", "cam", "--", "setsid", "sh", "-c", script)
             await desk.until(lambda: running(mark) and [h for h in desk.held() if h["label"] == "bg"])
-            if kill_wrapper:
-                wrapper.kill()
-                await wrapper.wait()
             with pytest.raises(RtspBusy):
                 async with LeaseClient(desk.socket).lease("cam", wait_s=0.3):
                     pass
             assert [h["label"] for h in desk.held()] == ["bg"]
-            await asyncio.to_thread(subprocess.run, ["pkill", "-f", f"^sleep {mark}"], check=True)
+            if kill_wrapper:
+                wrapper.kill()
+            else:
+                await asyncio.to_thread(subprocess.run, ["pkill", "-f", f"^sleep {mark}"], check=True)
             await desk.until(lambda: not desk.held())
+            assert not running(mark)
             assert await wrapper.wait() == (-signal.SIGKILL if kill_wrapper else 0)
 
     at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
@@ -198,6 +199,45 @@ def test_too_many_and_silent_connections_are_turned_away(tmp_path: Path) -> None
     with_house([], inside)
 
 
+def test_signals_reach_the_command_and_what_it_leaves(tmp_path: Path) -> None:
+    """INT to the wrapper alone ends a film in good order; TERM also ends what a shell left waiting."""
+    async def work(desk: Desk) -> None:
+        script = 'trap "exit 9" INT; echo ready; while :; do sleep 0.05; done'
+        wrapper = await desk.run("lease", "--wait", "30", "cam", "--", "sh", "-c", script)
+        assert wrapper.stdout is not None
+        assert await wrapper.stdout.readline() == b"ready\n"
+        wrapper.send_signal(signal.SIGINT)
+        assert await wrapper.wait() == 9
+        mark = f"{3000 + os.getpid()}.5"
+        wrapper = await desk.run("lease", "--wait", "30", "cam", "--", "sh", "-c", f"sleep {mark} >/dev/null 2>&1; true")
+        await desk.until(lambda: running(mark))
+        wrapper.terminate()
+        assert await wrapper.wait() == 128 + signal.SIGTERM
+        assert not running(mark)
+
+    at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
+
+
+def test_a_claim_of_somebody_who_has_left_is_not_taken(tmp_path: Path) -> None:
+    """It waited in the socket's queue while no daemon was there; the one who still waits has the lease again."""
+    async def inside(house: House) -> None:
+        path, manager = tmp_path / "s", RtspManager()
+        manager.configure({"cam": Budget(1, 0.0, 5.0)})
+        manager.restore(State(7, {7: Remembered("cam", 7, external=True)}), lambda _: 5.0)
+        server = ApiServer(*bare(tmp_path, manager))
+        await server.listen(path)
+        claim = LeaseRequest("cam", wait_s=0.0, claim=7)
+        SyncLeaseClient(path).ask_for_lease(claim).close()
+        attempt = SyncLeaseClient(path).ask_for_lease(claim)
+        await server.serve()
+        held = await asyncio.to_thread(attempt.answer, timeout_s=20)
+        assert held is not None
+        held.close()
+        await server.stop()
+
+    with_house([], inside)
+
+
 def running(mark: str) -> bool:
     return bool(subprocess.run(["pgrep", "-f", f"^sleep {mark}"], check=False, capture_output=True).stdout)
 
@@ -207,8 +247,7 @@ def test_a_killed_wrapper_takes_its_command_with_it(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         mark = f"{1000 + os.getpid()}.25"
         wrapper = await desk.run("lease", "cam", "--", "sleep", mark)
-        await desk.until(lambda: [h for h in desk.held() if h["label"] == "sleep"])
-        assert await asyncio.to_thread(running, mark)
+        await desk.until(lambda: [h for h in desk.held() if h["label"] == "sleep"] and running(mark))
         wrapper.kill()
         await desk.until(lambda: not [h for h in desk.held() if h["label"] == "sleep"])
         await desk.until(lambda: not running(mark))
@@ -242,6 +281,29 @@ def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -
             wrapper.terminate()
             assert await wrapper.wait() == 128 + signal.SIGTERM
             await desk.until(lambda: record.opens > opens)
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2)], inside)
+
+
+def test_after_a_restart_too_a_killed_wrapper_takes_everything_with_it(tmp_path: Path) -> None:
+    """Also what the command has started itself: no process that may have the session outlives the lease."""
+    async def inside(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(interval="100s", unclean_cooldown="300ms")
+        mark = f"{4000 + os.getpid()}.5"
+
+        def mine() -> bool:
+            return any(held["label"] == "film" for held in desk.held())
+
+        async with desk.daemon():
+            wrapper = await desk.run("lease", "--label", "film", "--wait", "60", "cam", "--", "sh", "-c",
+                                     f"sleep {mark} >/dev/null 2>&1; true")
+            await desk.until(lambda: mine() and running(mark))
+        async with desk.daemon():
+            await desk.until(mine)
+            wrapper.kill()
+            await desk.until(lambda: not mine())
+            assert not running(mark)
 
     with_house([SimulatedCamera("cam", "Gate", gop=2)], inside)
 

@@ -14,8 +14,9 @@ from support import VirtualLoop, run_virtual
 
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.state import StateFile, load
-from camserver.leases.table import LEARNED_S, LeaseTable, Ticket, TicketEvent, TicketState
+from camserver.leases.state import Remembered, State, StateFile, load
+from camserver.leases.table import LEARNED_S, LeaseTable
+from camserver.leases.values import Ticket, TicketEvent, TicketState
 from camserver.records import SessionEnd
 
 HOLDER = Holder("poller", "gate")
@@ -205,6 +206,87 @@ def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
         seen.release()
         with await m.acquire("gate", "d", HOLDER):
             pass
+
+    run_virtual(work)
+
+
+def test_polling_does_not_starve_beside_live_views_that_never_stop() -> None:
+    """Three clients take turns without a pause; a poll gives up after 5 s and comes again, and still gets its picture."""
+    async def work() -> None:
+        m = manager()
+        over = asyncio.get_running_loop().time() + 300
+
+        async def live() -> None:
+            while asyncio.get_running_loop().time() < over:
+                with await m.acquire("gate", "d", Holder("live", "view"), priority=Priority.LIVE, lease_wait_s=60):
+                    await asyncio.sleep(0.3)
+
+        async def polls() -> list[float]:
+            pictures, withdrawn = [], False
+            while asyncio.get_running_loop().time() < over:
+                try:
+                    with await m.acquire("gate", "d", HOLDER) as lease:
+                        def give_way() -> None:
+                            nonlocal withdrawn
+                            withdrawn = True
+                        lease.on_withdraw(give_way)
+                        await asyncio.sleep(1.0)
+                        pictures.append(asyncio.get_running_loop().time())
+                except RtspBusy:
+                    await asyncio.sleep(5)
+            assert not withdrawn, "who has waited so long is not pushed away"
+            return pictures
+
+        *_, pictures = await asyncio.gather(live(), live(), live(), polls())
+        assert len(pictures) > 8
+
+    run_virtual(work)
+
+
+def test_whatever_a_holder_does_when_it_is_asked_no_waiter_is_lost() -> None:
+    async def work() -> None:
+        m = manager()
+
+        def broken() -> None:
+            raise RuntimeError("a bug")
+
+        poll = await m.acquire("gate", "d", HOLDER)
+        poll.on_withdraw(broken)
+        with pytest.raises(RuntimeError):
+            await m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE)
+        poll.release()
+        with await m.acquire("gate", "d", HOLDER, lease_wait_s=0.0):
+            pass
+
+    run_virtual(work)
+
+
+def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
+    """A reload renames a device: the session that is open, and the cool-down after it, count under the new name, too."""
+    async def work() -> None:
+        m = manager(unclean_cooldown_s=3.0)
+        held = await m.acquire("gate", "d", Holder("live", "film"), priority=Priority.LIVE)
+        m.configure({"yard": Budget(1, 0.0, 3.0)}, {"yard": "d"})
+        with pytest.raises(RtspBusy):
+            await m.acquire("gate", "yard", HOLDER, lease_wait_s=1.0)
+        held.release()
+        with await m.acquire("gate", "yard", HOLDER, lease_wait_s=5.0) as lease:
+            assert lease.wait_s == pytest.approx(3.0, abs=0.01)
+
+    run_virtual(work)
+
+
+def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten() -> None:
+    async def work() -> None:
+        m = RtspManager()
+        m.configure({})
+        m.restore(State(7, {7: Remembered("d", 7, external=True)}), lambda _: 4.0)
+        await asyncio.sleep(100)
+        m.configure({"d": Budget(1, 0.0, 4.0)})
+        assert m.try_acquire("gate", "d", HOLDER) is None
+        lease = m.claim("gate", "d", Holder("live", "film"), 7, priority=Priority.LIVE)
+        assert lease is not None
+        lease.release()
 
     run_virtual(work)
 

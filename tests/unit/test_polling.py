@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -58,6 +58,7 @@ class Fleet:
             await self.orchestrator.stop(0.0)
             await task
             self.statistics = self.orchestrator.statistics()
+            self.results = sum((Counter(c.results) for c in self.orchestrator.cameras()), Counter())
 
         run_virtual(work)
 
@@ -212,7 +213,7 @@ def test_a_fault_of_ours_costs_one_poll() -> None:
     fleet = Fleet(broken)
     fleet.run([camera("x")], 30)
     assert len(fleet.starts["x"]) >= 2
-    assert fleet.statistics.results[Result.ERROR] >= 2
+    assert fleet.results[Result.ERROR] >= 2
 
 
 def test_stop_waits_for_polls_then_cancels() -> None:

@@ -1,0 +1,45 @@
+"""Signals as something to select(2) on, with who sent them: signalfd(2), which Python's library lacks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+from collections.abc import Iterable, Iterator
+
+SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC     # sys/signalfd.h
+SI_KERNEL = 0x80        # bits/siginfo-consts.h: a key of the terminal, not kill(2)
+_INFO = struct.Struct("=Iii")       # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ...
+_INFO_BYTES = 128
+_MASK_BYTES = 128       # sizeof(sigset_t)
+
+
+class Signals:
+    """Blocks `numbers` in this process and hands them out; `mask_before` is what a child has to get back."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        numbers = set(numbers)
+        self.mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+        mask = sum(1 << (number - 1) for number in numbers).to_bytes(_MASK_BYTES, "little")
+        self._fd: int = ctypes.CDLL(None, use_errno=True).signalfd(-1, mask, SFD_NONBLOCK | SFD_CLOEXEC)
+        if self._fd < 0:
+            raise OSError(ctypes.get_errno(), "signalfd")
+
+    def fileno(self) -> int:
+        """For select(2)."""
+        return self._fd
+
+    def read(self) -> Iterator[tuple[int, bool]]:
+        """Signals that came: (number, whether the terminal sent it, to all of our process group)."""
+        while True:
+            try:
+                data = os.read(self._fd, _INFO_BYTES)
+            except BlockingIOError:
+                return
+            number, _, code = _INFO.unpack_from(data)
+            yield number, code == SI_KERNEL
+
+    def close(self) -> None:
+        """No more; they stay blocked."""
+        os.close(self._fd)
