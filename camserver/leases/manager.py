@@ -153,17 +153,19 @@ class RtspManager:
         Raises RtspBusy when none came free, LeaseStateError for a device that is not in the inventory.
         """
         key = (camera, device)
-        ageing_since = self._in_vain.get(key) if priority is Priority.POLL and not holder.external else None
+        poll = priority is Priority.POLL and not holder.external
+        ageing_since = self._in_vain.get(key) if poll else None
         ticket, offered = self._table.request(device, holder, priority, _now(), ageing_since)
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
             try:
                 await self._wait(ticket, camera, lease_wait_s)
             except RtspBusy:
-                if priority is Priority.POLL and not holder.external:
+                if poll:
                     self._in_vain.setdefault(key, ticket.requested_at)
                 raise
-        self._in_vain.pop(key, None)
+        if poll:
+            self._in_vain.pop(key, None)
         return self._grant(ticket, camera)
 
     def try_acquire(
