@@ -6,7 +6,10 @@
     │   ├── RtspBusy         no session of the device came free within lease_wait
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
     ├── CameraError          camera: one attempt at one camera failed; `result` says how
-    └── StorageError         operator: the output directory did not take a picture
+    ├── StorageError         operator: the output directory did not take a picture
+    └── (in their rooms)     NoDaemon, ApiRefusal (api/client): the daemon is not there, or says no
+                             ApiUnavailable, WebUnavailable (api/server, api/web): a socket can't be listened on
+                             Go2rtcDown (capture/go2rtc): it gives no answer that makes sense
 
 Messages are sentences for a person: camera, step, limit, elapsed. No message ever holds a password.
 """
