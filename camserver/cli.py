@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from camserver.records import Attempt
 
 EX_TEMPFAIL, EX_CONFIG = 75, 78
-ASKING = ("status", "reload", "leases", "lease", "snapshot")
+ASKING = ("status", "doctor", "reload", "leases", "lease", "snapshot")
 """Commands that ask a running daemon."""
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 
@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _asking("status"), "every camera, worst first; 0 all fresh, 1 some stale, 69 no daemon answers")
     status.add_argument("--json", action="store_true")
     status.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
+    doctor = command("doctor", _asking("doctor"), "what a camera is, what it gives, and what is wrong with it, step by step")
+    doctor.add_argument("camera", metavar="CAMERA|URL", help="id of a camera of the inventory, or an rtsp:// or rtsps:// URL")
+    doctor.add_argument("--sessions", action="store_true", help="count how many sessions it gives, and the pause between two")
+    doctor.add_argument("--json", action="store_true")
     command("reload", _asking("reload"), "the running daemon reads its inventory: 0 when it took it over, else every fault")
     command("leases", _asking("leases"), "who holds sessions of which device").add_argument("--json", action="store_true")
     _add_lease(command("lease", _asking("lease"), "run a command while holding a lease of a camera, as flock(1) does"))

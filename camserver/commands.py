@@ -1,11 +1,13 @@
-"""Commands that ask a running daemon: status, reload, leases, lease, snapshot; each returns its exit status."""
+"""Commands that ask a running daemon: status, doctor, reload, leases, lease, snapshot; each returns its exit status."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +17,19 @@ from rich.console import Console
 
 from camserver.api import wrapper
 from camserver.api.answers import MAX_LABEL_CHARS
-from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseRequest, NoDaemon, SyncLeaseClient
-from camserver.config import load_inventory
+from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseClient, LeaseRequest, NoDaemon, SyncLeaseClient
+from camserver.capture.decoder import Decoder
+from camserver.capture.isolation import WorkerPool
+from camserver.config import Camera, load_inventory
+from camserver.doctor import Doctor, Finding
 from camserver.errors import InventoryError, RtspBusy
+from camserver.host.loop import run_loop
+from camserver.host.redact import Redactor
 from camserver.status import as_json, from_daemon, from_files, show
 
 EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
 WATCH_S = 2.0
+LEASE_WAIT_S = 60.0
 
 
 def client(arguments: argparse.Namespace) -> SyncLeaseClient:
@@ -95,6 +103,65 @@ def _status(arguments: argparse.Namespace, console: Console) -> int:
     if not daemon:
         return EX_UNAVAILABLE
     return int(any(s.freshness in ("stale", "never") for s in found))
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine a camera, under leases when a daemon runs: 0 when pictures can be had, 1 when not."""
+    try:
+        camera = _patient(arguments)
+    except InventoryError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return 2
+    return run_loop(lambda: _doctor(arguments, camera))
+
+
+def _patient(arguments: argparse.Namespace) -> Camera:
+    """The camera of the inventory, or one made of a URL. Raises InventoryError."""
+    wanted: str = arguments.camera
+    if "://" not in wanted:
+        inventory = load_inventory(arguments.config)
+        camera = next((c for c in inventory.cameras if c.id == wanted), None)
+        if camera is None:
+            raise InventoryError((f"no enabled camera {wanted!r} in {arguments.config}",))
+        return camera
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:       # mode 0600
+        key = "url" if wanted.startswith("rtsp") else "snapshot_url"
+        file.write(f'[[camera]]\nid = "camera"\n{key} = {json.dumps(wanted)}\n')
+        file.flush()
+        try:
+            return load_inventory(Path(file.name)).cameras[0]
+        except InventoryError as error:
+            raise InventoryError(tuple(fault.partition("camera 'camera': ")[2] or fault for fault in error.faults)) from None
+
+
+async def _doctor(arguments: argparse.Namespace, camera: Camera) -> int:
+    redactor = Redactor((camera.password,) if camera.password else ())
+
+    def say(finding: Finding) -> None:
+        if not arguments.json:
+            took = "" if finding.ms is None else f"  ({finding.ms:.0f} ms)"
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.step:12}  {redactor.scrub(finding.text)}{took}", flush=True)
+            if finding.advice:
+                print(f"      {finding.advice}")
+
+    decoders = WorkerPool("decoder", 1)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                for _ in range(camera.max_sessions if arguments.sessions else 1):
+                    await stack.enter_async_context(LeaseClient(client(arguments).path).lease(
+                        camera.id, wait_s=LEASE_WAIT_S, priority="event", label="doctor"))
+            except (NoDaemon, ApiRefusal) as error:
+                print(f"camserver: without a lease: {error}", file=sys.stderr)
+            except RtspBusy as error:
+                print(f"camserver: {error}", file=sys.stderr)
+                return EX_TEMPFAIL
+            report = await Doctor(camera, Decoder(decoders, 85), say).examine(sessions=arguments.sessions)
+    finally:
+        await decoders.close()
+    print(redactor.scrub(report.json() if arguments.json else f"\n{report.toml()}"), end="")
+    return 0 if report.ok else 1
 
 
 @_answered

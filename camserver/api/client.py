@@ -196,6 +196,11 @@ class SyncLeaseClient:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
 
+    @property
+    def path(self) -> Path:
+        """The daemon's socket."""
+        return self._path
+
     def get(self, route: str) -> Any:
         """JSON of a read-only route. Raises NoDaemon, ApiRefusal."""
         return json.loads(self._bytes("GET", route))

@@ -8,7 +8,7 @@ from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config import Camera
 from camserver.records import AccessUnit, SessionEnd
-from camserver.rtsp.client import Unsupported
+from camserver.rtsp.memory import Unsupported
 
 
 class Engines:

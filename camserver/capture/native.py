@@ -20,7 +20,8 @@ from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Login
-from camserver.rtsp.client import Memory, Moved, RtspSession
+from camserver.rtsp.client import RtspSession
+from camserver.rtsp.memory import Memory, Moved
 from camserver.rtsp.messages import sendable_url
 
 HURRIED_TEARDOWN_S = 0.4
@@ -69,7 +70,7 @@ class NativeEngine:
         started = loop.time()
         limit_s = max(0.0, deadline - started)
         memory = self._memory(camera, url)
-        session = RtspSession(url, memory, tls=_tls(camera.tls_verify) if url.startswith("rtsps") else None)
+        session = RtspSession(url, memory, tls=tls_context(camera.tls_verify) if url.startswith("rtsps") else None)
         failure: CameraError | None = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -90,7 +91,7 @@ class NativeEngine:
             raise
         finally:
             if failure is not None:
-                self._forget(camera, url, warm_refusals=session.warm and session.silent)
+                self._forget(camera, url, warm_refusals=session.warm and not session.pictures)
             await finish(self._end(session, ended, failure), on_cancel=lambda: session.hurry(HURRIED_TEARDOWN_S))
 
     @staticmethod
@@ -140,7 +141,8 @@ def _same_host(url: str, location: str) -> str:
 
 
 @cache
-def _tls(verify: bool) -> ssl.SSLContext:
+def tls_context(verify: bool) -> ssl.SSLContext:
+    """For rtsps://; without `verify` whatever a camera presents is taken."""
     context = ssl.create_default_context()
     if not verify:       # most cameras sign their own certificates, and many speak old TLS only
         context.check_hostname = False

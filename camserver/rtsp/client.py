@@ -12,19 +12,20 @@ import re
 import secrets
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
-from camserver.rtsp.auth import Login
 from camserver.rtsp.jpeg import JpegDepacketiser
+from camserver.rtsp.memory import Memory, Moved, Shot, Unsupported
 from camserver.rtsp.messages import Response
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
-from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler, Proof
+from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
 from camserver.rtsp.refusals import refusal
-from camserver.rtsp.sdp import Track, control_url, parse_sdp
+from camserver.rtsp.sdp import Description, control_url, parse_sdp
 from camserver.rtsp.udp import UdpPair
 from camserver.rtsp.wire import Wire, WireClosed
 
@@ -42,43 +43,6 @@ NOT_KNOWN = frozenset((400, 404, 405, 454, 501, 551))
 
 
 @dataclass(slots=True)
-class Memory:
-    """What one session leaves for the next of the same stream: fewer round trips, nothing that must be true."""
-
-    login: Login
-    track: Track | None = None
-    track_url: str = ""
-    base: str = ""
-    transport: str = "tcp"
-    proof: Proof | None = None
-    keep_alive: str = "GET_PARAMETER"
-    warm_refusals: int = 0
-    """Sessions in a row that failed because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
-
-
-class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours
-    """Raised when the stream is one this client doesn't speak; another engine may."""
-
-
-class Moved(Exception):  # noqa: N818 - not an error: a direction
-    """Raised when the camera redirects; `url` is where to."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        super().__init__("redirected")
-
-
-@dataclass(slots=True)
-class Shot:
-    """A key picture, when it was complete (seconds since 1970) and what the camera's clock said then, if it told."""
-
-    picture: CodedPicture
-    codec: str
-    captured_s: float
-    camera_clock_offset_s: float | None
-
-
-@dataclass(slots=True)
 class _Seen:
     pictures: int = 0
     torn_keys: int = 0
@@ -89,8 +53,10 @@ class _Seen:
 class RtspSession:
     """One session: `open`, `key_picture`, `close`, in this order; `close` always, whatever the others did."""
 
-    def __init__(self, url: str, memory: Memory, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, memory: Memory, *, tls: ssl.SSLContext | None = None,
+                 on_step: Callable[[str], None] = lambda _: None) -> None:
         self._url = url
+        self._on_step = on_step
         self._memory = memory
         self._tls = tls
         self._wire: Wire | None = None
@@ -106,17 +72,29 @@ class RtspSession:
         self._keep_alive: asyncio.TimerHandle | None = None
         self._hurried_s: float | None = None
         self._ending: asyncio.Timeout | None = None
-        self.step = "connecting"
-        """What it is waiting for, for the message of a time-out."""
+        self._step = "connecting"
+        self.description: Description | None = None
+        """What the camera offers, when it was asked."""
         self.warm = False
         """Whether it was opened without DESCRIBE."""
+
+    @property
+    def step(self) -> str:
+        """What it is waiting for, for the message of a time-out."""
+        return self._step
+
+    @step.setter
+    def step(self, step: str) -> None:
+        self._step = step
+        self._on_step(step)
 
     # ---- open
 
     async def open(self) -> None:
         """Connect and play. Raises CameraError, Unsupported, Moved."""
         try:
-            await self._connect()
+            if self._wire is None:
+                await self._connect()
             self.warm = self._memory.track is not None and self._memory.warm_refusals < MAX_WARM_REFUSALS
             if not self.warm:
                 await self._describe()
@@ -155,7 +133,7 @@ class RtspSession:
         memory = self._memory
         memory.track = None
         response = await self._request("DESCRIBE", self._url, {"Accept": "application/sdp"})
-        description = parse_sdp(response.body)
+        self.description = description = parse_sdp(response.body)
         track = description.video()
         if track is None or track.codec is None:
             offered = ", ".join(sorted({t.encoding or t.kind for t in description.tracks})) or "nothing"
@@ -167,6 +145,14 @@ class RtspSession:
         memory.base = control_url(base.strip(), description.control)
         memory.track_url = control_url(memory.base, track.control)
         memory.track = track
+
+    async def methods(self) -> str:
+        """Connect, and what the camera says to OPTIONS; before `open`, which does without. Raises CameraError."""
+        await self._connect()
+        try:
+            return (await self._request("OPTIONS", self._url, {})).headers.get("Public")
+        except WireClosed as closed:
+            raise CameraError(Result.UNREACHABLE, f"{closed} at {self.step}") from None
 
     async def _setup(self) -> None:
         memory = self._memory
@@ -244,11 +230,15 @@ class RtspSession:
     # ---- pictures
 
     async def key_picture(self) -> Shot:
-        """The first whole key picture. Waits without a limit of its own. Raises CameraError when the camera ends it."""
+        """The first whole key picture; called again, the next one. Waits without a limit of its own.
+
+        Raises CameraError when the camera ends it.
+        """
         assert self._found is not None  # noqa: S101 - open
         assert self._memory.track is not None  # noqa: S101 - open
         self.step = "a keyframe"
         picture, captured_s = await self._found
+        self._found = asyncio.get_running_loop().create_future()    # for the next one, if anybody asks
         if self.warm:
             self._memory.warm_refusals = 0
         report = self._seen.report
@@ -256,9 +246,9 @@ class RtspSession:
         return Shot(picture, self._memory.track.codec or "", captured_s, offset_s)
 
     @property
-    def silent(self) -> bool:
-        """Whether not one picture came."""
-        return not self._seen.pictures
+    def pictures(self) -> int:
+        """How many pictures came, of whatever kind."""
+        return self._seen.pictures
 
     def late(self, limit_s: float) -> CameraError:
         """What a time-out of `limit_s` seconds means at the step it struck."""

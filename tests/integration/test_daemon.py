@@ -214,7 +214,7 @@ def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
             "--fault=*=no-keyframe", f"--record={record}", f"--inventory={config}",
             stdin=asyncio.subprocess.PIPE, stdout=subprocess.DEVNULL)
         await until(config.exists)
-        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n[polling]\nsessions = 2000\nopen_rate = 500\n'
+        config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n[polling]\nsessions = 2000\nopen_rate = 500\nstop_timeout = "12s"\n'
                           + config.read_text().replace("[defaults]", '[defaults]\ntimeout = "300s"'))
 
         def waiting() -> int:

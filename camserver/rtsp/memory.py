@@ -1,0 +1,47 @@
+"""What one session leaves for the next, what it gives, and how it can be no session of ours. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from camserver.errors import CameraError
+from camserver.rtsp.auth import Login
+from camserver.rtsp.pictures import CodedPicture, Proof
+from camserver.rtsp.sdp import Track
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one session leaves for the next of the same stream: fewer round trips, nothing that must be true."""
+
+    login: Login
+    track: Track | None = None
+    track_url: str = ""
+    base: str = ""
+    transport: str = "tcp"
+    proof: Proof | None = None
+    keep_alive: str = "GET_PARAMETER"
+    warm_refusals: int = 0
+    """Sessions in a row that failed because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
+
+
+class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours
+    """Raised when the stream is one this client doesn't speak; another engine may."""
+
+
+class Moved(Exception):  # noqa: N818 - not an error: a direction
+    """Raised when the camera redirects; `url` is where to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__("redirected")
+
+
+@dataclass(slots=True)
+class Shot:
+    """A key picture, when it was complete (seconds since 1970) and what the camera's clock said then, if it told."""
+
+    picture: CodedPicture
+    codec: str
+    captured_s: float
+    camera_clock_offset_s: float | None

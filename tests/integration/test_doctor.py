@@ -1,0 +1,136 @@
+"""`camserver doctor`: names each fault rightly, and ends with an entry that works."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from desk import Desk, at_the_desk
+from house import House, with_house
+from support import camera
+
+from camserver.capture.decoder import Decoder
+from camserver.config import load_inventory
+from camserver.doctor import Doctor, Finding, Report
+from camserver.simulator.camera import Fault, SimulatedCamera
+
+
+async def examine(house: House, *, sessions: bool = False, **keys: object) -> Report:
+    found: list[Finding] = []
+    target = camera("cam", **({"url": house.fleet.url("cam"), "timeout_s": 2.0, "cooldown_s": 0.0} | keys))
+    report = await Doctor(target, Decoder(house.decoders, 85), found.append).examine(sessions=sessions)
+    assert found == report.findings
+    await house.seen("cam")
+    return report
+
+
+@pytest.mark.parametrize(("fault", "step", "words"), [
+    ("refuse", "session", "connection refused"),
+    ("deaf", "session", "no answer to OPTIONS within 2.0 s"),
+    ("stall:DESCRIBE", "session", "no answer to DESCRIBE within 2.0 s"),
+    ("stall:SETUP", "session", "no answer to SETUP within 2.0 s"),
+    ("stall:PLAY", "session", "no answer to PLAY within 2.0 s"),
+    ("silent", "keyframe", "silent after PLAY"),
+    ("no-keyframe", "keyframe", "pictures but no keyframe within 2.0 s"),
+    ("cut", "keyframe", "the camera closed the connection before a whole keyframe came"),
+    ("damage", "picture", "the keyframe"),
+    ("status:401", "session", "it asks for a login"),
+    ("status:404", "session", "no such stream (404 to DESCRIBE)"),
+    ("status:453:SETUP", "session", "its sessions are taken (453 to SETUP)"),
+    ("status:503", "session", "busy: its sessions are taken (503 to DESCRIBE)"),
+])
+def test_each_fault_by_its_name(fault: str, step: str, words: str) -> None:
+    """The step, the words, and advice for each; the camera is left as it was found."""
+    async def work(house: House) -> None:
+        report = await examine(house)
+        failed = [f for f in report.findings if not f.ok]
+        assert not report.ok
+        assert (failed[0].step, words in failed[0].text) == (step, True), failed[0]
+        assert failed[0].advice
+        record = house.fleet.cameras["cam"].record
+        assert record.sessions_max <= 1
+        assert record.ends_unclean <= (fault in ("cut", "stall:SETUP"))
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, fault=Fault.parse(fault))], work)
+
+
+def test_a_wrong_password_is_named_and_not_shown() -> None:
+    async def work(house: House) -> None:
+        report = await examine(house, username="viewer", password="wr0ng")
+        failed = next(f for f in report.findings if not f.ok)
+        assert "wrong username or password" in failed.text
+        assert "wr0ng" not in report.json() + report.toml()
+        assert house.fleet.cameras["cam"].requests.count("DESCRIBE") == 2      # no more than a login needs
+
+    with_house([SimulatedCamera("cam", "Gate", username="viewer", password="right")], work)
+
+
+@pytest.mark.parametrize(("sessions", "cooldown_s", "said"), [(1, 0.0, "0s"), (2, 0.8, "1s")])
+def test_it_counts_sessions_and_the_pause_between_two(sessions: int, cooldown_s: float, said: str) -> None:
+    """As many as it gives, one more is tried; then how soon after a TEARDOWN the next is taken."""
+    async def work(house: House) -> None:
+        report = await examine(house, sessions=True, cooldown_s=2 * cooldown_s)
+        assert report.ok, report.findings
+        assert (report.keys["max_sessions"], report.keys["cooldown"]) == (sessions, said), report.findings
+        record = await house.seen("cam")
+        assert record.sessions_max == sessions + 1
+        assert record.ends_unclean == 0
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, max_sessions=sessions, cooldown_s=cooldown_s)], work)
+
+
+def test_what_it_finds_of_a_healthy_camera() -> None:
+    async def work(house: House) -> None:
+        report = await examine(house, username="viewer", password="p: @")
+        found = {f.step: f.text for f in report.findings}
+        assert found["login"] == "digest MD5"
+        assert found["tracks"] == "video H264"
+        assert found["methods"].startswith("OPTIONS, DESCRIBE")
+        assert found["picture"].startswith("640x360 h264 Baseline")
+        assert re.fullmatch(r"a keyframe every 0\.[234] s, 3 pictures", found["distance"])
+        assert found["fast open"].startswith("works")
+        assert found["clock"] == "the camera's clock is +3600.0 s from ours"
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, username="viewer", password="p: @", clock_offset_s=3600.0)], work)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_against_gstreamer_it_ends_with_an_entry_that_works(gst: dict[str, int], codec: str, tmp_path: Path) -> None:
+    """`camserver check` accepts what it prints, and a snapshot by it succeeds."""
+    url = f"rtsp://127.0.0.1:{gst['open']}/{codec}"
+    doctor = subprocess.run([sys.executable, "-m", "camserver", "doctor", url], capture_output=True, text=True, check=False,
+                            env={"CAMSERVER_SOCKET": str(tmp_path / "none"), "PATH": "/usr/bin"})
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert f"1280x720 {'hevc' if codec == 'h265' else codec}" in doctor.stdout
+    config = tmp_path / "c.toml"
+    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n[api]\nsocket = "{tmp_path}/s"\n'
+                      + doctor.stdout[doctor.stdout.index("[[camera]]"):])
+    assert load_inventory(config).cameras[0].url == url
+    shot = subprocess.run([sys.executable, "-m", "camserver", "snapshot", "--config", config, "camera"], capture_output=True,
+                          check=True)
+    assert shot.stdout[:2] == b"\xff\xd8"
+
+
+def test_beside_a_daemon_it_takes_a_lease(tmp_path: Path) -> None:
+    """The poller waits meanwhile; 2 for a camera nobody knows, 2 and words for what is no URL."""
+    async def work(desk: Desk) -> None:
+        await desk.until(lambda: desk.facts().get("captured_at"))
+        doctor = await desk.run("doctor", "--json", "--config", str(desk.config), "cam")
+        out, err = await doctor.communicate()
+        assert doctor.returncode == 0, err
+        report = json.loads(out)
+        assert report["ok"]
+        assert b"without a lease" not in err
+        record = desk.house.fleet.cameras["cam"].record
+        assert record.sessions_max == 1
+        assert "doctor" in desk.log.read_text()
+        for arguments, words in ((("nobody",), b"no enabled camera"), (("rtsp://u:s3cret/x",), b"not a URL")):
+            failed = await desk.run("doctor", "--config", str(desk.config), *arguments)
+            _, err = await failed.communicate()
+            assert (failed.returncode, words in err, b"s3cret" in err) == (2, True, False), err
+
+    at_the_desk(tmp_path, work, interval="300ms")
