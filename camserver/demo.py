@@ -7,7 +7,9 @@ showing the cameras' own record: how many sessions each ever saw at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ REFRESHES_A_SECOND = 4
 FRESH_S, STALE_S = 10.0, 30.0
 MAX_ROWS = 40
 CHILD_STOP_S = 10.0
+WALL_PORT = 3000
 
 
 @dataclass(slots=True)
@@ -103,6 +106,7 @@ async def demo(cameras: int, seconds: float | None) -> int:
         inventory_path = DIRECTORY / "cameras.toml"
         _complete(inventory_path)
         inventory = load_inventory(inventory_path)
+        console.print(f"the wall page is on http://{inventory.http.listen}")
         redactor = Redactor(inventory.secrets)
         screen = Screen(console)
         screen.rows = {c.id: _Row(c.name) for c in inventory.cameras}
@@ -162,10 +166,20 @@ async def _stop_simulator(simulator: asyncio.subprocess.Process) -> None:
 
 
 def _complete(path: Path) -> None:
-    """Add where pictures go to the inventory that the simulator wrote."""
+    """Add where pictures go, and the wall page, to the inventory that the simulator wrote."""
     here = DIRECTORY.absolute()
     path.write_text(f'[output]\ndirectory = "{here / "snapshots"}"\n\n[api]\nsocket = "{here / "camserver.sock"}"\n\n'
-                    + path.read_text())
+                    f'[http]\nlisten = "127.0.0.1:{_port()}"\nactions = true\n\n' + path.read_text())
+
+
+def _port() -> int:
+    """The wall page's usual one, or any that is free."""
+    for port in (WALL_PORT, 0):
+        with contextlib.suppress(OSError), socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return int(s.getsockname()[1])
+    return WALL_PORT
 
 
 def _conclude(screen: Screen) -> None:

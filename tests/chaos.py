@@ -68,7 +68,7 @@ class Chaos:
     def write(self, interval: str) -> None:
         """The inventory: budgets as the cameras have them, cool-downs with a margin."""
         desk = self.desk
-        text = (f'[output]\ndirectory = "{desk.output}"\nfsync = false\n[api]\nsocket = "{desk.socket}"\n'
+        text = (f'[http]\nlisten = ""\n[output]\ndirectory = "{desk.output}"\nfsync = false\n[api]\nsocket = "{desk.socket}"\n'
                 f'[go2rtc]\napi = "http://127.0.0.1:{self.api}"\nrtsp = "rtsp://127.0.0.1:{self.rtsp}"\n'
                 f'[defaults]\ninterval = "{interval}"\ntimeout = "3s"\nlease_wait = "2s"\n')
         for c in self.house.fleet.cameras.values():

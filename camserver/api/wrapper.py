@@ -59,6 +59,8 @@ def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], 
         try:
             _die_with(me, PARENT_GONE)
             status = _Guardian(client, request, held, signals).run(command)
+        except Exception as error:  # noqa: BLE001 - nobody above would say it: this is a process of its own
+            _say(f"internal fault: {error!r}")
         finally:
             os._exit(status)
     if held is not None:

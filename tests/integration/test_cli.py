@@ -23,7 +23,7 @@ def camserver(*arguments: str | Path, cwd: Path | None = None) -> subprocess.Com
 
 
 def tables(folder: Path) -> str:
-    return f'[output]\ndirectory = "{folder}/out"\n[api]\nsocket = "{folder}/api.sock"\n'
+    return f'[http]\nlisten = ""\n[output]\ndirectory = "{folder}/out"\n[api]\nsocket = "{folder}/api.sock"\n'
 
 
 def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ class Run:
     def __init__(self, folder: Path, inventory: str) -> None:
         self.output = folder / "out"
         self.config = folder / "cameras.toml"
-        self.config.write_text(f'[output]\ndirectory = "{self.output}"\n' + inventory)
+        self.config.write_text(f'[http]\nlisten = ""\n[api]\nsocket = "{folder}/api.sock"\n'
+                               f'[output]\ndirectory = "{self.output}"\n' + inventory)
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "camserver", "run", "--config", str(self.config)],
