@@ -209,6 +209,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from camserver.host.redact import Redactor
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))    # a core file would hold passwords
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))    # a shell's 1024 are few for cameras and browsers
     redactor = Redactor(inventory.secrets)
     flush = logs.set_up(redactor, level=arguments.log_level)
 

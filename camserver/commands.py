@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -17,7 +18,15 @@ from rich.console import Console
 
 from camserver.api import wrapper
 from camserver.api.answers import MAX_LABEL_CHARS
-from camserver.api.client import DEFAULT_SOCKET, ApiRefusal, LeaseClient, LeaseRequest, NoDaemon, SyncLeaseClient
+from camserver.api.client import (
+    DEFAULT_SOCKET,
+    ApiRefusal,
+    AsyncHeldLease,
+    LeaseClient,
+    LeaseRequest,
+    NoDaemon,
+    SyncLeaseClient,
+)
 from camserver.capture.decoder import Decoder
 from camserver.capture.isolation import WorkerPool
 from camserver.config import Camera, load_inventory
@@ -25,6 +34,7 @@ from camserver.doctor import Doctor, Finding
 from camserver.errors import InventoryError, RtspBusy
 from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
+from camserver.records import SessionEnd
 from camserver.status import as_json, from_daemon, from_files, show
 
 EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
@@ -72,7 +82,7 @@ def reload(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """Every camera, worst first: 0 all fresh, 1 some stale, 69 no daemon (then from the files alone)."""
     console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
-    if not arguments.watch:
+    if not arguments.watch or arguments.json:
         return _status(arguments, console)
     while True:
         with console.capture() as capture:
@@ -146,22 +156,47 @@ async def _doctor(arguments: argparse.Namespace, camera: Camera) -> int:
                 print(f"      {finding.advice}")
 
     decoders = WorkerPool("decoder", 1)
+    new = "://" in arguments.camera
     try:
         async with contextlib.AsyncExitStack() as stack:
             try:
-                for _ in range(camera.max_sessions if arguments.sessions else 1):
-                    await stack.enter_async_context(LeaseClient(client(arguments).path).lease(
-                        camera.id, wait_s=LEASE_WAIT_S, priority="event", label="doctor"))
-            except (NoDaemon, ApiRefusal) as error:
-                print(f"camserver: without a lease: {error}", file=sys.stderr)
+                held = await _leases_for(stack, client(arguments), camera, every=arguments.sessions)
             except RtspBusy as error:
                 print(f"camserver: {error}", file=sys.stderr)
                 return EX_TEMPFAIL
-            report = await Doctor(camera, Decoder(decoders, 85), say).examine(sessions=arguments.sessions)
+            report = await Doctor(camera, Decoder(decoders, 85), say, new=new).examine(sessions=arguments.sessions)
+            for lease in held:
+                lease.clean = report.end is not SessionEnd.UNCLEAN
+    except asyncio.CancelledError:      # SIGTERM; its sessions are closed
+        return 143
     finally:
         await decoders.close()
     print(redactor.scrub(report.json() if arguments.json else f"\n{report.toml()}"), end="")
     return 0 if report.ok else 1
+
+
+async def _leases_for(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, camera: Camera, *,
+                      every: bool) -> list[AsyncHeldLease]:
+    """One lease of the camera's device, or all that it gives; none without a daemon, or for a box it does not know.
+
+    Raises RtspBusy.
+    """
+    try:
+        cameras = await asyncio.to_thread(asked.get, "/v1/cameras")
+        devices = await asyncio.to_thread(asked.get, "/v1/leases")
+    except (NoDaemon, ApiRefusal) as error:
+        print(f"camserver: without a lease: {error}", file=sys.stderr)
+        return []
+    known = next((c["id"] for c in cameras if camera.address == c["address"]), None)
+    if known is None:
+        print("camserver: without a lease: the daemon does not know this camera", file=sys.stderr)
+        return []
+    device = next(d for c in cameras if c["id"] == known for d in devices if d["device"] == c["device"])
+    budget = min(device["max_sessions"], (device["learned_cap"] or {"cap": device["max_sessions"]})["cap"])
+    deadline = time.monotonic() + LEASE_WAIT_S
+    return [await stack.enter_async_context(LeaseClient(asked.path).lease(
+        known, wait_s=max(0.0, deadline - time.monotonic()), priority="event", label="doctor"))
+        for _ in range(budget if every else 1)]
 
 
 @_answered

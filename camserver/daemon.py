@@ -86,9 +86,11 @@ class Daemon:
         self._archive = Archive(output)
         self._metrics = Metrics(self._scene)
         self._emit.add(self._metrics)
-        reading = Reading(services, events, self._metrics, self._archive, Thumbnails(Decoder(self._thumbnails, output.quality)))
-        self._api = ApiServer(services, reading)
-        self._web = WebServer(inventory.http, services, reading, go2rtc=inventory.go2rtc.page or inventory.go2rtc.api)
+        self._reading = Reading(services, events, self._metrics, self._archive,
+                                Thumbnails(Decoder(self._thumbnails, output.quality)))
+        self._api = ApiServer(services, self._reading)
+        self._web = WebServer(inventory.http, services, self._reading, timezone=output.timezone,
+                              go2rtc=inventory.go2rtc.page or inventory.go2rtc.api)
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
 
@@ -242,6 +244,7 @@ class Daemon:
         await asyncio.gather(self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop())
         await self._go2rtc.close()
         await self._sessions.close()                    # 2. no worker holds a session any more
+        self._reading.close()
         await self._thumbnails.close()
         await self._decoders.close()                    # 3. nothing is left to decode
         for job in jobs:                                # 4. watcher, retention, status, watchdog

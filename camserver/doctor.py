@@ -31,9 +31,11 @@ from camserver.rtsp.rtp import split_annex_b
 from camserver.rtsp.wire import WireClosed
 
 MAX_SESSIONS = 8
-GAPS_S = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
+GAPS_S = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 """Pauses between a TEARDOWN and the next session that are tried, the shortest first."""
 ONE_SESSION_S = 10.0
+REST_S = 5.0
+"""After refusals, and before sessions are counted: what was closed before may still count."""
 ADVICE = {
     Result.UNREACHABLE: "Is the camera on, the address right, the RTSP port open (554 on most)? Is RTSP switched on in its "
                         "settings?",
@@ -71,13 +73,23 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     keys: dict[str, object] = field(default_factory=dict)
 
+    known: str = ""
+    """Id of a camera that is in the inventory already: then only what should change is said."""
+    end: SessionEnd = SessionEnd.NONE
+    """Of all sessions the worst."""
+
     @property
     def ok(self) -> bool:
-        """Whether pictures can be had."""
-        return all(f.ok for f in self.findings if f.step in ("name", "session", "keyframe", "picture"))
+        """Whether pictures can be had, by one way at least."""
+        rtsp = [f.ok for f in self.findings if f.step in ("name", "session", "keyframe", "picture", "sessions")]
+        http = [f.ok for f in self.findings if f.step == "snapshot URL"]
+        return (bool(rtsp) and all(rtsp)) or (not rtsp and bool(http) and all(http))
 
     def toml(self) -> str:
         """What to paste; without the password."""
+        if self.known:
+            lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items()]
+            return "\n".join([f"# for camera {self.known}: {'change' if lines else 'nothing to change'}", *lines]) + "\n"
         lines = ["[[camera]]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items())]
         lines += ['# password = "..."'] * ("username" in self.keys)
         return "\n".join(lines) + "\n"
@@ -88,17 +100,17 @@ class Report:
 
 
 class Doctor:
-    """Examines one camera; `say` hears of each finding as it is made."""
+    """Examines one camera; `say` hears of each finding as it is made. `new`: it is not in the inventory yet."""
 
-    def __init__(self, camera: Camera, decoder: Decoder, say: Callable[[Finding], None]) -> None:
+    def __init__(self, camera: Camera, decoder: Decoder, say: Callable[[Finding], None], *, new: bool = True) -> None:
         self._camera = camera
         self._decoder = decoder
         self._say = say
         self._memory = Memory(Login(camera.username, camera.password), transport=camera.transport)
-        self.report = Report()
+        self.report = Report(known="" if new else camera.id)
         keys: dict[str, object] = {"id": camera.id, "name": camera.name, "url": camera.url, "sub_url": camera.sub_url,
                                    "snapshot_url": camera.snapshot_url, "username": camera.username}
-        self.report.keys |= {key: value for key, value in keys.items() if value}
+        self.report.keys |= {key: value for key, value in keys.items() if value and new}
 
     async def examine(self, *, sessions: bool) -> Report:
         """All steps, as far as they lead."""
@@ -207,6 +219,9 @@ class Doctor:
         try:
             warm = await self._one(url, deepcopy(self._memory))
         except (CameraError, Moved) as error:
+            if isinstance(error, CameraError) and error.result in (Result.FULL, Result.UNREACHABLE):
+                self._found("fast open", f"not known: the next session was refused ({error}); it may need a cool-down")
+                return
             self._found("fast open", f"no picture without DESCRIBE ({error}); polls will ask for it each time")
             return
         self._found("fast open", "works: SETUP, PLAY, TEARDOWN" if warm else "not taken: DESCRIBE is needed each time",
@@ -216,18 +231,18 @@ class Doctor:
         """One session to its first keyframe; whether it was opened without DESCRIBE. Raises CameraError, Moved."""
         session = RtspSession(url, memory, tls=self._tls())
         try:
-            async with asyncio.timeout(ONE_SESSION_S):
+            async with asyncio.timeout(self._session_s):
                 await session.open()
                 await session.key_picture()
         except TimeoutError:
-            raise session.late(ONE_SESSION_S) from None
+            raise session.late(self._session_s) from None
         finally:
             await self._close(session)
         return session.warm
 
     async def _sessions(self, url: str) -> None:
         """How many at once, and how soon after one another."""
-        await asyncio.sleep(GAPS_S[-1])     # the sessions before may count for a while
+        await asyncio.sleep(self._rest_s)     # the sessions before may count for a while
         async with contextlib.AsyncExitStack() as stack:
             opened: list[RtspSession] = []
             why = f"no more were tried than {MAX_SESSIONS}"
@@ -237,24 +252,28 @@ class Doctor:
                 except CameraError as error:
                     why = f"the next one: {error}"
                     break
-            self._found("sessions", f"{len(opened)} at once; {why}")
+            self._found("sessions", f"{len(opened)} at once; {why}", result=None if opened else Result.FULL)
             if not opened:
                 return
-            self.report.keys["max_sessions"] = len(opened)
+            if self._camera.max_sessions != len(opened):
+                self.report.keys["max_sessions"] = len(opened)
             for gap_s in GAPS_S:
                 await self._close(opened.pop())
                 await asyncio.sleep(gap_s)
                 try:
                     opened.append(await self._hold(url, stack))
                 except CameraError:
-                    await asyncio.sleep(GAPS_S[-1])     # what was refused may count, too
+                    await asyncio.sleep(self._rest_s)     # what was refused may count, too
                     with contextlib.suppress(CameraError):
                         opened.append(await self._hold(url, stack))
                     if not opened:
                         break
                     continue
                 self._found("gap", f"a new session {gap_s:g} s after a TEARDOWN works")
-                self.report.keys["cooldown"] = f"{gap_s:g}s"
+                if self._camera.cooldown_s != gap_s:
+                    self.report.keys["cooldown"] = f"{gap_s:g}s"
+                if gap_s > self._camera.unclean_cooldown_s:
+                    self.report.keys["unclean_cooldown"] = f"{2 * gap_s:g}s"
                 return
             self._found("gap", f"no new session within {GAPS_S[-1]:g} s after a TEARDOWN", result=Result.FULL)
 
@@ -262,11 +281,11 @@ class Doctor:
         """A session that plays; one that is accepted and gets nothing is none. Raises CameraError."""
         session = RtspSession(url, deepcopy(self._memory), tls=self._tls())
         try:
-            async with asyncio.timeout(ONE_SESSION_S):
+            async with asyncio.timeout(self._session_s):
                 await session.open()
                 await session.key_picture()
         except TimeoutError:
-            failure = session.late(ONE_SESSION_S)
+            failure = session.late(self._session_s)
             await self._close(session)
             raise failure from None
         except BaseException:
@@ -287,6 +306,14 @@ class Doctor:
 
     # ---- sessions
 
+    @property
+    def _session_s(self) -> float:
+        return max(ONE_SESSION_S, self._camera.timeout_s)
+
+    @property
+    def _rest_s(self) -> float:
+        return max(REST_S, self._camera.cooldown_s)
+
     def _session(self, url: str, on_step: Callable[[str], None]) -> RtspSession:
         return RtspSession(url, self._memory, tls=self._tls(), on_step=on_step)
 
@@ -295,7 +322,9 @@ class Doctor:
 
     async def _close(self, session: RtspSession) -> SessionEnd:
         """Torn down in good order, also when we are cancelled."""
-        return await finish(session.close())
+        end = await finish(session.close())
+        self.report.end = max(self.report.end, end, key=list(SessionEnd).index)
+        return end
 
 
 def profile(codec: str, data: bytes) -> str:

@@ -60,6 +60,7 @@ class CameraPolling:
     """A frozen picture of one camera's schedule; counters since start. `due_in_s` is below 0 while it is late."""
 
     camera: str
+    interval_s: float
     running: bool
     due_in_s: float
     failures: int
@@ -153,8 +154,9 @@ class PollingOrchestrator:
     def cameras(self) -> tuple[CameraPolling, ...]:
         """A frozen picture of every camera."""
         now = _now()
-        return tuple(CameraPolling(e.camera.id, e.task is not None, e.due - now, e.failures, e.skipped, dict(e.results))
-                     for e in self._entries.values())
+        return tuple(
+            CameraPolling(e.camera.id, e.camera.interval_s, e.task is not None, e.due - now, e.failures, e.skipped,
+                          dict(e.results)) for e in self._entries.values())
 
     def failures(self, camera_id: str) -> int:
         """How many polls of a camera failed since its last picture."""

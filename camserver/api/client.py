@@ -282,6 +282,8 @@ class AsyncHeldLease:
 
     def __init__(self, granted: Granted, reader: asyncio.StreamReader) -> None:
         self.granted = granted
+        self.clean = True
+        """Set it to False when a session was not torn down in good order: then the long cool-down follows."""
         self._reader = reader
         self._word: asyncio.Future[Word] = asyncio.get_running_loop().create_future()
         self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
@@ -328,7 +330,7 @@ class LeaseClient:
             held = AsyncHeldLease(granted, reader)
             try:
                 yield held
-                writer.write(_GIVE_BACK)
+                writer.write(_GIVE_BACK if held.clean else b"0\r\n\r\n")
                 await asyncio.wait({held._listening}, timeout=GIVE_BACK_S)  # noqa: SLF001 - two halves of one thing
             finally:
                 held._listening.cancel()  # noqa: SLF001

@@ -132,12 +132,15 @@ def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
                                  labels=["camera"])
     skipped = CounterMetricFamily("camserver_polls_skipped", "Due times at which the last poll was still running.",
                                   labels=["camera"])
+    interval = GaugeMetricFamily("camserver_interval_seconds", "Time between pictures that the inventory asks for.",
+                                 labels=["camera"])
     for c in scene.cameras:
+        interval.add_metric([c.camera], c.interval_s)
         failures.add_metric([c.camera], c.failures)
         skipped.add_metric([c.camera], c.skipped)
         for result, count in c.results.items():
             polls.add_metric([c.camera, result.value], count)
-    yield from (age, total, cpu, offset, polls, failures, skipped)
+    yield from (age, interval, total, cpu, offset, polls, failures, skipped)
 
 
 def _devices(scene: Scene) -> Iterator[Metric]:

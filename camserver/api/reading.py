@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -23,6 +24,10 @@ from camserver.errors import CameraError
 from camserver.polling import CameraPolling
 from camserver.storage.archive import Archive
 
+THREADS = 2
+"""For reading files; not the loop's own, which publishing needs: a hundred clients may wait, cameras may not."""
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -33,6 +38,16 @@ class Reading:
     metrics: Metrics
     archive: Archive
     thumbnails: Thumbnails
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
+    listings: dict[tuple[str, date], asyncio.Future[bytes]] = field(default_factory=dict)
+    """Days that are being listed: who asks for the same one waits for the same answer."""
+
+    def close(self) -> None:
+        """Begin nothing new; what is under way in a thread ends soon."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
     def routes(self) -> Iterator[web.RouteDef]:
         """For an application's router."""
@@ -57,11 +72,13 @@ class Reading:
 
     async def _cameras(self, _: web.Request) -> web.Response:
         cameras, polling = self.services.cameras(), self._polling()
-        return web.json_response(await asyncio.to_thread(lambda: [self._facts(c, polling.get(c.id)) for c in cameras]))
+        body = await self._read(lambda: json.dumps([self._facts(c, polling.get(c.id)) for c in cameras]).encode())
+        return web.Response(body=body, content_type="application/json")
 
     async def _camera(self, request: web.Request) -> web.Response:
         camera = self.services.wanted(request)
-        return web.json_response(await asyncio.to_thread(self._facts, camera, self._polling().get(camera.id)))
+        polling = self._polling().get(camera.id)
+        return web.json_response(await self._read(lambda: self._facts(camera, polling)))
 
     def _polling(self) -> dict[str, CameraPolling]:
         return {c.camera: c for c in self.services.polling()}
@@ -71,8 +88,8 @@ class Reading:
         latest = None
         with contextlib.suppress(OSError, ValueError):
             latest = json.loads((self.services.folder(camera.id) / "latest.json").read_text())
-        return {"id": camera.id, "name": camera.name, "device": camera.device, "interval_s": camera.interval_s,
-                "max_sessions": camera.max_sessions, "go2rtc": camera.go2rtc, "latest": latest,
+        return {"id": camera.id, "name": camera.name, "address": camera.address, "device": camera.device,
+                "interval_s": camera.interval_s, "max_sessions": camera.max_sessions, "go2rtc": camera.go2rtc, "latest": latest,
                 "polling": polling and {"running": polling.running, "due_in_s": round(polling.due_in_s, 3),
                                         "failures": polling.failures, "skipped": polling.skipped,
                                         "results": {result.value: n for result, n in polling.results.items()}}}
@@ -91,13 +108,22 @@ class Reading:
         camera = self.services.wanted(request)
         try:
             day = date.fromisoformat(request.query.get("day", ""))
-        except ValueError:
+            day + timedelta(days=1)
+        except (ValueError, OverflowError):
             raise refusal(web.HTTPBadRequest, "day: expected a date, e.g. 2026-01-04") from None
-        pictures = await asyncio.to_thread(self.archive.pictures, camera.id, day)
-        return web.json_response([{"path": p.path, "taken_at": round(p.taken_at, 3), "bytes": p.bytes} for p in pictures])
+        key = camera.id, day
+        if key not in self.listings:
+            self.listings[key] = asyncio.ensure_future(self._read(lambda: self._list(camera.id, day)))
+            self.listings[key].add_done_callback(lambda _: self.listings.pop(key))
+        return web.Response(body=await asyncio.shield(self.listings[key]), content_type="application/json")
+
+    def _list(self, camera: str, day: date) -> bytes:
+        pictures = self.archive.pictures(camera, day)
+        return json.dumps([{"path": p.path, "taken_at": round(p.taken_at, 3), "bytes": p.bytes} for p in pictures]).encode()
 
     async def _archived(self, request: web.Request) -> web.StreamResponse:
-        path = await asyncio.to_thread(self.archive.path, self.services.wanted(request).id, request.match_info["path"])
+        camera, relative = self.services.wanted(request).id, request.match_info["path"]
+        path = await self._read(lambda: self.archive.path(camera, relative))
         if path is None:
             raise refusal(web.HTTPNotFound, "no such picture in the archive")
         return await self._picture(request, path, "max-age=86400, immutable")
@@ -105,17 +131,19 @@ class Reading:
     async def _picture(self, request: web.Request, path: Path, caching: str) -> web.StreamResponse:
         """A JPEG as it is, or made smaller (`?width=`); conditional requests work for both."""
         try:
-            stat = await asyncio.to_thread(path.stat)
+            stat = await self._read(path.stat)
             if "width" not in request.query:
                 return web.FileResponse(path, headers={"Cache-Control": caching})
             width = _width(request)
             etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{width}"
             response = web.Response(content_type="image/jpeg", headers={"Cache-Control": caching})
             response.etag, response.last_modified = etag, stat.st_mtime
-            if any(known.value in (etag, "*") for known in request.if_none_match or ()):
+            since = request.if_modified_since
+            if any(known.value in (etag, "*") for known in request.if_none_match or ()) or (
+                    not request.if_none_match and since is not None and int(stat.st_mtime) <= since.timestamp()):
                 response.set_status(304)
             else:
-                response.body = await self.thumbnails.get(path, stat.st_mtime_ns, width)
+                response.body = await self.thumbnails.get(path, stat.st_mtime_ns, width, lambda: self._read(path.read_bytes))
             return response
         except OSError:
             raise refusal(web.HTTPNotFound, "no picture yet") from None

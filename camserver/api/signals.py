@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC     # sys/signalfd.h
 SI_KERNEL = 0x80        # bits/siginfo-consts.h: a key of the terminal, not kill(2)
-_INFO = struct.Struct("=Iii")       # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ...
+_INFO = struct.Struct("=IiiI")      # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ssi_pid, ...
 _INFO_BYTES = 128
 _MASK_BYTES = 128       # sizeof(sigset_t)
 
@@ -30,15 +30,15 @@ class Signals:
         """For select(2)."""
         return self._fd
 
-    def read(self) -> Iterator[tuple[int, bool]]:
-        """Signals that came: (number, whether the terminal sent it, to all of our process group)."""
+    def read(self) -> Iterator[tuple[int, int]]:
+        """Signals that came: (number, process id of the sender; 0 for the terminal, which sends to the whole group)."""
         while True:
             try:
                 data = os.read(self._fd, _INFO_BYTES)
             except BlockingIOError:
                 return
-            number, _, code = _INFO.unpack_from(data)
-            yield number, code == SI_KERNEL
+            number, _, code, pid = _INFO.unpack_from(data)
+            yield number, 0 if code == SI_KERNEL else pid
 
     def close(self) -> None:
         """No more; they stay blocked."""

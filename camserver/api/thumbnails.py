@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from camserver.capture.decoder import Decoder
@@ -23,8 +24,11 @@ class Thumbnails:
         self._kept_bytes = 0
         self._making: dict[tuple[Path, int, int], asyncio.Task[bytes]] = {}
 
-    async def get(self, path: Path, modified_ns: int, width: int) -> bytes:
-        """`path` as JPEG at most `width` pixels wide; of WIDTHS the next greater. Raises CameraError, OSError."""
+    async def get(self, path: Path, modified_ns: int, width: int, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        """`path` as JPEG at most `width` pixels wide; of WIDTHS the next greater. `read` gives the file.
+
+        Raises CameraError, OSError.
+        """
         width = next((w for w in WIDTHS if w >= width), WIDTHS[-1])
         key = path, modified_ns, width
         if (jpeg := self._kept.get(key)) is not None:
@@ -32,14 +36,12 @@ class Thumbnails:
             return jpeg
         task = self._making.get(key)
         if task is None:
-            task = self._making[key] = asyncio.create_task(self._make(key), name=f"thumbnail {path.parent.name}")
+            task = self._making[key] = asyncio.create_task(self._make(width, read), name=f"thumbnail {path.parent.name}")
             task.add_done_callback(lambda done: self._made(key, done))
         return await asyncio.shield(task)
 
-    async def _make(self, key: tuple[Path, int, int]) -> bytes:
-        path, _, width = key
-        jpeg = await asyncio.to_thread(path.read_bytes)
-        still = await self._decoder.inspect(jpeg, width=width, deadline=asyncio.get_running_loop().time() + LIMIT_S)
+    async def _make(self, width: int, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        still = await self._decoder.inspect(await read(), width=width, deadline=asyncio.get_running_loop().time() + LIMIT_S)
         return still.jpeg
 
     def _made(self, key: tuple[Path, int, int], task: asyncio.Task[bytes]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import resource
 import socket
 import zlib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import BasicAuth, web
@@ -45,8 +47,11 @@ class WebServer:
     """The wall page on `table.listen`, between `start` and `stop`; `go2rtc` is where browsers reach its player."""
 
     def __init__(self, table: HttpTable, services: Services, reading: Reading, *, go2rtc: str | None = None,
-                 connections: int = MAX_CONNECTIONS, silent_s: float = SILENT_S) -> None:
+                 timezone: str = "UTC", silent_s: float = SILENT_S) -> None:
         self._table = table
+        self._timezone = timezone
+        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in table.hosts),
+                       *([table.address[0].lower()] if table.address else [])}
         self._services = services
         self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
         frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
@@ -57,7 +62,9 @@ class WebServer:
                         *(web.get(f"/{name}", _file(path)) for name, path in _wall())])
         if table.actions:
             app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
-        self._door = Door(app, connections=connections, silent_s=silent_s)
+        # Browsers must not take the files that cameras and pictures need.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._door = Door(app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s)
         self.address: tuple[str, int] | None = None
 
     async def start(self) -> None:
@@ -87,8 +94,14 @@ class WebServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The login, where there is one. /healthz is for load balancers and says nothing."""
+        """The login, where there is one, and our own name. /healthz is for load balancers.
+
+        Without a login a page of somebody else could reach us under a name of its own that it points here.
+        """
         table = self._table
+        host = urlsplit(f"//{request.host}").hostname or ""
+        if table.password is None and not _is_address(host) and host not in self._hosts:
+            raise refusal(web.HTTPForbidden, f"the name {host[:80]!r} is not in [http] hosts")
         if table.password is not None and request.path != "/healthz":
             given = None
             with contextlib.suppress(ValueError):
@@ -107,13 +120,22 @@ class WebServer:
 
     async def _site(self, _: web.Request) -> web.Response:
         """What the page may do."""
-        return web.json_response({"actions": self._table.actions, "go2rtc": self._go2rtc})
+        return web.json_response({"actions": self._table.actions, "go2rtc": self._go2rtc, "timezone": self._timezone})
 
     async def _snapshot(self, request: web.Request) -> web.Response:
-        if request.headers.get(ACTION_HEADER) != "snapshot":
+        origin = request.headers.get("Origin")
+        if request.headers.get(ACTION_HEADER) != "snapshot" or (origin and urlsplit(origin).netloc != request.host):
             raise refusal(web.HTTPForbidden, f"the header {ACTION_HEADER}: snapshot is missing")
         attempt = await self._services.snapshot(self._services.wanted(request), Holder("snapshot", "wall page"))
         return web.json_response({"result": attempt.result, "error": attempt.error})
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _wall() -> list[tuple[str, Traversable]]:

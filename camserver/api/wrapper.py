@@ -3,7 +3,8 @@
 Two processes: the one that was started (it passes signals and the exit status on), and a guardian that has the connection,
 runs CMD and adopts what CMD leaves running. The lease lives for as long as any process of CMD (rule one): the guardian
 ends with the last of them. When the process that was started dies, the guardian kills them all; when the guardian dies,
-the kernel kills CMD, and what CMD has left keeps the connection that it inherited.
+the kernel kills CMD, and what CMD has left keeps the connection that it inherited (until the daemon is restarted: who kills
+the guardian after that, with SIGKILL, must kill the rest as well).
 
 When the daemon goes away, CMD goes on, and the lease is claimed again as soon as a daemon is back; when the lease is
 withdrawn or lost, CMD is ended.
@@ -33,6 +34,8 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signa
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 PARENT_GONE = signal.SIGRTMIN
 RECLAIM_EVERY_S = 0.2
+ASK_EVERY_S = 10.0
+"""A command that runs without a lease (--no-daemon-ok) asks for one so often."""
 LOST_GRACE_S = 5.0
 """For CMD to end its session after SIGTERM when the lease is lost; the daemon says how long when it withdraws one."""
 KILL_EVERY_S = 0.1
@@ -74,8 +77,8 @@ def _front(guardian: int, signals: Signals) -> int:
         selector.register(signals, selectors.EVENT_READ)
         while True:
             selector.select()
-            for number, of_terminal in signals.read():
-                if number in FORWARDED and not of_terminal:
+            for number, sender in signals.read():
+                if number in FORWARDED and sender:
                     _kill(guardian, number)
             pid, status = os.waitpid(guardian, os.WNOHANG)
             if pid:
@@ -90,6 +93,7 @@ class _Guardian:
         self._client = client
         self._request = request
         self._signals = signals
+        self._front = os.getppid()
         self._held: HeldLease | None = None
         self._attempt: LeaseAttempt | None = None
         self._ask_at: float | None = 0.0        # when to ask for a lease (again); None: not any more
@@ -182,10 +186,10 @@ class _Guardian:
             self._ask()
 
     def _hear(self) -> None:
-        for number, of_terminal in self._signals.read():
+        for number, sender in self._signals.read():
             if number == PARENT_GONE:
                 self._kill_at = 0.0
-            elif number in FORWARDED and not of_terminal:
+            elif number in FORWARDED and sender == self._front:     # what the whole group gets comes from there, too
                 self._signal(number)
 
     def _listen(self, held: HeldLease) -> None:
@@ -228,7 +232,8 @@ class _Guardian:
         self._attempt = None
         if held is None:
             attempt.close()
-            self._ask_at = time.monotonic() + RECLAIM_EVERY_S if self._kill_at is None else None
+            pause_s = RECLAIM_EVERY_S if self._entitled else ASK_EVERY_S
+            self._ask_at = time.monotonic() + pause_s if self._kill_at is None else None
         else:
             self._take(held)
             _say("the lease is ours" + (" again" if self._entitled else ""))

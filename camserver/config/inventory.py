@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from camserver.config.model import ApiTable, Go2rtcTable, HttpTable, OutputTable, PollingTable, RetentionTable
+from camserver.config.model import (
+    HTTP_PORTS,
+    RTSP_PORTS,
+    ApiTable,
+    Go2rtcTable,
+    HttpTable,
+    OutputTable,
+    PollingTable,
+    RetentionTable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,12 @@ class Camera:
     align: bool
     go2rtc: str | None
     tls_verify: bool
+
+    @property
+    def address(self) -> str:
+        """host:port of the camera; also its device, unless the inventory names another."""
+        parts = urlsplit(self.url or self.snapshot_url or "")
+        return f"{parts.hostname}:{parts.port or (RTSP_PORTS | HTTP_PORTS)[parts.scheme]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ class HttpTable(Table):
     password: str | None = Field(None, repr=False, description="Asked for (basic authentication; use a TLS proxy outside).")
     password_file: Path | None = Field(None, description="A file whose first line is the password.")
     password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
+    hosts: list[str] = Field([], description="Names under which browsers reach the page without a password.")
     public: bool = Field(False, description="Listen beyond this machine without a password.")
     actions: bool = Field(False, description='The page may ask for a picture now ("snapshot now").')
 

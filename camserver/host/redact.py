@@ -1,4 +1,4 @@
-"""Keeps secrets out of every text that leaves the process. Owns the list of known secrets."""
+"""Keeps secrets, and what terminals would obey, out of every text that leaves the process. Owns the known secrets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 # user:password@ in any URL, also when the password holds an '@' that somebody forgot to encode.
 _USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s@/]*@)+")
+
+
+# Cameras' words reach terminals: no escape sequences.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Redactor:
@@ -28,4 +32,4 @@ class Redactor:
         """`text` without any secret."""
         for form in self._forms:
             text = text.replace(form, MASK)
-        return _USERINFO.sub(rf"\1{MASK}@", text)
+        return _CONTROL.sub("?", _USERINFO.sub(rf"\1{MASK}@", text))

@@ -15,7 +15,7 @@ from camserver.config.model import OutputTable
 from camserver.storage.naming import archive_name, archive_regex
 
 MAX_PICTURES = 20_000
-"""Of one day; a picture every five seconds is less."""
+"""Of one day, the newest; a picture every five seconds is less."""
 _DAYS = frozenset("Ymdjy")
 
 
@@ -47,7 +47,7 @@ class Archive:
         begin = datetime(day.year, day.month, day.day, tzinfo=zone)
         first, last = begin.timestamp(), (begin + timedelta(days=1)).timestamp()
         found = [p for p in self._walk(camera, self._folder(begin)) if first <= p.taken_at < last]
-        return sorted(found, key=lambda p: p.taken_at)[:MAX_PICTURES]
+        return sorted(found, key=lambda p: p.taken_at)[-MAX_PICTURES:]
 
     def _folder(self, day: datetime) -> str:
         """Where a day's pictures are: as much of the pattern as names nothing but days."""

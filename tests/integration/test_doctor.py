@@ -69,13 +69,16 @@ def test_a_wrong_password_is_named_and_not_shown() -> None:
     with_house([SimulatedCamera("cam", "Gate", username="viewer", password="right")], work)
 
 
-@pytest.mark.parametrize(("sessions", "cooldown_s", "said"), [(1, 0.0, "0s"), (2, 0.8, "1s")])
+@pytest.mark.parametrize(("sessions", "cooldown_s", "said"), [(1, 0.0, "0 s"), (2, 0.8, "1 s")])
 def test_it_counts_sessions_and_the_pause_between_two(sessions: int, cooldown_s: float, said: str) -> None:
     """As many as it gives, one more is tried; then how soon after a TEARDOWN the next is taken."""
     async def work(house: House) -> None:
         report = await examine(house, sessions=True, cooldown_s=2 * cooldown_s)
         assert report.ok, report.findings
-        assert (report.keys["max_sessions"], report.keys["cooldown"]) == (sessions, said), report.findings
+        found = {f.step: f.text for f in report.findings}
+        assert found["sessions"].startswith(f"{sessions} at once; the next one:")
+        assert found["gap"] == f"a new session {said} after a TEARDOWN works"
+        assert (report.keys.get("max_sessions", 1), report.keys.get("cooldown", "0s")) == (sessions, said.replace(" ", ""))
         record = await house.seen("cam")
         assert record.sessions_max == sessions + 1
         assert record.ends_unclean == 0
@@ -113,6 +116,34 @@ def test_against_gstreamer_it_ends_with_an_entry_that_works(gst: dict[str, int],
     shot = subprocess.run([sys.executable, "-m", "camserver", "snapshot", "--config", config, "camera"], capture_output=True,
                           check=True)
     assert shot.stdout[:2] == b"\xff\xd8"
+
+
+def test_a_long_pause_gives_an_entry_that_is_accepted_too(tmp_path: Path) -> None:
+    """The cool-down it found is longer than the usual one after an unclean end: both are written."""
+    report = Report(keys={"id": "cam", "url": "rtsp://127.0.0.1/x", "cooldown": "5s", "unclean_cooldown": "10s"})
+    (tmp_path / "c.toml").write_text(report.toml())
+    assert load_inventory(tmp_path / "c.toml").cameras[0].cooldown_s == 5.0
+
+
+def test_what_cannot_be_reached_is_not_well() -> None:
+    async def work(house: House) -> None:
+        report = await examine(house, url=None, snapshot_url="http://127.0.0.1:9/x.jpg")
+        assert not report.ok
+        assert not Report().ok
+
+    with_house([SimulatedCamera("cam", "Gate")], work)
+
+
+def test_an_end_without_an_answer_is_told_to_the_lease(tmp_path: Path) -> None:
+    """The camera answers no TEARDOWN: the doctor's lease ends as unclean, by a URL as well, and the poller waits for long."""
+    async def work(desk: Desk) -> None:
+        url = desk.house.fleet.url("cam")
+        doctor = await desk.run("doctor", "--config", str(desk.config), url)
+        await doctor.communicate()
+        assert re.search(r"lease.released camera=cam .*end=unclean.*doctor", desk.log.read_text())
+
+    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))], interval="100s",
+                unclean_cooldown="300ms")
 
 
 def test_beside_a_daemon_it_takes_a_lease(tmp_path: Path) -> None:

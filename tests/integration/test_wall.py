@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from browser import Room, before_the_wall
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from camserver.simulator.camera import Fault, SimulatedCamera
 
@@ -151,3 +151,38 @@ def test_two_hundred_cameras_for_a_minute_leave_nothing_behind(tmp_path: Path) -
 
     cameras = [SimulatedCamera(f"cam{n}", f"Camera {n}", gop=2, fps=2.0) for n in range(200)]
     before_the_wall(tmp_path, cameras, work, interval="10s")
+
+
+def test_a_late_picture_is_never_shown_for_another_camera(tmp_path: Path) -> None:
+    """The first camera's picture comes when another one is looked at; a tile whose first load failed gets its picture."""
+    async def work(room: Room) -> None:
+        await room.desk.until(lambda: all(c["latest"] for c in room.desk.client.get("/v1/cameras")))
+        page = await room.page("/healthz")
+        held: list[Route] = []
+        failed: list[Route] = []
+
+        async def hold(route: Route) -> None:
+            held.append(route)
+
+        async def fail_once(route: Route) -> None:
+            failed.append(route)
+            await (route.abort() if len(failed) == 1 else route.continue_())
+
+        await page.route(re.compile(r"/cam1/latest\.jpg\?at="), hold)
+        await page.route(re.compile(r"/cam3/latest\.jpg\?width="), fail_once)
+        await page.goto(f"http://{room.address}/#cam1")
+        await expect(page.locator("#view-name")).to_have_text("Camera 1")
+        while not held:
+            await page.wait_for_timeout(20)
+        await page.keyboard.press("Escape")
+        await page.click(tile(page, "cam2"))
+        shown = await changed(page, "#view-picture", "src", None)
+        assert "/cam2/" in shown
+        for route in held:
+            await route.continue_()
+        await page.wait_for_timeout(500)        # enough for a wrong one to come
+        assert "/cam2/" in (await page.get_attribute("#view-picture", "src") or "")
+        await page.wait_for_function("() => document.querySelector('.tile[data-id=cam3] img').src.includes('/cam3/')")
+        room.complaints = [text for text in room.complaints if "ERR_FAILED" not in text]
+
+    before_the_wall(tmp_path, fleet()[:3], work, interval="100s")

@@ -46,7 +46,8 @@ def test_pictures_are_cached_rightly_and_made_smaller_once(tmp_path: Path) -> No
             assert simplejpeg.decode_jpeg_header(body)[1] == width
             assert (await asyncio.to_thread(ask, address, path, **{"If-None-Match": headers["Etag"]}))[0] == 304
             assert (await asyncio.to_thread(ask, address, path, **{"If-None-Match": '"other"'}))[0] == 200
-            assert "Last-Modified" in headers
+            since = {"If-Modified-Since": headers["Last-Modified"]}
+            assert (await asyncio.to_thread(ask, address, path, **since))[0] == 304
         for width in ("0", "-1", "9999999999999999999999", "x", "%00"):
             assert (await asyncio.to_thread(ask, address, f"/v1/cameras/cam/latest.jpg?width={width}"))[0] == 400
         assert (await asyncio.to_thread(ask, address, "/v1/cameras/bad/latest.jpg?width=160"))[0] == 404
@@ -70,6 +71,10 @@ def test_it_is_read_only_and_shows_nothing_else(tmp_path: Path) -> None:
                      "/v1/cameras/cam/archive/%2e%2e/%2e%2e/secret.jpg", "/v1/cameras/cam/archive//etc/passwd",
                      "/v1/cameras/cam%00/latest.jpg", "/v1/cameras/cam/archive/latest.json", "//etc/passwd"):
             assert (await asyncio.to_thread(ask, address, path))[0] in (400, 404), path
+        assert (await asyncio.to_thread(ask, address, "/", Host="evil.example"))[0] == 403      # a name that points here
+        assert (await asyncio.to_thread(ask, address, "/", Host="localhost:3000"))[0] == 200
+        for day in ("9999-12-31", "0000-01-01", "yesterday", ""):
+            assert (await asyncio.to_thread(ask, address, f"/v1/cameras/cam/archive?day={day}"))[0] == 400
         status, headers, _ = await asyncio.to_thread(ask, address, "/")
         assert status == 200
         assert "script-src 'self'" in headers["Content-Security-Policy"]
@@ -99,7 +104,9 @@ def test_a_password_is_asked_for_and_actions_only_of_our_own_page(tmp_path: Path
         assert (await asyncio.to_thread(ask, address, "/v1/cameras", **right))[0] == 200
         snapshot = "/v1/cameras/cam/snapshot"
         assert (await asyncio.to_thread(ask, address, snapshot, "POST", **right))[0] == 403
-        status, _, body = await asyncio.to_thread(ask, address, snapshot, "POST", **right, **{"X-Camserver-Action": "snapshot"})
+        action = right | {"X-Camserver-Action": "snapshot"}
+        assert (await asyncio.to_thread(ask, address, snapshot, "POST", **action, Origin="http://evil.example"))[0] == 403
+        status, _, body = await asyncio.to_thread(ask, address, snapshot, "POST", **action, Origin=f"http://{address}")
         assert (status, json.loads(body)["result"]) == (200, "ok")
         assert "pass w" not in desk.log.read_text()
 

@@ -2,38 +2,57 @@
 // @ts-check
 
 const AT_ONCE = 6;
-/** @type {Map<HTMLImageElement, string>} wanted, by the element that shows it; a newer wish replaces an older one */
-const wanted = new Map();
+const TRIES = 4;
+const PAUSE_MS = 2000;
+/** @typedef {{url: string, tries: number}} Wish */
+/** @type {Map<HTMLImageElement, Wish>} what each element is to show; a newer wish replaces an older one, also one that loads */
+const wishes = new Map();
+/** @type {Set<HTMLImageElement>} whose wish nobody loads yet */
+const waiting = new Set();
 let loading = 0;
 
 /** @param {HTMLImageElement} shown @param {string} url */
 export function show(shown, url) {
-  wanted.set(shown, url);
-  next();
+  want(shown, { url, tries: TRIES });
 }
 
 /** @param {HTMLImageElement} shown */
 export function forget(shown) {
-  wanted.delete(shown);
+  wishes.delete(shown);
+  waiting.delete(shown);
+}
+
+/** @param {HTMLImageElement} shown @param {Wish} wish */
+function want(shown, wish) {
+  wishes.set(shown, wish);
+  waiting.add(shown);
+  next();
 }
 
 function next() {
-  for (const [shown, url] of wanted) {
+  for (const shown of waiting) {
     if (loading >= AT_ONCE) return;
-    wanted.delete(shown);
-    loading += 1;
-    load(shown, url).finally(() => { loading -= 1; next(); });
+    const wish = wishes.get(shown);
+    waiting.delete(shown);
+    if (wish) {
+      loading += 1;
+      load(shown, wish).finally(() => { loading -= 1; next(); });
+    }
   }
 }
 
-/** @param {HTMLImageElement} shown @param {string} url */
-async function load(shown, url) {
+/** @param {HTMLImageElement} shown @param {Wish} wish */
+async function load(shown, wish) {
   const loaded = new Image();
-  loaded.src = url;
+  loaded.src = new URL(wish.url, location.origin).href;
   try {
     await loaded.decode();
-  } catch {
-    return; // gone meanwhile, or the connection broke: the old picture stays
+  } catch { // gone meanwhile, or the connection broke: the old picture stays
+    if (wish.tries > 1) setTimeout(() => wishes.get(shown) === wish && want(shown, { ...wish, tries: wish.tries - 1 }), PAUSE_MS);
+    return;
   }
-  if (!wanted.has(shown)) shown.src = url; // from the browser's memory
+  if (wishes.get(shown) === wish) { // else it is another camera's or an older one by now
+    wishes.delete(shown);
+    shown.src = loaded.src; // from the browser's memory
+  }
 }

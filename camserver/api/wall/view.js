@@ -1,12 +1,13 @@
 // One camera: the big picture, its facts, its archive by day and time, live view through go2rtc.
 // @ts-check
+import { ask, json } from "./ask.js";
 import { age, span, table, words } from "./facts.js";
 import { forget, show } from "./pictures.js";
 
 /** @typedef {import("./facts.js").Camera} Camera */
 /** @typedef {import("./facts.js").Device} Device */
 /** @typedef {import("./facts.js").Picture} Picture */
-/** @typedef {{actions: boolean, go2rtc: string|null}} Site */
+/** @typedef {{actions: boolean, go2rtc: string|null, timezone: string}} Site */
 
 /** @type {<T extends HTMLElement>(id: string) => T} */
 const element = (id) => /** @type {any} */ (document.getElementById(`view-${id}`));
@@ -32,7 +33,7 @@ export class View {
     /** @type {HTMLButtonElement} */
     this.now = element("now");
     /** @type {Site} */
-    this.site = { actions: false, go2rtc: null };
+    this.site = { actions: false, go2rtc: null, timezone: "UTC" };
     this.id = "";
     /** @type {Picture[]} */
     this.pictures = [];
@@ -41,6 +42,7 @@ export class View {
     /** @type {Device|undefined} */
     this.device = undefined;
     this.shown = "";
+    this.listed = "";
   }
 
   get open() {
@@ -49,12 +51,9 @@ export class View {
 
   /** Once: what this page may do, and what its controls do. */
   async begin() {
-    try {
-      const answer = await fetch("/wall/site.json");
-      if (answer.ok) this.site = await answer.json();
-    } catch { /* the page works without */ }
+    this.site = await json("/wall/site.json", this.site);
     this.dialog.addEventListener("close", () => { this.stopLive(); forget(this.picture); location.hash = ""; });
-    this.day.addEventListener("change", () => { this.loadDay(); });
+    this.day.addEventListener("change", () => { this.newest(); this.loadDay(); });
     this.scrub.addEventListener("input", () => this.choose(this.pictures[Number(this.scrub.value)] ?? null));
     element("newest").addEventListener("click", () => this.newest());
     this.live.addEventListener("click", () => (this.player.hidden ? this.startLive() : this.stopLive()));
@@ -63,7 +62,7 @@ export class View {
 
   /** Show the camera that the address names. */
   follow() {
-    const camera = this.find(decodeURIComponent(location.hash.slice(1)));
+    const camera = this.find(location.hash.slice(1)); // ids need no escapes
     if (!camera) {
       if (this.dialog.open) this.dialog.close();
       return;
@@ -74,7 +73,8 @@ export class View {
     element("name").textContent = camera.name;
     this.live.hidden = !this.site.go2rtc || !camera.go2rtc;
     this.now.hidden = !this.site.actions;
-    this.day.value = localDay(camera.latest?.captured_at ?? new Date().toISOString());
+    this.day.value = dayOf(camera.latest?.captured_at ?? new Date().toISOString(), this.site.timezone);
+    this.device = undefined;
     this.newest();
     if (!this.dialog.open) this.dialog.showModal();
     this.loadDay();
@@ -90,9 +90,8 @@ export class View {
   async leases(id) {
     const camera = this.find(this.id);
     if (!this.open || !camera || this.find(id)?.device !== camera.device) return;
-    const answer = await fetch("/v1/leases");
-    /** @type {Device[]} */
-    const devices = answer.ok ? await answer.json() : [];
+    const devices = await json("/v1/leases", /** @type {Device[]} */ ([]));
+    if (this.id !== camera.id) return;
     this.device = devices.find((device) => device.device === camera.device);
     this.paint();
   }
@@ -148,10 +147,11 @@ export class View {
   }
 
   async loadDay() {
-    const id = this.id;
-    const answer = await fetch(`/v1/cameras/${id}/archive?day=${encodeURIComponent(this.day.value)}`);
-    if (id !== this.id) return;
-    this.pictures = answer.ok ? await answer.json() : [];
+    const path = `/v1/cameras/${this.id}/archive?day=${encodeURIComponent(this.day.value)}`;
+    this.listed = path;
+    const pictures = await json(path, /** @type {Picture[]} */ ([]));
+    if (this.listed !== path) return; // another camera or day by now
+    this.pictures = pictures;
     this.scrub.max = String(Math.max(0, this.pictures.length - 1));
     this.scrub.disabled = this.pictures.length < 2;
     this.scrub.value = this.scrub.max;
@@ -182,19 +182,22 @@ export class View {
   async snapshot() {
     this.now.disabled = true;
     try {
-      const answer = await fetch(`/v1/cameras/${this.id}/snapshot`, { method: "POST", headers: { "X-Camserver-Action": "snapshot" } });
+      const answer = await ask(`/v1/cameras/${this.id}/snapshot`, { method: "POST", headers: { "X-Camserver-Action": "snapshot" } });
       const { result, error } = await answer.json();
       if (result !== "ok") {
         element("words").hidden = false;
         element("words").textContent = error ?? result;
       } else this.newest();
+    } catch {
+      element("words").hidden = false;
+      element("words").textContent = "camserver does not answer";
     } finally {
       this.now.disabled = false;
     }
   }
 }
 
-/** @param {string} moment RFC 3339 @returns {string} the day as the archive's names have it, in UTC */
-function localDay(moment) {
-  return moment.slice(0, 10);
+/** @param {string} moment RFC 3339 @param {string} zone of the archive's names @returns {string} e.g. 2026-01-04 */
+function dayOf(moment, zone) {
+  return new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" }).format(new Date(moment));
 }

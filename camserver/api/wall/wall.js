@@ -1,5 +1,6 @@
 // The wall: a tile for each camera, kept up to date by events; only what changed and can be seen is fetched.
 // @ts-check
+import { ask } from "./ask.js";
 import { age, failing, freshness, span, words } from "./facts.js";
 import { forget, show } from "./pictures.js";
 import { View } from "./view.js";
@@ -90,7 +91,7 @@ function tick() {
 }
 
 async function load() {
-  const answer = await fetch("/v1/cameras");
+  const answer = await ask("/v1/cameras");
   if (!answer.ok) throw new Error(String(answer.status));
   /** @type {Camera[]} */
   const cameras = await answer.json();
@@ -148,7 +149,7 @@ function failed(data) {
 }
 
 function listen() {
-  const events = new EventSource("/v1/events");
+  const events = new EventSource(new URL("/v1/events", location.origin));
   /** @param {string} name @param {(data: Record<string, any>) => void} act */
   function on(name, act) {
     events.addEventListener(name, (event) => act(JSON.parse(/** @type {MessageEvent} */ (event).data)));
