@@ -194,11 +194,11 @@ class Daemon:
         self.manager.restore(state, unclean_s)
         self._state.take_over(state, unclean_s)
         self._emit.add(self._state)
-        await self._api.serve()
         try:
             await self._web.start()
         except WebUnavailable as error:
             self._note("http.unavailable", f"{error}: there is no wall page", "warning")
+        await self._api.serve()
         return True
 
     def _scene(self) -> Scene:
