@@ -144,7 +144,7 @@ def test_prometheus_takes_our_metrics(tmp_path: Path) -> None:
     address, prometheus = f"127.0.0.1:{free_port()}", free_port()
 
     async def work(desk: Desk) -> None:
-        await desk.until((desk.output / "cam/latest.jpg").exists)
+        await desk.until(lambda: desk.client.get("/v1/cameras/cam")["polling"]["results"].get("ok"))
         _, _, text = await asyncio.to_thread(ask, address, "/metrics")
         check = await asyncio.to_thread(subprocess.run, ["promtool", "check", "metrics"], input=text, capture_output=True,
                                         check=False)
