@@ -95,7 +95,7 @@ def status(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace, console: Console) -> int:
     try:
         asked = client(arguments)
-        found, daemon = from_daemon(asked.get("/v1/cameras"), asked.get("/v1/leases")), True
+        found, daemon = from_daemon(asked.get("/v1/cameras")), True
     except NoDaemon as error:
         print(f"camserver: {error}; this is what the files say", file=sys.stderr)
         try:

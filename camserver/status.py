@@ -19,7 +19,13 @@ STALE_INTERVALS, STALE_S = 4, 15.0
 """A picture is late after two intervals, stale after four; both with some patience. The wall page has the same numbers."""
 COLOURS = {"fresh": "green", "late": "yellow", "stale": "red", "never": "red"}
 NOTHING = "-"
+COLUMNS = ("CAMERA", "AGE", "LAST RESULT", "SOURCE", "SIZE", "KB", "CAPTURE", "WAIT", "BUSY", "FAILED", "NEXT")
+NARROW = ("CAMERA", "AGE", "LAST RESULT", "FAILED", "NEXT")
+LEFT = ("CAMERA", "LAST RESULT", "SOURCE", "SIZE")
+WIDE = 120
 ORDER = ("never", "stale", "late", "fresh")
+_HELD = re.compile(r"max_sessions (\d+): held by ([^;]*?)(?:;[^)]*)?\)$")
+_KIND = re.compile(r"^(?:live|external|poller|snapshot) (?=\S)")
 _TIMES = re.compile(r" \(after [\d.]+ s, limit [\d.]+ s\)")
 
 
@@ -57,19 +63,17 @@ def from_files(inventory: Inventory, now: datetime | None = None) -> list[Camera
             latest = None
         facts = {"id": camera.id, "name": camera.name, "interval_s": camera.interval_s, "device": camera.device,
                  "latest": latest if isinstance(latest, dict) else None, "polling": None}
-        found.append(describe(facts, {}, now or datetime.now(UTC)))
+        found.append(describe(facts, now or datetime.now(UTC)))
     return sorted(found, key=lambda status: status.rank)
 
 
-def from_daemon(cameras: list[dict[str, Any]], devices: list[dict[str, Any]],
-                now: datetime | None = None) -> list[CameraStatus]:
-    """What /v1/cameras and /v1/leases say."""
-    by_name = {device["device"]: device for device in devices}
-    found = [describe(camera, by_name.get(camera["device"], {}), now or datetime.now(UTC)) for camera in cameras]
+def from_daemon(cameras: list[dict[str, Any]], now: datetime | None = None) -> list[CameraStatus]:
+    """What /v1/cameras says."""
+    found = [describe(camera, now or datetime.now(UTC)) for camera in cameras]
     return sorted(found, key=lambda status: status.rank)
 
 
-def describe(camera: dict[str, Any], device: dict[str, Any], now: datetime) -> CameraStatus:
+def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     """One camera."""
     latest, polling = camera["latest"] or {}, camera["polling"]
     at = latest.get("captured_at")
@@ -77,7 +81,7 @@ def describe(camera: dict[str, Any], device: dict[str, Any], now: datetime) -> C
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(
-        camera["id"], camera["name"], freshness(age_s, camera["interval_s"]), age_s, words(camera, device),
+        camera["id"], camera["name"], freshness(age_s, camera["interval_s"]), age_s, words(camera),
         latest.get("source"), f"{width}x{height}" if width else None, latest.get("bytes"), latest.get("capture_ms"),
         latest.get("lease_wait_ms"), None if polling is None else results.get("busy", 0) + results.get("full", 0),
         latest.get("consecutive_failures", 0), (polling or {}).get("due_in_s"))
@@ -92,7 +96,7 @@ def freshness(age_s: float | None, interval_s: float) -> str:
     return "late" if age_s > LATE_INTERVALS * interval_s + LATE_S else "fresh"
 
 
-def words(camera: dict[str, Any], device: dict[str, Any]) -> str:
+def words(camera: dict[str, Any]) -> str:
     """The last result, as one would say it."""
     attempt = (camera["latest"] or {}).get("attempt") or {}
     result = attempt.get("result")
@@ -102,10 +106,9 @@ def words(camera: dict[str, Any], device: dict[str, Any]) -> str:
         return "ok"
     error = _TIMES.sub("", (attempt.get("error") or "")).removeprefix(f"{camera['id']}: ").removeprefix("rtsp: ")
     if result in ("busy", "full"):
-        held = [f"{h['label'] or h['holder']}" + (f" (pid {h['pid']})" if h["pid"] else "") for h in device.get("held", ())
-                if h["holder"] != "poller"]
-        if held:
-            return f"camera full: {', '.join(held)} holds {len(held)} of {device['max_sessions']}"
+        if held := _HELD.search(error):     # by whom it was then, not now
+            names = [_KIND.sub("", name) for name in re.sub(r" for [\d.]+ s", "", held[2]).split(", ")]
+            return f"camera full: {' and '.join(names)} {'holds' if len(names) == 1 else 'hold'} {len(names)} of {held[1]}"
         return "camera full" + (f": {error}" if error else "")
     if result == "auth":
         return "wrong password" if "wrong" in error else error
@@ -113,18 +116,20 @@ def words(camera: dict[str, Any], device: dict[str, Any]) -> str:
 
 
 def show(statuses: list[CameraStatus], console: Console) -> None:
-    """A table; on a terminal as wide as it is, elsewhere as wide as it must be."""
+    """A table; a narrow terminal shows what matters most."""
+    columns = COLUMNS if console.width >= WIDE else NARROW
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("CAMERA", "AGE", "LAST RESULT", "SOURCE", "SIZE", "KB", "CAPTURE", "WAIT", "BUSY", "FAILED", "NEXT"):
-        table.add_column(column, justify="left" if column in ("CAMERA", "LAST RESULT", "SOURCE", "SIZE") else "right",
-                         no_wrap=column != "LAST RESULT", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=column != "LAST RESULT",
+                         overflow="fold")
     for s in statuses:
         kilobytes = NOTHING if s.bytes is None else str(s.bytes // 1024)
-        table.add_row(
+        cells: dict[str, str | Text] = dict(zip(COLUMNS, (
             s.camera, Text(span(s.age_s), COLOURS[s.freshness]), Text(s.words, "" if s.words == "ok" else "red"),
             s.source or NOTHING, s.resolution or NOTHING, kilobytes, _ms(s.capture_ms),
             _ms(s.lease_wait_ms), NOTHING if s.busy is None else str(s.busy), str(s.failures),
-            NOTHING if s.due_in_s is None else f"{max(0.0, s.due_in_s):.0f} s")
+            NOTHING if s.due_in_s is None else f"{max(0.0, s.due_in_s):.0f} s"), strict=True))
+        table.add_row(*(cells[column] for column in columns))
     console.print(table)
 
 

@@ -102,6 +102,8 @@ def test_the_camera_view_its_archive_and_a_snapshot_now(tmp_path: Path) -> None:
         async with page.expect_download() as download:
             await page.click("#view-download")
         assert (await (await download.value).path()).read_bytes()[:2] == b"\xff\xd8"
+        await page.click("#view-hours button >> nth=0")
+        await page.wait_for_function(f"() => document.querySelector('#view-picture').src.endsWith('{oldest}')")
         await page.click("#view-newest")
         await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('latest.jpg')")
         opens = desk.house.fleet.cameras["cam1"].record.opens
@@ -140,7 +142,7 @@ def test_two_hundred_cameras_for_a_minute_leave_nothing_behind(tmp_path: Path) -
         page.on("request", lambda request: going.add(request))  # noqa: PLW0108 - Playwright takes no built-in
         page.on("requestfinished", lambda request: going.discard(request))  # noqa: PLW0108
         page.on("requestfailed", lambda request: going.discard(request))  # noqa: PLW0108
-        await desk.until(counted(1000))
+        await desk.until(counted(1600))
         assert await page.evaluate("document.querySelectorAll('*').length") == nodes
         async with asyncio.timeout(20):
             while len(going) > 6:

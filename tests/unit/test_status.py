@@ -28,7 +28,12 @@ def facts(camera: str, age_s: float | None, result: str = "ok", error: str | Non
 
 @pytest.mark.parametrize(("result", "error", "said"), [
     ("ok", None, "ok"),
-    ("busy", "gate: no session came free", "camera full: go2rtc (pid 812) holds 1 of 1"),
+    ("busy", "gate: no session of box came free in 5 s (max_sessions 1: held by live go2rtc (pid 812) for 9.1 s)",
+     "camera full: go2rtc (pid 812) holds 1 of 1"),
+    ("busy", "gate: no session of box came free in 5 s (max_sessions 3: held by live a for 1.0 s, poller b for 2.0 s; "
+             "1 cooling down)", "camera full: a and b hold 2 of 3"),
+    ("full", "gate: rtsp: its sessions are taken (453 to SETUP) (after 0.1 s, limit 10 s)",
+     "camera full: its sessions are taken (453 to SETUP)"),
     ("auth", "gate: rtsp: wrong username or password (401 to DESCRIBE) (after 0.0 s, limit 10 s)", "wrong password"),
     ("auth", "gate: rtsp: it asks for a login: give username and password (401 to DESCRIBE)",
      "it asks for a login: give username and password (401 to DESCRIBE)"),
@@ -38,15 +43,14 @@ def facts(camera: str, age_s: float | None, result: str = "ok", error: str | Non
      "90 pictures but no keyframe within 10.0 s"),
 ])
 def test_words_are_plain(result: str, error: str | None, said: str) -> None:
-    device = {"device": "box", "max_sessions": 1, "held": [{"holder": "live", "label": "go2rtc", "pid": 812}]}
-    assert words(facts("gate", 5.0, result, error), device) == said
+    assert words(facts("gate", 5.0, result, error)) == said
 
 
 def test_worst_first() -> None:
     """Never before stale before late before fresh; then who failed most, then the oldest."""
     cameras = [facts("fresh", 3.0), facts("late", 30.0), facts("never", None, "timeout", "x"),
                facts("stale", 600.0, "auth", "x"), facts("old", 4.0)]
-    found = from_daemon(cameras, [], NOW)
+    found = from_daemon(cameras, NOW)
     assert [(s.camera, s.freshness) for s in found] == [
         ("never", "never"), ("stale", "stale"), ("late", "late"), ("old", "fresh"), ("fresh", "fresh")]
     assert found[-1].busy == 3
@@ -56,6 +60,10 @@ def test_worst_first() -> None:
     assert lines[1].split()[:2] == ["never", "never"]
     assert "640x360" in lines[1]
     assert "10 min" in lines[2]
+    narrow = io.StringIO()
+    show(found, Console(file=narrow, width=80))
+    assert "CAPTURE" not in narrow.getvalue()
+    assert len(narrow.getvalue().splitlines()) == len(lines)
     assert json.loads(as_json(found, daemon=True))["cameras"][0]["camera"] == "never"
 
 

@@ -12,6 +12,8 @@ import { forget, show } from "./pictures.js";
 /** @type {<T extends HTMLElement>(id: string) => T} */
 const element = (id) => /** @type {any} */ (document.getElementById(`view-${id}`));
 
+const RELIST_MS = 30000;
+
 /** @param {number} seconds since 1970 */
 const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
 
@@ -43,6 +45,7 @@ export class View {
     this.device = undefined;
     this.shown = "";
     this.listed = "";
+    this.listedAt = 0;
   }
 
   get open() {
@@ -83,7 +86,9 @@ export class View {
 
   /** @param {string} id a camera of which something is new */
   changed(id) {
-    if (this.open && id === this.id) this.paint();
+    if (!this.open || id !== this.id) return;
+    this.paint();
+    if (Date.now() - this.listedAt > RELIST_MS) this.loadDay(); // what is new joins the strip
   }
 
   /** @param {string} id a camera whose device's leases have changed */
@@ -151,15 +156,33 @@ export class View {
     this.listed = path;
     const pictures = await json(path, /** @type {Picture[]} */ ([]));
     if (this.listed !== path) return; // another camera or day by now
+    this.listedAt = Date.now();
     this.pictures = pictures;
-    this.scrub.max = String(Math.max(0, this.pictures.length - 1));
-    this.scrub.disabled = this.pictures.length < 2;
-    this.scrub.value = this.scrub.max;
-    const marks = this.pictures.length < 2 ? [] : [0, 1, 2, 3, 4].map((n) => this.pictures[Math.round(n * (this.pictures.length - 1) / 4)]);
-    element("hours").replaceChildren(...marks.map((picture) => {
-      const mark = document.createElement("span");
-      mark.textContent = picture ? new Date(picture.taken_at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "";
-      return mark;
+    this.scrub.max = String(Math.max(0, pictures.length - 1));
+    this.scrub.disabled = pictures.length < 2;
+    const shown = pictures.findIndex((picture) => picture.path === this.archived?.path);
+    this.scrub.value = shown < 0 ? this.scrub.max : String(shown);
+    this.hours();
+  }
+
+  /** A button for each hour that has pictures: to its first one. */
+  hours() {
+    /** @type {Map<string, number>} */
+    const firsts = new Map();
+    this.pictures.forEach((picture, index) => {
+      const hour = new Date(picture.taken_at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", timeZone: this.site.timezone });
+      if (!firsts.has(hour)) firsts.set(hour, index);
+    });
+    element("hours").replaceChildren(...[...firsts].map(([hour, index]) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = hour;
+      button.title = `${hour}:00`;
+      button.addEventListener("click", () => {
+        this.scrub.value = String(index);
+        this.choose(this.pictures[index] ?? null);
+      });
+      return button;
     }));
   }
 

@@ -53,27 +53,27 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** @param {Tile} tile @param {number} now */
-function paint(tile, now) {
+/** @param {Tile} tile @param {number} moment */
+function paint(tile, moment) {
   const { button, camera } = tile;
-  const state = freshness(camera, now);
+  const state = freshness(camera, moment);
   if (!button.classList.contains(state)) button.className = `tile ${state}`;
   const text = words(camera);
   const over = /** @type {HTMLElement} */ (button.querySelector(".words"));
   over.hidden = !text;
   write(over, text);
   write(/** @type {HTMLElement} */ (button.querySelector(".name")), camera.name);
-  write(/** @type {HTMLElement} */ (button.querySelector(".age")), span(age(camera, now)));
+  write(/** @type {HTMLElement} */ (button.querySelector(".age")), span(age(camera, moment)));
   tile.image.alt = `${camera.name}, ${state}`;
 }
 
 function filter() {
   const wanted = /** @type {HTMLInputElement} */ (document.querySelector("input[name=filter]:checked")).value;
   const text = search.value.trim().toLowerCase();
-  const now = Date.now();
+  const moment = now();
   const counts = { all: 0, stale: 0, failing: 0 };
   for (const { camera, button } of tiles.values()) {
-    const stale = ["stale", "never"].includes(freshness(camera, now));
+    const stale = ["stale", "never"].includes(freshness(camera, moment));
     counts.all += 1;
     counts.stale += Number(stale);
     counts.failing += Number(failing(camera));
@@ -84,15 +84,21 @@ function filter() {
 }
 
 function tick() {
-  const now = Date.now();
-  for (const tile of tiles.values()) paint(tile, now);
+  for (const tile of tiles.values()) paint(tile, now());
   filter();
-  view.tick(now);
+  view.tick(now());
 }
+
+/** How far camserver's clock is ahead of this browser's, milliseconds; ages are by camserver's. */
+let ahead = 0;
+
+const now = () => Date.now() + ahead;
 
 async function load() {
   const answer = await ask("/v1/cameras");
   if (!answer.ok) throw new Error(String(answer.status));
+  const difference = Date.parse(answer.headers.get("date") ?? "") - Date.now();
+  ahead = Math.abs(difference) > 5000 ? difference : 0; // the header has whole seconds, and the way takes time
   /** @type {Camera[]} */
   const cameras = await answer.json();
   const known = new Set(cameras.map((camera) => camera.id));
@@ -132,7 +138,7 @@ function published(data) {
     attempt: { at: data.at, result: "ok", error: null },
   };
   fetchPicture(tile);
-  paint(tile, Date.now());
+  paint(tile, now());
   view.changed(data.camera);
 }
 
@@ -144,7 +150,7 @@ function failed(data) {
     capture_ms: null, lease_wait_ms: null, camera_clock_offset_s: null, path: null };
   tile.camera.latest = { ...nothing, ...tile.camera.latest, consecutive_failures: data.consecutive_failures,
     attempt: { at: data.at, result: data.result, error: data.error } };
-  paint(tile, Date.now());
+  paint(tile, now());
   view.changed(data.camera);
 }
 
