@@ -122,11 +122,11 @@ print("ready", flush=True)
 
 def watch(seconds: str) -> None:
     name, stream = next(iter(streams.items()))
-    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-i",
+    viewer = subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-i",
                     f"rtsp://127.0.0.1:{sys.argv[2]}/{name}", "-t", seconds, "-f", "null", "-"], check=False)
     while stream.live:
         time.sleep(0.02)
-    os._exit(0)
+    os._exit(viewer.returncode)     # after a failure GStreamer may have closed without TEARDOWN: not in good order
 
 
 if seconds_watched := os.environ.get("WATCH_S"):
