@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -38,6 +39,8 @@ async def examine(house: House, *, sessions: bool = False, **keys: object) -> Re
     ("no-keyframe", "keyframe", "pictures but no keyframe within 2.0 s"),
     ("cut", "keyframe", "the camera closed the connection before a whole keyframe came"),
     ("damage", "picture", "the keyframe"),
+    ("loss:0.7", "keyframe", "every keyframe within 2.0 s was incomplete"),
+    ("reorder:1", "keyframe", "every keyframe within 2.0 s was incomplete"),
     ("status:401", "session", "it asks for a login"),
     ("status:404", "session", "no such stream (404 to DESCRIBE)"),
     ("status:453:SETUP", "session", "its sessions are taken (453 to SETUP)"),
@@ -56,6 +59,19 @@ def test_each_fault_by_its_name(fault: str, step: str, words: str) -> None:
         assert record.ends_unclean <= (fault in ("cut", "stall:SETUP"))
 
     with_house([SimulatedCamera("cam", "Gate", gop=3, fault=Fault.parse(fault))], work)
+
+
+def test_a_camera_that_reboots_is_found_when_it_is_back() -> None:
+    """Gone it refuses, or nothing listens; back it is well."""
+    async def work(house: House) -> None:
+        rebooting = asyncio.create_task(house.fleet.reboot("cam", 0.5))
+        await asyncio.sleep(0)
+        failed = next(f for f in (await examine(house)).findings if not f.ok)
+        assert "connection refused" in failed.text
+        await rebooting
+        assert (await examine(house)).ok
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3)], work)
 
 
 def test_a_wrong_password_is_named_and_not_shown() -> None:
