@@ -63,16 +63,21 @@ class Go2rtc:
         return None if self._api is None else self._down_since is None
 
     async def configure(self, table: Go2rtcTable, cameras: Iterable[Camera]) -> None:
-        """Take an inventory over. Cameras that left are no longer counted."""
+        """Take an inventory over.
+
+        What can't be seen any more (the camera has left, go2rtc is another one) is counted for its long cool-down only: the
+        operator has said that it is not to be looked at.
+        """
         if self._api is not None and table != self._table:
             await self._api.close()
-            self._api = None
+            self._api = None        # what was live is believed until the next look: a release now would free open sessions
         self._table = table
         if table.api is not None and self._api is None:
             self._api = Go2rtcApi(table.api, table.rtsp or "", table.username, table.password)
         old, self._cameras = self._cameras, {c.id: c for c in cameras if c.go2rtc is not None} if self._api is not None else {}
         for camera_id in list(self._observed):
-            if camera_id not in self._cameras or self._cameras[camera_id].device != old[camera_id].device:
+            known, before = self._cameras.get(camera_id), old.get(camera_id)
+            if known is None or before is None or known.device != before.device:
                 self._count(camera_id, 0, SessionEnd.UNCLEAN)
         self._reconcile()
 

@@ -119,7 +119,8 @@ class _Guardian:
         except OSError as error:
             _say(f"{command[0]}: {error.strerror}")
             if self._held is not None:
-                self._held.give_back()      # no session was opened
+                with contextlib.suppress(OSError):
+                    self._held.give_back()      # no session was opened
             return 127 if isinstance(error, FileNotFoundError) else 126
         self._child = child.pid
         while self._reap():
