@@ -10,7 +10,7 @@ from typing import Any
 
 from desk import Desk
 from house import House, with_house
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 from support import free_port
 
 from camserver.simulator.camera import SimulatedCamera
@@ -18,6 +18,8 @@ from camserver.simulator.camera import SimulatedCamera
 CHROMIUM = "/usr/bin/chromium"
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")
+
+expect.set_options(timeout=60_000)       # milliseconds; a limit for a busy machine, not what it takes
 
 
 class Room:
@@ -30,7 +32,8 @@ class Room:
     async def page(self, path: str = "/", **options: Any) -> Page:
         context = await self.browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
         page = await context.new_page()
-        page.on("console", lambda line: self.complaints.append(line.text) if line.type in ("error", "warning") else None)
+        page.on("console", lambda line: self.complaints.append(f"{line.text} {line.location['url']}")
+                if line.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         await page.add_init_script(
             "addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))")
@@ -48,7 +51,7 @@ def before_the_wall(folder: Path, cameras: list[SimulatedCamera], work: Callable
         async with desk.daemon(), browser() as chromium:
             room = Room(desk, chromium, address)
             await work(room)
-            assert room.complaints == []
+            assert not room.complaints, room.complaints
 
     with_house(cameras, inside)
 

@@ -96,9 +96,12 @@ class Chaos:
     async def wrapped_command(self) -> None:
         """A recorder with a session of its own, through `camserver lease`; now and then the wrapper is killed."""
         camera = self.dice.choice(("one", "cool", "two"))
-        ffmpeg = ("ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-probesize", "32", "-analyzeduration",
-                  "0", "-i", self.house.fleet.url(camera), "-t", f"{self.dice.uniform(0.2, 2):.1f}", "-f", "null", "-")
-        await self.wrap(camera, ffmpeg)
+        frames = self.dice.randint(2, 20)
+        ffmpeg = ("ffmpeg -nostdin -loglevel quiet -rtsp_transport tcp -probesize 32 -analyzeduration 0 "
+                  f"-i {self.house.fleet.url(camera)} -c copy -frames:v {frames} -f framecrc -")
+        # ffmpeg ends with 0 also when the camera cuts it off: only all frames mean a good end
+        recorder = ("/bin/bash", "-c", f"[ $({ffmpeg} | grep -vc '^#') = {frames} ]")
+        await self.wrap(camera, recorder)
         await self.pause(0.2, 1.5)
 
     async def viewer(self) -> None:
@@ -287,7 +290,6 @@ def main() -> None:
         print(f"WRONG: {text}")
     print("nothing wrong" if not wrong else f"{len(wrong)} wrong")
     sys.exit(bool(wrong))
-
 
 
 if __name__ == "__main__":

@@ -66,8 +66,9 @@ class Desk:
         except NoDaemon:
             return None
 
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(60):
+    async def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        """Wait for `condition`, asked in a thread; `seconds` are its limit on a busy machine, not what it takes."""
+        async with asyncio.timeout(seconds):
             while not (value := await asyncio.to_thread(condition)):
                 await asyncio.sleep(0.02)
         return value

@@ -139,9 +139,10 @@ def _is_address(host: str) -> bool:
 
 
 def _wall() -> list[tuple[str, Traversable]]:
-    """Paths of the page's files; the page itself is at /."""
-    found = [(p.name, p) for p in (files("camserver.api") / "wall").iterdir() if p.name.endswith(tuple(KINDS))]
-    return [("" if name == "index.html" else f"wall/{name}", path) for name, path in found]
+    """Paths of the page's files; the page itself is at /. Browsers ask for /favicon.ico beside a bare picture."""
+    found = {p.name: p for p in (files("camserver.api") / "wall").iterdir() if p.name.endswith(tuple(KINDS))}
+    return [("favicon.ico", found["icon.svg"]),
+            *(("" if name == "index.html" else f"wall/{name}", path) for name, path in found.items())]
 
 
 def _file(path: Traversable) -> Handler:

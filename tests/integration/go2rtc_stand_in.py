@@ -32,6 +32,7 @@ class Stream:
 
     def __init__(self, name: str, source: str) -> None:
         self.source, self.name, self.live = source, name, False
+        self.broken = False         # the camera ended a session, not we
         words = source.split()
         self.url = words[words.index("-i") + 1] if source.startswith("exec:") else source
         self.factory = GstRtspServer.RTSPMediaFactory()
@@ -39,7 +40,7 @@ class Stream:
         location = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         self.login = {"user-id": unquote(parts.username or ""), "user-pw": unquote(parts.password or "")}
         self.factory.set_launch(f"( rtspsrc name=camera location={location} protocols=tcp latency=0 "
-                                "teardown-timeout=2000000000 ! rtph264depay ! h264parse "
+                                "teardown-timeout=2000000000 ! rtph264depay name=depay ! h264parse "
                                 "! rtph264pay name=pay0 pt=96 config-interval=-1 )")
         self.factory.set_shared(True)
         self.factory.connect("media-configure", self.configured)
@@ -49,7 +50,13 @@ class Stream:
         self.live = True
         for key, value in self.login.items():
             media.get_element().get_by_name("camera").set_property(key, value)
+        media.get_element().get_by_name("depay").get_static_pad("src").add_probe(
+            Gst.PadProbeType.EVENT_DOWNSTREAM, self.passing)
         media.connect("unprepared", self.unprepared)
+
+    def passing(self, _: object, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
+        self.broken |= info.get_event().type == Gst.EventType.EOS
+        return Gst.PadProbeReturn.OK
 
     def unprepared(self, _: object) -> None:
         self.live = False
@@ -122,11 +129,13 @@ print("ready", flush=True)
 
 def watch(seconds: str) -> None:
     name, stream = next(iter(streams.items()))
+    ends = time.monotonic() + float(seconds)
     viewer = subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-i",
                     f"rtsp://127.0.0.1:{sys.argv[2]}/{name}", "-t", seconds, "-f", "null", "-"], check=False)
     while stream.live:
         time.sleep(0.02)
-    os._exit(viewer.returncode)     # after a failure GStreamer may have closed without TEARDOWN: not in good order
+    # After any end but ours GStreamer may have closed without TEARDOWN: not in good order. The viewer calls that an end, too.
+    os._exit(viewer.returncode or stream.broken or time.monotonic() < ends)
 
 
 if seconds_watched := os.environ.get("WATCH_S"):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from chaos import run
 
 
-@pytest.mark.timeout(300)
 def test_no_camera_sees_too_many_sessions_or_one_too_soon(tmp_path: Path) -> None:
     """Pollers, recorders, viewers and waiters on four cameras; workers, wrappers and the daemon are killed meanwhile.
 

@@ -18,7 +18,6 @@ LANES = 6
 ALWAYS = float("inf")
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_what_is_published_equals_its_source(codec: str, transport: str) -> None:

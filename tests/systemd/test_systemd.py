@@ -19,7 +19,6 @@ EXPECTED = {
 }
 
 
-@pytest.mark.timeout(300)
 def test_the_unit_does_what_it_says() -> None:
     """Start, READY, journal fields, a refused reload, kill -9 and restart, a clean stop, 78 without restart; hardened."""
     if os.geteuid() != 0:
