@@ -44,8 +44,9 @@ js-packages:
 demo: .venv/.installed
 	@$(BIN)/camserver demo $(ARGS)
 
+# two at a time: most of them wait
 test: test-packages .venv/.installed
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check camserver tests

@@ -27,7 +27,7 @@ def test_pictures_equal_their_source(codec: str, transport: str, engine: str) ->
         seen = await house.seen("cam")
         assert (seen.opens, seen.ends_clean, seen.sessions_max) == (2, 2, 1)
 
-    with_house([SimulatedCamera("cam", "Gate", codec, username="viewer", password="p@:/#%? ü")], work)
+    with_house([SimulatedCamera("cam", "Gate", codec, gop=3, username="viewer", password="p@:/#%? ü")], work)
 
 
 def test_width_scales_down_and_exif_free_stills_decode() -> None:

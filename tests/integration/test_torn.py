@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from house import House, psnr_to_source, with_house
@@ -27,19 +28,21 @@ def test_what_is_published_equals_its_source(codec: str, transport: str) -> None
     that only where no key picture was spared: a whole one that comes is taken.
     """
     results: Counter[tuple[bool, Result]] = Counter()
+    closing = contextlib.ExitStack()
 
     async def lane(house: House, number: int) -> None:
         camera_id = f"cam{number}"
         source = house.fleet.cameras[camera_id]
         proxy = DamagingProxy(codec, source.port)
+        closing.callback(proxy.stop)
         url = house.fleet.url(camera_id).replace(f":{source.port}", f":{await proxy.start()}")
         for shot in range(SHOTS // LANES):
             seed = f"{codec} {transport} {number} {shot}"
             dice = random.Random(seed)
             proxy.dice, proxy.damaged = dice, 0
-            proxy.spare_after = dice.choice((1, 1, 2, ALWAYS))
+            proxy.spare_after = dice.choice((1, 1, 2, 2, ALWAYS))
             hopeless = proxy.spare_after == ALWAYS
-            attempt = await house.take(camera_id, url=url, transport=transport, timeout_s=0.8 if hopeless else 20.0)
+            attempt = await house.take(camera_id, url=url, transport=transport, timeout_s=2.0 if hopeless else 30.0)
             assert proxy.damaged, seed
             results[hopeless, attempt.result] += 1
             if attempt.ok:
@@ -47,15 +50,17 @@ def test_what_is_published_equals_its_source(codec: str, transport: str) -> None
             else:
                 assert hopeless, (seed, attempt.error)
                 assert attempt.result in (Result.BAD_PICTURE, Result.NO_KEYFRAME), (seed, attempt.error)
-        proxy.stop()
 
     async def work(house: House) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for number in range(LANES):
-                tasks.create_task(lane(house, number))
+        with closing:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(LANES):
+                    tasks.create_task(lane(house, number))
         assert all(c.record.sessions_max == 1 for c in house.fleet.cameras.values())
 
-    with_house([SimulatedCamera(f"cam{n}", f"Gate {n}", codec=codec, fps=20.0, gop=2) for n in range(LANES)], work)
+    # on a busy machine many pictures are on their way at once
+    with_house([SimulatedCamera(f"cam{n}", f"Gate {n}", codec=codec, fps=20.0, gop=2, keyframes=deque(maxlen=100))
+                for n in range(LANES)], work)
     print(results)
     assert results[False, Result.OK] > SHOTS // 2
-    assert sum(count for (hopeless, result), count in results.items() if hopeless and result is not Result.OK) > SHOTS // 20
+    assert sum(count for (hopeless, result), count in results.items() if hopeless and result is not Result.OK) > SHOTS // 30
