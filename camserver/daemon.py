@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -190,7 +190,7 @@ class Daemon:
         except ApiUnavailable as error:
             self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
         await self._configure()
-        state = load_state(self._state.path)
+        state = load_state(self._state.path).on({c.id: c.device for c in self._inventory.cameras})
         self.manager.restore(state, unclean_s)
         self._state.take_over(state, unclean_s)
         self._emit.add(self._state)
@@ -198,6 +198,7 @@ class Daemon:
             await self._web.start()
         except WebUnavailable as error:
             self._note("http.unavailable", f"{error}: there is no wall page", "warning")
+        await self._go2rtc.look()       # before anybody gets a lease
         await self._api.serve()
         return True
 
@@ -259,9 +260,9 @@ class Daemon:
 
     # ---- inventory
 
-    async def _configure(self, renamed: Mapping[str, str] | None = None) -> None:
+    async def _configure(self) -> None:
         cameras = self._inventory.cameras
-        self.manager.configure({c.device: _budget(c) for c in cameras}, renamed)
+        self.manager.configure({c.device: _budget(c) for c in cameras}, {c.id: c.device for c in cameras})
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
         self.orchestrator.configure(cameras)
         for warning in self._inventory.warnings:
@@ -290,8 +291,6 @@ class Daemon:
 
     async def _take_over(self, inventory: Inventory) -> None:
         old, self._inventory = self._inventory, inventory
-        before = {camera.id: camera.device for camera in old.cameras}
-        renamed = {c.device: before[c.id] for c in inventory.cameras if before.get(c.id, c.device) != c.device}
         self._redactor.replace_secrets((*old.secrets, *inventory.secrets))
         for key in RESTART_ONLY:
             table, _, name = key.partition(".")
@@ -304,7 +303,7 @@ class Daemon:
             self._folders_changed.set()
         self._janitor.policy = inventory.retention
         self.orchestrator.open_rate = inventory.polling.open_rate
-        await self._configure(renamed)
+        await self._configure()
         self._note("inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras))
 
     async def _watch_files(self) -> None:
@@ -317,8 +316,8 @@ class Daemon:
                 async for changes in awatch(*folders, recursive=False, debounce=400, stop_event=self._folders_changed):
                     if any(p.endswith(".toml") or Path(p) in ours for _, p in changes):
                         self._reload.set()
-            except OSError as error:
-                self._note("inventory.watch", f"changes are not watched ({error.strerror}); use systemctl reload", "warning")
+            except (OSError, RuntimeError) as error:        # watchfiles says it has no inotify left in a RuntimeError
+                self._note("inventory.watch", f"changes are not watched ({error}); use systemctl reload", "warning")
                 return
             self._reload.set()      # other folders now: what changed in them meanwhile was not seen
 
@@ -368,7 +367,7 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
     manager = RtspManager(journal)
     manager.configure({camera.device: _budget(camera)})
     # Others may take snapshots of other devices at this moment: only the daemon writes the journal anew.
-    manager.restore(journal.join(), lambda _: camera.unclean_cooldown_s)
+    manager.restore(journal.join().on({camera.id: camera.device}), lambda _: camera.unclean_cooldown_s)
     sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
     try:
         service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(sessions)), HttpSource(),

@@ -38,6 +38,8 @@ class LeaseAcquired(Event):
     external: bool = False
     claimed: int = 0
     """The generation that an earlier process had given for the same session, if there was one."""
+    observed: bool = False
+    """The session is open already: another program has not asked."""
 
     @property
     def text(self) -> str:

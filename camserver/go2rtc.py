@@ -26,6 +26,9 @@ TROUBLE_S = 30.0
 """So long after the last connection to go2rtc's host its sessions are believed to be open; while it accepts any, they are."""
 SETTLE_S = 3.0
 """How long go2rtc may take to end a session that was opened for us; then somebody else is believed to watch."""
+DIAL_S = 6.0
+"""How long go2rtc may still be on its way to the camera (its ConnDialTimeout is 5 s) when it has shown nothing yet: its API
+calls such a stream idle."""
 SETTLE_STEP_S = 0.1
 
 
@@ -86,7 +89,8 @@ class Go2rtc:
         while True:
             if self._api is not None:
                 await self.look()
-                await self._register(self._api)
+            if (api := self._api) is not None:      # a reload may have taken it away meanwhile
+                await self._register(api)
             await asyncio.sleep(WATCH_S)
 
     async def close(self) -> None:
@@ -117,12 +121,13 @@ class Go2rtc:
         """A session that go2rtc opens from now on is covered by a lease of ours."""
         self._ours.add(camera.id)
 
-    async def settled(self, camera: Camera) -> SessionEnd:
+    async def settled(self, camera: Camera, *, was_open: bool) -> SessionEnd:
         """Comes back when go2rtc has ended the session it opened for us, or when somebody else's watching is counted.
 
-        Must not be cancelled in between; `finish` sees to it.
+        `was_open`: it had a session, so that none now means that it has ended. Must not be cancelled in between; `finish`
+        sees to it.
         """
-        return await finish(self._settle(camera))
+        return await finish(self._settle(camera, was_open=was_open))
 
     def failed(self, camera: Camera, why: str) -> None:
         """No picture came from go2rtc; it is said once, until one comes again."""
@@ -196,17 +201,20 @@ class Go2rtc:
         if not leases:
             del self._observed[camera_id]
 
-    async def _settle(self, camera: Camera) -> SessionEnd:
-        deadline = asyncio.get_running_loop().time() + SETTLE_S
+    async def _settle(self, camera: Camera, *, was_open: bool) -> SessionEnd:
+        now = asyncio.get_running_loop().time
+        deadline = now() + (SETTLE_S if was_open else DIAL_S)
         try:
-            while asyncio.get_running_loop().time() < deadline:
+            while now() < deadline:
                 await self.look()
                 if self._down_since is not None:
                     return SessionEnd.UNCLEAN
-                if not self._live(camera):
+                live = self._live(camera)
+                if was_open and not live:
                     return SessionEnd.CLEAN
+                was_open |= live
                 await asyncio.sleep(SETTLE_STEP_S)
-            return SessionEnd.NONE      # it goes on, as somebody else's
+            return SessionEnd.NONE if was_open else SessionEnd.UNCLEAN     # none: it goes on, as somebody else's
         finally:
             self._ours.discard(camera.id)
             self._reconcile()

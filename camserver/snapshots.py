@@ -18,7 +18,7 @@ from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
 from camserver.config import Camera
-from camserver.errors import CameraError, RtspBusy
+from camserver.errors import CameraError, LeaseStateError, RtspBusy
 from camserver.go2rtc import Go2rtc, Restream
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import finish
@@ -175,7 +175,10 @@ class SnapshotService:
         lease_wait_s = camera.lease_wait_s
         if shot.deadline is not None:   # a later source waits within the deadline that already runs
             lease_wait_s = min(lease_wait_s, shot.deadline - _now())
-        lease = await self._manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=lease_wait_s)
+        try:
+            lease = await self._manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=lease_wait_s)
+        except LeaseStateError:
+            raise RtspBusy(f"{camera.id}: its device has just left the inventory") from None
         with lease:
             shot.lease_wait_s += lease.wait_s
             shown = False
@@ -208,11 +211,18 @@ class SnapshotService:
         if way.restream is None or self._go2rtc is None:
             await self._engines.fetch(camera, way.url, deadline, lease.ended, show)
             return
+        was_open = False
+
+        def show_open(unit: AccessUnit) -> None:
+            nonlocal was_open
+            was_open = True
+            show(unit)
+
         self._go2rtc.opening(camera)
         try:
-            await self._engines.fetch(way.viewer(camera), way.url, deadline, _nobody, show)
+            await self._engines.fetch(way.viewer(camera), way.url, deadline, _nobody, show_open)
         finally:
-            lease.ended(await self._go2rtc.settled(camera))
+            lease.ended(await self._go2rtc.settled(camera, was_open=was_open))
 
     @staticmethod
     def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:

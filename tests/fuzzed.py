@@ -106,6 +106,12 @@ class FakeTransport(asyncio.Transport):
             if isinstance(message, Request):
                 self.loop.call_soon(self._say, self._answer(message))
 
+    def pause_reading(self) -> None:
+        """What is on its way comes all the same."""
+
+    def resume_reading(self) -> None:
+        """Nothing was held back."""
+
     def close(self) -> None:
         if not self.closing:
             self.closing = True

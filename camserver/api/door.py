@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
+import sys
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -32,8 +34,12 @@ class Door:
         """Answer on `sock` from now on."""
         loop = asyncio.get_running_loop()
         await self._runner.setup()
-        create = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-        self._server = await create(self._connection, sock=sock, backlog=self._connections)
+        if sock.family == socket.AF_UNIX:
+            # the path is systemd's, or removed by whoever made it
+            keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            self._server = await loop.create_unix_server(self._connection, sock=sock, backlog=self._connections, **keep)
+        else:
+            self._server = await loop.create_server(self._connection, sock=sock, backlog=self._connections)
 
     async def close(self) -> None:
         """Close the socket and every connection."""

@@ -200,8 +200,9 @@ class _Worker:
 
     def kill(self) -> None:
         """SIGKILL by pidfd: Popen.kill would reap a dead child behind asyncio's back, and its status were lost."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if self._pidfd >= 0:        # else somebody else has just discarded it
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def close(self) -> None:
         if self._pidfd >= 0:

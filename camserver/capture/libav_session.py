@@ -192,8 +192,8 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
     if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:  # an errno of the host
         end = SessionEnd.NONE if error.errno in _NEVER_CONNECTED else SessionEnd.UNCLEAN
         return CameraError(Result.UNREACHABLE, f"connection failed: {os.strerror(error.errno)}", end)
-    if isinstance(error, InvalidDataError):     # probing met the remainder of a picture
-        return CameraError(Result.BAD_PICTURE, "what came first is damaged, or is nothing that libav knows")
+    if isinstance(error, InvalidDataError):     # probing met the remainder of a picture; a reset at SETUP looks the same
+        return CameraError(Result.UNREACHABLE, "the camera ended the connection, or what came first is damaged")
     return CameraError(Result.UNREACHABLE, f"the camera ended the connection ({type(error).__name__})")
 
 

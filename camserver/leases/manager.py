@@ -39,10 +39,14 @@ class RtspLease:
         self._end = SessionEnd.UNCLEAN
         self._released = False
         self.camera = camera
-        self.device = ticket.device
         self.holder = ticket.holder
         self.generation = ticket.generation
         self.wait_s = ticket.held_since - ticket.requested_at
+
+    @property
+    def device(self) -> str:
+        """By its name of today: a reload may change it."""
+        return self._ticket.device
 
     @property
     def company(self) -> int:
@@ -96,18 +100,18 @@ class RtspManager:
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._on_withdraw: dict[Ticket, Callable[[], None]] = {}
+        self._observed_before: dict[str, list[int]] = {}        # camera -> generations of an earlier process
         self._in_vain: dict[tuple[str, str], float] = {}        # (camera, device) of polls -> since when they get nothing
 
-    def configure(self, budgets: Mapping[str, Budget], renamed: Mapping[str, str] | None = None) -> None:
-        """Make `budgets` the known devices; running leases are untouched.
+    def configure(self, budgets: Mapping[str, Budget], cameras: Mapping[str, str] | None = None) -> None:
+        """Make `budgets` the known devices; running leases go on.
 
-        `renamed` says which device was which before (new -> old): what is open there counts under the new name, too.
+        `cameras` says which device each camera is on; who holds or waits for a session of it follows it there.
         """
-        self._table.configure(budgets, _now())
-        for name, earlier in (renamed or {}).items():
-            self._table.inherit(name, earlier, _now())
-        for name in budgets:
-            self._wake(self._table.offer(name, _now()))
+        self._wake(self._table.configure(budgets, _now(), cameras))
+        for device in budgets:
+            self._arm(device)
+            self._ask_to_give_way(device)
         self._in_vain = {key: since for key, since in self._in_vain.items() if key[1] in budgets}
 
     def restore(self, state: State, unclean_cooldown_s: Callable[[str], float], wall: Callable[[], float] = time.time) -> None:
@@ -120,6 +124,8 @@ class RtspManager:
             if left_s > 0 or s.claimable:
                 until = _now() + (max(unclean_s, CLAIM_S) if s.claimable else left_s)
                 self._table.restore(s.device, s.generation, until, _now(), claimable=s.claimable)
+                if s.observed:
+                    self._observed_before.setdefault(s.camera, []).append(s.generation)
         for device, (cap, until) in state.learned.items():
             left_s = min(until - wall(), LEARNED_S)
             if left_s > 0 and cap > 0:
@@ -130,13 +136,25 @@ class RtspManager:
 
         Polls are asked to give way when it is one too many. Raises LeaseStateError for a device that is not in the inventory.
         """
-        lease = self._lease(self._table.observe(device, holder, _now()), camera)
+        lease = self._seen_before(camera, device, holder)
+        if lease is None:
+            lease = self._lease(self._table.observe(device, holder, _now(), camera), camera, observed=True)
         self._ask_to_give_way(device)
         return lease
 
+    def _seen_before(self, camera: str, device: str, holder: Holder) -> RtspLease | None:
+        """A session that an earlier process observed, and whose slot is still taken for it."""
+        earlier = self._observed_before.get(camera, [])
+        while earlier:
+            generation = earlier.pop()
+            ticket = self._table.claim(device, generation, holder, Priority.LIVE, _now(), camera)
+            if ticket is not None:
+                return self._lease(ticket, camera, claimed=generation, observed=True)
+        return None
+
     def claim(self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority) -> RtspLease | None:
         """The lease again that an earlier process gave as `generation`, None when it is too late for that."""
-        ticket = self._table.claim(device, generation, holder, priority, _now())
+        ticket = self._table.claim(device, generation, holder, priority, _now(), camera)
         return None if ticket is None else self._lease(ticket, camera, claimed=generation)
 
     async def acquire(
@@ -155,7 +173,7 @@ class RtspManager:
         key = (camera, device)
         poll = priority is Priority.POLL and not holder.external
         ageing_since = self._in_vain.get(key) if poll else None
-        ticket, offered = self._table.request(device, holder, priority, _now(), ageing_since)
+        ticket, offered = self._table.request(device, holder, priority, _now(), camera=camera, ageing_since=ageing_since)
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
             try:
@@ -172,7 +190,7 @@ class RtspManager:
         self, camera: str, device: str, holder: Holder, *, priority: Priority = Priority.POLL,
     ) -> RtspLease | None:
         """A session of `device` if one is free this instant and nobody waits for it, else None."""
-        ticket, offered = self._table.request(device, holder, priority, _now())
+        ticket, offered = self._table.request(device, holder, priority, _now(), camera=camera)
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
             self._wake(self._table.withdraw(ticket, _now(), busy=True))
@@ -218,12 +236,14 @@ class RtspManager:
 
     def _grant(self, ticket: Ticket, camera: str) -> RtspLease:
         self._table.accept(ticket, _now())
-        return self._lease(ticket, camera)
+        lease = self._lease(ticket, camera)
+        self._ask_to_give_way(ticket.device)        # live may have asked since the offer
+        return lease
 
-    def _lease(self, ticket: Ticket, camera: str, claimed: int = 0) -> RtspLease:
+    def _lease(self, ticket: Ticket, camera: str, claimed: int = 0, *, observed: bool = False) -> RtspLease:
         lease = RtspLease(self, ticket, camera)
-        self._emit(LeaseAcquired(camera=camera, claimed=claimed, device=lease.device, holder=str(lease.holder),
-                                 generation=lease.generation, wait_ms=lease.wait_s * 1000,
+        self._emit(LeaseAcquired(camera=camera, claimed=claimed, observed=observed, device=lease.device,
+                                 holder=str(lease.holder), generation=lease.generation, wait_ms=lease.wait_s * 1000,
                                  external=lease.holder.external))
         return lease
 

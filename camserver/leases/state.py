@@ -14,8 +14,8 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
@@ -34,6 +34,9 @@ class Remembered:
     generation: int
     external: bool
     cooling_until: float | None = None
+    camera: str = ""
+    observed: bool = False
+    """Nobody asked for it: another program opened it, and nobody will claim it."""
 
     @property
     def claimable(self) -> bool:
@@ -49,6 +52,11 @@ class State:
     sessions: dict[int, Remembered] = field(default_factory=dict)
     learned: dict[str, tuple[int, float]] = field(default_factory=dict)
 
+    def on(self, devices: Mapping[str, str]) -> State:
+        """The same, with the names that the cameras' devices have now: the inventory may have been changed since."""
+        sessions = {g: replace(s, device=devices.get(s.camera, s.device)) for g, s in self.sessions.items()}
+        return replace(self, sessions=sessions)
+
     def apply(self, line: str) -> None:
         """One line of the journal; what makes no sense (a torn last line) is left out."""
         with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -56,7 +64,8 @@ class State:
             match entry.pop("is"):
                 case "session":
                     session = Remembered(str(entry["device"]), int(entry["generation"]), bool(entry["external"]),
-                                         None if entry["cooling_until"] is None else float(entry["cooling_until"]))
+                                         None if entry["cooling_until"] is None else float(entry["cooling_until"]),
+                                         str(entry.get("camera", "")), bool(entry.get("observed")))
                     self.sessions[session.generation] = session
                     self.generation = max(self.generation, session.generation)
                     self.sessions.pop(int(entry.get("claimed", 0)), None)
@@ -99,7 +108,7 @@ class StateFile:
                 self._state.sessions[s.generation] = s
             else:
                 until = now + unclean_s if s.cooling_until is None else s.cooling_until
-                self._state.sessions[s.generation] = Remembered(s.device, s.generation, s.external, until)
+                self._state.sessions[s.generation] = replace(s, cooling_until=until)
         self._rewrite()
 
     def join(self) -> State:
@@ -121,10 +130,11 @@ class StateFile:
         """A lease was acquired or released, or a budget learned."""
         match event:
             case LeaseAcquired():
-                entry = _session(Remembered(event.device, event.generation, event.external), claimed=event.claimed)
+                entry = _session(Remembered(event.device, event.generation, event.external, None, event.camera, event.observed),
+                                 claimed=event.claimed)
             case LeaseReleased():
                 until = self._clock() + self._cooldown_s(event.device, event.end)
-                entry = _session(Remembered(event.device, event.generation, event.external, until))
+                entry = _session(Remembered(event.device, event.generation, event.external, until, event.camera))
             case CapLearned():
                 entry = _line("learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s)
             case _:

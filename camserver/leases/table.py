@@ -32,7 +32,6 @@ class _Device:
     waiting: list[Ticket] = field(default_factory=list)
     taken: list[Ticket] = field(default_factory=list)         # offered or held
     cooling_until: list[float] = field(default_factory=list)
-    inherited: list[Ticket] = field(default_factory=list)       # of the same box under an earlier name, held or offered
     claimable: dict[int, float] = field(default_factory=dict)       # generation -> its moment in cooling_until
     granted: int = 0
     opened: int = 0
@@ -50,19 +49,22 @@ class LeaseTable:
 
     def __init__(self) -> None:
         self._devices: dict[str, _Device] = {}
+        self._cameras: dict[str, str] = {}      # camera id -> its device
         self._left: list[tuple[str, int, float, bool]] = []     # sessions of an earlier process on devices not known (yet)
         self._sequence = 0
         self._generation = 0
 
-    def configure(self, budgets: Mapping[str, Budget], now: float) -> list[Ticket]:
-        """Make `budgets` the known devices. One that left stays for as long as somebody holds, waits or it cools."""
-        offered: list[Ticket] = []
+    def configure(self, budgets: Mapping[str, Budget], now: float, cameras: Mapping[str, str] | None = None) -> list[Ticket]:
+        """Make `budgets` the known devices. One that left stays for as long as somebody holds, waits or it cools.
+
+        `cameras` says which device each camera is on: one that has changed it takes its tickets along.
+        """
         for name, budget in budgets.items():
             if name in self._devices:
                 self._devices[name].budget = budget
-                offered += self.offer(name, now)
             else:
                 self._devices[name] = _Device(budget)
+        self._move(cameras or {}, now)
         left, self._left = self._left, []
         for name, generation, seconds, claimable in left:
             self.restore(name, generation, now + seconds, now, claimable=claimable)
@@ -71,24 +73,38 @@ class LeaseTable:
             self._thaw(device, now)
             if not (device.waiting or device.taken or device.cooling_until):
                 del self._devices[name]
-        return offered
+        return [ticket for name in self._devices for ticket in self.offer(name, now)]
 
-    def inherit(self, name: str, earlier: str, now: float) -> None:
-        """The device `name` is the box that was `earlier`: what is open there, or cools down, counts until it has ended."""
-        device, old = self._devices.get(name), self._devices.get(earlier)
-        if device is not None and old is not None and device is not old:
-            self._thaw(old, now)
-            device.inherited += old.taken
-            device.cooling_until += old.cooling_until
+    def _move(self, cameras: Mapping[str, str], now: float) -> None:
+        """The sessions of a camera count on its device, whatever that is called by now.
 
-    def request(self, device: str, holder: Holder, priority: Priority, now: float,
+        What cools down has no camera any more: it counts under both names.
+        """
+        pairs = {(old, new) for camera, new in cameras.items() if (old := self._cameras.get(camera, new)) != new}
+        for device in self._devices.values():
+            self._thaw(device, now)
+        cooling = {old: (list(d.cooling_until), dict(d.claimable)) for old, _ in pairs if (d := self._devices.get(old))}
+        for old, new in pairs:
+            until, claimable = cooling.get(old, ([], {}))
+            self._devices[new].cooling_until += until
+            self._devices[new].claimable |= claimable
+        for name, device in list(self._devices.items()):
+            for ticket in [t for t in (*device.waiting, *device.taken) if cameras.get(t.camera, name) != name]:
+                waits = ticket in device.waiting
+                (device.waiting if waits else device.taken).remove(ticket)
+                ticket.device = cameras[ticket.camera]
+                new_device = self._devices[ticket.device]
+                (new_device.waiting if waits else new_device.taken).append(ticket)
+        self._cameras = dict(cameras)
+
+    def request(self, device: str, holder: Holder, priority: Priority, now: float, *, camera: str = "",
                 ageing_since: float | None = None) -> tuple[Ticket, list[Ticket]]:
         """Enter the queue of a device; the ticket is already offered when a slot is free and nobody is before it.
 
         Also returns all tickets that were offered a slot: others may wait for one whose cool-down has just passed, before
         the timer told them. Raises LeaseStateError for a device that was never configured.
         """
-        ticket = self._ticket(device, holder, priority, now, ageing_since)
+        ticket = self._ticket(device, camera, holder, priority, now, ageing_since)
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
 
@@ -108,21 +124,22 @@ class LeaseTable:
         """Give only generation numbers greater than those of an earlier process."""
         self._generation = max(self._generation, generation)
 
-    def observe(self, device: str, holder: Holder, now: float) -> Ticket:
+    def observe(self, device: str, holder: Holder, now: float, camera: str = "") -> Ticket:
         """A session that somebody has opened without asking: a fact, also when it is one too many.
 
         Raises LeaseStateError for a device that was never configured.
         """
-        return self._hold(device, holder, Priority.LIVE, now)
+        return self._hold(device, camera, holder, Priority.LIVE, now)
 
-    def claim(self, device: str, generation: int, holder: Holder, priority: Priority, now: float) -> Ticket | None:
+    def claim(self, device: str, generation: int, holder: Holder, priority: Priority, now: float,
+              camera: str = "") -> Ticket | None:
         """Turn a restored session's slot into its holder's again; None when it has passed."""
         entry = self._devices.get(device)
         until = entry.claimable.pop(generation, 0.0) if entry is not None else 0.0
         if entry is None or until <= now:
             return None
         entry.cooling_until.remove(until)
-        return self._hold(device, holder, priority, now)
+        return self._hold(device, camera, holder, priority, now)
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""
@@ -150,13 +167,12 @@ class LeaseTable:
         ticket._apply(TicketEvent.RELEASE)  # noqa: SLF001
         device = self._devices[ticket.device]
         device.taken.remove(ticket)
-        offered = self._heirs_released(ticket, end, now)
         device.opened += end is not SessionEnd.NONE
         device.held_s_total += now - ticket.held_since
         cooldown_s = device.budget.cooldown_after(end)
         if cooldown_s > 0:
             device.cooling_until.append(now + cooldown_s)
-        return offered + self.offer(ticket.device, now)
+        return self.offer(ticket.device, now)
 
     def offer(self, name: str, now: float) -> list[Ticket]:
         """Hand every free slot of a device to the waiters in order; call it when a cool-down has passed."""
@@ -247,19 +263,7 @@ class LeaseTable:
         device.cooling_until = [until for until in device.cooling_until if until > now]
 
     def _free(self, device: _Device, now: float) -> int:
-        device.inherited = [t for t in device.inherited if t.state in (TicketState.HELD, TicketState.OFFERED)]
-        return self._cap(device, now) - len(device.taken) - len(device.inherited) - len(device.cooling_until)
-
-    def _heirs_released(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
-        """The box of a released ticket has other names by now: it cools down there, too."""
-        offered = []
-        for name, device in self._devices.items():
-            if ticket in device.inherited:
-                device.inherited.remove(ticket)
-                if (cooldown_s := device.budget.cooldown_after(end)) > 0:
-                    device.cooling_until.append(now + cooldown_s)
-                offered += self.offer(name, now)
-        return offered
+        return self._cap(device, now) - len(device.taken) - len(device.cooling_until)
 
     @staticmethod
     def _cap(device: _Device, now: float) -> int:
@@ -268,16 +272,16 @@ class LeaseTable:
             return device.budget.max_sessions
         return min(learned.cap, device.budget.max_sessions)
 
-    def _ticket(self, device: str, holder: Holder, priority: Priority, now: float,
+    def _ticket(self, device: str, camera: str, holder: Holder, priority: Priority, now: float,
                 ageing_since: float | None = None) -> Ticket:
         if device not in self._devices:
             raise LeaseStateError(f"device {device} is not in the inventory")
         self._sequence += 1
-        return Ticket(device, holder, priority, self._sequence, now, now if ageing_since is None else ageing_since)
+        return Ticket(device, camera, holder, priority, self._sequence, now, now if ageing_since is None else ageing_since)
 
-    def _hold(self, device: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+    def _hold(self, device: str, camera: str, holder: Holder, priority: Priority, now: float) -> Ticket:
         """A ticket for a session that is open already."""
-        ticket = self._ticket(device, holder, priority, now)
+        ticket = self._ticket(device, camera, holder, priority, now)
         ticket._apply(TicketEvent.OFFER)  # noqa: SLF001 - the table is the one that changes tickets
         self._devices[device].taken.append(ticket)
         self.accept(ticket, now)

@@ -95,6 +95,8 @@ class Ticket:
     """One request for one session; identity is the object itself. Only the table changes it."""
 
     device: str
+    """By its name of today: a reload may change it."""
+    camera: str
     holder: Holder
     priority: Priority
     sequence: int
@@ -119,9 +121,9 @@ class Ticket:
             raise LeaseStateError(
                 f"lease of {self.device} for {self.holder}: {event} is impossible when {self.state}") from None
 
-    def rank(self, now: float) -> tuple[int, int]:
-        """Sort key among waiters: aged priority, then arrival."""
-        return max(0, self.priority - int((now - self.ageing_since) / AGEING_S)), self.sequence
+    def rank(self, now: float) -> tuple[int, float, int]:
+        """Sort key among waiters: aged priority, then who has asked for longest, then arrival."""
+        return max(0, self.priority - int((now - self.ageing_since) / AGEING_S)), self.ageing_since, self.sequence
 
     @property
     def gives_way(self) -> bool:

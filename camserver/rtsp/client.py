@@ -208,6 +208,18 @@ class RtspSession:
 
     async def _request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
         """An answer of 200. Raises CameraError with the meaning of any other, Moved, WireClosed."""
+        response = await self._ask(method, uri, headers)
+        if response.status in (301, 302, 303, 307, 308):
+            raise Moved(response.headers.get("Location"))
+        if response.status == 401 and not self._memory.login.username:
+            raise CameraError(Result.AUTH, f"it asks for a login: give username and password (401 to {method})",
+                              SessionEnd.NONE)
+        if response.status != 200:
+            raise refusal(method, response.status)
+        return response
+
+    async def _ask(self, method: str, uri: str, headers: dict[str, str]) -> Response:
+        """Any answer, after the login. Raises WireClosed."""
         assert self._wire is not None  # noqa: S101 - connected
         self.step = method
         login = self._memory.login
@@ -218,13 +230,6 @@ class RtspSession:
             if response.status != 401 or not login.take(response.headers.get("WWW-Authenticate")) or (
                     attempt > 0 and not login.stale):
                 break
-        if response.status in (301, 302, 303, 307, 308):
-            raise Moved(response.headers.get("Location"))
-        if response.status == 401 and not login.username:
-            raise CameraError(Result.AUTH, f"it asks for a login: give username and password (401 to {method})",
-                              SessionEnd.NONE)
-        if response.status != 200:
-            raise refusal(method, response.status)
         return response
 
     # ---- pictures
@@ -343,14 +348,14 @@ class RtspSession:
     async def _tear_down(self) -> bool:
         try:
             async with asyncio.timeout(TEARDOWN_S if self._hurried_s is None else self._hurried_s) as self._ending:
-                await self._request("TEARDOWN", self._memory.base, {})
+                response = await self._ask("TEARDOWN", self._memory.base, {})
         except TimeoutError:
             return False
         except WireClosed as closed:
             return closed.by_camera
-        except (CameraError, Moved):
-            return True     # answered: 454 and its like say that there is no session any more
-        return True
+        # Over TCP the session ends with the connection, whatever it answered; over UDP only a 200 says so, or a 454: there
+        # is no such session any more.
+        return self._udp is None or response.status in (200, 454)
 
     def _arm_keep_alive(self, every_s: float) -> None:
         self._keep_alive = asyncio.get_running_loop().call_later(every_s, self._remind, every_s)

@@ -95,6 +95,7 @@ class MessageParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
+        self._head: tuple[str, Headers, int, int] | None = None     # of a message whose body is coming: its bytes, and in all
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """All messages that `data` completes. Raises RtspProtocolError; the connection is then beyond repair."""
@@ -115,20 +116,22 @@ class MessageParser:
                 return None
             self._at = end
             return Interleaved(buffer[at + 1], bytes(buffer[at + 4 : end]))
-        head = _HEAD_END.search(buffer, at, at + MAX_HEAD_BYTES)
-        if head is None:
+        if self._head is None and (head := _HEAD_END.search(buffer, at, at + MAX_HEAD_BYTES)) is not None:
+            start, headers = _parse_head(bytes(buffer[at : head.start()]))
+            length = headers.get("Content-Length", "0").strip()
+            if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
+                raise RtspProtocolError(f"a Content-Length that is no number up to {MAX_BODY_BYTES}")
+            self._head = start, headers, head.end() - at, head.end() - at + int(length)
+        if self._head is None:
             if len(buffer) - at >= MAX_HEAD_BYTES:
                 raise RtspProtocolError(f"a message head of more than {MAX_HEAD_BYTES} bytes")
             return None
-        start, headers = _parse_head(bytes(buffer[at : head.start()]))
-        length = headers.get("Content-Length", "0").strip()
-        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
-            raise RtspProtocolError(f"a Content-Length that is no number up to {MAX_BODY_BYTES}")
-        end = head.end() + int(length)
-        if len(buffer) < end:
+        start, headers, head_bytes, all_bytes = self._head
+        if len(buffer) < at + all_bytes:
             return None
-        self._at = end
-        return _message(start, headers, bytes(buffer[head.end() : end]))
+        self._at = at + all_bytes
+        self._head = None
+        return _message(start, headers, bytes(buffer[at + head_bytes : self._at]))
 
 
 def _parse_head(head: bytes) -> tuple[str, Headers]:

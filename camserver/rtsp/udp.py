@@ -40,7 +40,11 @@ class UdpPair:
                     continue
                 stack.pop_all()
                 made = cls(remote, (pair[0], pair[1]), listener)
-                await made._listen()
+                try:
+                    await made._listen()
+                except BaseException:
+                    made.close()
+                    raise
                 return made
         raise OSError("no pair of UDP ports is free")
 
@@ -62,6 +66,8 @@ class UdpPair:
         """Close both."""
         for transport in self._transports:
             transport.close()
+        for sock in self._sockets[len(self._transports):]:      # those that nobody listened to yet
+            sock.close()
 
 
 def _same(ear: _Ear) -> _Ear:

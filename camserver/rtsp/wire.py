@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import cast
 
-from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
+from camserver.rtsp.messages import Headers, Interleaved, Message, MessageParser, Request, Response, RtspProtocolError
 
 PacketListener = Callable[[int, bytes], None]
+SHARE = 200
+"""Messages of one connection in one turn of the event loop."""
 
 
 class WireClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but how a connection ended
@@ -32,6 +35,7 @@ class Wire(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
         self.end: WireClosed | None = None      # how it ended, None while it is open
         self._parser = MessageParser()
+        self._coming: Iterator[Message] | None = None       # what is parsed, as far as it was not taken yet
         self._answers: dict[str, asyncio.Future[Response]] = {}
         self._number = 0
         self._transport: asyncio.Transport | None = None
@@ -44,20 +48,39 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answers go to who waits for them, packets to the listener, the camera's own requests get an answer."""
+        self._coming = self._parser.feed(data)
+        self._take()
+
+    def _take(self) -> None:
+        """A share of what came; the rest in the loop's next turns, so that a flood of tiny messages holds up nobody else."""
+        if self._coming is None or self._transport is None:
+            return
+        count = 0
         try:
-            for message in self._parser.feed(data):
-                if isinstance(message, Interleaved):
-                    if self.on_packet is not None:
-                        self.on_packet(message.channel, message.payload)
-                elif isinstance(message, Response):
-                    waiter = self._answers.pop(message.headers.get("CSeq").strip(), None)
-                    if waiter is not None and not waiter.done():
-                        waiter.set_result(message)
-                else:
-                    self._answer(message)
+            for count, message in enumerate(islice(self._coming, SHARE), start=1):  # noqa: B007 - used after the loop
+                self._message(message)
         except RtspProtocolError as error:
+            self._coming = None
             self._end(WireClosed(f"what it sent is no RTSP: {error}", unparsable=True))
             self.abort()
+            return
+        if count == SHARE:
+            self._transport.pause_reading()     # does nothing the second time
+            asyncio.get_running_loop().call_soon(self._take)
+        else:
+            self._coming = None
+            self._transport.resume_reading()
+
+    def _message(self, message: Message) -> None:
+        if isinstance(message, Interleaved):
+            if self.on_packet is not None:
+                self.on_packet(message.channel, message.payload)
+        elif isinstance(message, Response):
+            waiter = self._answers.pop(message.headers.get("CSeq").strip(), None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(message)
+        else:
+            self._answer(message)
 
     def pause_writing(self) -> None:
         """The camera asks and asks, and reads no answers."""
@@ -70,6 +93,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The transport is closed, whoever closed it."""
+        self._coming = None
         self._end(WireClosed(f"the connection broke ({type(error).__name__})" if error else "the connection was closed"))
         if not self.closed.done():
             self.closed.set_result(None)

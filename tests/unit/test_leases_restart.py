@@ -17,17 +17,83 @@ HOLDER = Holder("poller", "gate")
 
 
 def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
-    """A reload renames a device: the session that is open, and the cool-down after it, count under the new name, too."""
+    """A reload renames a device, twice: what is open, who waits, and the cool-down after it, count under the new name."""
     async def work() -> None:
-        m = RtspManager()
-        m.configure({"d": Budget(1, 0.0, 3.0)})
+        m, budget = RtspManager(), Budget(1, 0.0, 3.0)
+        m.configure({"d": budget}, {"gate": "d"})
         held = await m.acquire("gate", "d", Holder("live", "film"), priority=Priority.LIVE)
-        m.configure({"yard": Budget(1, 0.0, 3.0)}, {"yard": "d"})
+        early = asyncio.create_task(m.acquire("gate", "d", HOLDER, lease_wait_s=60.0))
+        await asyncio.sleep(1)
+        m.configure({"hall": budget}, {"gate": "hall"})
+        m.configure({"yard": budget}, {"gate": "yard"})
+        assert held.device == "yard"
+        assert [d.device for d in m.statistics()] == ["yard"]
         with pytest.raises(RtspBusy):
             await m.acquire("gate", "yard", HOLDER, lease_wait_s=1.0)
+        late = asyncio.create_task(m.acquire("gate", "yard", HOLDER, lease_wait_s=60.0))
+        await asyncio.sleep(1)
         held.release()
-        with await m.acquire("gate", "yard", HOLDER, lease_wait_s=5.0) as lease:
-            assert lease.wait_s == pytest.approx(3.0, abs=0.01)
+        with await early as lease:
+            assert lease.wait_s == pytest.approx(6.0, abs=0.01)     # 1 + 1 + 1 of waiting, 3 of cool-down
+            assert not late.done()
+            lease.ended(SessionEnd.NONE)
+        (await late).release()
+
+    run_virtual(work)
+
+
+def test_cameras_that_turn_out_to_be_one_box_share_what_is_open() -> None:
+    """And one that leaves it takes its own session along."""
+    async def work() -> None:
+        m, budget = RtspManager(), Budget(2, 0.0, 3.0)
+        m.configure({"a": budget, "b": budget}, {"gate": "a", "yard": "b"})
+        first = await m.acquire("gate", "a", Holder("live", "film"))
+        second = await m.acquire("yard", "b", Holder("live", "film"))
+        m.configure({"nvr": budget}, {"gate": "nvr", "yard": "nvr"})
+        assert m.try_acquire("gate", "nvr", HOLDER) is None
+        m.configure({"nvr": budget, "b": budget}, {"gate": "nvr", "yard": "b"})
+        assert [len(d.held) for d in m.statistics()] == [1, 1]
+        second.ended(SessionEnd.UNCLEAN)
+        second.release()
+        m.configure({"nvr": budget}, {"gate": "nvr", "yard": "nvr"})
+        (device,) = (d for d in m.statistics() if d.device == "nvr")
+        assert (len(device.held), device.cooling) == (1, 1)
+        first.release()
+
+    run_virtual(work)
+
+
+def test_a_reload_that_gives_more_wakes_who_waits() -> None:
+    async def work() -> None:
+        m = RtspManager()
+        m.configure({"d": Budget(1)}, {"gate": "d"})
+        held = await m.acquire("gate", "d", HOLDER)
+        waiting = asyncio.create_task(m.acquire("gate", "d", HOLDER, lease_wait_s=60.0))
+        await asyncio.sleep(1)
+        m.configure({"d": Budget(2)}, {"gate": "d"})
+        with await waiting as lease:
+            assert lease.wait_s == pytest.approx(1.0, abs=0.01)
+        held.release()
+
+    run_virtual(work)
+
+
+def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None:
+    """The journal knows them by camera; one that was only observed is taken over when it is seen again."""
+    async def work() -> None:
+        left = State(8, {7: Remembered("old", 7, external=True, camera="gate"),
+                         8: Remembered("old", 8, external=True, camera="gate", observed=True)}).on({"gate": "new"})
+        m = RtspManager()
+        m.configure({"new": Budget(2, 0.0, 4.0)}, {"gate": "new"})
+        m.restore(left, lambda _: 4.0)
+        assert m.try_acquire("gate", "new", HOLDER) is None
+        seen = m.observe("gate", "new", Holder("live", "go2rtc gate"))
+        again = m.claim("gate", "new", Holder("live", "film"), 7, priority=Priority.LIVE)
+        assert again is not None
+        (device,) = m.statistics()
+        assert (len(device.held), device.cooling) == (2, 0)
+        for lease in (seen, again):
+            lease.release()
 
     run_virtual(work)
 
