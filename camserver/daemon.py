@@ -193,6 +193,7 @@ class Daemon:
         state = load_state(self._state.path).on({c.id: c.device for c in self._inventory.cameras})
         self.manager.restore(state, unclean_s)
         self._state.take_over(state, unclean_s)
+        self._go2rtc.restore(state.streams)
         self._emit.add(self._state)
         try:
             await self._web.start()

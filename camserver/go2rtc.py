@@ -54,7 +54,7 @@ class Go2rtc:
         self._streams: dict[str, StreamView] = {}
         self._observed: dict[str, list[RtspLease]] = {}     # camera id -> a lease for each session
         self._ours: set[str] = set()                    # cameras whose stream is being opened under a lease of ours
-        self._registered: set[str] = set()              # streams that are there for our sake
+        self._registered: set[str] = set()              # streams that we made there
         self._failing: set[str] = set()
         self._down_since: float | None = None
         self._alive_at = 0.0
@@ -83,6 +83,10 @@ class Go2rtc:
             if known is None or before is None or known.device != before.device:
                 self._count(camera_id, 0, SessionEnd.UNCLEAN)
         self._reconcile()
+
+    def restore(self, streams: Iterable[str]) -> None:
+        """Those that an earlier process registered are ours, too."""
+        self._registered |= set(streams)
 
     async def run(self) -> None:
         """Look every WATCH_S until cancelled."""
@@ -229,19 +233,23 @@ class Go2rtc:
                   if c.go2rtc and c.url and self._table.register_cameras}
         try:
             for name in self._registered - wanted.keys():
-                await api.remove(name)
+                if self._is_ours(name):
+                    await api.remove(name)
+                    self._note("removed", name)
                 self._registered.discard(name)
-                self._note("removed", name)
             for name, (camera, url) in wanted.items():
                 known = self._streams.get(name)
-                if known is not None and url in known.sources:
-                    self._registered.add(name)
-                elif known is None or (name in self._registered and not known.live):
+                if known is None or (self._is_ours(name) and url not in known.sources and not known.live):
                     await api.register(name, with_credentials(url, camera.username, camera.password))
                     self._registered.add(name)
                     self._note("registered", name)
         except Go2rtcDown as down:
             self._is_down(down)
+
+    def _is_ours(self, name: str) -> bool:
+        """We made it, with one source; the operator may have made another of that name since."""
+        known = self._streams.get(name)
+        return name in self._registered and known is not None and len(known.sources) <= 1
 
     def _note(self, what: str, stream: str) -> None:
         self._emit(Notice(name=f"go2rtc.{what}", message=f"go2rtc: stream {stream} {what}", data={"stream": stream}))

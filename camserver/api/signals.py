@@ -1,4 +1,4 @@
-"""Signals as something to select(2) on, with who sent them: signalfd(2), which Python's library lacks."""
+"""Signals as something to select(2) on, and whether kill(2) sent them: signalfd(2), which Python's library lacks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC     # sys/signalfd.h
-SI_KERNEL = 0x80        # bits/siginfo-consts.h: a key of the terminal, not kill(2)
-_INFO = struct.Struct("=IiiI")      # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ssi_pid, ...
+_INFO = struct.Struct("=Iii")       # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ...
 _INFO_BYTES = 128
 _MASK_BYTES = 128       # sizeof(sigset_t)
 
@@ -30,15 +29,15 @@ class Signals:
         """For select(2)."""
         return self._fd
 
-    def read(self) -> Iterator[tuple[int, int]]:
-        """Signals that came: (number, process id of the sender; 0 for the terminal, which sends to the whole group)."""
+    def read(self) -> Iterator[tuple[int, bool]]:
+        """Signals that came: (number, whether a process sent it; a key of the terminal goes to the whole group)."""
         while True:
             try:
                 data = os.read(self._fd, _INFO_BYTES)
             except BlockingIOError:
                 return
-            number, _, code, pid = _INFO.unpack_from(data)
-            yield number, 0 if code == SI_KERNEL else pid
+            number, _, code = _INFO.unpack_from(data)
+            yield number, code <= 0         # SI_USER, SI_QUEUE, SI_TKILL; the kernel's own codes are positive
 
     def close(self) -> None:
         """No more; they stay blocked."""

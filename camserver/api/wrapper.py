@@ -56,30 +56,35 @@ def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], 
             raise
         _say(f"{error}; running without a lease (--no-daemon-ok)")
     signals = Signals((*FORWARDED, signal.SIGCHLD, PARENT_GONE))
+    # Not as signals again: of two that are pending, one from a stranger, the kernel would keep one.
+    orders, to_guardian = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     me, guardian = os.getpid(), os.fork()
     if guardian == 0:
         status = 1
         try:
             _die_with(me, PARENT_GONE)
-            status = _Guardian(client, request, held, signals).run(command)
+            os.close(to_guardian)
+            status = _Guardian(client, request, held, signals, orders).run(command)
         except Exception as error:  # noqa: BLE001 - nobody above would say it: this is a process of its own
             _say(f"internal fault: {error!r}")
         finally:
             os._exit(status)
     if held is not None:
         held.close()        # the guardian has it
-    return _front(guardian, signals)
+    os.close(orders)
+    return _front(guardian, signals, to_guardian)
 
 
-def _front(guardian: int, signals: Signals) -> int:
+def _front(guardian: int, signals: Signals, to_guardian: int) -> int:
     """Pass signals on until the guardian has ended; its status is CMD's."""
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
         while True:
             selector.select()
-            for number, sender in signals.read():
-                if number in FORWARDED and sender:
-                    _kill(guardian, number)
+            for number, sent in signals.read():
+                if number in FORWARDED and sent:
+                    with contextlib.suppress(OSError):      # it has just ended
+                        os.write(to_guardian, bytes((number,)))
             pid, status = os.waitpid(guardian, os.WNOHANG)
             if pid:
                 code = os.waitstatus_to_exitcode(status)
@@ -89,11 +94,12 @@ def _front(guardian: int, signals: Signals) -> int:
 class _Guardian:
     """Waits for the end of CMD, for signals, for the daemon's word and for time to pass, whichever comes first."""
 
-    def __init__(self, client: SyncLeaseClient, request: LeaseRequest, held: HeldLease | None, signals: Signals) -> None:
+    def __init__(self, client: SyncLeaseClient, request: LeaseRequest, held: HeldLease | None, signals: Signals,
+                 orders: int) -> None:
         self._client = client
         self._request = request
         self._signals = signals
-        self._front = os.getppid()
+        self._orders = orders       # numbers of signals, from the process that was started
         self._held: HeldLease | None = None
         self._attempt: LeaseAttempt | None = None
         self._ask_at: float | None = 0.0        # when to ask for a lease (again); None: not any more
@@ -106,6 +112,7 @@ class _Guardian:
         self._status: int | None = None
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
+        self._selector.register(orders, selectors.EVENT_READ)
         if held is not None:
             self._take(held)
 
@@ -174,6 +181,8 @@ class _Guardian:
         for key, _ in self._selector.select(timeout):
             if key.fileobj is self._signals:
                 self._hear()
+            elif key.fileobj == self._orders:
+                self._obey()
             elif key.fileobj is self._attempt:
                 self._answered(self._attempt)
             elif key.fileobj is self._held:
@@ -187,11 +196,16 @@ class _Guardian:
             self._ask()
 
     def _hear(self) -> None:
-        for number, sender in self._signals.read():
-            if number == PARENT_GONE:
-                self._kill_at = 0.0
-            elif number in FORWARDED and sender == self._front:     # what the whole group gets comes from there, too
-                self._signal(number)
+        """Children that ended are seen to in any case; what a whole group gets, the process that was started gets, too."""
+        if any(number == PARENT_GONE for number, _ in self._signals.read()):
+            self._kill_at = 0.0
+
+    def _obey(self) -> None:
+        orders = os.read(self._orders, 64)
+        if not orders:      # its sender is dead; PARENT_GONE says so, too
+            self._selector.unregister(self._orders)
+        for number in orders:
+            self._signal(number)
 
     def _listen(self, held: HeldLease) -> None:
         while (word := held.word()) is not None:

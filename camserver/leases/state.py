@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
+from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased, Notice
 
 CLAIM_S = 10.0
 """How long another program may take to claim its lease from the next process."""
@@ -51,6 +51,8 @@ class State:
     generation: int = 0
     sessions: dict[int, Remembered] = field(default_factory=dict)
     learned: dict[str, tuple[int, float]] = field(default_factory=dict)
+    streams: set[str] = field(default_factory=set)
+    """Those that were registered in go2rtc: only they may be removed there."""
 
     def on(self, devices: Mapping[str, str]) -> State:
         """The same, with the names that the cameras' devices have now: the inventory may have been changed since."""
@@ -71,6 +73,8 @@ class State:
                     self.sessions.pop(int(entry.get("claimed", 0)), None)
                 case "learned":
                     self.learned[str(entry["device"])] = int(entry["cap"]), float(entry["until"])
+                case "stream":
+                    (self.streams.add if entry["registered"] else self.streams.discard)(str(entry["name"]))
                 case "generation":
                     self.generation = max(self.generation, int(entry["generation"]))
 
@@ -100,7 +104,7 @@ class StateFile:
     def take_over(self, state: State, unclean_cooldown_s: Callable[[str], float]) -> None:
         """Go on from what an earlier process left: it is kept for as long as it may matter to the next one."""
         now = self._clock()
-        self._state = State(state.generation, learned=dict(state.learned))
+        self._state = State(state.generation, learned=dict(state.learned), streams=set(state.streams))
         for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
             if s.claimable:
@@ -137,6 +141,8 @@ class StateFile:
                 entry = _session(Remembered(event.device, event.generation, event.external, until, event.camera))
             case CapLearned():
                 entry = _line("learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s)
+            case Notice(name="go2rtc.registered" | "go2rtc.removed"):
+                entry = _line("stream", name=event.data["stream"], registered=event.name == "go2rtc.registered")
             case _:
                 return
         self._state.apply(entry)
@@ -163,6 +169,7 @@ class StateFile:
         self._state.learned = {device: (cap, until) for device, (cap, until) in self._state.learned.items() if until > now}
         lines = [_line("generation", generation=self._state.generation), *map(_session, self._state.sessions.values())]
         lines += [_line("learned", device=d, cap=cap, until=until) for d, (cap, until) in self._state.learned.items()]
+        lines += [_line("stream", name=name, registered=True) for name in sorted(self._state.streams)]
         self._lines = self._kept = len(lines)
         self.close()
         with contextlib.suppress(OSError):

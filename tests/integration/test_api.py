@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from desk import Desk, at_the_desk, bare
 from house import House, with_house
+from support import workers_of
 
 from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.api.server import ApiServer
@@ -206,6 +207,8 @@ def test_signals_reach_the_command_and_what_it_leaves(tmp_path: Path) -> None:
         wrapper = await desk.run("lease", "--wait", "30", "cam", "--", "sh", "-c", script)
         assert wrapper.stdout is not None
         assert await wrapper.stdout.readline() == b"ready\n"
+        (guardian,) = workers_of(wrapper.pid)
+        os.kill(guardian, signal.SIGINT)        # as pkill does: the one that counts must not be lost among the others
         wrapper.send_signal(signal.SIGINT)
         assert await wrapper.wait() == 9
         mark = f"{3000 + os.getpid()}.5"

@@ -1,0 +1,110 @@
+"""What is concluded from what go2rtc's API shows; the API itself is a table here, time is the loop's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support import camera, run_virtual
+
+from camserver.capture.go2rtc import StreamView
+from camserver.config.model import Go2rtcTable
+from camserver.events import Event, Notice
+from camserver.go2rtc import DIAL_S, Go2rtc
+from camserver.leases import Budget, Holder, RtspManager
+from camserver.leases.state import StateFile, load
+from camserver.records import SessionEnd
+
+IDLE, LIVE = StreamView(), StreamView(True, 1)
+
+
+class Api:
+    """`/api/streams` as it is at the moment."""
+
+    def __init__(self, **streams: StreamView) -> None:
+        self.shown = dict(streams)
+        self.removed: list[str] = []
+
+    async def streams(self) -> dict[str, StreamView]:
+        return dict(self.shown)
+
+    async def register(self, name: str, source: str) -> None:
+        self.shown[name] = StreamView(sources=(source.replace("viewer:s3cret@", ""),))
+
+    async def remove(self, name: str) -> None:
+        self.removed.append(name)
+        self.shown.pop(name)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def beside(api: Api, events: list[Event] | None = None) -> tuple[Go2rtc, RtspManager]:
+    manager = RtspManager()
+    manager.configure({"gate": Budget(1, 0.3, 4.0)}, {"gate": "gate"})
+    go2rtc = Go2rtc(manager, ([] if events is None else events).append)
+    await go2rtc.configure(Go2rtcTable(api="http://x", rtsp="rtsp://x", register=True), [gate()])
+    await go2rtc._api.close()
+    go2rtc._api = api
+    return go2rtc, manager
+
+
+def gate() -> Any:
+    return camera("gate", go2rtc="gate", username="viewer", password="s3cret")
+
+
+@pytest.mark.parametrize(("shown", "was_open", "end", "after_s"), [
+    ([IDLE], True, SessionEnd.CLEAN, 0.0),
+    ([LIVE, IDLE], True, SessionEnd.CLEAN, 0.1),
+    ([IDLE], False, SessionEnd.UNCLEAN, DIAL_S),            # it may be on its way all the while
+    ([IDLE, IDLE, LIVE, IDLE], False, SessionEnd.CLEAN, 0.3),
+    ([IDLE, LIVE], False, SessionEnd.NONE, DIAL_S),         # somebody watches: counted as such
+])
+def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
+        shown: list[StreamView], was_open: bool, end: SessionEnd, after_s: float) -> None:
+    async def work() -> None:
+        api = Api(gate=shown[0])
+        go2rtc, manager = await beside(api)
+        lease = await manager.acquire("gate", "gate", Holder("poller"))
+        go2rtc.opening(gate())
+        begun = asyncio.get_running_loop().time()
+        for step, view in enumerate(shown):
+            asyncio.get_running_loop().call_at(begun + 0.1 * step - 0.01, api.shown.__setitem__, "gate", view)
+        assert await go2rtc.settled(gate(), was_open=was_open) is end
+        assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s, abs=0.11)
+        lease.release()
+        await go2rtc.close()
+
+    run_virtual(work)
+
+
+def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
+    """Over a restart, too; a stream that somebody made, or added a source to, stays."""
+    async def work() -> None:
+        file = StateFile(tmp_path / "leases", lambda *_: 0.0)
+        for hand_made, again, removed in ((False, False, ["gate"]), (False, True, []), (True, False, [])):
+            api, events = Api(), list[Event]()
+            url = gate().url
+            if hand_made:
+                api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
+            go2rtc, _ = await beside(api, events)
+            await go2rtc.look()
+            await go2rtc._register(api)
+            file.take_over(load(file.path), lambda _: 0.0)
+            for event in events:
+                file(event)
+            assert any(isinstance(e, Notice) and e.name == "go2rtc.registered" for e in events) is not hand_made
+            await go2rtc.close()
+            if again:
+                api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
+            go2rtc, _ = await beside(api)       # the next process
+            go2rtc.restore(load(file.path).streams)
+            go2rtc._cameras = {}
+            await go2rtc.look()
+            await go2rtc._register(api)
+            assert api.removed == removed
+            file.close()
+            file.path.unlink()
+
+    run_virtual(work)
