@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
@@ -62,6 +63,16 @@ class _Refused(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
         transport.write(BUSY)
         transport.close()
+
+
+@contextlib.contextmanager
+def cut_off(request: web.Request) -> Iterator[None]:
+    """Ends the connection at a TimeoutError within: closing it in good order would wait for a client that takes nothing."""
+    try:
+        yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
 
 
 @web.middleware

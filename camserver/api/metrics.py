@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from camserver import __version__
 from camserver.events import Event, SnapshotPublished
+from camserver.host.disk import Disk
 from camserver.leases import DeviceStatistics
 from camserver.polling import CameraPolling, PollingStatistics
 
@@ -63,6 +64,8 @@ class Metrics:
 
     def __init__(self, look: Callable[[], Scene]) -> None:
         self._look = look
+        self._disk = Disk()
+        self._thread = ThreadPoolExecutor(1, "metrics")     # not one that publishing needs
         self._cameras: defaultdict[str, _Camera] = defaultdict(_Camera)
         self._phases = Histogram("camserver_capture_phase_seconds", "Where the time of a published picture went.", ["phase"],
                                  buckets=BUCKETS, registry=None)
@@ -90,12 +93,14 @@ class Metrics:
         """The route."""
         scene = self._look()
         known = {c.camera: self._cameras[c.camera] for c in scene.cameras if c.camera in self._cameras}
-        body = await asyncio.to_thread(self._render, scene, known)
+        disk = await self._disk.usage(scene.directory)
+        body = await asyncio.get_running_loop().run_in_executor(self._thread, self._render, scene, known, disk)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _render(self, scene: Scene, known: dict[str, _Camera]) -> bytes:
+    def _render(self, scene: Scene, known: dict[str, _Camera], disk: tuple[int, int] | None) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Once((*_cameras(scene, known), *_devices(scene), *_house(scene), *self._phases.collect())))
+        registry.register(_Once((*_cameras(scene, known), *_devices(scene), *_house(scene), *_disk(disk),
+                                 *self._phases.collect())))
         return generate_latest(registry)
 
 
@@ -180,7 +185,6 @@ def _house(scene: Scene) -> Iterator[Metric]:
     for pool, count in scene.worker_restarts.items():
         restarts.add_metric([pool], count)
     yield restarts
-    yield from _disk(scene.directory)
     if scene.go2rtc_up is not None:
         yield GaugeMetricFamily("camserver_go2rtc_up", "Whether go2rtc's API answers.", int(scene.go2rtc_up))
     build: Any = InfoMetricFamily("camserver_build", "What this is.")
@@ -188,12 +192,8 @@ def _house(scene: Scene) -> Iterator[Metric]:
     yield build
 
 
-def _disk(directory: Path) -> Iterator[Metric]:
-    try:
-        usage = shutil.disk_usage(directory)
-    except OSError:
-        yield GaugeMetricFamily("camserver_disk_up", "Whether the output directory can be reached.", 0)
-        return
-    yield GaugeMetricFamily("camserver_disk_up", "Whether the output directory can be reached.", 1)
-    yield GaugeMetricFamily("camserver_disk_free_bytes", "Free space where pictures go.", usage.free)
-    yield GaugeMetricFamily("camserver_disk_size_bytes", "Size of the disk where pictures go.", usage.total)
+def _disk(usage: tuple[int, int] | None) -> Iterator[Metric]:
+    yield GaugeMetricFamily("camserver_disk_up", "Whether the output directory can be reached.", int(usage is not None))
+    if usage is not None:
+        yield GaugeMetricFamily("camserver_disk_free_bytes", "Free space where pictures go.", usage[0])
+        yield GaugeMetricFamily("camserver_disk_size_bytes", "Size of the disk where pictures go.", usage[1])

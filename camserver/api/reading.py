@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from camserver.api.answers import Services, device_view, refusal
+from camserver.api.door import cut_off
 from camserver.api.metrics import Metrics
 from camserver.api.stream import EventStream
 from camserver.api.thumbnails import WIDTHS, Thumbnails
@@ -26,6 +29,10 @@ from camserver.storage.archive import Archive
 
 THREADS = 2
 """For reading files; not the loop's own, which publishing needs: a hundred clients may wait, cameras may not."""
+SENDING = 64
+"""Pictures that are in memory for slow clients at a time."""
+SEND_S = 60.0
+"""A client that takes longer for one picture is cut off."""
 T = TypeVar("T")
 
 
@@ -39,6 +46,7 @@ class Reading:
     archive: Archive
     thumbnails: Thumbnails
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
+    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
     listings: dict[tuple[str, date], asyncio.Future[bytes]] = field(default_factory=dict)
     """Days that are being listed: who asks for the same one waits for the same answer."""
 
@@ -130,25 +138,62 @@ class Reading:
 
     async def _picture(self, request: web.Request, path: Path, caching: str) -> web.StreamResponse:
         """A JPEG as it is, or made smaller (`?width=`); conditional requests work for both."""
+        width = _width(request) if "width" in request.query else None
         try:
             stat = await self._read(path.stat)
-            if "width" not in request.query:
-                return web.FileResponse(path, headers={"Cache-Control": caching})
-            width = _width(request)
-            etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{width}"
-            response = web.Response(content_type="image/jpeg", headers={"Cache-Control": caching})
-            response.etag, response.last_modified = etag, stat.st_mtime
-            since = request.if_modified_since
-            if any(known.value in (etag, "*") for known in request.if_none_match or ()) or (
-                    not request.if_none_match and since is not None and int(stat.st_mtime) <= since.timestamp()):
-                response.set_status(304)
+            headers = {"Cache-Control": caching, "Content-Type": "image/jpeg"}
+            response: web.StreamResponse
+            if _has_it(request, _etag(stat, width), stat.st_mtime):
+                response = _marked(web.Response(status=304, headers=headers), stat, width)
+            elif width is None:
+                response = await self._whole(request, path, headers)
             else:
-                response.body = await self.thumbnails.get(path, stat.st_mtime_ns, width, lambda: self._read(path.read_bytes))
-            return response
+                body = await self.thumbnails.get(path, stat.st_mtime_ns, width, partial(self._read, path.read_bytes))
+                response = _marked(web.Response(body=body, headers=headers), stat, width)
         except OSError:
             raise refusal(web.HTTPNotFound, "no picture yet") from None
         except CameraError as error:
             raise refusal(web.HTTPBadGateway, str(error)) from None
+        return response
+
+    async def _whole(self, request: web.Request, path: Path, headers: dict[str, str]) -> web.StreamResponse:
+        """Read in a thread: sendfile(2), which the framework would take, waits for a slow disk in the event loop."""
+        async with self.sending:        # each is in memory for as long as its client takes
+            stat, jpeg = await self._read(partial(_load, path))
+            response = _marked(web.StreamResponse(headers=headers), stat, None)
+            response.content_length = len(jpeg)
+            with contextlib.suppress(ConnectionError), cut_off(request):
+                async with asyncio.timeout(SEND_S):
+                    await response.prepare(request)
+                    if request.method != "HEAD":
+                        await response.write(jpeg)
+                    await response.write_eof()
+            return response
+
+
+def _load(path: Path) -> tuple[os.stat_result, bytes]:
+    with path.open("rb") as file:       # one file, although another may be renamed over it meanwhile
+        return os.fstat(file.fileno()), file.read()
+
+
+def _etag(stat: os.stat_result, width: int | None) -> str:
+    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}" + (f"-{width}" if width else "")
+
+
+Answer = TypeVar("Answer", bound=web.StreamResponse)
+
+
+def _marked(response: Answer, stat: os.stat_result, width: int | None) -> Answer:
+    response.etag, response.last_modified = _etag(stat, width), stat.st_mtime
+    return response
+
+
+def _has_it(request: web.Request, etag: str, modified: float) -> bool:
+    """Whether the client's copy is as new (RFC 9110, 13.1)."""
+    known, since = request.if_none_match, request.if_modified_since
+    if known:
+        return any(tag.value in (etag, "*") for tag in known)
+    return since is not None and int(modified) <= since.timestamp()
 
 
 def _width(request: web.Request) -> int:

@@ -15,15 +15,17 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from camserver.api.door import cut_off
 from camserver.events import Event, as_data
 from camserver.host.clock import WallClock, rfc3339, utc_now
 
-KEPT = 2048
+KEPT = 512
 PACE_S = 0.2
 """A listener is written to at most once in so long."""
 SLICE_BYTES = 32 * 1024
+"""What is handed to a connection at a time; more than about this and the ring is never in memory for anybody."""
 STALL_S = 20.0
-"""Who takes nothing for so long is left; what waits for it is in memory."""
+"""Who takes nothing for so long is cut off."""
 HEARTBEAT_S = 15.0
 """A comment goes to silent listeners so often: proxies and browsers close what says nothing."""
 
@@ -56,28 +58,32 @@ class EventStream:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store",
                                                "X-Accel-Buffering": "no"})
         await response.prepare(request)
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        with contextlib.suppress(ConnectionError), cut_off(request):
             await response.write(b"retry: 2000\n\n")
             while True:
                 chunk, seen = self._since(seen, camera)
-                if not chunk:
+                if not chunk and seen == self._last:
                     chunk = await self._silence()
-                for start in range(0, len(chunk), SLICE_BYTES):
-                    async with asyncio.timeout(STALL_S):
-                        await response.write(chunk[start:start + SLICE_BYTES])
-                if chunk:
+                async with asyncio.timeout(STALL_S):
+                    await response.write(chunk)
+                if seen == self._last:
                     await asyncio.sleep(PACE_S)
         return response
 
     def _since(self, seen: int, camera: str | None) -> tuple[bytes, int]:
-        """What a listener that has seen event number `seen` has to be told, and what it has seen then."""
+        """What a listener that has seen event number `seen` has to be told next, and what it has seen then."""
         if seen == self._last:
             return b"", seen
         first = self._kept[0][0]
-        parts = [b"event: lost\ndata: {}\n\n"] if seen < first - 1 else []
-        newer = itertools.islice(self._kept, max(0, seen - first + 1), None)
-        parts += [text for _, of, text in newer if camera is None or camera == of]
-        return b"".join(parts), self._last
+        parts, size = [b"event: lost\ndata: {}\n\n"] if seen < first - 1 else [], 0
+        for number, of, text in itertools.islice(self._kept, max(0, seen - first + 1), None):
+            seen = number
+            if camera is None or camera == of:
+                parts.append(text)
+                size += len(text)
+                if size >= SLICE_BYTES:
+                    break
+        return b"".join(parts), seen
 
     async def _silence(self) -> bytes:
         """Wait for news, or for the time of a heartbeat; returns the latter."""

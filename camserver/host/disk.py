@@ -1,0 +1,43 @@
+"""How full a disk is, asked so that one that hangs holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from pathlib import Path
+
+LIMIT_S = 1.0
+
+
+class Disk:
+    """Measures in one thread of its own; while that hangs, no other is begun."""
+
+    def __init__(self) -> None:
+        self._measuring: asyncio.Future[tuple[int, int] | None] | None = None
+
+    async def usage(self, directory: Path) -> tuple[int, int] | None:
+        """(free, total) bytes; None when `directory` cannot be reached, or not within LIMIT_S."""
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.get_running_loop().create_future()
+            threading.Thread(target=_measure, args=(directory, asyncio.get_running_loop(), self._measuring), name="disk",
+                             daemon=True).start()
+        done, _ = await asyncio.wait({self._measuring}, timeout=LIMIT_S)
+        return self._measuring.result() if done else None
+
+
+def _measure(directory: Path, loop: asyncio.AbstractEventLoop, told: asyncio.Future[tuple[int, int] | None]) -> None:
+    try:
+        usage = shutil.disk_usage(directory)
+        found = usage.free, usage.total
+    except OSError:
+        found = None
+
+    def tell() -> None:
+        if not told.done():
+            told.set_result(found)
+
+    try:
+        loop.call_soon_threadsafe(tell)
+    except RuntimeError:    # the loop is closed: nobody asks any more
+        return
