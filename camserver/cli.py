@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     status = command("status", _asking("status"), "every camera, worst first; 0 all fresh, 1 some stale, 69 no daemon answers")
     status.add_argument("--json", action="store_true")
     status.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
-    doctor = command("doctor", _asking("doctor"), "what a camera is, what it gives, and what is wrong with it, step by step")
+    doctor = command("doctor", _doctor, "what a camera is, what it gives, and what is wrong with it, step by step")
     doctor.add_argument("camera", metavar="CAMERA|URL", help="id of a camera of the inventory, or an rtsp:// or rtsps:// URL")
     doctor.add_argument("--sessions", action="store_true", help="count how many sessions it gives, and the pause between two")
     doctor.add_argument("--json", action="store_true")
@@ -95,6 +95,12 @@ def _asking(name: str) -> object:
         status: int = getattr(commands, name)(arguments)
         return status
     return run
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from camserver.consultation import doctor
+
+    return doctor(arguments)
 
 
 def _add_lease(parser: argparse.ArgumentParser) -> None:
@@ -274,7 +280,7 @@ def _snapshot_here(arguments: argparse.Namespace) -> int:
 
 
 def _take(inventory: Inventory, camera: Camera) -> Attempt | None:
-    from camserver.daemon import take_one
+    from camserver.alone import take_one
     from camserver.host.clock import utc_now
     from camserver.host.loop import run_loop
     from camserver.records import Attempt, Result

@@ -1,14 +1,11 @@
-"""Commands that ask a running daemon: status, doctor, reload, leases, lease, snapshot; each returns its exit status."""
+"""Commands that ask a running daemon: status, reload, leases, lease, snapshot; each returns its exit status."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,20 +18,12 @@ from camserver.api.answers import MAX_LABEL_CHARS
 from camserver.api.client import (
     DEFAULT_SOCKET,
     ApiRefusal,
-    AsyncHeldLease,
-    LeaseClient,
     LeaseRequest,
     NoDaemon,
     SyncLeaseClient,
 )
-from camserver.capture.decoder import Decoder
-from camserver.capture.isolation import WorkerPool
-from camserver.config import Camera, load_inventory
-from camserver.doctor import Doctor, Finding
+from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
-from camserver.host.loop import run_loop
-from camserver.host.redact import Redactor
-from camserver.records import SessionEnd
 from camserver.status import as_json, from_daemon, from_files, show
 
 EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
@@ -113,90 +102,6 @@ def _status(arguments: argparse.Namespace, console: Console) -> int:
     if not daemon:
         return EX_UNAVAILABLE
     return int(any(s.freshness in ("stale", "never") for s in found))
-
-
-def doctor(arguments: argparse.Namespace) -> int:
-    """Examine a camera, under leases when a daemon runs: 0 when pictures can be had, 1 when not."""
-    try:
-        camera = _patient(arguments)
-    except InventoryError as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)
-        return 2
-    return run_loop(lambda: _doctor(arguments, camera))
-
-
-def _patient(arguments: argparse.Namespace) -> Camera:
-    """The camera of the inventory, or one made of a URL. Raises InventoryError."""
-    wanted: str = arguments.camera
-    if "://" not in wanted:
-        inventory = load_inventory(arguments.config)
-        camera = next((c for c in inventory.cameras if c.id == wanted), None)
-        if camera is None:
-            raise InventoryError((f"no enabled camera {wanted!r} in {arguments.config}",))
-        return camera
-    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:       # mode 0600
-        key = "url" if wanted.startswith("rtsp") else "snapshot_url"
-        file.write(f'[[camera]]\nid = "camera"\n{key} = {json.dumps(wanted)}\n')
-        file.flush()
-        try:
-            return load_inventory(Path(file.name)).cameras[0]
-        except InventoryError as error:
-            raise InventoryError(tuple(fault.partition("camera 'camera': ")[2] or fault for fault in error.faults)) from None
-
-
-async def _doctor(arguments: argparse.Namespace, camera: Camera) -> int:
-    redactor = Redactor((camera.password,) if camera.password else ())
-
-    def say(finding: Finding) -> None:
-        if not arguments.json:
-            took = "" if finding.ms is None else f"  ({finding.ms:.0f} ms)"
-            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.step:12}  {redactor.scrub(finding.text)}{took}", flush=True)
-            if finding.advice:
-                print(f"      {finding.advice}")
-
-    decoders = WorkerPool("decoder", 1)
-    new = "://" in arguments.camera
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                held = await _leases_for(stack, client(arguments), camera, every=arguments.sessions)
-            except RtspBusy as error:
-                print(f"camserver: {error}", file=sys.stderr)
-                return EX_TEMPFAIL
-            report = await Doctor(camera, Decoder(decoders, 85), say, new=new).examine(sessions=arguments.sessions)
-            for lease in held:
-                lease.clean = report.end is not SessionEnd.UNCLEAN
-    except asyncio.CancelledError:      # SIGTERM; its sessions are closed
-        return 143
-    finally:
-        await decoders.close()
-    print(redactor.scrub(report.json() if arguments.json else f"\n{report.toml()}"), end="")
-    return 0 if report.ok else 1
-
-
-async def _leases_for(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, camera: Camera, *,
-                      every: bool) -> list[AsyncHeldLease]:
-    """One lease of the camera's device, or all that it gives; none without a daemon, or for a box it does not know.
-
-    Raises RtspBusy.
-    """
-    try:
-        cameras = await asyncio.to_thread(asked.get, "/v1/cameras")
-        devices = await asyncio.to_thread(asked.get, "/v1/leases")
-    except (NoDaemon, ApiRefusal) as error:
-        print(f"camserver: without a lease: {error}", file=sys.stderr)
-        return []
-    known = next((c["id"] for c in cameras if camera.address == c["address"]), None)
-    if known is None:
-        print("camserver: without a lease: the daemon does not know this camera", file=sys.stderr)
-        return []
-    device = next(d for c in cameras if c["id"] == known for d in devices if d["device"] == c["device"])
-    budget = min(device["max_sessions"], (device["learned_cap"] or {"cap": device["max_sessions"]})["cap"])
-    deadline = time.monotonic() + LEASE_WAIT_S
-    return [await stack.enter_async_context(LeaseClient(asked.path).lease(
-        known, wait_s=max(0.0, deadline - time.monotonic()), priority="event", label="doctor"))
-        for _ in range(budget if every else 1)]
 
 
 @_answered

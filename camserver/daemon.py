@@ -33,8 +33,8 @@ from camserver.errors import InventoryError
 from camserver.events import EventBus, Listener, Notice, SnapshotPublished
 from camserver.go2rtc import Go2rtc
 from camserver.host import notify
-from camserver.host.clock import rfc3339, utc_now
-from camserver.host.lock import lock_for_daemon, lock_for_snapshot
+from camserver.host.clock import rfc3339
+from camserver.host.lock import lock_for_daemon
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.state import StateFile
@@ -215,7 +215,7 @@ class Daemon:
         camera = next((c for c in self._inventory.cameras if c.device == device), None)
         if camera is None:
             return 0.0
-        return _budget(camera).cooldown_after(SessionEnd(end))
+        return budget_of(camera).cooldown_after(SessionEnd(end))
 
     def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -263,7 +263,7 @@ class Daemon:
 
     async def _configure(self) -> None:
         cameras = self._inventory.cameras
-        self.manager.configure({c.device: _budget(c) for c in cameras}, {c.id: c.device for c in cameras})
+        self.manager.configure({c.device: budget_of(c) for c in cameras}, {c.id: c.device for c in cameras})
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
         self.orchestrator.configure(cameras)
         for warning in self._inventory.warnings:
@@ -334,7 +334,8 @@ class Daemon:
         self._emit(Notice(name=name, message=message, level=level, data=data))
 
 
-def _budget(camera: Camera) -> Budget:
+def budget_of(camera: Camera) -> Budget:
+    """What the inventory says of its device."""
     return Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)
 
 
@@ -350,35 +351,3 @@ def _published(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
         lease_wait_ms=snapshot.lease_wait_ms, open_ms=ms(phases.open), keyframe_ms=ms(phases.keyframe),
         decode_ms=ms(phases.decode), encode_ms=ms(phases.encode), store_ms=ms(store_s), cpu_ms=ms(phases.cpu),
         camera_clock_offset_s=snapshot.camera_clock_offset_s)
-
-
-async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
-    """One picture of one camera without a daemon; None when a daemon has the output directory.
-
-    Cancelling it closes the session first. Raises OSError when the output directory, where the locks are, can't be written.
-    """
-    try:
-        locks = await lock_for_snapshot(inventory.output.directory, camera.device, camera.lease_wait_s)
-    except TimeoutError:
-        return Attempt(camera.id, utc_now(), Result.BUSY, f"{camera.id}: another snapshot of {camera.device} is being taken")
-    if locks is None:
-        return None
-    journal = StateFile(inventory.api.socket.with_suffix(".leases"),
-                        lambda _, end: _budget(camera).cooldown_after(SessionEnd(end)))
-    manager = RtspManager(journal)
-    manager.configure({camera.device: _budget(camera)})
-    # Others may take snapshots of other devices at this moment: only the daemon writes the journal anew.
-    manager.restore(journal.join().on({camera.id: camera.device}), lambda _: camera.unclean_cooldown_s)
-    sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
-    try:
-        service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(sessions)), HttpSource(),
-                                  Decoder(decoders, inventory.output.quality))
-        attempt = await service.take(camera, Holder("snapshot", f"pid {os.getpid()}"))
-    finally:
-        await sessions.close()
-        await decoders.close()
-        journal.close()
-        for lock in locks:
-            lock.close()
-    error = Redactor(inventory.secrets).scrub(attempt.error) if attempt.error else None
-    return Attempt(attempt.camera, attempt.at, attempt.result, error, attempt.snapshot)

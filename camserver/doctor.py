@@ -7,26 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import ssl
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from urllib.parse import urlsplit
 
 from camserver.capture.decoder import Decoder
 from camserver.capture.http import HttpSource
-from camserver.capture.native import tls_context
+from camserver.capture.libav import LibavEngine
+from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host, tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
+from camserver.findings import ADVICE, Finding, Report
 from camserver.host.tasks import finish
-from camserver.records import AccessUnit, Result, SessionEnd, Still
+from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Login
 from camserver.rtsp.client import PORTS, RtspSession
 from camserver.rtsp.memory import Memory, Moved, Shot, Unsupported
+from camserver.rtsp.refusals import in_company
 from camserver.rtsp.rtp import split_annex_b
 from camserver.rtsp.wire import WireClosed
 
@@ -34,78 +35,27 @@ MAX_SESSIONS = 8
 GAPS_S = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 """Pauses between a TEARDOWN and the next session that are tried, the shortest first."""
 ONE_SESSION_S = 10.0
+OPTIONS_S = 2.0
 REST_S = 5.0
 """After refusals, and before sessions are counted: what was closed before may still count."""
-ADVICE = {
-    Result.UNREACHABLE: "Is the camera on, the address right, the RTSP port open (554 on most)? Is RTSP switched on in its "
-                        "settings?",
-    Result.AUTH: "Check username and password in the camera's own web page. Some have an RTSP or ONVIF user of their own; "
-                 "many lock a login for minutes after wrong tries, so don't try on and on.",
-    Result.NOT_FOUND: "The path is wrong: the maker's manual or the camera's ONVIF page has it (/stream1, "
-                      "/h264Preview_01_main, ...).",
-    Result.FULL: "Somebody else has its sessions: go2rtc, an NVR, the maker's app? Close one, or give max_sessions as it is.",
-    Result.TIMEOUT: "It accepts the connection and then says nothing: it may be full without saying so, or hang. Restart it, "
-                    "or try transport = \"udp\".",
-    Result.NO_KEYFRAME: "Its keyframes are far apart: set its I-frame interval to 1 or 2 seconds, or give timeout a larger "
-                        "value.",
-    Result.BAD_PICTURE: "Packets are lost or damaged on the way (Wi-Fi?), or the camera's encoder is faulty: try "
-                        "transport = \"tcp\", a lower bit rate, or the sub-stream.",
-    Result.ERROR: "What it offers can't be used as it is; engine = \"libav\" speaks some things that camserver doesn't.",
-}
 PROFILES = {66: "Baseline", 77: "Main", 88: "Extended", 100: "High", 110: "High 10", 122: "High 4:2:2"}
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One step: what was found, how long it took, and advice when it failed."""
-
-    step: str
-    ok: bool
-    text: str
-    ms: float | None = None
-    advice: str = ""
-
-
-@dataclass(slots=True)
-class Report:
-    """All findings in their order, and the keys of the inventory that follow from them."""
-
-    findings: list[Finding] = field(default_factory=list)
-    keys: dict[str, object] = field(default_factory=dict)
-
-    known: str = ""
-    """Id of a camera that is in the inventory already: then only what should change is said."""
-    end: SessionEnd = SessionEnd.NONE
-    """Of all sessions the worst."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether pictures can be had, by one way at least."""
-        rtsp = [f.ok for f in self.findings if f.step in ("name", "session", "keyframe", "picture", "sessions")]
-        http = [f.ok for f in self.findings if f.step == "snapshot URL"]
-        return (bool(rtsp) and all(rtsp)) or (not rtsp and bool(http) and all(http))
-
-    def toml(self) -> str:
-        """What to paste; without the password."""
-        if self.known:
-            lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items()]
-            return "\n".join([f"# for camera {self.known}: {'change' if lines else 'nothing to change'}", *lines]) + "\n"
-        lines = ["[[camera]]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items())]
-        lines += ['# password = "..."'] * ("username" in self.keys)
-        return "\n".join(lines) + "\n"
-
-    def json(self) -> str:
-        """For programs."""
-        return json.dumps({"ok": self.ok, "findings": [asdict(f) for f in self.findings], "camera": self.keys}, indent=1)
-
-
 class Doctor:
-    """Examines one camera; `say` hears of each finding as it is made. `new`: it is not in the inventory yet."""
+    """Examines one camera; `say` hears of each finding as it is made, `scrub` keeps secrets out of what the camera says.
 
-    def __init__(self, camera: Camera, decoder: Decoder, say: Callable[[Finding], None], *, new: bool = True) -> None:
+    `new`: it is not in the inventory yet. `company`: so many other sessions of the device are open meanwhile.
+    """
+
+    def __init__(self, camera: Camera, decoder: Decoder, libav: LibavEngine, say: Callable[[Finding], None], *,
+                 new: bool = True, company: int = 0, scrub: Callable[[str], str] = str) -> None:
         self._camera = camera
         self._decoder = decoder
+        self._libav = libav
         self._say = say
+        self._scrub = scrub
+        self._company = company
+        self._last = SessionEnd.NONE        # how the newest session ended
         self._memory = Memory(Login(camera.username, camera.password), transport=camera.transport)
         self.report = Report(known="" if new else camera.id)
         keys: dict[str, object] = {"id": camera.id, "name": camera.name, "url": camera.url, "sub_url": camera.sub_url,
@@ -116,17 +66,19 @@ class Doctor:
         """All steps, as far as they lead."""
         camera = self._camera
         if camera.url is not None and await self._name(camera.url):
-            first = await self._first_session(camera.url)
-            if first is not None:
-                await self._second_session(camera.url)
+            url = await self._first_session(camera.url)
+            if url is not None:
+                await self._second_session(url)
                 if sessions:
-                    await self._sessions(camera.url)
+                    await self._sessions(url)
+        if camera.sub_url is not None:
+            await self._sub_stream(camera.sub_url)
         if camera.snapshot_url is not None:
             await self._snapshot_url(camera.snapshot_url)
         return self.report
 
     def _found(self, step: str, text: str, ms: float | None = None, *, result: Result | None = None) -> None:
-        finding = Finding(step, result is None, text, None if ms is None else round(ms, 1),
+        finding = Finding(step, result is None, self._scrub(text), None if ms is None else round(ms, 1),
                           ADVICE.get(result, "") if result is not None else "")
         self.report.findings.append(finding)
         self._say(finding)
@@ -146,35 +98,83 @@ class Doctor:
         self._found("name", addresses, (_now() - started) * 1000)
         return True
 
-    async def _first_session(self, url: str) -> Shot | None:
-        """Cold: everything is asked. Two keyframes, so that their distance is known."""
+    async def _first_session(self, url: str) -> str | None:
+        """Cold: everything is asked. Returns where the stream is when pictures come from there."""
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                return url if await self._cold(url) else None
+            except Moved as moved:
+                try:
+                    url = same_host(url, moved.url)
+                except CameraError as error:
+                    self._found("session", str(error), result=error.result)
+                    return None
+                self._found("redirect", f"it sends us to {url}: polls follow, too")
+        self._found("session", f"more than {MAX_REDIRECTS} redirects", result=Result.ERROR)
+        return None
+
+    async def _cold(self, url: str) -> bool:
+        """Two keyframes, so that their distance is known. Raises Moved before a session is set up."""
         steps: list[tuple[str, float]] = [("connecting", _now())]
-        session = self._session(url, lambda step: steps.append((step, _now())))
+        session = RtspSession(url, self._memory, tls=self._tls(), on_step=lambda step: steps.append((step, _now())))
         try:
             async with asyncio.timeout(self._camera.timeout_s):
-                methods = await session.methods()
                 await session.open()
-                self._opened(session, steps, methods)
+                self._opened(session, steps)
                 shot = await session.key_picture()
             waited_s, pictures = _since(steps, "a keyframe"), session.pictures
             self._found("keyframe", f"the first one {waited_s:.1f} s after PLAY", waited_s * 1000)
             await self._distance(session, shot, pictures)
-            await self._picture(shot)
-        except (CameraError, TimeoutError, Moved, WireClosed) as error:
-            failure = _failure(error, session, self._camera.timeout_s)
+            seen = await self._picture(AccessUnit(shot.codec, shot.picture.data, b"",
+                                                  datetime.fromtimestamp(shot.captured_s, UTC), "native",
+                                                  shot.camera_clock_offset_s))
+            await self._methods(session)
+            return seen
+        except Unsupported as error:
+            self._found("session", f"not for camserver's own client: {error}")
+        except (CameraError, TimeoutError, WireClosed) as error:
+            failure = in_company(_failure(error, session, self._camera.timeout_s), self._company)
             self._found("session" if session.step != "a keyframe" else "keyframe", str(failure), result=failure.result)
-            if isinstance(error, Unsupported):
-                self.report.keys["engine"] = "libav"
-            return None
+            return False
         finally:
             await self._close(session)
-        return shot
+        return await self._through_libav(url)
 
-    def _opened(self, session: RtspSession, steps: list[tuple[str, float]], methods: str) -> None:
+    async def _methods(self, session: RtspSession) -> None:
+        """What it says it can; pictures come all the same when it doesn't know the question."""
+        try:
+            async with asyncio.timeout(OPTIONS_S):
+                self._found("methods", await session.methods() or "none named")
+        except (CameraError, TimeoutError, Moved, WireClosed) as error:
+            self._found("methods", f"OPTIONS is not answered ({str(error) or f'within {OPTIONS_S:g} s'})")
+
+    async def _through_libav(self, url: str) -> bool:
+        """The second engine, which polls fall back to as well."""
+        unit = await self._fetched(self._libav, url, "libav")
+        if unit is not None:
+            seen_to = "" if self._camera.engine == "native" else f": engine = \"{self._camera.engine}\" sees to that"
+            self._found("libav", f"a keyframe came through libav{seen_to}")
+            if self._camera.engine == "native":
+                self.report.keys["engine"] = "auto"
+            await self._picture(unit)
+        return False        # how often and how soon again is measured by our own client only
+
+    async def _fetched(self, engine: NativeEngine | LibavEngine, url: str, step: str) -> AccessUnit | None:
+        """As polls do it, with nothing remembered."""
+        await asyncio.sleep(self._owed_s)
+        units: list[AccessUnit] = []
+        try:
+            await engine.fetch(self._camera, url, _now() + self._session_s, self._ended, units.append)
+        except CameraError as error:
+            failure = in_company(error, self._company)
+            self._found(step, str(failure), result=failure.result)
+            return None
+        return units[0]
+
+    def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:
         took = {name: (after - at) * 1000 for (name, at), (_, after) in pairwise(steps)}
         login = self._memory.login
         self._found("connection", "TCP" if self._tls() is None else "TCP and TLS", took["connecting"])
-        self._found("methods", methods or "none named")
         algorithm = login.challenge.get("algorithm", "MD5") if login.scheme == "digest" else ""
         self._found("login", f"{login.scheme} {algorithm}".strip() if login.scheme else "none asked for")
         tracks = session.description.tracks if session.description is not None else ()
@@ -184,27 +184,35 @@ class Doctor:
         if self._memory.transport != "tcp":
             self.report.keys["transport"] = self._memory.transport
 
-    async def _picture(self, shot: Shot) -> Still | None:
-        unit = AccessUnit(shot.codec, shot.picture.data, b"", datetime.fromtimestamp(shot.captured_s, UTC), "native")
+    async def _picture(self, unit: AccessUnit, step: str = "picture") -> bool:
         started = _now()
         try:
             still = await self._decoder.decode(unit, width=None, deadline=_now() + ONE_SESSION_S)
         except CameraError as error:
-            self._found("picture", str(error), result=error.result)
-            return None
-        self._found("picture", f"{still.width}x{still.height} {shot.codec} {profile(shot.codec, shot.picture.data)}".rstrip()
-                    + f", {len(shot.picture.data) // 1024} KB coded, {len(still.jpeg) // 1024} KB as JPEG",
-                    (_now() - started) * 1000)
-        if shot.camera_clock_offset_s is not None:
-            self._found("clock", f"the camera's clock is {shot.camera_clock_offset_s:+.1f} s from ours")
-        return still
+            self._found(step, str(error), result=error.result)
+            return False
+        self.report.pictures += 1
+        self._found(step, f"{still.width}x{still.height} {unit.codec} {profile(unit.codec, unit.data)}".rstrip()
+                    + f", {len(unit.data) // 1024} KB coded, {len(still.jpeg) // 1024} KB as JPEG", (_now() - started) * 1000)
+        if unit.camera_clock_offset_s is not None and step == "picture":
+            self._found("clock", f"the camera's clock is {unit.camera_clock_offset_s:+.1f} s from ours")
+        return True
+
+    async def _sub_stream(self, url: str) -> None:
+        """Polls take it when the main stream fails."""
+        unit = await self._fetched(self._libav if self._camera.engine == "libav" else NativeEngine(), url, "sub-stream")
+        if unit is not None:
+            await self._picture(unit, "sub-stream")
 
     async def _distance(self, session: RtspSession, first: Shot, before: int) -> None:
         """From one keyframe to the next."""
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 second = await session.key_picture()
-        except (CameraError, TimeoutError):
+        except CameraError as error:
+            self._found("distance", str(error), result=error.result)
+            return
+        except TimeoutError:
             self._found("distance", f"no second keyframe within {self._camera.timeout_s:g} s", result=Result.NO_KEYFRAME)
             return
         seconds = second.captured_s - first.captured_s
@@ -214,7 +222,7 @@ class Doctor:
 
     async def _second_session(self, url: str) -> None:
         """Warm: whether a session can be opened without DESCRIBE, as polls do."""
-        await asyncio.sleep(self._camera.cooldown_s)
+        await asyncio.sleep(self._owed_s)
         started = _now()
         try:
             warm = await self._one(url, deepcopy(self._memory))
@@ -259,7 +267,7 @@ class Doctor:
                 self.report.keys["max_sessions"] = len(opened)
             for gap_s in GAPS_S:
                 await self._close(opened.pop())
-                await asyncio.sleep(gap_s)
+                await asyncio.sleep(max(gap_s, self._owed_s if self._last is SessionEnd.UNCLEAN else 0.0))
                 try:
                     opened.append(await self._hold(url, stack))
                 except CameraError:
@@ -302,6 +310,7 @@ class Doctor:
         except CameraError as error:
             self._found("snapshot URL", str(error), result=error.result)
             return
+        self.report.pictures += 1
         self._found("snapshot URL", f"{still.width}x{still.height}, {len(still.jpeg) // 1024} KB", (_now() - started) * 1000)
 
     # ---- sessions
@@ -312,10 +321,13 @@ class Doctor:
 
     @property
     def _rest_s(self) -> float:
-        return max(REST_S, self._camera.cooldown_s)
+        return max(REST_S, self._owed_s)
 
-    def _session(self, url: str, on_step: Callable[[str], None]) -> RtspSession:
-        return RtspSession(url, self._memory, tls=self._tls(), on_step=on_step)
+    @property
+    def _owed_s(self) -> float:
+        """The rest that the device is owed after its newest session."""
+        unclean = self._last is SessionEnd.UNCLEAN
+        return self._camera.unclean_cooldown_s if unclean else self._camera.cooldown_s
 
     def _tls(self) -> ssl.SSLContext | None:
         return tls_context(self._camera.tls_verify) if (self._camera.url or "").startswith("rtsps") else None
@@ -323,8 +335,13 @@ class Doctor:
     async def _close(self, session: RtspSession) -> SessionEnd:
         """Torn down in good order, also when we are cancelled."""
         end = await finish(session.close())
-        self.report.end = max(self.report.end, end, key=list(SessionEnd).index)
+        self._ended(end)
         return end
+
+    def _ended(self, end: SessionEnd) -> None:
+        if end is not SessionEnd.NONE:
+            self._last = end
+        self.report.end = max(self.report.end, end, key=list(SessionEnd).index)
 
 
 def profile(codec: str, data: bytes) -> str:
@@ -343,8 +360,6 @@ def _failure(error: Exception, session: RtspSession, limit_s: float) -> CameraEr
             return error
         case TimeoutError():
             return session.late(limit_s)
-        case Moved():
-            return CameraError(Result.ERROR, f"it redirects to {error.url[:200]!r}: put that into the inventory")
         case _:
             return CameraError(Result.UNREACHABLE, f"{error} at {session.step}")
 

@@ -55,7 +55,7 @@ class NativeEngine:
             except Moved as moved:
                 if worst is not SessionEnd.NONE:
                     raise CameraError(Result.ERROR, "the camera redirects a session that it had set up", worst) from None
-                url = _same_host(url, moved.url)
+                url = same_host(url, moved.url)
             else:
                 return
         raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
@@ -127,7 +127,7 @@ def _key(camera: Camera, url: str) -> tuple[str, ...]:
     return url, camera.username, camera.password, camera.transport
 
 
-def _same_host(url: str, location: str) -> str:
+def same_host(url: str, location: str) -> str:
     """Where a redirect leads. Raises CameraError when it is another host or no TLS: credentials go nowhere else."""
     try:
         target = sendable_url(urljoin(url, location))

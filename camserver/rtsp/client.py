@@ -147,12 +147,8 @@ class RtspSession:
         memory.track = track
 
     async def methods(self) -> str:
-        """Connect, and what the camera says to OPTIONS; before `open`, which does without. Raises CameraError."""
-        await self._connect()
-        try:
-            return (await self._request("OPTIONS", self._url, {})).headers.get("Public")
-        except WireClosed as closed:
-            raise CameraError(Result.UNREACHABLE, f"{closed} at {self.step}") from None
+        """What the camera says to OPTIONS, in an open session. Raises CameraError, Moved, WireClosed."""
+        return (await self._request("OPTIONS", self._url, {})).headers.get("Public")
 
     async def _setup(self) -> None:
         memory = self._memory

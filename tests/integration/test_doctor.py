@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import Desk, at_the_desk
@@ -15,15 +16,20 @@ from house import House, with_house
 from support import camera
 
 from camserver.capture.decoder import Decoder
+from camserver.capture.libav import LibavEngine
 from camserver.config import load_inventory
-from camserver.doctor import Doctor, Finding, Report
+from camserver.doctor import Doctor
+from camserver.findings import Finding, Report
+from camserver.host.redact import Redactor
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
-async def examine(house: House, *, sessions: bool = False, **keys: object) -> Report:
+async def examine(house: House, *, sessions: bool = False, company: int = 0, **keys: object) -> Report:
     found: list[Finding] = []
     target = camera("cam", **({"url": house.fleet.url("cam"), "timeout_s": 2.0, "cooldown_s": 0.0} | keys))
-    report = await Doctor(target, Decoder(house.decoders, 85), found.append).examine(sessions=sessions)
+    doctor = Doctor(target, Decoder(house.decoders, 85), LibavEngine(house.sessions), found.append, company=company,
+                    scrub=Redactor([target.password] if target.password else ()).scrub)
+    report = await doctor.examine(sessions=sessions)
     assert found == report.findings
     await house.seen("cam")
     return report
@@ -31,7 +37,7 @@ async def examine(house: House, *, sessions: bool = False, **keys: object) -> Re
 
 @pytest.mark.parametrize(("fault", "step", "words"), [
     ("refuse", "session", "connection refused"),
-    ("deaf", "session", "no answer to OPTIONS within 2.0 s"),
+    ("deaf", "session", "no answer to DESCRIBE within 2.0 s"),
     ("stall:DESCRIBE", "session", "no answer to DESCRIBE within 2.0 s"),
     ("stall:SETUP", "session", "no answer to SETUP within 2.0 s"),
     ("stall:PLAY", "session", "no answer to PLAY within 2.0 s"),
@@ -83,6 +89,68 @@ def test_a_wrong_password_is_named_and_not_shown() -> None:
         assert house.fleet.cameras["cam"].requests.count("DESCRIBE") == 2      # no more than a login needs
 
     with_house([SimulatedCamera("cam", "Gate", username="viewer", password="right")], work)
+
+
+@pytest.mark.parametrize(("change", "step", "words"), [
+    ({"fault": Fault.parse("status:501:OPTIONS")}, "methods", "OPTIONS is not answered (refused (501 to OPTIONS))"),
+    ({"fault": Fault.parse("stall:OPTIONS")}, "methods", "OPTIONS is not answered (within 2 s)"),
+    ({"quirk": "redirect"}, "redirect", "it sends us to rtsp://127.0.0.1"),
+    ({"fault": Fault.parse("status:404@stream1")}, "session", "no such stream"),
+])
+def test_what_polls_put_up_with_is_no_failure(change: dict[str, Any], step: str, words: str) -> None:
+    """A camera of which pictures come by any way is well; each way is looked at."""
+    async def work(house: House) -> None:
+        report = await examine(house, sub_url=house.fleet.url("cam").replace("stream1", "stream2"))
+        found = {f.step: f.text for f in report.findings}
+        assert words in found[step]
+        assert found["sub-stream"].startswith("320x180")
+        assert report.ok, report.findings
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, **change)], work)
+
+
+def test_a_rest_is_as_long_as_the_end_before_it_asks_for() -> None:
+    """TEARDOWN is not answered: the device is owed the long cool-down between two sessions of ours."""
+    async def work(house: House) -> None:
+        simulated = house.fleet.cameras["cam"]
+        moments: list[float] = []
+        opened = simulated.opened
+        simulated.opened = lambda now: (moments.append(now), opened(now))[1]       # type: ignore[method-assign]
+        await examine(house, unclean_cooldown_s=3.0)
+        assert moments[1] - moments[0] > 3.0
+
+    class Watched(SimulatedCamera):
+        """One whose methods can be replaced."""
+
+    with_house([Watched("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))], work)
+
+
+def test_full_in_the_voice_of_a_wrong_password_is_full() -> None:
+    async def work(house: House) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.fleet.cameras["cam"].port)
+        writer.write(b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
+                     b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        target = camera("cam", url=house.fleet.url("cam"), timeout_s=2.0, username="a", password="b")
+        report = await Doctor(target, Decoder(house.decoders, 85), LibavEngine(house.sessions), lambda _: None,
+                              company=1).examine(sessions=False)
+        writer.close()
+        await writer.wait_closed()
+        failed = next(f for f in report.findings if not f.ok)
+        assert "taken as full" in failed.text
+        assert "max_sessions" in failed.advice
+
+    with_house([SimulatedCamera("cam", "Gate", full_voice="401")], work)
+
+
+def test_a_common_password_spoils_no_entry() -> None:
+    """admin/admin: the user's name is not the password."""
+    async def work(house: House) -> None:
+        report = await examine(house, username="admin", password="admin")
+        assert 'username = "admin"' in report.toml()
+        assert json.loads(report.json())["camera"]["username"] == "admin"
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, username="admin", password="admin")], work)
 
 
 @pytest.mark.parametrize(("sessions", "cooldown_s", "said"), [(1, 0.0, "0 s"), (2, 0.8, "1 s")])
@@ -181,3 +249,29 @@ def test_beside_a_daemon_it_takes_a_lease(tmp_path: Path) -> None:
             assert (failed.returncode, words in err, b"s3cret" in err) == (2, True, False), err
 
     at_the_desk(tmp_path, work, interval="300ms")
+
+
+def test_by_another_name_it_takes_a_lease_too(tmp_path: Path) -> None:
+    """Localhost is 127.0.0.1; a user who may not ask the daemon is told so, and opens nothing."""
+    async def work(desk: Desk) -> None:
+        url = desk.house.fleet.url("cam").replace("127.0.0.1", "localhost")
+        doctor = await desk.run("doctor", "--config", str(tmp_path / "none"), url)
+        _, err = await doctor.communicate()
+        assert (doctor.returncode, b"without a lease" in err) == (0, False), err
+        assert re.search("lease.acquired.*doctor", desk.log.read_text())
+        assert desk.house.fleet.cameras["cam"].record.sessions_max == 1
+
+    at_the_desk(tmp_path, work, interval="300ms")
+
+
+def test_without_a_daemon_two_doctors_take_turns(tmp_path: Path) -> None:
+    async def work(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(interval="1s")
+        doctors = [await desk.run("doctor", "--config", str(desk.config), "cam") for _ in range(2)]
+        for doctor in doctors:
+            _, err = await doctor.communicate()
+            assert (doctor.returncode, b"without a lease" in err) == (0, False), err
+        assert (await house.seen("cam")).sessions_max == 1
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2)], work)
