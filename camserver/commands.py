@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -75,25 +76,32 @@ def status(arguments: argparse.Namespace) -> int:
         return _status(arguments, console)
     while True:
         with console.capture() as capture:
-            _status(arguments, console)
+            _status(arguments, console, say=partial(console.print, style="red", markup=False))
+        lines, room = capture.get().splitlines(), max(3, console.height - 2)
+        if len(lines) > room:       # the worst are first, and must stay in sight
+            lines = [*lines[:room - 1], f"... and {len(lines) - room + 1} lines more"]
         console.clear()
-        print(time.strftime("%H:%M:%S"), capture.get(), sep="\n", end="", flush=True)
+        print(time.strftime("%H:%M:%S"), *lines, sep="\n", flush=True)
         time.sleep(WATCH_S)
 
 
-def _status(arguments: argparse.Namespace, console: Console) -> int:
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str], None] = _complain) -> int:
     try:
         asked = client(arguments)
         found, daemon = from_daemon(asked.get("/v1/cameras")), True
     except NoDaemon as error:
-        print(f"camserver: {error}; this is what the files say", file=sys.stderr)
+        say(f"camserver: {error}; this is what the files say")
         try:
             found, daemon = from_files(load_inventory(arguments.config)), False
         except InventoryError as refused:
-            print(f"{arguments.config}: refused: {refused.faults[0]}", file=sys.stderr)
+            say(f"{arguments.config}: refused: {refused.faults[0]}")
             return EX_UNAVAILABLE
     except ApiRefusal as error:
-        print(f"camserver: {error}", file=sys.stderr)
+        say(f"camserver: {error}")
         return 1
     if arguments.json:
         print(as_json(found, daemon=daemon))

@@ -90,7 +90,7 @@ class Daemon:
                                 Thumbnails(Decoder(self._thumbnails, output.quality)))
         self._api = ApiServer(services, self._reading)
         self._web = WebServer(inventory.http, services, self._reading, timezone=output.timezone,
-                              go2rtc=inventory.go2rtc.page or inventory.go2rtc.api)
+                              go2rtc=_player(inventory))
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
 
@@ -255,7 +255,8 @@ class Daemon:
         self._state.close()
         if self._lock is not None:                      # 5. another camserver may write here now
             self._lock.close()
-        await asyncio.get_running_loop().shutdown_default_executor()    # 6. no thread writes any more
+        await asyncio.to_thread(self._reading.threads.shutdown)         # 6. no thread reads or writes any more
+        await asyncio.get_running_loop().shutdown_default_executor()
         self._note("daemon.stopped", "stopped; no session is left open")
         last_resort.cancel()
 
@@ -303,6 +304,7 @@ class Daemon:
         if inventory.directories != old.directories:
             self._folders_changed.set()
         self._janitor.policy = inventory.retention
+        self._web.configure(inventory.http.hosts, go2rtc=_player(inventory), timezone=output.timezone)
         self.orchestrator.open_rate = inventory.polling.open_rate
         await self._configure()
         self._note("inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras))
@@ -332,6 +334,11 @@ class Daemon:
 
     def _note(self, name: str, message: str, level: Any = "info", **data: object) -> None:
         self._emit(Notice(name=name, message=message, level=level, data=data))
+
+
+def _player(inventory: Inventory) -> str | None:
+    """Where browsers reach go2rtc."""
+    return inventory.go2rtc.page or inventory.go2rtc.api
 
 
 def budget_of(camera: Camera) -> Budget:

@@ -76,8 +76,7 @@ def from_daemon(cameras: list[dict[str, Any]], now: datetime | None = None) -> l
 def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     """One camera."""
     latest, polling = camera["latest"] or {}, camera["polling"]
-    at = latest.get("captured_at")
-    age_s = max(0.0, (now - datetime.fromisoformat(at)).total_seconds()) if at else None
+    age_s = _age_s(latest.get("captured_at"), now)
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(
@@ -85,6 +84,14 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         latest.get("source"), f"{width}x{height}" if width else None, latest.get("bytes"), latest.get("capture_ms"),
         latest.get("lease_wait_ms"), None if polling is None else results.get("busy", 0) + results.get("full", 0),
         latest.get("consecutive_failures", 0), (polling or {}).get("due_in_s"))
+
+
+def _age_s(captured_at: Any, now: datetime) -> float | None:
+    """None when there is no picture, or nothing that could be a moment: files may be anybody's."""
+    try:
+        return max(0.0, (now - datetime.fromisoformat(captured_at)).total_seconds())
+    except (TypeError, ValueError):     # TypeError: also a moment without a time zone
+        return None
 
 
 def freshness(age_s: float | None, interval_s: float) -> str:

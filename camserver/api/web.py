@@ -12,6 +12,7 @@ import hmac
 import resource
 import socket
 import zlib
+from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
@@ -49,13 +50,8 @@ class WebServer:
     def __init__(self, table: HttpTable, services: Services, reading: Reading, *, go2rtc: str | None = None,
                  timezone: str = "UTC", silent_s: float = SILENT_S) -> None:
         self._table = table
-        self._timezone = timezone
-        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in table.hosts),
-                       *([table.address[0].lower()] if table.address else [])}
         self._services = services
-        self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
-        frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
-        self._headers = HEADERS | {"Content-Security-Policy": POLICY.format(frames=frames)}
+        self.configure(table.hosts, go2rtc=go2rtc, timezone=timezone)
         app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain])
         app.on_response_prepare.append(self._mark)
         app.add_routes([*reading.routes(), web.get("/wall/site.json", self._site),
@@ -66,6 +62,15 @@ class WebServer:
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._door = Door(app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s)
         self.address: tuple[str, int] | None = None
+
+    def configure(self, hosts: Iterable[str], *, go2rtc: str | None, timezone: str) -> None:
+        """What a reload may change."""
+        self._timezone = timezone
+        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts),
+                       *([self._table.address[0].lower()] if self._table.address else [])}
+        self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
+        frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
+        self._headers = HEADERS | {"Content-Security-Policy": POLICY.format(frames=frames)}
 
     async def start(self) -> None:
         """Listen. Raises WebUnavailable."""
@@ -99,7 +104,10 @@ class WebServer:
         Without a login a page of somebody else could reach us under a name of its own that it points here.
         """
         table = self._table
-        host = urlsplit(f"//{request.host}").hostname or ""
+        try:
+            host = urlsplit(f"//{request.host}").hostname or ""
+        except ValueError:
+            raise refusal(web.HTTPBadRequest, "the Host header names no host") from None
         if table.password is None and not _is_address(host) and host not in self._hosts:
             raise refusal(web.HTTPForbidden, f"the name {host[:80]!r} is not in [http] hosts")
         if table.password is not None and request.path != "/healthz":

@@ -68,7 +68,10 @@ class _Loader:
         disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
         self._check_devices(cameras)
         if isinstance(http := tables["http"], HttpTable):
-            tables["http"] = http.model_copy(update={"password": self._password(http, f"{self.path}: [http]")})
+            password = self._password(http, f"{self.path}: [http]")
+            if password == "":
+                self.faults.append(f"{self.path}: [http]: the password is empty: everybody would know it")
+            tables["http"] = http.model_copy(update={"password": password})
         tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
         self._check_rate(cameras, tables["polling"])
         if self.faults:

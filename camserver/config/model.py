@@ -184,7 +184,7 @@ class Go2rtcTable(Table):
     def _check(self) -> Go2rtcTable:
         if self.api is None and self.model_fields_set:
             raise ValueError("api is missing: without it go2rtc can't be asked")
-        for url in (self.api, self.rtsp):
+        for url in (self.api, self.rtsp, self.page):
             if url is not None and "@" in urlsplit(url).netloc:
                 raise ValueError("give the login as username and password, not in a URL")
         if len(given := [k for k in PASSWORDS if getattr(self, k) is not None]) > 1:

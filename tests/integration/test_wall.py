@@ -111,6 +111,9 @@ def test_the_camera_view_its_archive_and_a_snapshot_now(tmp_path: Path) -> None:
             await page.click("#view-now")
         assert (await (await answer.value).json())["result"] == "ok"
         assert desk.house.fleet.cameras["cam1"].record.opens > opens
+        for width in (320, 375, 800):       # nothing is cut off on a small phone
+            await page.set_viewport_size({"width": width, "height": 700})
+            assert await page.evaluate("document.querySelector('#view').scrollWidth <= innerWidth"), width
         await page.click("#view-close")
         await expect(page.locator("#view")).to_be_hidden()
 

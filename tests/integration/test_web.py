@@ -73,6 +73,16 @@ def test_it_is_read_only_and_shows_nothing_else(tmp_path: Path) -> None:
             assert (await asyncio.to_thread(ask, address, path))[0] in (400, 404), path
         assert (await asyncio.to_thread(ask, address, "/", Host="evil.example"))[0] == 403      # a name that points here
         assert (await asyncio.to_thread(ask, address, "/", Host="localhost:3000"))[0] == 200
+        assert (await asyncio.to_thread(ask, address, "/", Host="[::1"))[0] == 400
+        site = json.loads((await asyncio.to_thread(ask, address, "/wall/site.json"))[2])
+        assert site == {"actions": False, "go2rtc": None, "timezone": "UTC"}
+        desk.http, desk.more = f'{address}"\nhosts = ["wall.example"] #', '[go2rtc]\napi = "http://127.0.0.1:1984"'
+        desk.write(interval="100s")
+        await asyncio.to_thread(desk.client.post, "/v1/reload")
+        assert (await asyncio.to_thread(ask, address, "/", Host="wall.example"))[0] == 200
+        _, headers, body = await asyncio.to_thread(ask, address, "/wall/site.json")
+        assert json.loads(body)["go2rtc"] == "http://127.0.0.1:1984"
+        assert "frame-src http://127.0.0.1:1984" in headers["Content-Security-Policy"]
         for day in ("9999-12-31", "0000-01-01", "yesterday", ""):
             assert (await asyncio.to_thread(ask, address, f"/v1/cameras/cam/archive?day={day}"))[0] == 400
         status, headers, _ = await asyncio.to_thread(ask, address, "/")
@@ -180,6 +190,29 @@ def test_prometheus_takes_our_metrics(tmp_path: Path) -> None:
 def test_alert_rules_are_rules(name: str) -> None:
     rules = Path(__file__).parents[2] / "config" / name
     subprocess.run(["promtool", "check", "rules", rules], check=True, capture_output=True)
+
+
+def test_a_camera_that_is_always_full_is_told_of(tmp_path: Path) -> None:
+    """It backs off to one try in a minute; each counts as granted and as busy. One that is busy now and then is well."""
+    rules = Path(__file__).parents[2] / "config/alerts.yml"
+    series = "".join(f"""      - series: 'camserver_{name}_total{{device="{device}"}}'
+        values: '{values}'
+""" for device, name, values in (("full", "lease_busy", "0+1x30"), ("full", "leases_granted", "0+1x30"),
+                                 ("well", "lease_busy", "0+1x30"), ("well", "leases_granted", "0+6x30"),
+                                 ("held", "lease_busy", "0+1x30"), ("held", "leases_granted", "3x30")))
+    (tmp_path / "t.yml").write_text(f"""rule_files: [{rules}]
+tests:
+  - interval: 1m
+    input_series:
+{series}    alert_rule_test:
+      - eval_time: 20m
+        alertname: CameraBusyStorm
+        exp_alerts: [{{exp_labels: {{device: full, severity: warning}}, exp_annotations: {{summary: "{{full}}"}}}},
+                     {{exp_labels: {{device: held, severity: warning}}, exp_annotations: {{summary: "{{held}}"}}}}]
+""".replace("{full}", "full: sessions are full; who holds them is in `camserver leases`")
+    .replace("{held}", "held: sessions are full; who holds them is in `camserver leases`"))
+    tested = subprocess.run(["promtool", "test", "rules", tmp_path / "t.yml"], check=False, capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:

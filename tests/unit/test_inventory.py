@@ -85,6 +85,8 @@ def test_every_fault_in_one_report(tmp_path: Path) -> None:
     ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\npassword_file = "\\u0000"', "password_file"),
     ('[retention]\nmin_free = inf', "min_free: expected a size"),
     ('include = ["**x/*.toml"]', "no file name or glob"),
+    ('[http]\nlisten = "0.0.0.0:3000"\npassword = ""', "[http]: the password is empty"),
+    ('[go2rtc]\napi = "http://10.0.0.5:1984"\npage = "http://op:s3cret@10.0.0.5"', "not in a URL"),
     ("a = " + "9" * 5000, "not valid TOML"),
     ("a = " + "[" * 5000, "not valid TOML"),
     *((f'[[camera]]\nid = "a"\nurl = "rtsp://user:{secret}@1.2.3.4/x"', 'password = "…"')

@@ -70,11 +70,14 @@ def test_worst_first() -> None:
 def test_without_a_daemon_the_files_tell(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + "".join(
-        f'[[camera]]\nid = "{name}"\nurl = "rtsp://127.0.0.1/{name}"\n' for name in ("gate", "torn", "none")))
+        f'[[camera]]\nid = "{name}"\nurl = "rtsp://127.0.0.1/{name}"\n' for name in ("gate", "torn", "none", "zone")))
     for name in ("gate", "torn"):
         (tmp_path / "out" / name).mkdir(parents=True)
     (tmp_path / "out/gate/latest.json").write_text(json.dumps(facts("gate", 5.0)["latest"]))
+    (tmp_path / "out/zone").mkdir()
+    (tmp_path / "out/zone/latest.json").write_text('{"captured_at": "2026-01-04T12:00:00"}')      # of no time zone
     (tmp_path / "out/torn/latest.json").write_text("[1, ")
     found = from_files(load_inventory(config), NOW)
     assert [(s.camera, s.freshness, s.words, s.busy) for s in found] == [
-        ("torn", "never", "not polled yet", None), ("none", "never", "not polled yet", None), ("gate", "fresh", "ok", None)]
+        ("torn", "never", "not polled yet", None), ("none", "never", "not polled yet", None),
+        ("zone", "never", "not polled yet", None), ("gate", "fresh", "ok", None)]

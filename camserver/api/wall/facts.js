@@ -52,14 +52,14 @@ export function span(seconds) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
-/** @param {Camera} camera @param {Device|undefined} device @returns {[string, string][]} */
-export function table(camera, device) {
+/** @param {Camera} camera @param {Device|undefined} device @param {string} timeZone @returns {[string, string][]} */
+export function table(camera, device, timeZone) {
   const l = camera.latest;
   /** @type {(value: number|null|undefined, unit: string, digits?: number) => string} */
   const number = (value, unit, digits = 0) => (value === null || value === undefined ? "–" : `${value.toFixed(digits)} ${unit}`);
   const held = device?.held.map((h) => `${h.holder} ${h.label}${h.pid ? ` (pid ${h.pid})` : ""}`).join(", ");
   return [
-    ["Captured", l?.captured_at ? new Date(l.captured_at).toLocaleString() : "never"],
+    ["Captured", l?.captured_at ? new Date(l.captured_at).toLocaleString(undefined, { timeZone, timeZoneName: "short" }) : "never"],
     ["Source", [l?.source, l?.engine].filter(Boolean).join(", ") || "–"],
     ["Picture", l?.width ? `${l.width}×${l.height} ${l.codec ?? ""}` : "–"],
     ["Size", l?.bytes ? `${Math.round(l.bytes / 1024)} KB` : "–"],

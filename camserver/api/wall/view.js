@@ -14,9 +14,6 @@ const element = (id) => /** @type {any} */ (document.getElementById(`view-${id}`
 
 const RELIST_MS = 30000;
 
-/** @param {number} seconds since 1970 */
-const clock = (seconds) => new Date(seconds * 1000).toLocaleTimeString();
-
 export class View {
   /** @param {(id: string) => Camera|undefined} camera */
   constructor(camera) {
@@ -46,6 +43,11 @@ export class View {
     this.shown = "";
     this.listed = "";
     this.listedAt = 0;
+  }
+
+  /** @param {number} seconds since 1970 @returns {string} by the archive's clock, which names its files and hours */
+  clock(seconds) {
+    return new Date(seconds * 1000).toLocaleTimeString(undefined, { timeZone: this.site.timezone });
   }
 
   get open() {
@@ -124,8 +126,8 @@ export class View {
     const download = element("download");
     download.href = path;
     download.download = `${camera.id}${this.archived ? `-${this.archived.path.replaceAll("/", "")}` : ".jpg"}`;
-    this.picture.alt = `${camera.name}${this.archived ? `, ${clock(this.archived.taken_at)}` : ""}`;
-    const rows = table(camera, this.device).flatMap(([name, value]) => {
+    this.picture.alt = `${camera.name}${this.archived ? `, ${this.clock(this.archived.taken_at)}` : ""}`;
+    const rows = table(camera, this.device, this.site.timezone).flatMap(([name, value]) => {
       const [term, description] = [document.createElement("dt"), document.createElement("dd")];
       term.textContent = name;
       description.textContent = value;
@@ -145,8 +147,8 @@ export class View {
     this.archived = picture;
     if (picture) {
       this.stopLive();
-      element("moment").textContent = clock(picture.taken_at);
-      this.scrub.setAttribute("aria-valuetext", clock(picture.taken_at));
+      element("moment").textContent = this.clock(picture.taken_at);
+      this.scrub.setAttribute("aria-valuetext", this.clock(picture.taken_at));
     }
     this.paint();
   }
