@@ -35,6 +35,9 @@ ENVIRONMENT = {
     # A picture's memory is kept for the next one: giving it back costs a tenth of decoding in page faults.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
+HURRY = signal.SIGUSR1
+"""Asks a worker to end its job now; HURRY_S later it is killed."""
+HURRY_S = 0.4
 IDLE_S = 60.0
 """A worker unused for so long ends; the next job starts a new one."""
 
@@ -75,8 +78,12 @@ class WorkerPool:
         if not self._all:
             await finish(self._spawn())
 
-    async def run(self, job: str, data: dict[str, Any], blob: bytes = b"", *, deadline: float) -> Reply:
+    async def run(self, job: str, data: dict[str, Any], blob: bytes = b"", *, deadline: float,
+                  late: Callable[[Reply], None] | None = None) -> Reply:
         """Run one job; `deadline` is a moment of the event loop's clock, waiting for a worker included.
+
+        Cancelled, the worker is killed; with `late`, it is asked to end the job first (HURRY), and what it says in time goes
+        there.
 
         Raises CameraError: with the job's own result, timeout at the deadline (the worker is killed), or crashed.
         """
@@ -87,7 +94,7 @@ class WorkerPool:
             raise CameraError(Result.TIMEOUT, f"no {self.name} worker came free before the deadline",
                               SessionEnd.NONE) from None
         try:
-            return await self._run(job, data, blob, deadline)
+            return await self._run({"job": job, **data}, blob, deadline, late)
         finally:
             self._slots.release()
 
@@ -96,7 +103,7 @@ class WorkerPool:
         for worker in list(self._all):
             await finish(self._discard(worker))
 
-    async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Reply:
+    async def _run(self, request: dict[str, Any], blob: bytes, deadline: float, late: Callable[[Reply], None] | None) -> Reply:
         worker = self._take_idle()
         while worker is None:
             try:
@@ -105,26 +112,43 @@ class WorkerPool:
                 raise CameraError(Result.ERROR, f"no {self.name} worker could be started: {error.strerror}",
                                   SessionEnd.NONE) from None
             worker = self._take_idle()
+        exchange = asyncio.create_task(worker.exchange(request, blob), name=f"{self.name} job")
         try:
             async with asyncio.timeout_at(deadline):
-                reply = await worker.exchange({"job": job, **data}, blob)
+                reply = await asyncio.shield(exchange)
         except TimeoutError:
+            exchange.cancel()
             await finish(self._discard(worker))
             raise CameraError(Result.TIMEOUT, "hung until the deadline; its worker was killed") from None
         except (EOFError, OSError, ValueError):
             status = await finish(self._discard(worker))
             raise CameraError(Result.CRASHED, f"the {self.name} worker died ({_how(status)})") from None
         except BaseException:
-            await finish(self._discard(worker))
+            await finish(self._hurry(worker, exchange, late))
             raise
-        self._idle.append(worker)
-        worker.retire_later(self)
+        self._keep(worker)
         if (why := reply.data.get("unsealed")) and self._on_unsealed is not None:
             self._on_unsealed(str(why))
             self._on_unsealed = None
         if "error" in reply.data:
             raise _as_camera_error(reply.data)
         return reply
+
+    def _keep(self, worker: _Worker) -> None:
+        self._idle.append(worker)
+        worker.retire_later(self)
+
+    async def _hurry(self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None) -> None:
+        """End a cancelled job."""
+        if late is not None:
+            worker.send(HURRY)
+            await asyncio.wait({exchange}, timeout=HURRY_S)
+        if late is not None and exchange.done() and exchange.exception() is None:
+            late(exchange.result())
+            self._keep(worker)
+        else:
+            exchange.cancel()
+            await self._discard(worker)
 
     def _take_idle(self) -> _Worker | None:
         while self._idle:
@@ -147,13 +171,12 @@ class WorkerPool:
         )
         worker = _Worker(process)
         self._all.add(worker)
-        self._idle.append(worker)
-        worker.retire_later(self)
+        self._keep(worker)
 
     async def _discard(self, worker: _Worker) -> int:
         """SIGKILL, then wait until the kernel has closed all its sockets and handed over its status."""
         worker.keep()
-        worker.kill()
+        worker.send(signal.SIGKILL)
         status = await worker.process.wait()
         worker.close()
         self._all.discard(worker)
@@ -198,11 +221,11 @@ class _Worker:
             self._timer.cancel()
             self._timer = None
 
-    def kill(self) -> None:
-        """SIGKILL by pidfd: Popen.kill would reap a dead child behind asyncio's back, and its status were lost."""
+    def send(self, number: int) -> None:
+        """A signal by pidfd: Popen.kill would reap a dead child behind asyncio's back, and its status were lost."""
         if self._pidfd >= 0:        # else somebody else has just discarded it
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def close(self) -> None:
         if self._pidfd >= 0:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from camserver.capture.isolation import WorkerPool
+from camserver.capture.isolation import Reply, WorkerPool
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.records import AccessUnit, Result, SessionEnd
@@ -31,7 +31,7 @@ class LibavEngine:
         """Show the first whole keyframe of `url` to `seen`, when the session is closed; `ended` is told how it ended.
 
         `deadline` is a moment of the event loop's clock, which is the host's monotonic one: the worker reads the same.
-        Raises CameraError. When this is cancelled the worker is dead, and nothing is known of the session's end.
+        Raises CameraError. When this is cancelled, the worker has a moment to tear the session down, or is dead.
         """
         left_s = deadline - asyncio.get_running_loop().time()
         order = {"url": with_credentials(url, camera.username, camera.password), "transport": camera.transport,
@@ -39,7 +39,7 @@ class LibavEngine:
                  "tls_verify": camera.tls_verify}
         ended(SessionEnd.UNCLEAN)       # so it is if this is cancelled: the worker is killed
         try:
-            reply = await self._pool.run("fetch", order, deadline=deadline)
+            reply = await self._pool.run("fetch", order, deadline=deadline, late=lambda reply: ended(_end(reply)))
         except CameraError as error:
             ended(error.end)
             raise
@@ -53,6 +53,13 @@ class LibavEngine:
         except (KeyError, ValueError, TypeError, OverflowError):
             raise CameraError(Result.CRASHED, "the session worker sent an answer that makes no sense") from None
         seen(unit)
+
+
+def _end(reply: Reply) -> SessionEnd:
+    try:
+        return SessionEnd(reply.data["end"])
+    except (KeyError, ValueError):
+        return SessionEnd.UNCLEAN
 
 
 def with_credentials(url: str, username: str, password: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -25,6 +26,7 @@ import av.logging
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 
+from camserver.capture.isolation import HURRY
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
 from camserver.rtsp.refusals import refusal
@@ -54,7 +56,7 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
                   max(0.1, request["deadline"] - time.monotonic()), request["probe"], request["tls_verify"])
     av.logging.set_level(av.logging.WARNING)
     av.logging.set_skip_repeated(False)     # the second refusal of a camera reads like the first, and must be seen
-    with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline):
+    with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline) as asked:
         container, probe = _open(order, lines)
         end = SessionEnd.UNCLEAN
         try:
@@ -62,7 +64,8 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
             end = SessionEnd.CLEAN
         except CameraError as error:
             # close() below sends TEARDOWN, unless the camera is already gone
-            error.end = SessionEnd.CLEAN if error.result in (Result.NO_KEYFRAME, Result.TIMEOUT) else SessionEnd.UNCLEAN
+            ours = error.result in (Result.NO_KEYFRAME, Result.TIMEOUT) or asked.is_set()
+            error.end = SessionEnd.CLEAN if ours else SessionEnd.UNCLEAN
             raise
         finally:
             container.close()
@@ -70,24 +73,37 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
 
 
 @contextmanager
-def _deaf_from(deadline: float) -> Iterator[None]:
+def _deaf_from(deadline: float) -> Iterator[threading.Event]:
     """At the deadline, end the reading side of the session's socket, so that libav stops waiting and can still write.
 
     libav's own limits are per phase, and one that has struck also stops the TEARDOWN: the camera would go on counting
-    the session.
+    the session. The same at HURRY, the signal of a daemon that wants the session to end: then the event is set.
     """
-    def stop_reading() -> None:
+    asked, over = threading.Event(), threading.Event()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {HURRY})       # waited for by one thread, which libav's C code does not hold up
+    while signal.sigtimedwait({HURRY}, 0) is not None:
+        pass        # it came too late for the job before
+
+    def wait() -> None:
+        hurried = signal.sigtimedwait({HURRY}, max(0.0, deadline - time.monotonic())) is not None
+        if over.is_set():
+            return
+        if hurried:
+            asked.set()
         for connection in _connections():
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)
 
-    timer = threading.Timer(max(0.0, deadline - time.monotonic()), stop_reading)
-    timer.daemon = True
-    timer.start()
+    waiting = threading.Thread(target=wait, name="deadline", daemon=True)
+    waiting.start()
     try:
-        yield
+        yield asked
     finally:
-        timer.cancel()
+        over.set()
+        if waiting.is_alive() and waiting.ident is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pthread_kill(waiting.ident, HURRY)
+        waiting.join()
 
 
 def _connections() -> Iterator[socket.socket]:
