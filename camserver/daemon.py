@@ -50,6 +50,7 @@ STATUS_S = 10.0
 LOCK_S = 5.0
 LIBAV_SESSIONS = 16
 """Session workers at once; each is a process. Cameras that speak with our own client need none."""
+REMEMBER_S = 2.0
 RESTART_ONLY = ("api.socket", "output.directory", "polling.decoders", "polling.sessions", "http.listen", "http.username",
                 "http.password", "http.actions")
 """Keys that a reload reads but only a restart applies."""
@@ -110,9 +111,7 @@ class Daemon:
         removed = await self._store.clean()
         if removed:
             self._note("store.cleaned", f"{removed} temporary files of an earlier run removed", files=removed)
-        cameras = [camera.id for camera in self._inventory.cameras]
-        self._metrics.remember(await asyncio.to_thread(self._store.newest, cameras))
-        await self._go2rtc.look()       # before the first poll: who is live already
+        await self._remember({camera.id for camera in self._inventory.cameras})
         jobs = [self._start(name, work) for name, work in (
             ("watchdog", notify.watchdog()), ("polling", self.orchestrator.run()), ("retention", self._janitor.run()),
             ("go2rtc", self._go2rtc.run()), ("lock", self._keep_locking()),
@@ -123,6 +122,10 @@ class Daemon:
         await self._stop.wait()
         await self._stop_all(jobs)
         return self._status
+
+    async def _remember(self, cameras: set[str]) -> None:
+        """How fresh the pictures are that these cameras have already."""
+        self._metrics.remember(await asyncio.to_thread(self._store.newest, sorted(cameras)))
 
     def stop(self) -> None:
         """Ask for the orderly stop."""
@@ -307,6 +310,10 @@ class Daemon:
         self._web.configure(inventory.http.hosts, go2rtc=_player(inventory), timezone=output.timezone)
         self.orchestrator.open_rate = inventory.polling.open_rate
         await self._configure()
+        if new := {c.id for c in inventory.cameras} - {c.id for c in old.cameras}:
+            with contextlib.suppress(TimeoutError):     # a disk that hangs must not hold up the reload
+                async with asyncio.timeout(REMEMBER_S):
+                    await self._remember(new)
         self._note("inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras))
 
     async def _watch_files(self) -> None:

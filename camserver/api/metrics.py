@@ -74,7 +74,8 @@ class Metrics:
         """When the newest pictures were captured that an earlier run has left."""
         for camera, moment in captured_at.items():
             with contextlib.suppress(ValueError):
-                self._cameras[camera].captured_at = datetime.fromisoformat(moment).timestamp()
+                at_s = datetime.fromisoformat(moment).timestamp()
+                self._cameras[camera].captured_at = max(at_s, self._cameras[camera].captured_at)
 
     def __call__(self, event: Event) -> None:
         """Count a published picture."""

@@ -17,6 +17,8 @@ from camserver.simulator.camera import SimulatedCamera
 SHOTS = 84
 LANES = 6
 ALWAYS = float("inf")
+LIMITS_S = (2.0, 40.0)
+"""What never becomes whole is waited for so long; on a machine so busy that nothing at all came, longer."""
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
@@ -38,11 +40,15 @@ def test_what_is_published_equals_its_source(codec: str, transport: str) -> None
         url = house.fleet.url(camera_id).replace(f":{source.port}", f":{await proxy.start()}")
         for shot in range(SHOTS // LANES):
             seed = f"{codec} {transport} {number} {shot}"
-            dice = random.Random(seed)
-            proxy.dice, proxy.damaged = dice, 0
-            proxy.spare_after = dice.choice((1, 1, 2, 2, ALWAYS))
-            hopeless = proxy.spare_after == ALWAYS
-            attempt = await house.take(camera_id, url=url, transport=transport, timeout_s=2.0 if hopeless else 30.0)
+            for limit_s in LIMITS_S:
+                dice = random.Random(seed)
+                proxy.dice, proxy.damaged = dice, 0
+                proxy.spare_after = dice.choice((1, 1, 2, 2, ALWAYS))
+                hopeless = proxy.spare_after == ALWAYS
+                attempt = await house.take(camera_id, url=url, transport=transport,
+                                           timeout_s=limit_s if hopeless else LIMITS_S[-1])
+                if attempt.result is not Result.TIMEOUT:
+                    break
             assert proxy.damaged, seed
             results[hopeless, attempt.result] += 1
             if attempt.ok:
