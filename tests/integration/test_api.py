@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk import Desk, at_the_desk, bare
@@ -87,6 +88,19 @@ def test_a_poll_gives_way_to_live_view(tmp_path: Path, engine: str) -> None:
 
     at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", fault=Fault("silent"))], timeout="60s", engine=engine,
                 unclean_cooldown="60s")
+
+
+def test_a_stop_ends_what_others_wait_for(tmp_path: Path) -> None:
+    """Snapshots of cameras that send nothing, by libav, asked for by clients: the daemon stops in order all the same."""
+    async def work(desk: Desk) -> None:
+        cameras = desk.house.fleet.cameras
+        asking.extend(asyncio.create_task(asyncio.to_thread(desk.ask, "POST", f"/v1/cameras/{camera}/snapshot"))
+                      for camera in cameras)
+        await desk.until(lambda: all("PLAY" in c.requests for c in cameras.values()))
+
+    asking: list[asyncio.Task[Any]] = []        # they end with the daemon, whose status at_the_desk looks at
+    at_the_desk(tmp_path, work, [SimulatedCamera(f"cam{n}", "Gate", fault=Fault("silent")) for n in range(4)], timeout="60s",
+                engine="libav")
 
 
 def test_requests_that_make_no_sense(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import itertools
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from camserver.rtsp import auth
+from camserver.rtsp import auth, messages
+from camserver.rtsp import wire as wires
 from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
 from camserver.rtsp.rtp import (
     NTP_EPOCH_S,
@@ -170,3 +172,40 @@ def test_a_sender_numbers_and_reports() -> None:
 def test_annex_b_splits_at_start_codes(nals: list[bytes]) -> None:
     assert split_annex_b(b"".join(b"\0\0\0\1" + nal for nal in nals)) == nals
 
+
+
+def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
+    """A share of them is taken in one turn of the event loop, in their order, with reading paused; none is lost."""
+    class Transport(asyncio.Transport):
+        paused = False
+
+        def pause_reading(self) -> None:
+            self.paused = True
+
+        def resume_reading(self) -> None:
+            self.paused = False
+
+    async def work() -> None:
+        wire, transport, seen = wires.Wire(), Transport(), list[bytes]()
+        wire.connection_made(transport)
+        wire.on_packet = lambda _, payload: seen.append(payload)
+        flood = [b"%d" % n for n in range(5 * wires.SHARE + 7)]
+        wire.data_received(b"".join(Interleaved(0, payload).encode() for payload in flood))
+        for turn in range(1, 6):
+            assert (len(seen), transport.paused) == (turn * wires.SHARE, True)
+            await asyncio.sleep(0)
+        assert (seen, transport.paused) == (flood, False)
+        wire.connection_lost(None)
+
+    asyncio.run(work())
+
+
+def test_a_head_is_parsed_once_however_slowly_its_body_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    parse = messages._parse_head
+    monkeypatch.setattr(messages, "_parse_head", lambda head: parsed.append(head) or parse(head))
+    parser, body = MessageParser(), b"v=0\r\n" * 100
+    message = Response(200, Headers(Cseq="1"), body).encode()
+    found = [m for data in (message + message) for m in parser.feed(bytes((data,)))]
+    assert [m.body for m in found if isinstance(m, Response)] == [body, body]
+    assert len(parsed) == 2
