@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import selectors
 import socket
 import time
@@ -58,10 +60,12 @@ def camera(camera_id: str = "cam", **changes: Any) -> Camera:
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """For somebody who listens later: below those that the kernel gives to whoever asks for any meanwhile."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> T:
