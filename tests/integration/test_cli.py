@@ -14,7 +14,8 @@ from support import free_port, until
 
 from camserver.simulator.camera import Fault, SimulatedCamera
 
-PASSWORD = "p@:/#%? ü"
+PASSWORD = f"p{os.getpid()}@:/#%? ü"
+SECRET = f"s3cret{os.getpid()}"
 
 
 def camserver(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -49,7 +50,7 @@ def test_snapshot_takes_one_picture_and_shows_no_password(tmp_path: Path) -> Non
         config.write_text(tables(tmp_path) + house.fleet.inventory(interval="1s") + f"""
 [[camera]]
 id = "nobody"
-url = "rtsp://viewer:s3cret@127.0.0.1:{free_port()}/x"
+url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
 """)
 
         async def snapshot(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
@@ -60,7 +61,7 @@ url = "rtsp://viewer:s3cret@127.0.0.1:{free_port()}/x"
         run = await snapshot("cam")
         assert (run.returncode, run.stdout[:2], run.stdout[-2:]) == (0, b"\xff\xd8", b"\xff\xd9")
         run = await snapshot("nobody")
-        assert (run.returncode, b"refused" in run.stderr, b"s3cret" in run.stderr) == (1, True, False)
+        assert (run.returncode, b"refused" in run.stderr, SECRET.encode() in run.stderr) == (1, True, False)
         assert (await snapshot("stranger")).returncode == 2
         daemon = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL)
@@ -68,7 +69,7 @@ url = "rtsp://viewer:s3cret@127.0.0.1:{free_port()}/x"
             await asyncio.sleep(0.05)
         ps = await asyncio.create_subprocess_exec("ps", "axeww", stdout=subprocess.PIPE)
         processes, _ = await ps.communicate()
-        for secret in (PASSWORD.encode(), b"p%40", b"s3cret"):
+        for secret in (PASSWORD.encode(), f"p{os.getpid()}%40".encode(), SECRET.encode()):
             assert secret not in processes
         run = await snapshot("cam")
         assert (run.returncode, run.stdout[:2]) == (0, b"\xff\xd8"), run.stderr      # the daemon took it
