@@ -43,7 +43,7 @@ def client(arguments: argparse.Namespace) -> SyncLeaseClient:
     return SyncLeaseClient(Path(path))
 
 
-def _answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """What the daemon's refusals and its absence mean as an exit status."""
     def run(arguments: argparse.Namespace) -> int:
         try:
@@ -62,7 +62,7 @@ def _answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argpars
     return run
 
 
-@_answered
+@answered
 def reload(arguments: argparse.Namespace) -> int:
     """Ask the daemon to read its inventory; comes back when it has, or has refused it."""
     print(f"{client(arguments).post('/v1/reload')['cameras']} cameras")
@@ -112,7 +112,7 @@ def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str]
     return int(any(s.freshness in ("stale", "never") for s in found))
 
 
-@_answered
+@answered
 def leases(arguments: argparse.Namespace) -> int:
     """Who holds sessions of which device; a line for each holder."""
     devices = client(arguments).get("/v1/leases")
@@ -139,7 +139,7 @@ def leases(arguments: argparse.Namespace) -> int:
 
 def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int | None:
     """A picture by the running daemon, handed to `write`; None when there is none, or not for this camera."""
-    @_answered
+    @answered
     def ask(arguments: argparse.Namespace) -> int:
         return write(client(arguments).snapshot(arguments.camera))
 
@@ -150,7 +150,7 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
     return ask(arguments)
 
 
-@_answered
+@answered
 def lease(arguments: argparse.Namespace) -> int:
     """Run a command while holding a lease."""
     command: list[str] = arguments.command

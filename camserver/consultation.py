@@ -23,7 +23,7 @@ from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon, SyncLeaseCli
 from camserver.capture.decoder import Decoder
 from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
-from camserver.commands import EX_TEMPFAIL, client
+from camserver.commands import EX_TEMPFAIL, answered, client
 from camserver.config import Camera, Inventory, load_inventory
 from camserver.doctor import Doctor
 from camserver.errors import CamserverError, InventoryError, RtspBusy
@@ -58,10 +58,10 @@ def doctor(arguments: argparse.Namespace) -> int:
             print(fault, file=sys.stderr)
         return 2
     try:
-        return run_loop(lambda: _doctor(arguments, camera, inventory))
-    except (RtspBusy, Forbidden) as error:
+        return answered(lambda arguments: run_loop(lambda: _doctor(arguments, camera, inventory)))(arguments)
+    except Forbidden as error:
         print(f"camserver: {error}", file=sys.stderr)
-        return EX_NOPERM if isinstance(error, Forbidden) else EX_TEMPFAIL
+        return EX_NOPERM
     except asyncio.CancelledError:      # SIGTERM; its sessions are closed
         return 143
 
@@ -110,7 +110,11 @@ async def _doctor(arguments: argparse.Namespace, camera: Camera, inventory: Inve
     sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
     try:
         async with contextlib.AsyncExitStack() as stack:
-            consent = await _consent(stack, client(arguments), camera, inventory, every=arguments.sessions)
+            try:
+                consent = await _consent(stack, client(arguments), camera, inventory, every=arguments.sessions)
+            except RtspBusy as error:       # not through the stack: leases that were not used end in good order
+                print(f"camserver: {error}", file=sys.stderr)
+                return EX_TEMPFAIL
             examined = Doctor(camera, Decoder(decoders, 85), LibavEngine(sessions), say, new="://" in arguments.camera,
                               company=consent.company, scrub=redactor.scrub)
             try:
@@ -132,7 +136,7 @@ async def _consent(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, cam
     try:
         cameras = await asyncio.to_thread(asked.get, "/v1/cameras")
     except NoDaemon as error:
-        if asked.path.exists() and not os.access(asked.path, os.W_OK):
+        if _forbidden(asked.path):
             raise Forbidden(f"{asked.path}: permission denied; the group camserver may ask the daemon for a lease") from None
         return await _alone(stack, camera, inventory, str(error), every=every)
     except ApiRefusal as error:
@@ -155,9 +159,20 @@ async def _consent(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, cam
     return Consent(len(device["held"]) - len(held) + len(device["cooling_s"]), ended)
 
 
+def _forbidden(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return not os.access(path, os.W_OK)
+
+
 async def _device(asked: SyncLeaseClient, known: dict[str, Any]) -> dict[str, Any]:
     devices = await asyncio.to_thread(asked.get, "/v1/leases")
-    return next(d for d in devices if d["device"] == known["device"])
+    found: dict[str, Any] | None = next((d for d in devices if d["device"] == known["device"]), None)
+    if found is None:
+        raise RtspBusy("the daemon's inventory has just changed: try again")
+    return found
 
 
 def _same_box(camera: Camera, cameras: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -195,6 +210,7 @@ async def _alone(stack: contextlib.AsyncExitStack, camera: Camera, inventory: In
     for _ in range(camera.max_sessions if every else 1):
         leases.append(await manager.acquire(camera.id, camera.device, Holder("doctor", f"pid {os.getpid()}"),
                                             priority=Priority.EVENT, lease_wait_s=LEASE_WAIT_S))
+        leases[-1].ended(SessionEnd.NONE)       # as long as it is not used
         stack.callback(leases[-1].release)
 
     def ended(end: SessionEnd) -> None:

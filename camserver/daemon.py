@@ -246,6 +246,7 @@ class Daemon:
         last_resort.daemon = True
         last_resort.start()
         # 1. no new polls and requests; running ones may end, then their sessions are closed
+        self._go2rtc.hurry()
         await asyncio.gather(self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop())
         await self._go2rtc.close()
         await self._sessions.close()                    # 2. no worker holds a session any more

@@ -162,13 +162,15 @@ class Doctor:
     async def _fetched(self, engine: NativeEngine | LibavEngine, url: str, step: str) -> AccessUnit | None:
         """As polls do it, with nothing remembered."""
         await asyncio.sleep(self._owed_s)
-        units: list[AccessUnit] = []
+        units, ends = list[AccessUnit](), [SessionEnd.NONE]
         try:
-            await engine.fetch(self._camera, url, _now() + self._session_s, self._ended, units.append)
+            await engine.fetch(self._camera, url, _now() + self._session_s, ends.append, units.append)
         except CameraError as error:
             failure = in_company(error, self._company)
             self._found(step, str(failure), result=failure.result)
             return None
+        finally:
+            self._ended(ends[-1])       # the last word counts
         return units[0]
 
     def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:

@@ -58,6 +58,7 @@ class Go2rtc:
         self._failing: set[str] = set()
         self._down_since: float | None = None
         self._alive_at = 0.0
+        self._hurried = False
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -74,13 +75,14 @@ class Go2rtc:
         if self._api is not None and table != self._table:
             await self._api.close()
             self._api = None        # what was live is believed until the next look: a release now would free open sessions
+            if table.api != self._table.api:        # streams of another go2rtc may have the same names
+                self._forget(self._registered)
         self._table = table
         if table.api is not None and self._api is None:
             self._api = Go2rtcApi(table.api, table.rtsp or "", table.username, table.password)
         old, self._cameras = self._cameras, {c.id: c for c in cameras if c.go2rtc is not None} if self._api is not None else {}
         for camera_id in list(self._observed):
-            known, before = self._cameras.get(camera_id), old.get(camera_id)
-            if known is None or before is None or known.device != before.device:
+            if camera_id not in self._cameras or camera_id not in old:
                 self._count(camera_id, 0, SessionEnd.UNCLEAN)
         self._reconcile()
 
@@ -96,6 +98,10 @@ class Go2rtc:
             if (api := self._api) is not None:      # a reload may have taken it away meanwhile
                 await self._register(api)
             await asyncio.sleep(WATCH_S)
+
+    def hurry(self) -> None:
+        """The daemon stops: what go2rtc has not ended by now is left to the next process, as an unclean end."""
+        self._hurried = True
 
     async def close(self) -> None:
         """Forget everything; sessions of go2rtc outlive us, and the next process counts them again."""
@@ -128,8 +134,8 @@ class Go2rtc:
     async def settled(self, camera: Camera, *, was_open: bool) -> SessionEnd:
         """Comes back when go2rtc has ended the session it opened for us, or when somebody else's watching is counted.
 
-        `was_open`: it had a session, so that none now means that it has ended. Must not be cancelled in between; `finish`
-        sees to it.
+        `was_open`: it had a session, or has told that it got none, so that none now means none; else it may still be on its
+        way to the camera. Must not be cancelled in between; `finish` sees to it.
         """
         return await finish(self._settle(camera, was_open=was_open))
 
@@ -211,7 +217,7 @@ class Go2rtc:
         try:
             while now() < deadline:
                 await self.look()
-                if self._down_since is not None:
+                if self._down_since is not None or self._hurried:
                     return SessionEnd.UNCLEAN
                 live = self._live(camera)
                 if was_open and not live:
@@ -235,8 +241,10 @@ class Go2rtc:
             for name in self._registered - wanted.keys():
                 if self._is_ours(name):
                     await api.remove(name)
+                    self._registered.discard(name)
                     self._note("removed", name)
-                self._registered.discard(name)
+                else:
+                    self._forget({name})
             for name, (camera, url) in wanted.items():
                 known = self._streams.get(name)
                 if known is None or (self._is_ours(name) and url not in known.sources and not known.live):
@@ -245,6 +253,12 @@ class Go2rtc:
                     self._note("registered", name)
         except Go2rtcDown as down:
             self._is_down(down)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """They are gone, or somebody else's by now."""
+        for name in list(names):
+            self._registered.discard(name)
+            self._note("forgotten", name)
 
     def _is_ours(self, name: str) -> bool:
         """We made it, with one source; the operator may have made another of that name since."""

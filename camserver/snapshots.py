@@ -211,18 +211,21 @@ class SnapshotService:
         if way.restream is None or self._go2rtc is None:
             await self._engines.fetch(camera, way.url, deadline, lease.ended, show)
             return
-        was_open = False
+        told = False        # that it has a session, or that it got none
 
         def show_open(unit: AccessUnit) -> None:
-            nonlocal was_open
-            was_open = True
+            nonlocal told
+            told = True
             show(unit)
 
         self._go2rtc.opening(camera)
         try:
             await self._engines.fetch(way.viewer(camera), way.url, deadline, _nobody, show_open)
+        except CameraError as error:
+            told |= error.result is not Result.TIMEOUT
+            raise
         finally:
-            lease.ended(await self._go2rtc.settled(camera, was_open=was_open))
+            lease.ended(await self._go2rtc.settled(camera, was_open=told))
 
     @staticmethod
     def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:

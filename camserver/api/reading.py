@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,8 +30,8 @@ from camserver.storage.archive import Archive
 
 THREADS = 2
 """For reading files; not the loop's own, which publishing needs: a hundred clients may wait, cameras may not."""
-SENDING = 64
-"""Pictures that are in memory for slow clients at a time."""
+SENDING = 32
+"""Pictures that one address may be taking at a time: each is in memory for as long as its client takes."""
 SEND_S = 60.0
 """A client that takes longer for one picture is cut off."""
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Reading:
     archive: Archive
     thumbnails: Thumbnails
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
-    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
+    sending: Counter[str] = field(default_factory=Counter)
     listings: dict[tuple[str, date], asyncio.Future[bytes]] = field(default_factory=dict)
     """Days that are being listed: who asks for the same one waits for the same answer."""
 
@@ -156,9 +157,21 @@ class Reading:
             raise refusal(web.HTTPBadGateway, str(error)) from None
         return response
 
+    @contextlib.contextmanager
+    def _turn(self, address: str) -> Iterator[None]:
+        if self.sending[address] >= SENDING:
+            raise refusal(web.HTTPServiceUnavailable, f"{SENDING} pictures are on their way to {address or 'you'} already")
+        self.sending[address] += 1
+        try:
+            yield
+        finally:
+            self.sending[address] -= 1
+            if not self.sending[address]:
+                del self.sending[address]
+
     async def _whole(self, request: web.Request, path: Path, headers: dict[str, str]) -> web.StreamResponse:
         """Read in a thread: sendfile(2), which the framework would take, waits for a slow disk in the event loop."""
-        async with self.sending:        # each is in memory for as long as its client takes
+        with self._turn(request.remote or ""):
             stat, jpeg = await self._read(partial(_load, path))
             response = _marked(web.StreamResponse(headers=headers), stat, None)
             response.content_length = len(jpeg)

@@ -33,6 +33,7 @@ from camserver.rtsp.refusals import refusal
 
 PROBES = {"small": {"probesize": "32", "analyzeduration": "0"},
           "large": {"probesize": "500000", "analyzeduration": "1000000"}}
+AGAIN_S = 0.05
 MAX_ACCESS_UNIT_BYTES = 32 * 1024 * 1024
 _STATUS = re.compile(r"method (\w+) failed: (\d{3})")                 # libavformat/rtsp.c
 _LOSS = re.compile(r"bad cseq|missed \d+ packets|dropping old packet|max delay reached", re.IGNORECASE)  # rtpdec.c
@@ -90,9 +91,12 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
             return
         if hurried:
             asked.set()
-        for connection in _connections():
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RD)
+        while True:     # again and again: there may be no connection yet
+            for connection in _connections():
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RD)
+            if over.wait(AGAIN_S):
+                return
 
     waiting = threading.Thread(target=wait, name="deadline", daemon=True)
     waiting.start()

@@ -124,6 +124,8 @@ class RtspManager:
             if left_s > 0 or s.claimable:
                 until = _now() + (max(unclean_s, CLAIM_S) if s.claimable else left_s)
                 self._table.restore(s.device, s.generation, until, _now(), claimable=s.claimable)
+                if s.opened_on:
+                    self._table.restore(s.opened_on, s.generation, until, _now(), claimable=False)
                 if s.observed:
                     self._observed_before.setdefault(s.camera, []).append(s.generation)
         for device, (cap, until) in state.learned.items():
@@ -184,6 +186,9 @@ class RtspManager:
                 raise
         if poll:
             self._in_vain.pop(key, None)
+        if ticket.device != device and not holder.external:     # we would open what the inventory said before
+            self._wake(self._table.withdraw(ticket, _now(), busy=False))
+            raise RtspBusy(f"{camera}: its device is {ticket.device} by now, not {device}")
         return self._grant(ticket, camera)
 
     def try_acquire(
@@ -251,7 +256,8 @@ class RtspManager:
         now = _now()
         self._on_withdraw.pop(ticket, None)
         self._wake(self._table.release(ticket, end, now))
-        self._arm(ticket.device)
+        for device in self._table.names():      # it may have counted on others, too
+            self._arm(device)
         self._emit(LeaseReleased(camera=lease.camera, device=lease.device, holder=str(lease.holder),
                                  generation=lease.generation, held_ms=(now - ticket.held_since) * 1000, end=end,
                                  external=lease.holder.external))

@@ -37,6 +37,8 @@ class Remembered:
     camera: str = ""
     observed: bool = False
     """Nobody asked for it: another program opened it, and nobody will claim it."""
+    opened_on: str = ""
+    """The device where it was opened, when its camera has another one by now: it counts there as well."""
 
     @property
     def claimable(self) -> bool:
@@ -56,7 +58,8 @@ class State:
 
     def on(self, devices: Mapping[str, str]) -> State:
         """The same, with the names that the cameras' devices have now: the inventory may have been changed since."""
-        sessions = {g: replace(s, device=devices.get(s.camera, s.device)) for g, s in self.sessions.items()}
+        sessions = {g: replace(s, device=devices[s.camera], opened_on=s.device)
+                    if devices.get(s.camera, s.device) != s.device else s for g, s in self.sessions.items()}
         return replace(self, sessions=sessions)
 
     def apply(self, line: str) -> None:
@@ -65,9 +68,10 @@ class State:
             entry = dict(json.loads(line))
             match entry.pop("is"):
                 case "session":
-                    session = Remembered(str(entry["device"]), int(entry["generation"]), bool(entry["external"]),
-                                         None if entry["cooling_until"] is None else float(entry["cooling_until"]),
-                                         str(entry.get("camera", "")), bool(entry.get("observed")))
+                    session = Remembered(
+                        str(entry["device"]), int(entry["generation"]), bool(entry["external"]),
+                        None if entry["cooling_until"] is None else float(entry["cooling_until"]),
+                        str(entry.get("camera", "")), bool(entry.get("observed")), str(entry.get("opened_on", "")))
                     self.sessions[session.generation] = session
                     self.generation = max(self.generation, session.generation)
                     self.sessions.pop(int(entry.get("claimed", 0)), None)
@@ -141,7 +145,7 @@ class StateFile:
                 entry = _session(Remembered(event.device, event.generation, event.external, until, event.camera))
             case CapLearned():
                 entry = _line("learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s)
-            case Notice(name="go2rtc.registered" | "go2rtc.removed"):
+            case Notice(name="go2rtc.registered" | "go2rtc.removed" | "go2rtc.forgotten"):
                 entry = _line("stream", name=event.data["stream"], registered=event.name == "go2rtc.registered")
             case _:
                 return

@@ -11,6 +11,7 @@ Invariants, for each device, at every moment:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class _Device:
     waiting: list[Ticket] = field(default_factory=list)
     taken: list[Ticket] = field(default_factory=list)         # offered or held
     cooling_until: list[float] = field(default_factory=list)
+    moved: list[Ticket] = field(default_factory=list)       # taken here; their cameras have another device by now
     claimable: dict[int, float] = field(default_factory=dict)       # generation -> its moment in cooling_until
     granted: int = 0
     opened: int = 0
@@ -71,14 +73,15 @@ class LeaseTable:
         for name in set(self._devices) - set(budgets):
             device = self._devices[name]
             self._thaw(device, now)
-            if not (device.waiting or device.taken or device.cooling_until):
+            if not (device.waiting or device.taken or device.moved or device.cooling_until):
                 del self._devices[name]
         return [ticket for name in self._devices for ticket in self.offer(name, now)]
 
     def _move(self, cameras: Mapping[str, str], now: float) -> None:
         """The sessions of a camera count on its device, whatever that is called by now.
 
-        What cools down has no camera any more: it counts under both names.
+        And on the one where they were opened, until they have ended: it may be the same box, or another that goes on. What
+        cools down has no camera any more: it counts under both names, too.
         """
         pairs = {(old, new) for camera, new in cameras.items() if (old := self._cameras.get(camera, new)) != new}
         for device in self._devices.values():
@@ -86,14 +89,19 @@ class LeaseTable:
         cooling = {old: (list(d.cooling_until), dict(d.claimable)) for old, _ in pairs if (d := self._devices.get(old))}
         for old, new in pairs:
             until, claimable = cooling.get(old, ([], {}))
-            self._devices[new].cooling_until += until
+            known = Counter(self._devices[new].cooling_until)      # a session that counted on both is one
+            self._devices[new].cooling_until += (Counter(until) - known).elements()
             self._devices[new].claimable |= claimable
         for name, device in list(self._devices.items()):
             for ticket in [t for t in (*device.waiting, *device.taken) if cameras.get(t.camera, name) != name]:
                 waits = ticket in device.waiting
                 (device.waiting if waits else device.taken).remove(ticket)
+                if not waits:
+                    device.moved.append(ticket)
                 ticket.device = cameras[ticket.camera]
                 new_device = self._devices[ticket.device]
+                if ticket in new_device.moved:      # it comes back
+                    new_device.moved.remove(ticket)
                 (new_device.waiting if waits else new_device.taken).append(ticket)
         self._cameras = dict(cameras)
 
@@ -160,7 +168,7 @@ class LeaseTable:
         device = self._devices[ticket.device]
         (device.taken if was_offered else device.waiting).remove(ticket)
         device.busy += busy
-        return self.offer(ticket.device, now)
+        return self._ended_elsewhere(ticket, SessionEnd.NONE, now) + self.offer(ticket.device, now)
 
     def release(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
         """Give a session back after its transport was closed; its slot cools down as the end demands."""
@@ -172,7 +180,7 @@ class LeaseTable:
         cooldown_s = device.budget.cooldown_after(end)
         if cooldown_s > 0:
             device.cooling_until.append(now + cooldown_s)
-        return self.offer(ticket.device, now)
+        return self._ended_elsewhere(ticket, end, now) + self.offer(ticket.device, now)
 
     def offer(self, name: str, now: float) -> list[Ticket]:
         """Hand every free slot of a device to the waiters in order; call it when a cool-down has passed."""
@@ -228,6 +236,10 @@ class LeaseTable:
         if name in self._devices:
             self._devices[name].learned = learned
 
+    def names(self) -> tuple[str, ...]:
+        """Of all devices for which somebody waits."""
+        return tuple(name for name, device in self._devices.items() if device.waiting)
+
     def next_thaw(self, name: str, now: float) -> float | None:
         """The moment a device may have another slot without anybody's doing, while somebody waits for it; or None."""
         device = self._devices.get(name)
@@ -263,7 +275,18 @@ class LeaseTable:
         device.cooling_until = [until for until in device.cooling_until if until > now]
 
     def _free(self, device: _Device, now: float) -> int:
-        return self._cap(device, now) - len(device.taken) - len(device.cooling_until)
+        return self._cap(device, now) - len(device.taken) - len(device.moved) - len(device.cooling_until)
+
+    def _ended_elsewhere(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
+        """A ticket has ended that counted on devices where its camera was before."""
+        offered = []
+        for name, device in self._devices.items():
+            if ticket in device.moved:
+                device.moved.remove(ticket)
+                if (cooldown_s := device.budget.cooldown_after(end)) > 0:
+                    device.cooling_until.append(now + cooldown_s)
+                offered += self.offer(name, now)
+        return offered
 
     @staticmethod
     def _cap(device: _Device, now: float) -> int:

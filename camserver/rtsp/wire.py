@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import cast
@@ -71,6 +72,12 @@ class Wire(asyncio.Protocol):
             self._coming = None
             self._transport.resume_reading()
 
+    def _take_rest(self) -> None:
+        coming, self._coming = self._coming, None
+        with contextlib.suppress(RtspProtocolError):
+            for message in coming or ():
+                self._message(message)
+
     def _message(self, message: Message) -> None:
         if isinstance(message, Interleaved):
             if self.on_packet is not None:
@@ -88,12 +95,13 @@ class Wire(asyncio.Protocol):
         self.abort()
 
     def eof_received(self) -> None:
-        """The camera closed its side; so do we."""
+        """The camera closed its side; so do we. What came before counts: TLS does not wait for a pause of reading."""
+        self._take_rest()
         self._end(WireClosed("the camera closed the connection", by_camera=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The transport is closed, whoever closed it."""
-        self._coming = None
+        self._take_rest()
         self._end(WireClosed(f"the connection broke ({type(error).__name__})" if error else "the connection was closed"))
         if not self.closed.done():
             self.closed.set_result(None)
