@@ -292,7 +292,7 @@ class RtspManager:
             taken.append(f"{device.cooling} cooling down")
         if device.learned is not None:
             taken.append(f"it gave no more than {device.learned.cap} lately")
-        return RtspBusy(f"{camera}: no session of {ticket.device} came free in {lease_wait_s:g} s "
+        return RtspBusy(f"{camera}: no session of {ticket.device} came free in {lease_wait_s:.3g} s "
                         f"(max_sessions {device.max_sessions}: {'; '.join(taken) or 'others are waiting'})")
 
 

@@ -214,7 +214,7 @@ class LeaseTable:
     def company(self, ticket: Ticket, now: float) -> int:
         """Sessions of the ticket's device besides its own: held by others, or cooling down."""
         device = self._devices[ticket.device]
-        held = sum(t is not ticket and t.held for t in device.taken)
+        held = sum(t is not ticket and t.held for t in (*device.taken, *device.moved))
         return held + sum(until > now for until in device.cooling_until)
 
     def refused(self, ticket: Ticket, now: float, *, certain: bool) -> Learned | None:
@@ -256,7 +256,7 @@ class LeaseTable:
             DeviceStatistics(
                 device=name,
                 max_sessions=d.budget.max_sessions,
-                held=tuple((t.holder, t.held_since) for t in d.taken if t.held),
+                held=tuple((t.holder, t.held_since) for t in (*d.taken, *d.moved) if t.held),
                 queue=tuple((t.holder, t.requested_at) for t in (*(t for t in d.taken if not t.held), *d.waiting)),
                 cooling_until=tuple(until for until in d.cooling_until if until > now),
                 learned=d.learned if d.learned is not None and d.learned.until > now else None,
