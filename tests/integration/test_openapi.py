@@ -113,7 +113,8 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
                 assert answer.content_type == "application/x-ndjson"
                 api.check(json.loads(await answer.content.readline()), {"$ref": "#/components/schemas/LeaseLine"})
             api.seen |= {("POST", lease, "200"), ("POST", lease, "503"), ("GET", "/v1/events", "200"),    # 503: only at a stop
-                         ("GET", "/v1/cameras/{id}/latest.jpg", "502"), ("GET", "/v1/cameras/{id}/archive/{path}", "502")}
+                         ("GET", "/v1/cameras/{id}/latest.jpg", "502"), ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
+                         ("GET", "/v1/cameras/{id}/latest.jpg", "503"), ("GET", "/v1/cameras/{id}/archive/{path}", "503")}
             assert (await api.ask("POST", "/v1/reload"))[0] == 200
             desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
             assert (await api.ask("POST", "/v1/reload"))[0] == 422

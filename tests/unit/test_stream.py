@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import socket
@@ -11,11 +12,14 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from desk import bare
 
 from camserver.api import door, stream
+from camserver.api.reading import SENDING
 from camserver.api.stream import EventStream
 from camserver.events import Notice
 from camserver.host.disk import Disk
+from camserver.leases import RtspManager
 
 
 def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
@@ -64,6 +68,19 @@ def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatc
         await served.close()
 
     asyncio.run(work())
+
+
+def test_who_takes_pictures_slowly_keeps_none_from_others(tmp_path: Path) -> None:
+    _, reading = bare(tmp_path, RtspManager())
+    with contextlib.ExitStack() as stack:
+        for _ in range(SENDING):
+            stack.enter_context(reading._turn("10.0.0.9"))
+        with pytest.raises(web.HTTPServiceUnavailable), reading._turn("10.0.0.9"):
+            pass
+        with reading._turn(""):     # the unix socket
+            assert len(reading.sending) == 2
+    assert not reading.sending
+    reading.close()
 
 
 def test_a_disk_that_hangs_is_told_from_one_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
