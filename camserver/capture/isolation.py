@@ -143,7 +143,7 @@ class WorkerPool:
         if late is not None:
             worker.send(HURRY)
             await asyncio.wait({exchange}, timeout=HURRY_S)
-        if late is not None and exchange.done() and exchange.exception() is None:
+        if late is not None and exchange.done() and not exchange.cancelled() and exchange.exception() is None:
             late(exchange.result())
             self._keep(worker)
         else:

@@ -3,8 +3,8 @@
 Owns the states of tickets and the slots of devices. Must not wait, log, or read a clock.
 
 Invariants, for each device, at every moment:
-- held + offered + cooling <= cap: max_sessions, or less while the device is known to give less (unless the cap was lowered
-  below what was already held, or a session was observed that nobody had asked for);
+- held + offered + moved + cooling <= cap: max_sessions, or less while the device is known to give less (unless the cap was
+  lowered below what was already held, a session was observed that nobody had asked for, or a camera brought one along);
 - a free slot and a waiting ticket never exist together: the slot is offered at once, in order of priority, then arrival;
 - an offer is a reservation: nobody passes it until its ticket accepts or withdraws.
 """

@@ -18,7 +18,7 @@ import pytest
 from support import free_port
 
 from camserver.capture.decoder import Decoder
-from camserver.capture.isolation import FRAME, WorkerPool
+from camserver.capture.isolation import FRAME, Reply, WorkerPool
 from camserver.errors import CameraError
 from camserver.records import AccessUnit, Result
 
@@ -104,6 +104,25 @@ def test_cancelled_twice_it_still_reaps_first() -> None:
             await task
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+        await gone.wait()
+        server.close()
+
+    with_pool("session", work)
+
+
+def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same() -> None:
+    """As at the end of asyncio.run: the talk with the worker is cancelled as well, so nobody can tell how its job ended."""
+    async def work(pool: WorkerPool) -> None:
+        server, url, came, gone = await deaf_camera()
+        said: list[Reply] = []
+        task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30), late=said.append))
+        await came.wait()
+        for each in asyncio.all_tasks():
+            if each.get_name() == "session job":
+                each.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (pool.pids, said) == ((), [])
         await gone.wait()
         server.close()
 
