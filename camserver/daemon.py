@@ -76,7 +76,8 @@ class Daemon:
         self._store = SnapshotStore(output)
         self._janitor = Janitor(output, inventory.retention, self._emit)
         self._go2rtc = Go2rtc(self.manager, self._emit)
-        self._service = SnapshotService(self.manager, Engines(NativeEngine(), LibavEngine(self._sessions)), HttpSource(),
+        self._engines = Engines(NativeEngine(), LibavEngine(self._sessions), self._emit)
+        self._service = SnapshotService(self.manager, self._engines, HttpSource(),
                                         self._decoder, self._go2rtc)
         self.orchestrator = PollingOrchestrator(self._poll, sessions=polling.sessions, open_rate=polling.open_rate,
                                                 emit=self._emit)
@@ -310,6 +311,7 @@ class Daemon:
         self._janitor.policy = inventory.retention
         self._web.configure(inventory.http.hosts, go2rtc=_player(inventory), timezone=output.timezone)
         self.orchestrator.open_rate = inventory.polling.open_rate
+        self._engines.reloaded()
         await self._configure()
         if new := {c.id for c in inventory.cameras} - {c.id for c in old.cameras}:
             with contextlib.suppress(TimeoutError):     # a disk that hangs must not hold up the reload

@@ -24,11 +24,11 @@ from camserver.errors import CameraError
 from camserver.findings import ADVICE, Finding, Report
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
-from camserver.rtsp.auth import Login
+from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.client import PORTS, RtspSession
+from camserver.rtsp.login import LoginMemory
 from camserver.rtsp.memory import Memory, Moved, Shot, Unsupported
 from camserver.rtsp.refusals import in_company
-from camserver.rtsp.rtp import split_annex_b
 from camserver.rtsp.wire import WireClosed
 
 MAX_SESSIONS = 8
@@ -56,7 +56,8 @@ class Doctor:
         self._scrub = scrub
         self._company = company
         self._last = SessionEnd.NONE        # how the newest session ended
-        self._memory = Memory(Login(camera.username, camera.password), transport=camera.transport)
+        self._memory = Memory(transport=camera.transport)
+        self._login = LoginMemory(camera.username, camera.password)
         self.report = Report(known="" if new else camera.id)
         keys: dict[str, object] = {"id": camera.id, "name": camera.name, "url": camera.url, "sub_url": camera.sub_url,
                                    "snapshot_url": camera.snapshot_url, "username": camera.username}
@@ -116,7 +117,8 @@ class Doctor:
     async def _cold(self, url: str) -> bool:
         """Two keyframes, so that their distance is known. Raises Moved before a session is set up."""
         steps: list[tuple[str, float]] = [("connecting", _now())]
-        session = RtspSession(url, self._memory, tls=self._tls(), on_step=lambda step: steps.append((step, _now())))
+        session = RtspSession(url, self._memory, self._login, tls=self._tls(),
+                              on_step=lambda step: steps.append((step, _now())))
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 await session.open()
@@ -175,10 +177,9 @@ class Doctor:
 
     def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:
         took = {name: (after - at) * 1000 for (name, at), (_, after) in pairwise(steps)}
-        login = self._memory.login
+        challenge = session.login.challenge or self._login.newest
         self._found("connection", "TCP" if self._tls() is None else "TCP and TLS", took["connecting"])
-        algorithm = login.challenge.get("algorithm", "MD5") if login.scheme == "digest" else ""
-        self._found("login", f"{login.scheme} {algorithm}".strip() if login.scheme else "none asked for")
+        self._found("login", challenge.label if challenge is not None else "none asked for")
         tracks = session.description.tracks if session.description is not None else ()
         self._found("tracks", ", ".join(f"{t.kind} {t.encoding or t.payload_type}" for t in tracks) or "none")
         self._found("session", f"DESCRIBE, SETUP and PLAY over {self._memory.transport}",
@@ -239,7 +240,7 @@ class Doctor:
 
     async def _one(self, url: str, memory: Memory) -> bool:
         """One session to its first keyframe; whether it was opened without DESCRIBE. Raises CameraError, Moved."""
-        session = RtspSession(url, memory, tls=self._tls())
+        session = RtspSession(url, memory, self._login, tls=self._tls())
         try:
             async with asyncio.timeout(self._session_s):
                 await session.open()
@@ -289,7 +290,7 @@ class Doctor:
 
     async def _hold(self, url: str, stack: contextlib.AsyncExitStack) -> RtspSession:
         """A session that plays; one that is accepted and gets nothing is none. Raises CameraError."""
-        session = RtspSession(url, deepcopy(self._memory), tls=self._tls())
+        session = RtspSession(url, deepcopy(self._memory), self._login, tls=self._tls())
         try:
             async with asyncio.timeout(self._session_s):
                 await session.open()

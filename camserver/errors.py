@@ -46,12 +46,17 @@ class LeaseStateError(RtspError):
 class CameraError(CamserverError):
     """Raised when an attempt at a camera failed.
 
-    `result` is the word for latest.json, `end` says how the session ended as far as the transport tells.
+    `result` is the word for latest.json, `end` says how the session ended as far as the transport tells. `status` is the
+    camera's answer when it refused a request, `step` that request's method. `login_refused`: a login was sent and refused.
     """
 
-    def __init__(self, result: Result, message: str, end: SessionEnd = SessionEnd.UNCLEAN) -> None:
+    def __init__(self, result: Result, message: str, end: SessionEnd = SessionEnd.UNCLEAN, *, status: int | None = None,
+                 step: str = "", login_refused: bool = False) -> None:
         self.result = result
         self.end = end
+        self.status = status
+        self.step = step
+        self.login_refused = login_refused
         super().__init__(message)
 
 

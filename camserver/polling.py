@@ -265,7 +265,8 @@ class PollingOrchestrator:
             entry.fresh_at = _now()
         else:
             entry.failures += not entry.busy
-            delay_s = retry_delay_s(entry.failures, attempt.result, entry.camera.interval_s, self._chance())
+            delay_s = retry_delay_s(entry.failures, attempt.result, entry.camera.interval_s, self._chance(),
+                                    worked=entry.fresh_at is not None)
             due = _now() + delay_s
             if entry.camera.align:      # an exact moment is never given up for a retry
                 due = min(due, self._aligned_due(entry))

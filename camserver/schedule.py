@@ -31,14 +31,16 @@ def following_due(started: float, interval_s: float, offset_s: float) -> float:
     return next_due(started + interval_s / 2, interval_s, offset_s)
 
 
-def retry_delay_s(failures: int, result: Result, interval_s: float, chance: float) -> float:
+def retry_delay_s(failures: int, result: Result, interval_s: float, chance: float, *, worked: bool = False) -> float:
     """Seconds until a failing camera is tried again.
 
     Doubles from the smaller of the interval and RETRY_FIRST_S up to RETRY_CAP_S; `chance` in [0, 1) takes off up to a
     quarter, so that cameras that died together do not come back together. A wrong password starts at the cap: makers
-    lock accounts after a few tries. Busy means that the camera was never asked, so it is asked as soon as ever.
+    lock accounts after a few tries; but one that worked until now (`worked`) is tried once more soon, because some cameras
+    say 401 while they are busy. Busy means that the camera was never asked, so it is asked as soon as ever.
     """
     if result is Result.BUSY:
         return min(interval_s, RETRY_CAP_S)
-    first = RETRY_CAP_S if result is Result.AUTH else min(interval_s, RETRY_FIRST_S)
+    locks = result is Result.AUTH and not (worked and failures == 1)
+    first = RETRY_CAP_S if locks else min(interval_s, RETRY_FIRST_S)
     return min(RETRY_CAP_S, first * 2.0 ** min(failures - 1, 30)) * (1 - chance / 4)

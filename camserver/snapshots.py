@@ -100,8 +100,9 @@ class SnapshotService:
         restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
         sources = _sources(camera, restream)
         errors: list[tuple[Source, Result, str]] = []
+        login_refused = False       # a wrong password is tried once a poll, whatever it is taken for
         for position, (source, url) in enumerate(sources):
-            if errors and not _may_help(source, errors):
+            if login_refused or (errors and not _may_help(source, errors)):
                 continue
             if shot.deadline is not None and shot.deadline - _now() < MIN_SHARE_S:
                 break
@@ -113,6 +114,7 @@ class SnapshotService:
                 if restream is None and (restream := await self._live_meanwhile(camera)) is not None:
                     sources.append((Source.GO2RTC, restream.url))
             except CameraError as error:
+                login_refused |= error.login_refused and way.restream is None
                 elapsed_s = _now() - shot.started if shot.deadline is not None else 0.0
                 errors.append((source, error.result, f"{camera.id}: {source}: {error} "
                                                      f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)"))
@@ -144,7 +146,7 @@ class SnapshotService:
 
         try:
             if way.restream is not None:
-                self._engines.doubt(way.viewer(shot.camera), way.url)       # it sends nothing without a DESCRIBE
+                self._engines.forget(way.viewer(shot.camera), way.url)      # it sends nothing without a DESCRIBE
             if way.restream is not None and not way.restream.needs_lease:
                 await self._engines.fetch(way.viewer(shot.camera), way.url, way.share(shot.begin()), _nobody, seen)
             else:
@@ -162,9 +164,12 @@ class SnapshotService:
         camera, deadline = shot.camera, shot.begin()
         try:
             still = await self._decoder.decode(unit, width=camera.width, deadline=deadline)
-        except CameraError:
-            self._engines.doubt(way.viewer(camera), way.url)
+        except CameraError as error:
+            if way.source is not Source.HTTP:
+                self._engines.undecodable(way.viewer(camera), way.url, unit, error)
             raise
+        if way.source is not Source.HTTP:
+            self._engines.decoded(way.viewer(camera), way.url, unit)
         return await shot.deliver(
             Attempt(camera.id, shot.at, Result.OK, None, self._snapshot(shot, still, way.source, unit)))
 

@@ -38,11 +38,15 @@ class House:
         self.sessions, self.decoders = WorkerPool("session", 4), WorkerPool("decoder", 1)
         engines = Engines(NativeEngine(), LibavEngine(self.sessions))
         self.service = SnapshotService(self.manager, engines, HttpSource(), Decoder(self.decoders, 95))
+        self.may_refuse_logins: set[str] = set()
+        """Cameras that were given a wrong password, or took a right one for one on purpose."""
 
     async def take(self, camera_id: str, **keys: Any) -> Attempt:
         simulated = self.fleet.cameras[camera_id]
         keys = {"url": self.fleet.url(camera_id), "username": simulated.username, "password": simulated.password,
                 "timeout_s": 5.0} | keys
+        if keys["password"] != simulated.password:
+            self.may_refuse_logins.add(camera_id)
         return await self.service.take(camera(camera_id, **keys), HOLDER)
 
     async def seen(self, camera_id: str) -> Record:
@@ -62,6 +66,8 @@ def with_house(cameras: list[SimulatedCamera], work: Callable[[House], Awaitable
         house.manager.configure({c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras})
         try:
             await work(house)
+            for simulated in cameras:       # rule two
+                assert simulated.id in house.may_refuse_logins or simulated.record.wrong_logins == 0, simulated.record
         finally:
             await house.sessions.close()
             await house.decoders.close()

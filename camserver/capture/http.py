@@ -3,21 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import ssl
+import secrets
+from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
+from aiohttp.connector import Connection
+from yarl import URL
 
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
-from camserver.rtsp.auth import basic
+from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
+MAX_REFUSAL_BYTES = 64 * 1024
+CLOSING_S = 0.03
+"""So long after a 401 a camera may close the connection; the login then goes over a new one, and is not lost."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives one connection a request.
+
+    aiohttp sends a GET again by itself when the server closes the connection: with a login in it, that
+    would be two logins for one picture.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._allowed = 0
+
+    def allow_one(self) -> None:
+        """For the request that comes now."""
+        self._allowed = 1
+
+    async def connect(self, *arguments: Any, **options: Any) -> Connection:
+        """Raises _ClosedError when the request was sent already."""
+        if not self._allowed:
+            raise _ClosedError
+        self._allowed = 0
+        return await super().connect(*arguments, **options)
+
+
+class _ClosedError(aiohttp.ClientError):
+    """Raised when the server closed the connection instead of answering."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    challenges: list[Challenge]
+    body: bytes
 
 
 class HttpSource:
-    """Fetches JPEGs by HTTP; opens one connection a shot and keeps none, cameras have few to give."""
+    """Fetches JPEGs by HTTP; opens one connection a shot and keeps none, cameras have few to give.
+
+    A login answers the strongest challenge that the camera offers, over the connection that brought
+    it. It is sent once, and once more only if the camera says that the nonce was too old.
+    """
 
     async def fetch(self, camera: Camera, url: str, deadline: float) -> bytes:
         """The body of `url`; whether it is a whole JPEG is the decoder's to say. Raises CameraError."""
@@ -28,6 +74,8 @@ class HttpSource:
                 return await self._fetch(camera, url)
         except TimeoutError:
             raise _error(Result.TIMEOUT, f"the snapshot URL did not answer within {limit_s:.1f} s") from None
+        except _ClosedError:
+            raise _error(Result.UNREACHABLE, "the snapshot URL: the camera closed the connection without an answer") from None
         except aiohttp.ClientConnectorCertificateError:
             raise _error(Result.ERROR, "the snapshot URL's certificate is not valid (tls_verify = true)") from None
         except aiohttp.ClientConnectorError as error:
@@ -36,33 +84,75 @@ class HttpSource:
             raise _error(Result.UNREACHABLE, f"the snapshot URL: the answer broke off ({type(error).__name__})") from None
 
     async def _fetch(self, camera: Camera, url: str) -> bytes:
-        tls: ssl.SSLContext | bool = camera.tls_verify
-        digest = aiohttp.DigestAuthMiddleware(camera.username, camera.password) if camera.username else None
+        connector = _Connector(ssl=camera.tls_verify, limit=1)
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, force_close=True), cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=(digest,) if digest else (), auto_decompress=False,
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
         ) as session:
-            status, challenge, body = await self._get(session, url, None)
-            if status == 401 and camera.username and challenge.lower().startswith("basic"):
-                status, _, body = await self._get(session, url, {"Authorization": basic(camera.username, camera.password)})
-        if status == 200:
-            return body
-        if status in (401, 403):
-            raise _error(Result.AUTH, f"the snapshot URL: wrong username or password ({status})")
-        if 300 <= status < 400:
-            raise _error(Result.ERROR, f"the snapshot URL redirects ({status}): give the final URL as snapshot_url")
-        result = {404: Result.NOT_FOUND, 503: Result.FULL}.get(status, Result.ERROR)
-        raise _error(result, f"the snapshot URL answers {status}")
+            answer = await self._get(session, connector, url, None)
+            tried: Challenge | None = None
+            while answer.status == 401 and camera.username:
+                challenge = strongest(answer.challenges)
+                if tried is None and challenge is None:
+                    raise _error(Result.ERROR, f"the snapshot URL: {not_spoken(answer.challenges)} (401)", status=401)
+                if challenge is None or not _worth_a_try(challenge, tried):
+                    break
+                login = authorization(challenge, camera.username, camera.password, "GET", request_target(url),
+                                      count=1, cnonce=secrets.token_hex(8))
+                await asyncio.sleep(CLOSING_S)
+                stale, tried = tried is not None, challenge
+                answer = await self._get(session, connector, url, {"Authorization": login})
+                if stale:
+                    break
+        if answer.status == 200:
+            return answer.body
+        raise _refused(answer, camera, tried)
 
     @staticmethod
-    async def _get(session: aiohttp.ClientSession, url: str, headers: dict[str, str] | None) -> tuple[int, str, bytes]:
+    async def _get(session: aiohttp.ClientSession, connector: _Connector, url: str,
+                   headers: dict[str, str] | None) -> _Answer:
+        connector.allow_one()
         async with session.get(url, headers=headers, allow_redirects=False) as response:
+            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
+            if response.status == 401:
+                # Read, so that the answer can go over the same connection; nobody needs it, so it may be broken.
+                with contextlib.suppress(aiohttp.ClientError):
+                    await response.content.read(MAX_REFUSAL_BYTES)
+                return _Answer(401, challenges, b"")
             body = bytearray()
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > MAX_JPEG_BYTES:
                     raise _error(Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes")
-            return response.status, response.headers.get("WWW-Authenticate", ""), bytes(body)
+            return _Answer(response.status, challenges, bytes(body))
+
+
+def _worth_a_try(challenge: Challenge, tried: Challenge | None) -> bool:
+    """A first login; a second one only in the same scheme, and for a nonce that was too old."""
+    if tried is None:
+        return True
+    return challenge.scheme == tried.scheme and challenge.stale and challenge.nonce != tried.nonce
+
+
+def request_target(url: str) -> str:
+    """What aiohttp writes into the request line: a digest must name the same (RFC 7616, 3.4.6)."""
+    return URL(url).raw_path_qs
+
+
+def _refused(answer: _Answer, camera: Camera, tried: Challenge | None) -> CameraError:
+    status = answer.status
+    if status == 401 and not camera.username:
+        return _error(Result.AUTH, "the snapshot URL asks for a login: give username and password (401)", status=401)
+    if status == 401 or (status == 403 and answer.challenges):
+        label = f", login {tried.label}" if tried is not None else ""
+        return _error(Result.AUTH, f"the snapshot URL: wrong username or password ({status}{label})", status=status,
+                      login_refused=tried is not None)
+    if status == 403:
+        return _error(Result.FULL, "the snapshot URL: forbidden: the camera is busy, or this user may not have it (403)",
+                      status=status)
+    if 300 <= status < 400:
+        return _error(Result.ERROR, f"the snapshot URL redirects ({status}): give the final URL as snapshot_url", status=status)
+    result = {404: Result.NOT_FOUND, 503: Result.FULL}.get(status, Result.ERROR)
+    return _error(result, f"the snapshot URL answers {status}", status=status)
 
 
 def reason(error: OSError) -> str:
@@ -71,5 +161,5 @@ def reason(error: OSError) -> str:
     return os.strerror(number).lower() if number > 0 else "the host name is not known" if number else "connection failed"
 
 
-def _error(result: Result, message: str) -> CameraError:
-    return CameraError(result, message, SessionEnd.NONE)
+def _error(result: Result, message: str, *, status: int | None = None, login_refused: bool = False) -> CameraError:
+    return CameraError(result, message, SessionEnd.NONE, status=status, login_refused=login_refused)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import OrderedDict
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
 from urllib.parse import urljoin, urlsplit
 
+from cachetools import LRUCache
+
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
-from camserver.rtsp.auth import Login
 from camserver.rtsp.client import RtspSession
+from camserver.rtsp.login import LoginMemory
 from camserver.rtsp.memory import Memory, Moved
 from camserver.rtsp.messages import sendable_url
 
@@ -34,7 +35,8 @@ class NativeEngine:
     """Fetches access units; remembers of each stream what saves round trips."""
 
     def __init__(self) -> None:
-        self._memories: OrderedDict[tuple[str, ...], Memory] = OrderedDict()
+        self._memories: LRUCache[tuple[str, ...], Memory] = LRUCache(MAX_REMEMBERED)
+        self._logins: LRUCache[tuple[str, int | None, str, str], LoginMemory] = LRUCache(MAX_REMEMBERED)
 
     async def fetch(self, camera: Camera, url: str, deadline: float,
                     ended: Callable[[SessionEnd], None], seen: Callable[[AccessUnit], None]) -> None:
@@ -70,7 +72,8 @@ class NativeEngine:
         started = loop.time()
         limit_s = max(0.0, deadline - started)
         memory = self._memory(camera, url)
-        session = RtspSession(url, memory, tls=tls_context(camera.tls_verify) if url.startswith("rtsps") else None)
+        session = RtspSession(url, memory, self._login(camera, url),
+                              tls=tls_context(camera.tls_verify) if url.startswith("rtsps") else None)
         failure: CameraError | None = None
         try:
             async with asyncio.timeout_at(deadline):
@@ -104,15 +107,19 @@ class NativeEngine:
     def _memory(self, camera: Camera, url: str) -> Memory:
         """A copy: two sessions of one stream, at the same time, each have their own."""
         memory = self._memories.get(_key(camera, url))
-        return deepcopy(memory) if memory else Memory(Login(camera.username, camera.password), transport=camera.transport)
+        return deepcopy(memory) if memory else Memory(transport=camera.transport)
+
+    def _login(self, camera: Camera, url: str) -> LoginMemory:
+        """Of the box and the user, whatever stream; shared, so that no nonce count is used twice."""
+        parts = urlsplit(url)
+        key = parts.hostname or "", parts.port, camera.username, camera.password
+        if key not in self._logins:
+            self._logins[key] = LoginMemory(camera.username, camera.password)
+        return self._logins[key]
 
     def _remember(self, camera: Camera, url: str, memory: Memory) -> None:
         """For the next session of this stream."""
-        key = _key(camera, url)
-        self._memories.pop(key, None)
-        self._memories[key] = memory
-        if len(self._memories) > MAX_REMEMBERED:
-            self._memories.popitem(last=False)
+        self._memories[_key(camera, url)] = memory
 
     def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
         """Ask everything anew; some answer SETUP without DESCRIBE, and then send nothing (go2rtc): that is counted."""
@@ -120,6 +127,7 @@ class NativeEngine:
         if old is not None:
             memory = self._memory(camera, url)
             memory.warm_refusals = old.warm_refusals + warm_refusals
+            memory.options_first, memory.all_tracks = old.options_first, old.all_tracks
             self._remember(camera, url, memory)
 
 
@@ -129,6 +137,8 @@ def _key(camera: Camera, url: str) -> tuple[str, ...]:
 
 def same_host(url: str, location: str) -> str:
     """Where a redirect leads. Raises CameraError when it is another host or no TLS: credentials go nowhere else."""
+    if not location.strip():
+        raise CameraError(Result.ERROR, "the camera redirects, but does not say where to", SessionEnd.NONE)
     try:
         target = sendable_url(urljoin(url, location))
         parts, old = urlsplit(target), urlsplit(url)

@@ -1,36 +1,188 @@
-"""Digest (RFC 7616: MD5 and SHA-256, qop auth or none) and basic (RFC 7617) authentication. Pure."""
+"""Login schemes of RTSP and HTTP: challenges (RFC 9110, 11.6.1), digest (RFC 7616), basic (RFC 7617). Pure.
+
+Client's side: `parse_challenges`, `strongest`, `authorization`. Server's side, for the simulator: `accepts`.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-ALGORITHMS = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
-_PARAMETER = re.compile(r'\b(\w{1,32})\s{0,8}=\s{0,8}(?:"((?:[^"\\]|\\.)*)"|([^\s,]*))')
 MAX_CHALLENGE_CHARS = 4096
+STRENGTH = {
+    "basic": 0,
+    "MD5-SESS": 1,
+    "MD5": 2,
+    "SHA-256-SESS": 3,
+    "SHA-256": 4,
+    "SHA-512-256": 5,
+}
+"""What camserver speaks, the weakest first."""
+_HASHES: dict[str, Callable[[bytes], str]] = {
+    "MD5": lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest(),
+    "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
+    "SHA-512-256": lambda data: hashlib.new("sha512_256", data).hexdigest(),
+}
+_SEPARATOR = re.compile(r"[\s,]*")
+_WORD = re.compile(r'[^\s,="]{1,200}')
+_EQUALS = re.compile(r"\s{0,8}=\s{0,8}")
+# A quote ends a quoted string where a comma, the end or the next parameter follows; elsewhere it is a
+# quote that the camera forgot to escape.
+_QUOTED = re.compile(
+    r'"((?:[^"\\]|\\.|"(?!\s{0,8}(?:,|$)|\s{1,8}[\w-]{1,20}\s{0,8}=))*)"?', re.DOTALL
+)
+_BARE = re.compile(r"[^\s,]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge of a server: its scheme in lower case, its parameters unquoted, names in lower case."""
+
+    scheme: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def algorithm(self) -> str:
+        """Digest's algorithm in upper case; MD5 when none is named (RFC 7616, 3.3)."""
+        return self.parameters.get("algorithm", "MD5").strip().upper() or "MD5"
+
+    @property
+    def nonce(self) -> str:
+        """Digest's nonce, empty for other schemes."""
+        return self.parameters.get("nonce", "")
+
+    @property
+    def stale(self) -> bool:
+        """Whether it says that only the nonce was too old, so the password is not in doubt."""
+        return self.parameters.get("stale", "").lower() == "true"
+
+    @property
+    def qop(self) -> str:
+        """The quality of protection that an answer uses: "auth", or empty for RFC 2069's form."""
+        return "auth" if "auth" in self._offered_qops() else ""
+
+    @property
+    def strength(self) -> int | None:
+        """Its place in STRENGTH; None for what camserver does not speak."""
+        if self.scheme == "basic":
+            return STRENGTH["basic"]
+        if self.scheme != "digest" or not self.nonce:
+            return None
+        if self._offered_qops() and not self.qop:
+            return None
+        return STRENGTH.get(self.algorithm)
+
+    @property
+    def label(self) -> str:
+        """Its name for a person: "basic", "digest SHA-256", "digest MD5 with qop auth-int", "bearer"."""
+        if self.scheme != "digest":
+            return self.scheme
+        algorithm = self.algorithm.removesuffix("-SESS")
+        name = algorithm + ("-sess" if algorithm != self.algorithm else "")
+        if self._offered_qops() and not self.qop:
+            name += f" with qop {self.parameters['qop']}"
+        return f"digest {name}" + ("" if self.nonce else " without a nonce")
+
+    def same_as(self, other: Challenge) -> bool:
+        """Whether an answer to one is an answer to the other."""
+        names = ("realm", "nonce", "opaque", "qop", "algorithm")
+        return self.scheme == other.scheme and all(
+            self.parameters.get(name) == other.parameters.get(name) for name in names
+        )
+
+    def _offered_qops(self) -> list[str]:
+        words = self.parameters.get("qop", "").replace(",", " ").split()
+        return [word.strip().lower() for word in words]
+
+
+def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
+    """All challenges of all WWW-Authenticate headers, in their order. Never raises."""
+    found: list[Challenge] = []
+    for header in headers:
+        found += _parse_header(header[:MAX_CHALLENGE_CHARS])
+    return found
+
+
+def strongest(challenges: Iterable[Challenge]) -> Challenge | None:
+    """The strongest challenge that camserver speaks; of equals the first."""
+    best: Challenge | None = None
+    for challenge in challenges:
+        if challenge.strength is None:
+            continue
+        if best is None or challenge.strength > (best.strength or 0):
+            best = challenge
+    return best
+
+
+def not_spoken(challenges: Iterable[Challenge]) -> str:
+    """Words for a camera that offers only what camserver does not speak."""
+    labels = list(dict.fromkeys(challenge.label for challenge in challenges))
+    if not labels:
+        return "it refuses access and offers no way to log in"
+    return f"it wants a login that camserver does not speak: {', '.join(labels)}"
+
+
+def _parse_header(header: str) -> list[Challenge]:
+    found: list[Challenge] = []
+    name = ""
+    at = 0
+    while True:
+        separator = _SEPARATOR.match(header, at)
+        at = separator.end() if separator else at
+        starts = separator is None or separator.start() == 0 or "," in separator[0]
+        word = _WORD.match(header, at)
+        if word is None:
+            if at >= len(header):
+                return found
+            at += 1  # a stray quote or equals sign
+            continue
+        at = word.end()
+        equals = _EQUALS.match(header, at)
+        if equals is not None and found:
+            name = word[0].lower()
+            value, at = _value(header, equals.end())
+            found[-1].parameters.setdefault(name, value)
+        elif starts:
+            found.append(Challenge(word[0].lower()))
+            name = ""
+        elif name:  # an unquoted value with spaces in it
+            found[-1].parameters[name] += f" {word[0]}"
+
+
+def _value(header: str, at: int) -> tuple[str, int]:
+    if quoted := _QUOTED.match(header, at):
+        return re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
+    bare = _BARE.match(header, at)
+    return (bare[0], bare.end()) if bare else ("", at)
 
 
 def parameters(text: str) -> dict[str, str]:
-    """The name=value pairs of a challenge or of credentials, unquoted."""
-    return {m[1].lower(): re.sub(r"\\(.)", r"\1", m[2]) if m[2] is not None else m[3] for m in _PARAMETER.finditer(text)}
+    """The name=value pairs of credentials or of Authentication-Info, unquoted, names in lower case."""
+    challenges = _parse_header("x " + text[:MAX_CHALLENGE_CHARS])
+    return challenges[0].parameters if challenges else {}
 
 
 def digest(username: str, password: str, method: str, uri: str, fields: dict[str, str]) -> str:
-    """The `response` of digest credentials; `fields` are those of the challenge plus nc and cnonce when qop is used.
+    """The `response` of digest credentials (RFC 7616, 3.4.1).
 
-    Raises KeyError for a missing field or an unknown algorithm.
+    `fields` are those of the challenge, plus nc and cnonce when qop is used, plus cnonce for the
+    "-sess" algorithms. Raises KeyError for a missing field or an algorithm that is not spoken.
     """
-    algorithm = ALGORITHMS[fields.get("algorithm", "MD5").upper()]
+    name = fields.get("algorithm", "MD5").upper() or "MD5"
+    algorithm = _HASHES[name.removesuffix("-SESS")]
 
     def h(*parts: str) -> str:
-        return algorithm(":".join(parts).encode()).hexdigest()
+        return algorithm(":".join(parts).encode())
 
-    ha1, ha2 = h(username, fields["realm"], password), h(method, uri)
+    secret, what = h(username, fields.get("realm", ""), password), h(method, uri)
+    if name.endswith("-SESS"):
+        secret = h(secret, fields["nonce"], fields["cnonce"])
     if fields.get("qop"):
-        return h(ha1, fields["nonce"], fields["nc"], fields["cnonce"], fields["qop"], ha2)
-    return h(ha1, fields["nonce"], ha2)
+        return h(secret, fields["nonce"], fields["nc"], fields["cnonce"], fields["qop"], what)
+    return h(secret, fields["nonce"], what)
 
 
 def basic(username: str, password: str) -> str:
@@ -38,8 +190,52 @@ def basic(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
 
 
-def accepts(authorization: str, username: str, password: str, method: str, challenge: dict[str, str]) -> bool:
-    """Server's side: whether an Authorization header proves the password against `challenge` (its realm and nonce)."""
+def authorization(
+    challenge: Challenge,
+    username: str,
+    password: str,
+    method: str,
+    uri: str,
+    *,
+    count: int,
+    cnonce: str,
+) -> str:
+    """The Authorization header that answers a challenge which camserver speaks.
+
+    `count` is the nonce count: how many requests have used this nonce, this one included.
+    """
+    if challenge.scheme == "basic":
+        return basic(username, password)
+    fields = dict(challenge.parameters)
+    fields |= {"qop": challenge.qop, "nc": f"{count:08x}", "cnonce": cnonce}
+    quoted = {
+        "username": username,
+        "realm": fields.get("realm", ""),
+        "nonce": challenge.nonce,
+        "uri": uri,
+        "response": digest(username, password, method, uri, fields),
+    }
+    if "opaque" in fields:
+        quoted["opaque"] = fields["opaque"]
+    plain: dict[str, str] = {}
+    if "algorithm" in fields:
+        plain["algorithm"] = fields["algorithm"]
+    if challenge.qop:
+        plain |= {"qop": challenge.qop, "nc": fields["nc"]}
+    if challenge.qop or challenge.algorithm.endswith("-SESS"):
+        quoted["cnonce"] = cnonce
+    return "Digest " + ", ".join(
+        [
+            *(f'{name}="{_escape(value)}"' for name, value in quoted.items()),
+            *(f"{name}={value}" for name, value in plain.items()),
+        ]
+    )
+
+
+def accepts(
+    authorization: str, username: str, password: str, method: str, challenge: dict[str, str]
+) -> bool:
+    """Server's side: whether an Authorization header proves the password against `challenge`."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "basic":
         return authorization == basic(username, password)
@@ -47,77 +243,10 @@ def accepts(authorization: str, username: str, password: str, method: str, chall
     if fields.get("nonce") != challenge["nonce"] or fields.get("username") != username:
         return False
     try:
-        return fields.get("response") == digest(username, password, method, fields["uri"], challenge | fields)
+        wanted = digest(username, password, method, fields["uri"], challenge | fields)
     except KeyError:
         return False
-
-
-@dataclass(slots=True)
-class Login:
-    """Client's side: answers challenges, remembers the last one so that the next session needs no 401 first."""
-
-    username: str
-    password: str = field(repr=False)
-    scheme: str = ""
-    challenge: dict[str, str] = field(default_factory=dict)
-    count: int = 0
-
-    def take(self, header: str) -> bool:
-        """Remember the strongest challenge of a WWW-Authenticate header; False when answering it would be no use.
-
-        It would when it is another nonce than the one last answered. The same nonce again means that the password is wrong;
-        so does a new one for the same request, unless `stale` is true: that is the caller's to see.
-        """
-        header = header[:MAX_CHALLENGE_CHARS]
-        offered = sorted(((_STRENGTH[key], scheme, fields) for scheme, fields in _challenges(header)
-                          if (key := _strength_key(scheme, fields)) in _STRENGTH), key=lambda offer: offer[0])
-        if not self.username or not offered:
-            return False
-        _, scheme, fields = offered[-1]
-        fresh = (scheme, fields.get("nonce")) != (self.scheme, self.challenge.get("nonce"))
-        self.scheme, self.challenge, self.count = scheme, fields, 0
-        return fresh
-
-    @property
-    def stale(self) -> bool:
-        """Whether the last challenge says that only the nonce was wrong, not the password."""
-        return self.challenge.get("stale", "").lower() == "true"
-
-    def header(self, method: str, uri: str, cnonce: str) -> str | None:
-        """The Authorization header for a request, None before the first challenge."""
-        if self.scheme == "basic":
-            return basic(self.username, self.password)
-        if not self.scheme:
-            return None
-        fields = dict(self.challenge)
-        if "auth" in (word.strip() for word in fields.get("qop", "").split(",")):
-            self.count += 1
-            fields |= {"qop": "auth", "nc": f"{self.count:08x}", "cnonce": cnonce}
-        else:
-            fields.pop("qop", None)
-        response = digest(self.username, self.password, method, uri, fields)
-        quoted = {"username": self.username, "realm": fields["realm"], "nonce": fields["nonce"], "uri": uri,
-                  "response": response} | {key: fields[key] for key in ("opaque",) if key in fields}
-        plain = {key: fields[key] for key in ("algorithm",) if key in fields}
-        if "qop" in fields:
-            plain |= {"qop": "auth", "nc": fields["nc"]}
-            quoted["cnonce"] = cnonce
-        return "Digest " + ", ".join([*(f'{k}="{_escape(v)}"' for k, v in quoted.items()),
-                                      *(f"{k}={v}" for k, v in plain.items())])
-
-
-_STRENGTH = {"basic": 0, "MD5": 1, "SHA-256": 2}
-
-
-def _strength_key(scheme: str, fields: dict[str, str]) -> str:
-    if scheme == "basic":
-        return scheme
-    return fields.get("algorithm", "MD5").upper() if {"realm", "nonce"} <= fields.keys() else ""
-
-
-def _challenges(header: str) -> list[tuple[str, dict[str, str]]]:
-    parts = re.split(r"(?i)(?:^|,\s*)(digest|basic)\s+", header)
-    return [(scheme.lower(), parameters(rest)) for scheme, rest in zip(parts[1::2], parts[2::2], strict=True)]
+    return fields.get("response") == wanted
 
 
 def _escape(text: str) -> str:

@@ -2,6 +2,9 @@
 
 Rule one lives in `close`: TEARDOWN is sent, its answer awaited, the transport closed and *seen* closed; what is known of
 the end is its value. Cancelling any await here leaves a session that `close` can still end.
+
+Rule two lives in camserver.rtsp.login. What fails after anything remembered (a track, a challenge) is forgotten and tried
+again on a new connection, which begins cold; the connection before it is seen closed first.
 """
 
 from __future__ import annotations
@@ -13,19 +16,19 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
-from camserver.rtsp.jpeg import JpegDepacketiser
+from camserver.rtsp.auth import Challenge
+from camserver.rtsp.login import Login, LoginMemory, Verdict
 from camserver.rtsp.memory import Memory, Moved, Shot, Unsupported
 from camserver.rtsp.messages import Response
-from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
-from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler
-from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
+from camserver.rtsp.pictures import CodedPicture
+from camserver.rtsp.reception import Reception
 from camserver.rtsp.refusals import refusal
-from camserver.rtsp.sdp import Description, control_url, parse_sdp
+from camserver.rtsp.sdp import Description, Track, control_from_root, control_url, parse_sdp
 from camserver.rtsp.udp import UdpPair
 from camserver.rtsp.wire import Wire, WireClosed
 
@@ -38,36 +41,41 @@ CLOSE_S = 1.0
 RELEASE_S = 0.1
 """The same when it is in a hurry."""
 MAX_WARM_REFUSALS = 2
+MAX_RECONNECTS = 2
+"""New connections within one `open`: one for what was remembered, one for a camera that closes after its 401."""
+CLOSING_S = 0.5
+"""How long a camera that seems to close after its 401 is given to do so."""
+MAX_TRIES = 3
+"""Sendings of one request: without a login, with one, and once more for a nonce that was too old."""
 NOT_KNOWN = frozenset((400, 404, 405, 454, 501, 551))
 """Answers to GET_PARAMETER that mean: ask something else to keep the session alive."""
+MEANS_SOMETHING_ELSE = frozenset((401, 403, 404, 453, 454, 503))
+"""Refusals that say what is wrong; any other may be a camera that wants to be asked in another way."""
+OTHER_TRANSPORT = frozenset((400, 461, 500))
+"""Answers to SETUP of cameras that don't speak the transport."""
 
 
-@dataclass(slots=True)
-class _Seen:
-    pictures: int = 0
-    torn_keys: int = 0
-    report: SenderReport | None = None
-    last_torn: str = field(default="")
+class _ReconnectError(Exception):
+    """Raised when the session has to begin again on a new connection."""
+
+    def __init__(self, carried: Challenge | None = None) -> None:
+        self.carried = carried
+        super().__init__()
 
 
 class RtspSession:
     """One session: `open`, `key_picture`, `close`, in this order; `close` always, whatever the others did."""
 
-    def __init__(self, url: str, memory: Memory, *, tls: ssl.SSLContext | None = None,
+    def __init__(self, url: str, memory: Memory, login_memory: LoginMemory, *, tls: ssl.SSLContext | None = None,
                  on_step: Callable[[str], None] = lambda _: None) -> None:
         self._url = url
         self._on_step = on_step
         self._memory = memory
+        self._login_memory = login_memory
         self._tls = tls
         self._wire: Wire | None = None
         self._udp: UdpPair | None = None
-        self._session = ""          # the Session header's id
-        self._set_up = False        # a SETUP went out: the camera may count a session
-        self._admitted = False      # it was answered: there is one
-        self._seen = _Seen()
-        self._channels = (0, 1)
-        self._reorder = ReorderBuffer()
-        self._assembler: PictureAssembler | None = None
+        self._begin()
         self._found: asyncio.Future[tuple[CodedPicture, float]] | None = None
         self._keep_alive: asyncio.TimerHandle | None = None
         self._hurried_s: float | None = None
@@ -77,6 +85,16 @@ class RtspSession:
         """What the camera offers, when it was asked."""
         self.warm = False
         """Whether it was opened without DESCRIBE."""
+
+    def _begin(self, carried: Challenge | None = None) -> None:
+        """State of one connection."""
+        self.login = Login(self._login_memory, carried)
+        self._session = ""          # the Session header's id
+        self._timeout_s = 60
+        self._set_up = False        # a SETUP went out: the camera may count a session
+        self._admitted = False      # it was answered: there is one
+        self._reception: Reception | None = None
+        self._channels = (0, 1)
 
     @property
     def step(self) -> str:
@@ -93,9 +111,29 @@ class RtspSession:
     async def open(self) -> None:
         """Connect and play. Raises CameraError, Unsupported, Moved."""
         try:
-            if self._wire is None:
-                await self._connect()
-            self.warm = self._memory.track is not None and self._memory.warm_refusals < MAX_WARM_REFUSALS
+            for _ in range(MAX_RECONNECTS):
+                try:
+                    await self._negotiate()
+                except _ReconnectError as again:
+                    await self._close_transport()
+                    self._begin(again.carried)
+                else:
+                    return
+            await self._negotiate()
+        except _ReconnectError:
+            raise CameraError(Result.UNREACHABLE, f"the camera closed the connection again and again at {self.step}") from None
+        except WireClosed as closed:
+            result = Result.ERROR if closed.unparsable else Result.UNREACHABLE
+            raise CameraError(result, f"{closed} at {self.step}{self._stray()}", step=self.step) from None
+        except (OSError, ValueError) as error:      # the host has no port left, or an answer held what nobody writes
+            raise CameraError(Result.ERROR, f"{type(error).__name__} at {self.step}") from None
+
+    async def _negotiate(self) -> None:
+        """One connection's way to PLAY. Raises _ReconnectError when it is worth another."""
+        await self._connect()
+        memory = self._memory
+        self.warm = memory.track is not None and memory.warm_refusals < MAX_WARM_REFUSALS
+        try:
             if not self.warm:
                 await self._describe()
             try:
@@ -106,18 +144,23 @@ class RtspSession:
                 await self._describe()      # what we remembered is no longer so, or it never takes this
                 await self._setup()
                 self.warm = False
-                self._memory.warm_refusals += 1
+                memory.warm_refusals += 1
             await self._play()
         except WireClosed as closed:
-            kind = Unsupported if closed.unparsable and not self._set_up else CameraError
-            raise kind(Result.UNREACHABLE, f"{closed} at {self.step}") from None
-        except (OSError, ValueError) as error:      # the host has no port left, or an answer held what nobody writes
-            raise CameraError(Result.ERROR, f"{type(error).__name__} at {self.step}") from None
+            remembered = self.warm or self.login.remembered
+            if not remembered or self._admitted or closed.unparsable:
+                raise
+            if self.login.remembered:
+                self._login_memory.forget()
+            memory.track = None
+            memory.warm_refusals += self.warm
+            raise _ReconnectError from None
 
     async def _connect(self) -> None:
         parts = urlsplit(self._url)
         port = parts.port or PORTS[parts.scheme]
         loop = asyncio.get_running_loop()
+        self.step = "connecting"
         try:
             _, self._wire = await loop.create_connection(Wire, parts.hostname or "", port, ssl=self._tls)
         except ssl.SSLCertVerificationError:
@@ -132,7 +175,7 @@ class RtspSession:
     async def _describe(self) -> None:
         memory = self._memory
         memory.track = None
-        response = await self._request("DESCRIBE", self._url, {"Accept": "application/sdp"})
+        response = await self._ask_description()
         self.description = description = parse_sdp(response.body)
         track = description.video()
         if track is None or track.codec is None:
@@ -143,22 +186,75 @@ class RtspSession:
         if not re.match(r"rtsps?://", base, re.IGNORECASE):
             base = self._url
         memory.base = control_url(base.strip(), description.control)
-        memory.track_url = control_url(memory.base, track.control)
+        self._choose(track)
+
+    async def _ask_description(self) -> Response:
+        """Some cameras take no DESCRIBE before an OPTIONS: it is remembered."""
+        memory, accept = self._memory, {"Accept": "application/sdp"}
+        if memory.options_first:
+            await self._ask("OPTIONS", self._url, {})
+            return await self._request("DESCRIBE", self._url, accept)
+        try:
+            return await self._request("DESCRIBE", self._url, accept)
+        except CameraError as error:
+            if error.status is None or error.status in MEANS_SOMETHING_ELSE:
+                raise
+            if (await self._ask("OPTIONS", self._url, {})).status != 200:
+                raise
+            response = await self._request("DESCRIBE", self._url, accept)
+        memory.options_first = True
+        return response
+
+    def _choose(self, track: Track) -> None:
+        """Take this track's pictures from now on."""
+        memory = self._memory
+        others = [t for t in self.description.tracks if t is not track] if self.description is not None else []
         memory.track = track
+        memory.track_url = control_url(memory.base, track.control)
+        memory.other_tracks = tuple(control_url(memory.base, t.control) for t in others if t.control)
+        memory.other_types = frozenset(t.payload_type for t in others)
 
     async def methods(self) -> str:
         """What the camera says to OPTIONS, in an open session. Raises CameraError, Moved, WireClosed."""
         return (await self._request("OPTIONS", self._url, {})).headers.get("Public")
 
     async def _setup(self) -> None:
+        """Set up the track; where it is refused, as other cameras want it to be asked."""
         memory = self._memory
         try:
             await self._setup_with(memory.transport)
+            return
         except CameraError as error:
-            if "461" not in str(error):
+            first = error
+        if self.description is None:
+            raise first     # it was not asked for one: that comes first
+        other = "udp" if memory.transport == "tcp" else "tcp"
+        if first.status in OTHER_TRANSPORT and await self._set_up_otherwise(other):
+            return
+        if first.status in (403, 404, *OTHER_TRANSPORT):
+            tried, transport = memory.track, memory.transport
+            from_root = control_from_root(memory.base, tried.control if tried is not None else "")
+            if from_root is not None and from_root != memory.track_url:
+                memory.track_url = from_root
+                if await self._set_up_otherwise(transport):
+                    return
+            for track in self.description.spoken():
+                if track is not tried:
+                    self._choose(track)
+                    if await self._set_up_otherwise(transport):
+                        return
+        raise first
+
+    async def _set_up_otherwise(self, transport: str) -> bool:
+        """Whether the camera takes this; then it is remembered."""
+        try:
+            await self._setup_with(transport)
+        except CameraError as error:
+            if error.status is None or error.result is Result.AUTH:
                 raise
-            memory.transport = "udp" if memory.transport == "tcp" else "tcp"
-            await self._setup_with(memory.transport)
+            return False
+        self._memory.transport = transport
+        return True
 
     async def _setup_with(self, transport: str) -> None:
         memory = self._memory
@@ -173,60 +269,146 @@ class RtspSession:
         self._set_up = True
         try:
             response = await self._request("SETUP", memory.track_url, {"Transport": offer})
-        except (CameraError, Moved):
+        except (CameraError, Moved, _ReconnectError):
             self._set_up = False        # refused: no session was made
             self._close_udp()
             raise
         self._admitted = True
-        self._session, _, more = response.headers.get("Session").partition(";")
-        self._session = self._session.strip()
-        given = response.headers.get("Transport")
-        if match := re.search(r"interleaved\s*=\s*([0-9]{1,3})(?:-([0-9]{1,3}))?", given):
-            self._channels = int(match[1]), int(match[2] or int(match[1]) + 1)
-        if self._udp is not None and (match := re.search(r"server_port\s*=\s*([0-9]{1,5})(?:-([0-9]{1,5}))?", given)):
-            self._udp.punch(int(match[1]), int(match[2] or int(match[1]) + 1))
-        timeout = re.search(r"timeout\s*=\s*([0-9]{1,5})", more)
-        self._arm_keep_alive(max(1, int(timeout[1]) if timeout else 60) / 2)
-        depacketiser: Depacketiser
-        match memory.track.codec:
-            case "h264":
-                depacketiser = H264Depacketiser(memory.track.parameter_sets())
-            case "hevc":
-                depacketiser = H265Depacketiser(memory.track.parameter_sets())
-            case _:
-                depacketiser = JpegDepacketiser()
-        self._assembler = PictureAssembler(depacketiser, proof=memory.proof)
+        self._take_transport(response.headers.get("Transport"))
+        self._arm_keep_alive(self._timeout_s / 2)
+        self._reception = Reception(memory.track, proof=memory.proof, others=memory.other_types,
+                                    unordered=self._udp is not None)
         self._found = asyncio.get_running_loop().create_future()
         self._wire.on_packet = self._packet
 
+    def _take_transport(self, given: str) -> None:
+        """What the camera answered to our offer (RFC 2326, 12.39)."""
+        if match := re.search(r"interleaved\s*=\s*([0-9]{1,3})(?:-([0-9]{1,3}))?", given):
+            self._channels = int(match[1]), int(match[2] or int(match[1]) + 1)
+        if self._udp is None:
+            return
+        if match := re.search(r"source\s*=\s*([^;,\s]{1,64})", given):
+            self._udp.accept(match[1])
+        if match := re.search(r"server_port\s*=\s*([0-9]{1,5})(?:-([0-9]{1,5}))?", given):
+            self._udp.punch(int(match[1]), int(match[2] or int(match[1]) + 1))
+
     async def _play(self) -> None:
-        await self._request("PLAY", self._memory.base, {"Range": "npt=0.000-"})
+        memory = self._memory
+        if memory.all_tracks:
+            await self._set_up_other_tracks()
+        try:
+            await self._request("PLAY", memory.base, {"Range": "npt=0.000-"})
+        except CameraError as error:
+            if error.status is None or error.status in MEANS_SOMETHING_ELSE or memory.all_tracks:
+                raise
+            if not await self._set_up_other_tracks():
+                raise
+            await self._request("PLAY", memory.base, {"Range": "npt=0.000-"})
+            memory.all_tracks = True
+
+    async def _set_up_other_tracks(self) -> bool:
+        """Some cameras play nothing unless all tracks are set up; what comes of the others is not heard.
+
+        By interleaved channels always: nobody has to listen on a port. False when there is none.
+        """
+        for number, url in enumerate(self._memory.other_tracks, start=1):
+            channels = f"{2 * number}-{2 * number + 1}"
+            await self._ask("SETUP", url, {"Transport": f"RTP/AVP/TCP;unicast;interleaved={channels}"})
+        return bool(self._memory.other_tracks)
 
     async def _request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
         """An answer of 200. Raises CameraError with the meaning of any other, Moved, WireClosed."""
         response = await self._ask(method, uri, headers)
         if response.status in (301, 302, 303, 307, 308):
             raise Moved(response.headers.get("Location"))
-        if response.status == 401 and not self._memory.login.username:
-            raise CameraError(Result.AUTH, f"it asks for a login: give username and password (401 to {method})",
-                              SessionEnd.NONE)
         if response.status != 200:
             raise refusal(method, response.status)
         return response
 
     async def _ask(self, method: str, uri: str, headers: dict[str, str]) -> Response:
-        """Any answer, after the login. Raises WireClosed."""
+        """Any answer but 401, after the login. Raises WireClosed, and CameraError when the login fails."""
         assert self._wire is not None  # noqa: S101 - connected
         self.step = method
-        login = self._memory.login
-        for attempt in range(3):
-            response = await self._wire.request(method, uri, self._fields(method, uri) | headers)
-            # What was answered first may have been remembered, and too old. What was answered next was this request's own
-            # challenge: a third try would only help an account to lock.
-            if response.status != 401 or not login.take(response.headers.get("WWW-Authenticate")) or (
-                    attempt > 0 and not login.stale):
-                break
-        return response
+        for _ in range(MAX_TRIES):
+            fields = self._fields(method, uri)
+            sent = "Authorization" in fields
+            try:
+                response = await self._wire.request(method, uri, fields | headers)
+            except WireClosed as closed:
+                self._suspect(closed)
+                raise
+            self._note_session(response)
+            if response.status != 401:
+                if sent and response.status != 403:
+                    self.login.accepted(response.headers.get("Authentication-Info"))
+                return response
+            verdict = self.login.refused([response.headers.get("WWW-Authenticate")], sent=sent)
+            if verdict is not Verdict.ANSWER:
+                self._login_failed(verdict, method)
+            await self._answer_elsewhere(response)
+        raise self._refused(Result.AUTH, "wrong username or password", method, login_refused=True)
+
+    def _suspect(self, closed: WireClosed) -> None:
+        """The connection ended after a login was sent: perhaps the camera closes after each 401. The next one will tell."""
+        login, memory = self.login, self._login_memory
+        if closed.unparsable or self._admitted or login.remembered or login.carried or login.was_accepted:
+            return
+        if login.challenge is not None and memory.closes_after_challenge is None:
+            memory.closes_after_challenge = True
+            raise _ReconnectError from None
+
+    async def _answer_elsewhere(self, response: Response) -> None:
+        """Answer over a new connection where the camera closes this one after its 401 (some Dahua do).
+
+        Nothing is sent before that is known: a login on a dying connection could be counted, and be sent twice.
+        """
+        login, memory, wire = self.login, self._login_memory, self._wire
+        if self._admitted or login.carried or login.was_accepted or wire is None:
+            return
+        if response.headers.get("Connection").lower() != "close":
+            if not memory.closes_after_challenge:
+                return
+            try:
+                async with asyncio.timeout(CLOSING_S):
+                    await asyncio.shield(wire.closed)
+            except TimeoutError:
+                memory.closes_after_challenge = False
+                return
+        raise _ReconnectError(login.challenge)
+
+    def _login_failed(self, verdict: Verdict, method: str) -> NoReturn:
+        match verdict:
+            case Verdict.RECONNECT:
+                self._memory.track = None
+                raise _ReconnectError
+            case Verdict.NO_LOGIN:
+                raise self._refused(Result.AUTH, "it asks for a login: give username and password", method)
+            case Verdict.NOT_SPOKEN:
+                raise self._refused(Result.ERROR, self.login.words, method)
+            case Verdict.LATER_REFUSED:
+                raise self._refused(Result.FULL, "it took the login, then refused it: its sessions are taken, or this user "
+                                    "may not watch", method)
+            case _:
+                challenge = self.login.challenge
+                label = f", login {challenge.label}" if challenge is not None else ""
+                raise self._refused(Result.AUTH, "wrong username or password", method, login_refused=True, label=label)
+
+    @staticmethod
+    def _refused(result: Result, words: str, method: str, *, login_refused: bool = False, label: str = "") -> CameraError:
+        return CameraError(result, f"{words} (401 to {method}{label})", SessionEnd.NONE, status=401, step=method,
+                           login_refused=login_refused)
+
+    def _note_session(self, response: Response) -> None:
+        """The first session id of any answer counts; some cameras name it to DESCRIBE only."""
+        name, _, more = response.headers.get("Session").partition(";")
+        if name.strip() and (not self._session or self.step == "SETUP"):
+            self._session = name.strip()
+        if match := re.search(r"timeout\s*=\s*([0-9]{1,5})", more):
+            self._timeout_s = max(1, int(match[1]))
+
+    def _stray(self) -> str:
+        count = self._wire.stray_bytes if self._wire is not None else 0
+        return f" ({count} bytes came that are no RTSP)" if count else ""
 
     # ---- pictures
 
@@ -236,35 +418,39 @@ class RtspSession:
         Raises CameraError when the camera ends it.
         """
         assert self._found is not None  # noqa: S101 - open
+        assert self._reception is not None  # noqa: S101 - open
         assert self._memory.track is not None  # noqa: S101 - open
         self.step = "a keyframe"
         picture, captured_s = await self._found
         self._found = asyncio.get_running_loop().create_future()    # for the next one, if anybody asks
         if self.warm:
             self._memory.warm_refusals = 0
-        report = self._seen.report
+        report = self._reception.report
         offset_s = None if report is None else report.wall_at(picture.timestamp, self._memory.track.clock_hz) - captured_s
         return Shot(picture, self._memory.track.codec or "", captured_s, offset_s)
 
     @property
     def pictures(self) -> int:
         """How many pictures came, of whatever kind."""
-        return self._seen.pictures
+        return 0 if self._reception is None else self._reception.pictures
 
     def late(self, limit_s: float) -> CameraError:
         """What a time-out of `limit_s` seconds means at the step it struck."""
-        seen = self._seen
-        if self.step != "a keyframe":
-            what = "no connection" if self.step == "connecting" else f"no answer to {self.step}"
-            return CameraError(Result.TIMEOUT, f"{what} within {limit_s:.1f} s")
+        seen, step = self._reception, self.step
+        if step != "a keyframe" or seen is None:
+            what = "no connection" if step == "connecting" else f"no answer to {step}"
+            return CameraError(Result.TIMEOUT, f"{what} within {limit_s:.1f} s{self._stray()}", step=step)
+        if seen.obstacle:
+            return CameraError(Result.BAD_PICTURE, seen.obstacle, step=step)
         if seen.torn_keys:
-            return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete")
-        if self._assembler is not None and self._assembler.unproved_key:
+            return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete", step=step)
+        if seen.unproved_key:
             return CameraError(Result.NO_KEYFRAME, f"a keyframe came, but within {limit_s:.1f} s nothing after it that "
-                               "proves it whole (a camera that sends less than a picture in that time?)")
+                               "proves it whole (a camera that sends less than a picture in that time?)", step=step)
         if seen.pictures:
-            return CameraError(Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe within {limit_s:.1f} s")
-        return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {limit_s:.1f} s")
+            return CameraError(Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe within {limit_s:.1f} s",
+                               step=step)
+        return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {limit_s:.1f} s", step=step)
 
     def _packet(self, channel: int, data: bytes) -> None:
         """RTP on the first of the pair, RTCP on the second."""
@@ -272,25 +458,14 @@ class RtspSession:
             if channel not in self._channels:
                 return
             channel = self._channels.index(channel)
+        if self._reception is None:
+            return
         if channel == 1:
-            self._seen.report = SenderReport.parse(data) or self._seen.report
+            self._reception.control(data)
             return
-        packet = RtpPacket.parse(data)
-        if packet is None or self._assembler is None:
-            return
-        now = asyncio.get_running_loop().time()
-        for ordered in self._reorder.feed(packet, now) if self._udp is not None else (packet,):
-            for picture in self._assembler.feed(ordered):
-                self._picture(picture)
-
-    def _picture(self, picture: CodedPicture) -> None:
-        if self._found is None or self._found.done():
-            return
-        self._seen.pictures += 1
-        if picture.key and picture.whole:
-            self._found.set_result((picture, time.time()))
-        elif picture.key:
-            self._seen.torn_keys += 1
+        for picture in self._reception.packet(data, asyncio.get_running_loop().time()):
+            if picture.key and picture.whole and self._found is not None and not self._found.done():
+                self._found.set_result((picture, time.time()))
 
     def _ended(self) -> None:
         if self._found is not None and not self._found.done() and self._wire is not None:
@@ -307,8 +482,8 @@ class RtspSession:
         """
         if self._keep_alive is not None:
             self._keep_alive.cancel()
-        if self._assembler is not None:
-            self._memory.proof = self._assembler.proof
+        if self._reception is not None:
+            self._memory.proof = self._reception.proof
         wire = self._wire
         if wire is None:
             return SessionEnd.NONE
@@ -318,15 +493,22 @@ class RtspSession:
             if self._admitted and wire.end is None and await self._tear_down():
                 end = SessionEnd.CLEAN
         finally:
-            self._close_udp()
-            wire.close()
-            try:
-                async with asyncio.timeout(CLOSE_S if self._hurried_s is None else RELEASE_S) as self._ending:
-                    await asyncio.shield(wire.closed)
-            except TimeoutError:
-                wire.abort()
-                await wire.closed
+            await self._close_transport()
         return end
+
+    async def _close_transport(self) -> None:
+        """Close the connection and see it closed."""
+        self._close_udp()
+        wire = self._wire
+        if wire is None:
+            return
+        wire.close()
+        try:
+            async with asyncio.timeout(CLOSE_S if self._hurried_s is None else RELEASE_S) as self._ending:
+                await asyncio.shield(wire.closed)
+        except TimeoutError:
+            wire.abort()
+            await wire.closed
 
     def hurry(self, teardown_s: float) -> None:
         """From now on TEARDOWN has only so long to be answered, and the close less; also when `close` is already at it."""
@@ -349,6 +531,8 @@ class RtspSession:
             return False
         except WireClosed as closed:
             return closed.by_camera
+        except (CameraError, _ReconnectError):      # 401: over UDP the session may live on
+            return self._udp is None
         # Over TCP the session ends with the connection, whatever it answered; over UDP only a 200 says so, or a 454: there
         # is no such session any more.
         return self._udp is None or response.status in (200, 454)
@@ -378,6 +562,6 @@ class RtspSession:
         fields = {"User-Agent": USER_AGENT}
         if self._session:
             fields["Session"] = self._session
-        if authorization := self._memory.login.header(method, uri, secrets.token_hex(8)):
+        if authorization := self.login.authorization(method, uri, secrets.token_hex(8)):
             fields["Authorization"] = authorization
         return fields

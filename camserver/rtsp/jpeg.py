@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 MAX_PADDING_BYTES = 1024
+MAX_SIDE = 2040
+EXTENSION_PROFILE = 0xFFD8
+DQT, SOF0, DHT, SOS = 0xDB, 0xC0, 0xC4, 0xDA
 
 # ITU-T T.81, Annex K: the tables RFC 2435 leaves out of the packets. Quantisation in zigzag order.
 _QUANTISERS = tuple(bytes.fromhex(text) for text in (
@@ -31,23 +36,59 @@ _HUFFMAN = {    # class and destination, as in a DHT segment -> counts and value
 }
 
 
-class JpegDepacketiser:
-    """Fragments of a scan to a JFIF file; tables with Q 128 to 254 are kept, as they may come only once."""
+@dataclass(frozen=True, slots=True)
+class _MainHeader:
+    """Of a picture's first fragment (RFC 2435, 3.1); sizes in pixels."""
 
-    def __init__(self) -> None:
+    kind: int
+    q: int
+    width: int
+    height: int
+    restart: int
+
+
+class JpegDepacketiser:
+    """Fragments of a scan to a JFIF file; tables with Q 128 to 254 are kept, as they may come only once.
+
+    RFC 2435 counts sizes in 8 pixels up to 2040. Larger pictures say their size in the description
+    (a=x-dimensions), or in a header extension (ONVIF Streaming Specification, 5.1.3), which brings
+    the frame header, and tables where they are not the usual ones.
+    """
+
+    def __init__(self, dimensions: tuple[int, int] | None = None) -> None:
+        """`dimensions`: width and height that the description names."""
+        self._dimensions = dimensions
         self._tables: dict[int, bytes] = {}
+        self._obstacle = ""
         self.begin()
 
     def begin(self) -> None:
         """Forget the picture before."""
         self._scan = bytearray()
-        self._header: tuple[int, int, int, int, int] | None = None      # type, Q, width, height, restart interval
+        self._header: _MainHeader | None = None
+        self._extension: dict[int, list[bytes]] = {}
         self._whole_file = False
         self._complete = True
+
+    @property
+    def obstacle(self) -> str:
+        """Why no picture can be made of what comes; empty when one can."""
+        return self._obstacle
 
     def opens(self, payload: bytes) -> bool:
         """The fragment at offset 0, or the beginning of a whole file."""
         return payload[1:4] == b"\0\0\0" or payload[:2] == b"\xff\xd8"
+
+    def continues(self, payload: bytes) -> bool:
+        """A fragment at another offset; of a whole file nobody can tell."""
+        return not self._whole_file and not self.opens(payload)
+
+    def add_extension(self, profile: int, words: bytes) -> None:
+        """Segments of the JPEG header, one after the other, filled up with 0xFF."""
+        if profile != EXTENSION_PROFILE or self._scan:
+            return
+        for marker, body in _segments(words):
+            self._extension.setdefault(marker, []).append(body)
 
     def add(self, payload: bytes) -> None:
         """One payload: main header, restart and quantisation headers where they belong, a piece of the scan."""
@@ -71,7 +112,7 @@ class JpegDepacketiser:
             at += 4 + length
         self._complete &= offset == len(self._scan) and len(payload) > at
         if offset == 0:
-            self._header = (kind, q, width * 8, height * 8, restart)
+            self._header = _MainHeader(kind, q, *self._size(width, height), restart)
         self._scan += payload[at:]
 
     def starts(self) -> bool:
@@ -90,41 +131,94 @@ class JpegDepacketiser:
         """(JFIF file, True: every picture is a key picture, complete)."""
         if self._whole_file:
             return bytes(self._scan), True, self._complete
-        tables = self._quantisers()
-        if self._header is None or not tables or 0 in self._header[2:4] or self._header[0] & 0x3F > 1:
-            return b"", True, False     # over 2040 pixels, or a type nobody has defined
-        scan = bytes(self._scan)
+        if self._header is None:
+            return b"", True, False
+        tables = self._quantisers(self._header)
+        frame = self._frame_header(self._header)
+        if not tables or not frame:
+            return b"", True, False
         end = b"" if self._end_marked() else b"\xff\xd9"
-        return self._file_header(tables) + scan + end, True, self._complete
+        return self._file_header(self._header, tables, frame) + bytes(self._scan) + end, True, self._complete
 
     def _end_marked(self) -> bool:
         """Whether the end marker stands at the end, padding left aside; asked for every packet with RTP's marker."""
         return self._scan[-MAX_PADDING_BYTES:].rstrip(b"\0").endswith(b"\xff\xd9")
 
-    def _quantisers(self) -> list[bytes]:
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        """In pixels. The description's size counts where the header's has no room for it."""
+        if self._dimensions is not None:
+            sides = zip((width, height), self._dimensions, strict=True)
+            if all(side in (0, (pixels + 7) // 8 & 0xFF) for side, pixels in sides):
+                return self._dimensions
+        return width * 8, height * 8
+
+    def _quantisers(self, header: _MainHeader) -> list[bytes]:
         """Luma's and chroma's tables of 64 bytes (RFC 2435, 4.2 and appendix A)."""
-        q = self._header[1] if self._header else 0
-        if q >= 128:
-            tables = self._tables.get(q, b"")
-            return [tables[:64], tables[64:128] or tables[:64]] if len(tables) in (64, 128) else []
-        if not 1 <= q <= 99:
+        if header.q >= 128:
+            tables = self._tables.get(header.q, b"") or self._extension_tables()
+            if len(tables) in (64, 128):
+                return [tables[:64], tables[64:128] or tables[:64]]
+            self._obstacle = f"the camera does not send its quantisation tables (Q {header.q})"
             return []
-        scale = 5000 // q if q < 50 else 200 - q * 2
+        if not 1 <= header.q <= 99:
+            self._obstacle = f"the camera names a quantisation that nobody has defined (Q {header.q})"
+            return []
+        scale = 5000 // header.q if header.q < 50 else 200 - header.q * 2
         return [bytes(max(1, min(255, (value * scale + 50) // 100)) for value in table) for table in _QUANTISERS]
 
-    def _file_header(self, tables: list[bytes]) -> bytes:
-        assert self._header is not None  # noqa: S101 - finish() looked
-        kind, _, width, height, restart = self._header
-        luma_sampling = 0x21 if kind & 0x3F == 0 else 0x22     # 4:2:2, 4:2:0
+    def _extension_tables(self) -> bytes:
+        """The 8-bit tables 0 and 1 of the extension's DQT segments."""
+        found: dict[int, bytes] = {}
+        for body in self._extension.get(DQT, ()):
+            for at in range(0, len(body) - 64, 65):
+                found[body[at]] = body[at + 1 : at + 65]
+        return found.get(0, b"") + found.get(1, b"")
+
+    def _frame_header(self, header: _MainHeader) -> bytes:
+        """The SOF0 segment's body; empty when the camera doesn't say how large the picture is."""
+        for body in self._extension.get(SOF0, ()):
+            if len(body) == 15 and body[0] == 8 and any(body[1:3]) and any(body[3:5]):
+                return body
+        kind = header.kind & 0x3F
+        if kind > 1:
+            self._obstacle = f"the camera sends JPEG of a type that nobody has defined ({header.kind})"
+            return b""
+        if 0 in (header.width, header.height):
+            self._obstacle = (
+                f"the picture has more than {MAX_SIDE} pixels a side, which RTP has no room for, and the "
+                "camera says its size neither in its description nor in a header extension"
+            )
+            return b""
+        luma_sampling = 0x21 if kind == 0 else 0x22     # 4:2:2, 4:2:0
+        return struct.pack(">BHHB", 8, header.height, header.width, 3) + bytes(
+            (1, luma_sampling, 0, 2, 0x11, 1, 3, 0x11, 1)
+        )
+
+    def _file_header(self, header: _MainHeader, tables: list[bytes], frame: bytes) -> bytes:
         parts = [b"\xff\xd8", _segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")]
-        parts += [_segment(0xDB, bytes((number,)) + table) for number, table in enumerate(tables)]
-        parts.append(_segment(0xC0, struct.pack(">BHHB", 8, height, width, 3) + bytes(
-            (1, luma_sampling, 0, 2, 0x11, 1, 3, 0x11, 1))))
-        parts += [_segment(0xC4, bytes((number,)) + table) for number, table in _HUFFMAN.items()]
-        if restart:
-            parts.append(_segment(0xDD, restart.to_bytes(2, "big")))
-        parts.append(_segment(0xDA, bytes((3, 1, 0x00, 2, 0x11, 3, 0x11, 0, 63, 0))))
+        parts += [_segment(DQT, bytes((number,)) + table) for number, table in enumerate(tables)]
+        parts.append(_segment(SOF0, frame))
+        huffman = self._extension.get(DHT) or [bytes((number,)) + table for number, table in _HUFFMAN.items()]
+        parts += [_segment(DHT, body) for body in huffman]
+        if header.restart:
+            parts.append(_segment(0xDD, header.restart.to_bytes(2, "big")))
+        components = frame[6], frame[9], frame[12]
+        parts.append(_segment(SOS, bytes((3, components[0], 0x00, components[1], 0x11, components[2], 0x11, 0, 63, 0))))
         return b"".join(parts)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(marker, body) of the segments that `data` holds whole."""
+    at = 0
+    while at + 4 <= len(data):
+        if data[at] != 0xFF or data[at + 1] in (0xFF, 0xD8, 0x00):
+            at += 1
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2 or at + 2 + length > len(data):
+            return
+        yield data[at + 1], data[at + 4 : at + 2 + length]
+        at += 2 + length
 
 
 def _segment(marker: int, body: bytes) -> bytes:

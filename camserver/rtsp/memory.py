@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from camserver.errors import CameraError
-from camserver.rtsp.auth import Login
 from camserver.rtsp.pictures import CodedPicture, Proof
 from camserver.rtsp.sdp import Track
 
@@ -14,13 +13,20 @@ from camserver.rtsp.sdp import Track
 class Memory:
     """What one session leaves for the next of the same stream: fewer round trips, nothing that must be true."""
 
-    login: Login
     track: Track | None = None
     track_url: str = ""
+    other_tracks: tuple[str, ...] = ()
+    """Control URLs of the other tracks."""
+    other_types: frozenset[int] = frozenset()
+    """Payload types of the other tracks."""
     base: str = ""
     transport: str = "tcp"
     proof: Proof | None = None
     keep_alive: str = "GET_PARAMETER"
+    options_first: bool = False
+    """The camera takes no DESCRIBE before an OPTIONS."""
+    all_tracks: bool = False
+    """The camera plays nothing unless all its tracks are set up."""
     warm_refusals: int = 0
     """Sessions in a row that failed because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
 

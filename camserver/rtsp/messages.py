@@ -17,10 +17,23 @@ REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]|\s")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE = re.compile(r"\s*RTSP/[0-9][.0-9]*\s+([0-9]{3})(?![0-9])", re.ASCII)
+_REQUEST_LINE = re.compile(r"\s*[A-Za-z_]{1,32}\s+\S+\s+RTSP/[0-9][.0-9]*\s*$", re.ASCII)
+_LINE = re.compile(rb"[^\x00-\x08\x0a-\x1f]*")
+_MAY_BEGIN = re.compile(rb"[A-Za-z]")
+_CANDIDATE = re.compile(rb"\$|RTSP/[0-9]|HTTP/[0-9]|[A-Z_]{3,32} [!-~]{1,2000} RTSP/[0-9]")
+_UNDECIDED_BYTES = 8
+MAX_STRAY_BYTES = 16 * 1024
+MAX_STRAY_CHANNEL = 31
+"""Channels that an interleaved frame may have which comes after stray bytes."""
 
 
 class RtspProtocolError(Exception):
     """Raised when bytes are no RTSP, or over a limit."""
+
+
+class HttpAnswerError(RtspProtocolError):
+    """Raised when an HTTP server answers: the port is another one's."""
 
 
 def sendable_url(url: str) -> str:
@@ -90,48 +103,113 @@ Message = Request | Response | Interleaved
 
 
 class MessageParser:
-    """Feeds on bytes, gives whole messages; keeps at most one incomplete message of limited size."""
+    """Feeds on bytes, gives whole messages; keeps at most one incomplete message of limited size.
+
+    Bytes between messages that belong to none are skipped, up to MAX_STRAY_BYTES in a row: cameras
+    send stray bytes, and name lengths of bodies that are too short. What is lost with them shows in
+    the sequence numbers of RTP.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
         self._head: tuple[str, Headers, int, int] | None = None     # of a message whose body is coming: its bytes, and in all
+        self._stray_bytes = 0       # skipped since the newest message
+        self.stray_bytes_total = 0
+        """Bytes that belonged to no message."""
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """All messages that `data` completes. Raises RtspProtocolError; the connection is then beyond repair."""
         self._buffer += data
         while (message := self._next()) is not None:
+            self._stray_bytes = 0
             yield message
         del self._buffer[: self._at]
         self._at = 0
 
     def _next(self) -> Message | None:
-        buffer = self._buffer
-        while self._at < len(buffer) and buffer[self._at] in b"\r\n":
-            self._at += 1
-        at = self._at
-        if at < len(buffer) and buffer[at] == ord("$"):
-            end = at + 4 + int.from_bytes(buffer[at + 2 : at + 4], "big")
-            if len(buffer) < at + 4 or len(buffer) < end:
+        while self._head is None:
+            if not self._find_start():
                 return None
-            self._at = end
-            return Interleaved(buffer[at + 1], bytes(buffer[at + 4 : end]))
-        if self._head is None and (head := _HEAD_END.search(buffer, at, at + MAX_HEAD_BYTES)) is not None:
-            start, headers = _parse_head(bytes(buffer[at : head.start()]))
-            length = headers.get("Content-Length", "0").strip()
-            if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
-                raise RtspProtocolError(f"a Content-Length that is no number up to {MAX_BODY_BYTES}")
-            self._head = start, headers, head.end() - at, head.end() - at + int(length)
-        if self._head is None:
-            if len(buffer) - at >= MAX_HEAD_BYTES:
-                raise RtspProtocolError(f"a message head of more than {MAX_HEAD_BYTES} bytes")
-            return None
+            at = self._at
+            if self._buffer[at] == ord("$"):
+                return self._interleaved(at)
+            if not self._read_head(at):
+                return None
         start, headers, head_bytes, all_bytes = self._head
-        if len(buffer) < at + all_bytes:
+        at = self._at
+        if len(self._buffer) < at + all_bytes:
             return None
         self._at = at + all_bytes
         self._head = None
-        return _message(start, headers, bytes(buffer[at + head_bytes : self._at]))
+        return _message(start, headers, bytes(self._buffer[at + head_bytes : self._at]))
+
+    def _find_start(self) -> bool:
+        """Go to where a message may begin; False when that is not known yet."""
+        buffer = self._buffer
+        while self._at < len(buffer) and buffer[self._at] in b"\r\n":
+            self._at += 1
+        if self._at >= len(buffer):
+            return False
+        if not self._stray_bytes and (buffer[self._at] == ord("$") or _MAY_BEGIN.match(buffer, self._at)):
+            return True
+        for candidate in _CANDIDATE.finditer(buffer, self._at):
+            at = candidate.start()
+            if buffer[at] != ord("$") or _is_rtp_frame(buffer, at):
+                self._skip(at - self._at)
+                return True
+        # The end may be the beginning of a message.
+        self._skip(max(0, len(buffer) - _UNDECIDED_BYTES - self._at))
+        return False
+
+    def _skip(self, count: int) -> None:
+        self._at += count
+        self._stray_bytes += count
+        self.stray_bytes_total += count
+        if self._stray_bytes > MAX_STRAY_BYTES:
+            raise RtspProtocolError(f"more than {MAX_STRAY_BYTES} bytes in a row that are no RTSP")
+
+    def _interleaved(self, at: int) -> Interleaved | None:
+        buffer = self._buffer
+        end = at + 4 + int.from_bytes(buffer[at + 2 : at + 4], "big")
+        if len(buffer) < at + 4 or len(buffer) < end:
+            return None
+        self._at = end
+        return Interleaved(buffer[at + 1], bytes(buffer[at + 4 : end]))
+
+    def _read_head(self, at: int) -> bool:
+        """Take a head that is complete, or skip what was none. False when more is needed."""
+        buffer = self._buffer
+        line = _LINE.match(buffer, at, at + MAX_HEAD_BYTES)
+        line_end = at if line is None else line.end()
+        known = line_end < len(buffer) and line_end < at + MAX_HEAD_BYTES
+        if known and not _is_start_line(buffer[at:line_end].decode("utf-8", "replace")):
+            if buffer.startswith(b"HTTP/", at):
+                raise HttpAnswerError("an HTTP server answers on this port, no RTSP server")
+            self._skip(1)
+            return True
+        end = _HEAD_END.search(buffer, at, at + MAX_HEAD_BYTES)
+        if end is None:
+            if len(buffer) - at >= MAX_HEAD_BYTES:
+                raise RtspProtocolError(f"a message head of more than {MAX_HEAD_BYTES} bytes")
+            return False
+        start, headers = _parse_head(bytes(buffer[at : end.start()]))
+        if not _is_start_line(start):
+            self._skip(1)
+            return True
+        length = headers.get("Content-Length", "0").split(",")[0].strip()
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
+            raise RtspProtocolError(f"a Content-Length that is no number up to {MAX_BODY_BYTES}")
+        self._head = start, headers, end.end() - at, end.end() - at + int(length)
+        return True
+
+
+def _is_rtp_frame(buffer: bytearray, at: int) -> bool:
+    """Whether a "$" among stray bytes begins an interleaved frame: RTP and RTCP have version 2."""
+    channel_and_version = buffer[at + 1 : at + 2] + buffer[at + 4 : at + 5]
+    if len(channel_and_version) < 2:
+        return True     # not known yet
+    return channel_and_version[0] <= MAX_STRAY_CHANNEL and channel_and_version[1] >> 6 == 2
 
 
 def _parse_head(head: bytes) -> tuple[str, Headers]:
@@ -140,19 +218,20 @@ def _parse_head(head: bytes) -> tuple[str, Headers]:
     headers = Headers()
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise RtspProtocolError("a header line without a name")
-        headers.add(name.strip(), _CONTROL.sub(" ", value).strip())     # it may be sent back in a header of ours
+        if colon and name.strip():      # what has no name says nothing
+            headers.add(name.strip(), _CONTROL.sub(" ", value).strip())     # it may be sent back in a header of ours
     return start, headers
 
 
+def _is_start_line(start: str) -> bool:
+    return _STATUS_LINE.match(start) is not None or _REQUEST_LINE.match(start) is not None
+
+
 def _message(start: str, headers: Headers, body: bytes) -> Message:
-    parts = start.split()
-    if len(parts) >= 2 and parts[0].startswith("RTSP/1.") and re.fullmatch(r"[0-9]{3}", parts[1]):
-        return Response(int(parts[1]), headers, body)
-    if len(parts) == 3 and parts[2].startswith("RTSP/1.") and parts[0].isascii() and parts[0].replace("_", "").isalpha():
-        return Request(parts[0].upper(), parts[1], headers, body)
-    raise RtspProtocolError("neither a request nor a response of RTSP 1.0")
+    if status := _STATUS_LINE.match(start):
+        return Response(int(status[1]), headers, body)
+    method, uri, _ = start.split()
+    return Request(method.upper(), uri, headers, body)
 
 
 def _encode(start: str, headers: Headers, body: bytes) -> bytes:

@@ -1,15 +1,23 @@
-"""Depacketisers of H.264 (RFC 6184, modes 0 and 1) and H.265 (RFC 7798, without DONL): payloads to Annex B. Pure.
+"""Depacketisers of H.264 (RFC 6184, modes 0 and 1) and H.265 (RFC 7798): payloads to Annex B. Pure.
 
-Parameter sets are remembered, from the session description or in band, and put before a key picture that has none.
+What a still needs is kept: slices and parameter sets. Side information (SEI) and units of unknown
+kinds are dropped, they can't cost a picture. Kinds that carry picture data but are not understood
+make a picture incomplete. Parameter sets are remembered, from the session description or in band,
+and put before a key picture that has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from camserver.rtsp.rtp import split_annex_b
+from camserver.rtsp.bitstream import (
+    RECOVERY_POINT,
+    SHORT_START_CODE,
+    START_CODE,
+    h264_is_intra,
+    split_annex_b,
+)
 
-START_CODE = b"\0\0\0\1"
 MAX_SETS_OF_A_KIND = 4
 MAX_SET_BYTES = 4096
 """Cameras' parameter sets have some dozen bytes; they are put before every key picture that lacks them."""
@@ -27,11 +35,18 @@ class NalDepacketiser:
     OPENERS: frozenset[int]
     AGGREGATE: int
     FRAGMENT: int
+    REFUSED: frozenset[int]
+    """Kinds of payload that carry picture data in ways that are not negotiated."""
 
-    def __init__(self, parameter_sets: Iterable[bytes] = ()) -> None:
+    def __init__(self, parameter_sets: Iterable[bytes] = (), *, order_numbers: bool = False) -> None:
+        """`order_numbers`: payloads carry decoding order numbers (DONL; RFC 7798, 4.4)."""
         self._sets: dict[int, list[bytes]] = {}
+        self._start_bits = False  # this sender marks first fragments
+        self._end_bits = False  # this sender marks last fragments
+        self._order_numbers = order_numbers
         for nal in parameter_sets:
-            self._remember(nal)
+            for unit in split_annex_b(nal):
+                self._remember(unit)
         self.begin()
 
     def begin(self) -> None:
@@ -39,43 +54,65 @@ class NalDepacketiser:
         self._units: list[bytes] = []
         self._fragment: bytearray | None = None
         self._complete = True
+        self._first_slice_marked: bool | None = None  # whether the first slice's beginning is certain
+
+    @property
+    def obstacle(self) -> str:
+        """Why no picture can be made of what comes; empty when one can."""
+        return ""
 
     def opens(self, payload: bytes) -> bool:
-        """A first slice, or what may stand before it only: filler and suffix messages come in the middle of pictures."""
+        """A first slice, or what may stand before it only.
+
+        Filler and suffix messages come in the middle of pictures.
+        """
+        nal = self._first_unit(payload)
+        if nal is None:
+            return False
+        kind = self.kind(nal)
+        if kind in self.OPENERS:
+            return True
+        return kind in self.PICTURES and bool(nal[self.HEADER_BYTES] & 0x80)
+
+    def continues(self, payload: bytes) -> bool:
+        """Whether this payload can only be in the middle of a picture: a later slice, a later fragment."""
         head = self.HEADER_BYTES
-        if len(payload) <= head:
+        if len(payload) > head and self.kind(payload) == self.FRAGMENT and not payload[head] & 0x80:
+            return self._start_bits
+        nal = self._first_unit(payload)
+        if nal is None or self.kind(nal) not in self.PICTURES:
             return False
-        kind = self.kind(payload)
-        if kind == self.FRAGMENT:
-            if not payload[head] & 0x80:
-                return False
-            payload = self.rebuilt_header(payload) + payload[head + 1 :]
-        elif kind == self.AGGREGATE:
-            payload = payload[head + 2 :]
-        if len(payload) <= head:
-            return False
-        kind = self.kind(payload)
-        return kind in self.OPENERS or (kind in self.PICTURES and bool(payload[head] & 0x80))
+        return not nal[head] & 0x80
 
     def add(self, payload: bytes) -> None:
         """A single NAL unit, an aggregate or a fragment."""
+        payload = self._without_start_code(payload)
         if len(payload) <= self.HEADER_BYTES:
             return
         kind = self.kind(payload)
         if kind == self.FRAGMENT:
             self._add_fragment(payload)
             return
-        self._complete &= self._fragment is None    # a fragmented unit was never finished
-        self._fragment = None
+        self._close_fragment()
         if kind == self.AGGREGATE:
             self._add_aggregate(payload)
-        elif self.is_single(kind):
-            self._add_unit(payload)
+        elif kind in self.REFUSED:
+            self._complete = False
         else:
-            self._complete = False                  # interleaved modes and PACI: not negotiated, not understood
+            if self._order_numbers:
+                payload = payload[: self.HEADER_BYTES] + payload[self.HEADER_BYTES + 2 :]
+            self._add_unit(payload, marked=True)
+
+    def add_extension(self, profile: int, words: bytes) -> None:
+        """RTP header extensions say nothing that a still needs."""
 
     def starts(self) -> bool:
-        """Whether the first slice says that it is the picture's first (first_mb_in_slice 0, first_slice_segment…)."""
+        """Whether the first slice says that it is the picture's first.
+
+        first_mb_in_slice is 0 (H.264), first_slice_segment_in_pic_flag is set (H.265).
+        """
+        if not self._first_slice_marked:
+            return False
         first = next((nal for nal in self._units if self.kind(nal) in self.PICTURES), b"")
         if not first and self._fragment is not None:
             first = bytes(self._fragment[:8])
@@ -83,7 +120,8 @@ class NalDepacketiser:
 
     def slices(self) -> int:
         """Slices of the picture that are complete."""
-        return sum(self.kind(nal) in self.PICTURES for nal in self._units)
+        units, _ = self._finished()
+        return sum(self.kind(nal) in self.PICTURES for nal in units)
 
     def ends(self) -> bool:
         """Never: how many slices follow is not written in any."""
@@ -91,79 +129,154 @@ class NalDepacketiser:
 
     def finish(self) -> tuple[bytes, bool, bool]:
         """(Annex B, key, complete)."""
-        kinds = {self.kind(nal) for nal in self._units}
-        slices = (self.kind(nal) for nal in self._units if self.kind(nal) in self.PICTURES)
-        key = next(slices, None) in self.KEYS
-        units = self._units
+        units, complete = self._finished()
+        kinds = {self.kind(nal) for nal in units}
+        slices = [nal for nal in units if self.kind(nal) in self.PICTURES]
+        key = self.is_key(slices)
+        kept = [nal for nal in units if self.kind(nal) in self.PICTURES | self.SETS]
         if key:
             missing = [nal for kind in sorted(self.SETS - kinds) for nal in self._sets.get(kind, ())]
-            units = missing + units
+            kept = self.decodable([*missing, *kept])
             # Without parameter sets nobody can decode it.
-            self._complete &= kinds | self._sets.keys() >= self.SETS
-        return b"".join(START_CODE + nal for nal in units), key, self._complete and self._fragment is None
+            complete &= kinds | self._sets.keys() >= self.SETS
+        return b"".join(START_CODE + nal for nal in kept), key, complete
 
     @staticmethod
     def kind(nal: bytes) -> int:
         """nal_unit_type."""
         raise NotImplementedError
 
-    def is_single(self, kind: int) -> bool:
-        """Whether a payload of this kind is a NAL unit."""
-        raise NotImplementedError
+    def is_key(self, slices: list[bytes]) -> bool:
+        """Whether a picture of these slices can be decoded alone."""
+        return bool(slices) and self.kind(slices[0]) in self.KEYS
+
+    def decodable(self, units: list[bytes]) -> list[bytes]:
+        """The units of a key picture, with what a decoder needs to take it for one."""
+        return units
 
     def rebuilt_header(self, payload: bytes) -> bytes:
         """The NAL unit header that a fragment's headers stand for."""
         raise NotImplementedError
 
-    def _add_unit(self, nal: bytes) -> None:
-        if START_CODE in nal:       # some cameras put an Annex B stream into packets
+    def _without_start_code(self, payload: bytes) -> bytes:
+        """Some cameras put an Annex B stream into packets: then the first unit's header comes later."""
+        for code in (START_CODE, SHORT_START_CODE):
+            if payload.startswith(code):
+                return payload[len(code) :]
+        return payload
+
+    def _first_unit(self, payload: bytes) -> bytes | None:
+        """The beginning of the first NAL unit that starts in a payload; None when none does."""
+        head = self.HEADER_BYTES
+        payload = self._without_start_code(payload)
+        if len(payload) <= head:
+            return None
+        skipped = 2 if self._order_numbers else 0
+        kind = self.kind(payload)
+        if kind == self.FRAGMENT:
+            if not payload[head] & 0x80:
+                return None
+            payload = self.rebuilt_header(payload) + self._without_start_code(
+                payload[head + 1 + skipped : head + 9 + skipped]
+            )
+        elif kind == self.AGGREGATE:
+            payload = payload[head + skipped + 2 :]
+        elif skipped:
+            payload = payload[:head] + payload[head + skipped :]
+        return payload if len(payload) > head else None
+
+    def _finished(self) -> tuple[list[bytes], bool]:
+        """(units, complete) as if the picture ended now; changes nothing."""
+        if self._fragment is None:
+            return self._units, self._complete
+        if self._end_bits:  # this sender marks ends, and here one is missing
+            return self._units, False
+        return [*self._units, bytes(self._fragment)], self._complete
+
+    def _close_fragment(self) -> None:
+        """Another unit begins: the fragmented one before it has ended."""
+        if self._fragment is None:
+            return
+        fragment, self._fragment = bytes(self._fragment), None
+        if self._end_bits:
+            self._complete = False
+        else:
+            self._add_unit(fragment, marked=True)
+
+    def _add_unit(self, nal: bytes, *, marked: bool) -> None:
+        if SHORT_START_CODE in nal:
             for part in split_annex_b(nal):
                 if len(part) > self.HEADER_BYTES:
-                    self._add_unit(part)
+                    self._add_unit(part, marked=marked)
+            return
+        if len(nal) <= self.HEADER_BYTES:
             return
         if len(self._units) >= MAX_UNITS:
             self._complete = False
             return
+        self._note_first_slice(nal, marked=marked)
         self._units.append(nal)
         self._remember(nal)
 
+    def _note_first_slice(self, nal: bytes | bytearray, *, marked: bool) -> None:
+        if self._first_slice_marked is None and self.kind(bytes(nal[:2])) in self.PICTURES:
+            self._first_slice_marked = marked
+
     def _remember(self, nal: bytes) -> None:
+        if len(nal) <= self.HEADER_BYTES:
+            return
         kind = self.kind(nal)
         if kind in self.SETS and len(nal) <= MAX_SET_BYTES:
             known = self._sets.setdefault(kind, [])
             if nal in known:
                 known.remove(nal)
-            known.append(nal)       # the newest last: it counts when two have one id
+            known.append(nal)  # the newest last: it counts when two have one id
             del known[:-MAX_SETS_OF_A_KIND]
 
     def _add_aggregate(self, payload: bytes) -> None:
-        at = self.HEADER_BYTES
-        while at + 2 <= len(payload):
+        at = self.HEADER_BYTES + (2 if self._order_numbers else 0)
+        count = 0
+        while at < len(payload):
+            if count and self._order_numbers:
+                at += 1  # DOND
             size = int.from_bytes(payload[at : at + 2], "big")
+            if not size and not payload[at:].strip(b"\0"):
+                return  # padding
             nal = payload[at + 2 : at + 2 + size]
             at += 2 + size
-            if len(nal) != size or size <= self.HEADER_BYTES - 1 or len(self._units) >= MAX_UNITS:
+            count += 1
+            if len(nal) != size or size < self.HEADER_BYTES or len(self._units) >= MAX_UNITS:
                 self._complete = False
                 return
-            self._add_unit(nal)
-        self._complete &= at == len(payload)
+            self._add_unit(nal, marked=True)
 
     def _add_fragment(self, payload: bytes) -> None:
         head = self.HEADER_BYTES
-        if len(payload) < head + 2:
-            self._complete = False
-            return
         flags = payload[head]
-        if flags & 0x80:
-            self._complete &= self._fragment is None
-            self._fragment = bytearray(self.rebuilt_header(payload))
-        if self._fragment is None:
+        start, end = bool(flags & 0x80), bool(flags & 0x40)
+        self._start_bits |= start
+        self._end_bits |= end
+        header, data = self.rebuilt_header(payload), payload[head + 1 :]
+        if start:
+            self._close_fragment()
+            if self._order_numbers:
+                data = data[2:]
+        elif self._fragment is None and self._start_bits:
             self._complete = False
             return
-        self._fragment += payload[head + 1 :]
-        if flags & 0x40:
+        elif self._fragment is not None and not self._start_bits and self._other_unit(header):
+            self._close_fragment()
+        if self._fragment is None:
+            self._fragment = bytearray(header)
+            self._note_first_slice(self._fragment, marked=start)
+        self._fragment += data
+        if end:
             nal, self._fragment = bytes(self._fragment), None
-            self._add_unit(nal)
+            self._add_unit(nal, marked=start)
+
+    def _other_unit(self, header: bytes) -> bool:
+        """For senders that mark no first fragment: a unit of another kind has begun."""
+        return self._fragment is not None and not self._fragment.startswith(header)
 
 
 class H264Depacketiser(NalDepacketiser):
@@ -173,18 +286,28 @@ class H264Depacketiser(NalDepacketiser):
     SETS = frozenset((7, 8))
     KEYS = frozenset((5,))
     PICTURES = frozenset((1, 2, 5))
-    OPENERS = frozenset((6, 7, 8, 9))           # SEI, SPS, PPS, access unit delimiter
+    OPENERS = frozenset((6, 7, 8, 9))  # SEI, SPS, PPS, access unit delimiter
     AGGREGATE = 24
     FRAGMENT = 28
+    REFUSED = frozenset((25, 26, 27, 29))  # STAP-B, MTAP16, MTAP24, FU-B: interleaved mode
 
     @staticmethod
     def kind(nal: bytes) -> int:
         """nal_unit_type (H.264, 7.3.1)."""
         return nal[0] & 0x1F
 
-    def is_single(self, kind: int) -> bool:
-        """Kinds 1 to 23."""
-        return 0 < kind < 24
+    def is_key(self, slices: list[bytes]) -> bool:
+        """An IDR picture, or one of I slices only: those refer to no other picture either."""
+        if super().is_key(slices):
+            return True
+        return bool(slices) and all(self.kind(nal) == 1 and h264_is_intra(nal) for nal in slices)
+
+    def decodable(self, units: list[bytes]) -> list[bytes]:
+        """A decoder shows pictures from an IDR picture or from a recovery point on."""
+        if any(self.kind(nal) in self.KEYS for nal in units):
+            return units
+        at = next(i for i, nal in enumerate(units) if self.kind(nal) in self.PICTURES)
+        return [*units[:at], RECOVERY_POINT, *units[at:]]
 
     def rebuilt_header(self, payload: bytes) -> bytes:
         """F and NRI of the indicator, the type of the FU header."""
@@ -197,19 +320,16 @@ class H265Depacketiser(NalDepacketiser):
     HEADER_BYTES = 2
     SETS = frozenset((32, 33, 34))
     KEYS = frozenset(range(16, 22))
-    PICTURES = frozenset(range(32))
-    OPENERS = frozenset((32, 33, 34, 35, 39))   # VPS, SPS, PPS, access unit delimiter, prefix SEI
+    PICTURES = frozenset((*range(10), *range(16, 22)))  # the others are reserved (H.265, table 7-1)
+    OPENERS = frozenset((32, 33, 34, 35, 39))  # VPS, SPS, PPS, access unit delimiter, prefix SEI
     AGGREGATE = 48
     FRAGMENT = 49
+    REFUSED = frozenset((50,))  # PACI: a wrapper of other payloads
 
     @staticmethod
     def kind(nal: bytes) -> int:
         """nal_unit_type (H.265, 7.3.1.2)."""
         return nal[0] >> 1 & 0x3F
-
-    def is_single(self, kind: int) -> bool:
-        """Kinds 0 to 47."""
-        return kind < 48
 
     def rebuilt_header(self, payload: bytes) -> bytes:
         """F, layer and temporal id of the payload header, the type of the FU header."""

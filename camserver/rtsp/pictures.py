@@ -9,12 +9,15 @@ them, or the format says so itself). Time proves nothing: a sender that marks ev
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Protocol
 
 from camserver.rtsp.receive import RtpPacket
 
 MAX_PICTURE_BYTES = 32 * 1024 * 1024
+MAX_RECENT_PACKETS = 128
+"""So many packets back a repeated one is recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,21 @@ class Depacketiser(Protocol):
     def begin(self) -> None:
         """Forget everything of the picture before."""
 
+    @property
+    def obstacle(self) -> str:
+        """Why no picture can be made of what comes, in words; empty when one can."""
+
     def opens(self, payload: bytes) -> bool:
         """Whether this payload can only be the first of a picture."""
 
+    def continues(self, payload: bytes) -> bool:
+        """Whether this payload can only be in the middle of a picture."""
+
     def add(self, payload: bytes) -> None:
         """The next payload of this picture."""
+
+    def add_extension(self, profile: int, words: bytes) -> None:
+        """The RTP header extension of the payload that comes next."""
 
     def starts(self) -> bool:
         """Whether what was added so far proves to begin a picture."""
@@ -84,14 +97,20 @@ class PictureAssembler:
         self._gap = False
         self._bytes = 0
         self._given = True          # nothing is being collected, or it was given at its marker
+        self._recent: OrderedDict[int, int] = OrderedDict()     # sequence number -> hash of the payload
 
     def feed(self, packet: RtpPacket) -> list[CodedPicture]:
         """The pictures that `packet` completes: the one it belongs to, the one before, both or none."""
+        if self._is_repeat(packet):
+            return []
         last = self._last
         pictures: list[CodedPicture] = []
         contiguous = last is not None and packet.sequence == (last.sequence + 1) % 65536
         # A sender without a clock gives all pictures one timestamp: then a marker and what follows it tell them apart.
+        # A sender that gives each slice a timestamp of its own: what can only be in the middle of a picture begins none.
         same_time = last is not None and packet.timestamp == last.timestamp
+        if not same_time and contiguous and not self._given and self._depacketiser.continues(packet.payload):
+            same_time = True
         if last is None or not same_time or (last.marker and self._depacketiser.opens(packet.payload)):
             pictures += self._give(ended=contiguous)
             if last is not None and last.marker and not self._markers_lied and any(p.key and p.whole for p in pictures):
@@ -105,10 +124,27 @@ class PictureAssembler:
         self._last = packet
         self._bytes += len(packet.payload)
         if not self._given and self._bytes <= MAX_PICTURE_BYTES:
+            if packet.extension[1]:
+                self._depacketiser.add_extension(*packet.extension)
             self._depacketiser.add(packet.payload)
         if packet.marker and (self._proved() or self._depacketiser.ends()):
             pictures += self._give(ended=True)
         return pictures
+
+    def _is_repeat(self, packet: RtpPacket) -> bool:
+        """Whether just this packet came before, a moment ago; another one with its number is no repeat, but a fault."""
+        mark = hash(packet.payload)
+        if self._recent.get(packet.sequence) == mark:
+            return True
+        self._recent[packet.sequence] = mark
+        if len(self._recent) > MAX_RECENT_PACKETS:
+            self._recent.popitem(last=False)
+        return False
+
+    @property
+    def obstacle(self) -> str:
+        """Why no picture can be made of what comes; empty when one can."""
+        return self._depacketiser.obstacle
 
     @property
     def unproved_key(self) -> bool:

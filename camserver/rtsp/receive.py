@@ -23,23 +23,37 @@ class RtpPacket:
     timestamp: int
     ssrc: int
     payload: bytes
+    extension: tuple[int, bytes] = (0, b"")
+    """The header extension: what its 16 bits of profile say, and its words."""
 
     @classmethod
     def parse(cls, data: bytes) -> RtpPacket | None:
-        """None for what is no RTP of version 2."""
-        if len(data) < 12 or data[0] >> 6 != 2:
+        """None for what is no RTP of version 2. RTCP is none either (RFC 5761, 4)."""
+        if len(data) < 12 or data[0] >> 6 != 2 or is_rtcp(data):
             return None
         start, end = 12 + 4 * (data[0] & 15), len(data)
+        extension = (0, b"")
         if data[0] & 0x10:
             if len(data) < start + 4:
                 return None
-            start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4], "big")
-        if data[0] & 0x20:
-            end -= data[-1]
+            profile, words = struct.unpack_from(">HH", data, start)
+            start += 4 + 4 * words
+            extension = (profile, data[start - 4 * words : start])
         if start > end:
             return None
+        # Some cameras set the padding bit without any padding: then its count makes no sense.
+        if data[0] & 0x20 and 0 < data[-1] <= end - start:
+            end -= data[-1]
         sequence, timestamp, ssrc = struct.unpack_from(">HII", data, 2)
-        return cls(data[1] & 0x7F, bool(data[1] & 0x80), sequence, timestamp, ssrc, data[start:end])
+        marker = bool(data[1] & 0x80)
+        return cls(
+            data[1] & 0x7F, marker, sequence, timestamp, ssrc, data[start:end], extension
+        )
+
+
+def is_rtcp(data: bytes) -> bool:
+    """Whether a packet on a channel of both is RTCP: types 192 to 223 (RFC 5761, 4)."""
+    return len(data) >= 2 and 192 <= data[1] <= 223
 
 
 @dataclass(frozen=True, slots=True)

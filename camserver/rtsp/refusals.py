@@ -25,14 +25,15 @@ def in_company(error: CameraError, others: int) -> CameraError:
     Cameras say "full" with 401 or 403, with RST, EOF or silence after PLAY. A wrong password would back off longer, and
     counts as a login; so while there is company it is taken for "full".
     """
-    voice = error.result is Result.AUTH or (error.result in _FULL_VOICES and error.end is not SessionEnd.NONE)
+    voice = error.status == 401 or error.result is Result.AUTH or (
+        error.result in _FULL_VOICES and error.end is not SessionEnd.NONE)
     if not others or not voice:
         return error
     return CameraError(Result.FULL, f"{error}, while {others} other session(s) of the device are open: taken as full",
-                       error.end)
+                       error.end, status=error.status, step=error.step, login_refused=error.login_refused)
 
 
 def refusal(method: str, status: int) -> CameraError:
     """The error for a refused request; the session's end is none: refused is not opened."""
     result, words = _MEANING.get(status, (Result.ERROR, "refused"))
-    return CameraError(result, f"{words} ({status} to {method})", SessionEnd.NONE)
+    return CameraError(result, f"{words} ({status} to {method})", SessionEnd.NONE, status=status, step=method)

@@ -5,7 +5,6 @@ H.264: RFC 6184. H.265: RFC 7798. JPEG: RFC 2435.
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 CLOCK_HZ = 90_000
 MAX_PAYLOAD_BYTES = 1400
 NTP_EPOCH_S = 2_208_988_800     # 1900 to 1970
-_START_CODE = re.compile(rb"\x00\x00\x00?\x01")
 
 
 @dataclass(slots=True)
@@ -40,11 +38,6 @@ class RtpSender:
         seconds, fraction = divmod(wall_s + NTP_EPOCH_S, 1)
         return struct.pack(">BBHIIIIII", 0x80, 200, 6, self.ssrc, int(seconds), int(fraction * 2**32),
                            timestamp & 0xFFFFFFFF, self.packets & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)
-
-
-def split_annex_b(data: bytes) -> list[bytes]:
-    """NAL units of an Annex B byte stream, without start codes."""
-    return [nal for nal in _START_CODE.split(data) if nal]
 
 
 def h264_payloads(nals: list[bytes], limit: int = MAX_PAYLOAD_BYTES) -> Iterator[bytes]:

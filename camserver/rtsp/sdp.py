@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from dataclasses import dataclass, field
+from urllib.parse import urljoin
 
+from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.messages import sendable_url
 
+_BASE64 = re.compile(r"[A-Za-z0-9+/]*")
 MAX_TRACKS = 32
 STATIC = {26: ("JPEG", 90_000)}     # RFC 3551, table 5
 CODECS = {"H264": "h264", "H265": "hevc", "HEVC": "hevc", "JPEG": "mjpeg"}
@@ -29,6 +33,8 @@ class Track:
     clock_hz: int = 90_000
     control: str = ""
     parameters: dict[str, str] = field(default_factory=dict)    # of a=fmtp, names in lower case
+    dimensions: tuple[int, int] | None = None
+    """Width and height in pixels, if they are named."""
 
     @property
     def codec(self) -> str | None:
@@ -40,13 +46,20 @@ class Track:
         names = ("sprop-parameter-sets",) if self.encoding == "H264" else ("sprop-vps", "sprop-sps", "sprop-pps")
         sets = []
         for text in (part for name in names for part in self.parameters.get(name, "").split(",")):
+            # What follows the base64 is none of it; some cameras let one field hold several units.
+            match = _BASE64.match(text.strip())
+            digits = match[0] if match else ""
             try:
-                nal = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+                data = base64.b64decode(digits[: len(digits) - (len(digits) % 4 == 1)] + "=" * (-len(digits) % 4))
             except (binascii.Error, ValueError):
                 continue
-            if len(nal) > 1:
-                sets.append(nal.removeprefix(b"\0\0\0\1"))
+            sets += [unit for unit in split_annex_b(data) if len(unit) > 1]
         return sets
+
+    @property
+    def order_numbers(self) -> bool:
+        """Whether H.265 payloads carry decoding order numbers (RFC 7798, 7.1: sprop-max-don-diff)."""
+        return self.encoding != "H264" and self.parameters.get("sprop-max-don-diff", "0") not in ("", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,11 @@ class Description:
     def video(self) -> Track | None:
         """The first video track camserver speaks, else the first video track, else None."""
         videos = [t for t in self.tracks if t.kind == "video"]
-        return next((t for t in videos if t.codec), videos[0] if videos else None)
+        return next(iter(self.spoken()), videos[0] if videos else None)
+
+    def spoken(self) -> tuple[Track, ...]:
+        """The video tracks that camserver speaks, in their order."""
+        return tuple(track for track in self.tracks if track.codec is not None)
 
 
 def parse_sdp(body: bytes) -> Description:
@@ -76,11 +93,14 @@ def parse_sdp(body: bytes) -> Description:
                 section = {}
         elif name == "a":
             key, _, rest = value.partition(":")
-            if section:
-                section.setdefault(f"{key.lower()} {rest.split(' ')[0]}" if key.lower() in ("rtpmap", "fmtp") else key.lower(),
-                                   rest)
-            elif key.lower() == "control":
-                control = rest.strip()
+            key, rest = key.strip().lower(), rest.strip()
+            if section and key == "fmtp":       # some cameras write several lines for one format
+                payload_type, _, pairs = rest.partition(" ")
+                section[f"fmtp {payload_type}"] = f"{section.get(f'fmtp {payload_type}', '')};{pairs}"
+            elif section:
+                section.setdefault(f"rtpmap {rest.split(' ')[0]}" if key == "rtpmap" else key, rest)
+            elif key == "control":
+                control = rest
     return Description((*tracks, *_track(section)), control)
 
 
@@ -92,12 +112,20 @@ def _track(section: dict[str, str]) -> list[Track]:
     encoding, clock_hz = STATIC.get(payload_type, ("", 90_000))
     if match := re.match(r"[0-9]+\s+([^/\s]+)/([0-9]{1,9})", section.get(f"rtpmap {payload_type}", "")):
         encoding, clock_hz = match[1].upper(), int(match[2]) or clock_hz
-    parameters = {}
-    for pair in section.get(f"fmtp {payload_type}", "").partition(" ")[2].split(";"):
+    parameters: dict[str, str] = {}
+    for pair in section.get(f"fmtp {payload_type}", "").split(";"):
         key, _, value = pair.strip().partition("=")
         if key:
-            parameters[key.lower()] = value.strip()
-    return [Track(words[0].lower(), payload_type, encoding, clock_hz, section.get("control", "").strip(), parameters)]
+            parameters.setdefault(key.strip().lower(), value.strip())
+    return [Track(words[0].lower(), payload_type, encoding, clock_hz, section.get("control", ""), parameters,
+                  _dimensions(section, payload_type))]
+
+
+def _dimensions(section: dict[str, str], payload_type: int) -> tuple[int, int] | None:
+    """a=x-dimensions:WIDTH,HEIGHT or a=framesize:TYPE WIDTH-HEIGHT (3GPP TS 26.234, 5.3.3.2)."""
+    named = section.get("x-dimensions") or section.get("framesize", "").removeprefix(f"{payload_type} ")
+    match = re.fullmatch(r"\s*([0-9]{1,5})\s*[,x-]\s*([0-9]{1,5})\s*", named)
+    return (int(match[1]), int(match[2])) if match and int(match[1]) and int(match[2]) else None
 
 
 def control_url(base: str, control: str) -> str:
@@ -106,6 +134,17 @@ def control_url(base: str, control: str) -> str:
         url = base
     elif re.match(r"rtsps?://", control, re.IGNORECASE):
         url = control
+    elif control.startswith("?"):
+        url = base.rstrip("/") + control
     else:
         url = f"{base.rstrip('/')}/{control.lstrip('/')}"
     return sendable_url(url)
+
+
+def control_from_root(base: str, control: str) -> str | None:
+    """What a control attribute means that is a path from the server's root (RFC 3986, 5.2); None for any other."""
+    if not control.startswith("/"):
+        return None
+    with contextlib.suppress(ValueError):
+        return sendable_url(urljoin(base.replace("rtsp", "http", 1), control).replace("http", "rtsp", 1))
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ class UdpPair:
     def __init__(self, host: str, sockets: tuple[socket.socket, socket.socket], listener: Callable[[int, bytes], None]) -> None:
         self.ports: tuple[int, int] = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
         self._host = host
+        self._senders = {host}
         self._sockets = sockets
         self._transports: list[asyncio.DatagramTransport] = []
         self._listener = listener
@@ -53,8 +55,15 @@ class UdpPair:
         for channel, sock in enumerate(self._sockets):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            ear = _Ear(self._host, channel, self._listener)
+            ear = _Ear(self._senders, channel, self._listener)
             self._transports.append((await loop.create_datagram_endpoint(partial(_same, ear), sock=sock))[0])
+
+    def accept(self, source: str) -> None:
+        """Hear another sender, too: the literal unicast address that the camera names as its source."""
+        with contextlib.suppress(ValueError):
+            address = ipaddress.ip_address(source)
+            if not (address.is_multicast or address.is_unspecified):
+                self._senders.add(str(address))
 
     def punch(self, *ports: int) -> None:
         """Send something to the camera's ports, so that a firewall in between lets its packets in."""
@@ -75,9 +84,9 @@ def _same(ear: _Ear) -> _Ear:
 
 
 class _Ear(asyncio.DatagramProtocol):
-    def __init__(self, host: str, channel: int, listener: Callable[[int, bytes], None]) -> None:
-        self._host, self._channel, self._listener = host, channel, listener
+    def __init__(self, senders: set[str], channel: int, listener: Callable[[int, bytes], None]) -> None:
+        self._senders, self._channel, self._listener = senders, channel, listener
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if addr[0] == self._host:
+        if addr[0] in self._senders:
             self._listener(self._channel, data)

@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import cast
 
-from camserver.rtsp.messages import Headers, Interleaved, Message, MessageParser, Request, Response, RtspProtocolError
+from camserver.rtsp.messages import (
+    Headers,
+    HttpAnswerError,
+    Interleaved,
+    Message,
+    MessageParser,
+    Request,
+    Response,
+    RtspProtocolError,
+)
 
 PacketListener = Callable[[int, bytes], None]
 SHARE = 200
@@ -37,7 +46,7 @@ class Wire(asyncio.Protocol):
         self.end: WireClosed | None = None      # how it ended, None while it is open
         self._parser = MessageParser()
         self._coming: Iterator[Message] | None = None       # what is parsed, as far as it was not taken yet
-        self._answers: dict[str, asyncio.Future[Response]] = {}
+        self._answers: dict[int, asyncio.Future[Response]] = {}     # by CSeq, the oldest first
         self._number = 0
         self._transport: asyncio.Transport | None = None
 
@@ -62,7 +71,8 @@ class Wire(asyncio.Protocol):
                 self._message(message)
         except RtspProtocolError as error:
             self._coming = None
-            self._end(WireClosed(f"what it sent is no RTSP: {error}", unparsable=True))
+            self._end(WireClosed(str(error) if isinstance(error, HttpAnswerError) else f"what it sent is no RTSP: {error}",
+                                 unparsable=True))
             self.abort()
             return
         if count == SHARE:
@@ -83,11 +93,23 @@ class Wire(asyncio.Protocol):
             if self.on_packet is not None:
                 self.on_packet(message.channel, message.payload)
         elif isinstance(message, Response):
-            waiter = self._answers.pop(message.headers.get("CSeq").strip(), None)
+            waiter = self._answers.pop(self._answered(message), None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(message)
         else:
             self._answer(message)
+
+    def _answered(self, response: Response) -> int:
+        """The number of the request that a response answers; 0 when it answers none that waits.
+
+        Some cameras answer with CSeq 0, with none, or name it twice. What names no request of ours is the answer to the
+        oldest that waits; what names one that was answered already is a repeat.
+        """
+        text = response.headers.get("CSeq").split(",")[0].strip()
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+        if 0 < number <= self._number:
+            return number
+        return next(iter(self._answers), 0)
 
     def pause_writing(self) -> None:
         """The camera asks and asks, and reads no answers."""
@@ -129,17 +151,22 @@ class Wire(asyncio.Protocol):
         waiter.add_done_callback(done)
         self._send(method, uri, headers, waiter)
 
-    def _send(self, method: str, uri: str, headers: dict[str, str], waiter: asyncio.Future[Response]) -> str:
+    def _send(self, method: str, uri: str, headers: dict[str, str], waiter: asyncio.Future[Response]) -> int:
         self._number += 1
-        number = str(self._number)
+        number = self._number
         fields = Headers()
-        fields["CSeq"] = number
+        fields["CSeq"] = str(number)
         for name, value in headers.items():
             fields[name] = value
         self._answers[number] = waiter
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(Request(method, uri, fields).encode())
         return number
+
+    @property
+    def stray_bytes(self) -> int:
+        """Bytes that came and were no RTSP."""
+        return self._parser.stray_bytes_total
 
     @property
     def local_host(self) -> str:

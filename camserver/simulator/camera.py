@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -87,12 +88,14 @@ class Record:
     ends_unclean: int = 0       # a set-up session ended without it
     ends_without: int = 0       # a connection ended that never had a session
     refused_full: int = 0
+    wrong_logins: int = 0       # answers to a challenge that did not prove the password, old nonces included
+    locked: bool = False        # the account was locked after `lock_after` of them
     early: int = 0              # connections that came while a cool-down left no session for them
 
 
 @dataclass(slots=True)
 class SimulatedCamera:
-    """State of one camera. `fault`, `quirk` (a name of QUIRKS) and `full_voice` may be changed while it runs."""
+    """State of one camera. `fault`, `quirk` (names of QUIRKS, joined by "+") and `full_voice` may be changed while it runs."""
 
     id: str
     name: str
@@ -107,6 +110,9 @@ class SimulatedCamera:
     username: str = ""
     password: str = field(default="", repr=False)
     auth: str = "digest"
+    lock_after: int = 0         # wrong logins; 0: never
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    """Of the quirks that keep one; else each connection has its own."""
     join_at_keyframe: bool = False
     clock_offset_s: float = 0.0
     full_voice: str = "453"
@@ -121,6 +127,16 @@ class SimulatedCamera:
     random: random.Random = field(default_factory=lambda: random.Random(1))
     _set_up: set[object] = field(default_factory=set)
     _cooling_until: list[float] = field(default_factory=list)
+
+    @property
+    def quirks(self) -> frozenset[str]:
+        """The names of its quirks."""
+        return frozenset(self.quirk.split("+")) - {""}
+
+    def wrong_login(self) -> None:
+        """A login was refused."""
+        self.record.wrong_logins += 1
+        self.record.locked |= 0 < self.lock_after <= self.record.wrong_logins
 
     def opened(self, now: float) -> None:
         """A connection was accepted."""

@@ -20,7 +20,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from PIL import Image, ImageDraw, ImageFont
 
-from camserver.rtsp.rtp import h264_payloads, h265_payloads, jpeg_payloads, split_annex_b
+from camserver.rtsp.bitstream import split_annex_b
+from camserver.rtsp.rtp import h264_payloads, h265_payloads, jpeg_payloads
 
 SLICES = 4
 NAME_SLICE, CLOCK_SLICE = 1, 2

@@ -19,7 +19,21 @@ from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request
 from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
 from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
-from camserver.simulator.quirks import AUDIO, METADATA, MOVED, TIMEOUT_S, base_header, control, encode, is_track, markers
+from camserver.simulator.quirks import (
+    AUDIO,
+    METADATA,
+    MOVED,
+    TIMEOUT_S,
+    base_header,
+    challenges,
+    control,
+    encode,
+    is_track,
+    markers,
+    others,
+    padded,
+)
+from camserver.simulator.quirks import payloads as as_camera_makes_them
 
 REALM = "camserver simulator"
 PAYLOAD_TYPES = {"h264": 96, "h265": 96, "mjpeg": 26}
@@ -44,6 +58,8 @@ class RtspConnection(asyncio.Protocol):
         self._torn_down = False
         self._one_too_many = False
         self._described = False
+        self._options_seen = False
+        self._tracks_set_up = 0
         self._channels = (0, 1)
         self._play_request: Request | None = None       # not answered yet
         self._timeout: asyncio.TimerHandle | None = None
@@ -66,7 +82,7 @@ class RtspConnection(asyncio.Protocol):
             for message in self._parser.feed(data):
                 if isinstance(message, Request):
                     self._answer(message)
-                elif isinstance(message, Response) and self._quirk == "server-requests":
+                elif isinstance(message, Response) and self._has("server-requests"):
                     self._start_playing()
         except RtspProtocolError:
             self._transport.close()
@@ -88,9 +104,8 @@ class RtspConnection(asyncio.Protocol):
 
     # ---- requests
 
-    @property
-    def _quirk(self) -> str:
-        return self._camera.quirk
+    def _has(self, quirk: str) -> bool:
+        return quirk in self._camera.quirks
 
     @property
     def _fault(self) -> Fault:
@@ -104,38 +119,41 @@ class RtspConnection(asyncio.Protocol):
             self._torn_down = True
             self._stop_playing()
             self._camera.torn_down(self)
-        if self._quirk == "timeout" and method in ("PLAY", "OPTIONS"):
+        if self._has("timeout") and method in ("PLAY", "OPTIONS"):
             self._expire_later()
         if self._fault.stalls(method):
             return
         if (status := self._fault.refuses(method)) is not None:
             self._reply(request, status)
         elif method != "OPTIONS" and not self._authorized(request):
-            challenge = f'Digest realm="{REALM}", nonce="{self._nonce}", algorithm=MD5' if self._camera.auth == "digest" \
-                else f'Basic realm="{REALM}"'
-            self._reply(request, 401, {"WWW-Authenticate": challenge})
-        elif self._quirk == "redirect" and method == "DESCRIBE" and MOVED not in request.uri:
+            self._refuse_login(request)
+        elif self._has("redirect") and method == "DESCRIBE" and MOVED not in request.uri:
             self._reply(request, 302, {"Location": request.uri.replace("/stream", f"{MOVED}/stream")})
         else:
-            if self._quirk == "new-nonce":
+            if self._has("new-nonce"):
                 self._nonce = secrets.token_hex(16)
             self._obey(request)
 
     def _obey(self, request: Request) -> None:
         match request.method:
             case "OPTIONS":
+                self._options_seen = True
                 self._reply(request, 200, {"Public": PUBLIC})
             case "DESCRIBE" if not any(f"/{s}" in request.uri for s in self._streams):
                 self._reply(request, 404)
+            case "DESCRIBE" if self._has("options-first") and not self._options_seen:
+                self._reply(request, 400)
             case "DESCRIBE":
                 base = request.uri.rstrip("/") + "/"
                 self._described = True
-                self._reply(request, 200, base_header(self._quirk, base) | {"Content-Type": "application/sdp"}, self._sdp(base))
+                session = {"Session": self._session} if self._has("session-describe") else {}
+                headers = base_header(self._camera.quirks, base) | session | {"Content-Type": "application/sdp"}
+                self._reply(request, 200, headers, self._sdp(base))
             case "SETUP":
                 self._set_up(request)
             case "PLAY":
                 self._on_play(request)
-            case "GET_PARAMETER" if self._quirk == "timeout":
+            case "GET_PARAMETER" if self._has("timeout"):
                 self._reply(request, 501)
             case "GET_PARAMETER" | "TEARDOWN":
                 self._reply(request, 200, {"Session": self._session})
@@ -144,43 +162,81 @@ class RtspConnection(asyncio.Protocol):
 
     def _authorized(self, request: Request) -> bool:
         camera = self._camera
-        return not camera.username or auth.accepts(
-            request.headers.get("Authorization"), camera.username, camera.password, request.method,
-            {"realm": REALM, "nonce": self._nonce})
+        if not camera.username:
+            return True
+        if camera.record.locked:
+            return False
+        challenge = auth.parse_challenges(self._challenges())[-1 if not self._has("sha-256") else 1]
+        return auth.accepts(request.headers.get("Authorization"), camera.username, camera.password, request.method,
+                            challenge.parameters | {"realm": REALM, "nonce": self._current_nonce})
+
+    @property
+    def _current_nonce(self) -> str:
+        kept = self._has("kept-nonce") or self._has("closes-after-401")
+        return self._camera.nonce if kept else self._nonce
+
+    def _challenges(self) -> list[str]:
+        return challenges(self._camera.quirks, self._camera.auth == "basic", REALM, self._current_nonce)
+
+    def _refuse_login(self, request: Request) -> None:
+        """401 with a challenge; what a login with another connection's nonce gets is the camera's habit."""
+        sent = request.headers.get("Authorization")
+        if sent and not self._has("new-nonce"):     # that one says stale=true, and does not count
+            self._camera.wrong_login()
+        nonce = auth.parameters(sent.partition(" ")[2]).get("nonce", self._current_nonce)
+        if sent and nonce != self._current_nonce and self._has("stale-closes"):
+            self._transport.close()
+            return
+        if sent and nonce != self._current_nonce and self._has("stale-bare-401"):
+            self._reply(request, 401)
+            self._transport.close()
+            return
+        self._reply(request, 401, {"WWW-Authenticate": ", ".join(self._challenges())})
+        if self._has("closes-after-401"):
+            self._transport.close()
 
     def _on_play(self, request: Request) -> None:
-        if self._one_too_many:
+        if self._has("all-tracks") and self._tracks_set_up < 2:
+            self._reply(request, 455)
+        elif self._has("session-describe") and request.headers.get("Session") != self._session:
+            self._reply(request, 454)
+        elif self._one_too_many:
             self._answer_play(request)
             if self._camera.full_voice == "eof-after-play":
                 self._transport.close()
-        elif self._quirk == "play-needs-describe" and not self._described:
+        elif self._has("play-needs-describe") and not self._described:
             self._answer_play(request)
             self._transport.close()
-        elif self._quirk == "rtp-early":
+        elif self._has("rtp-early"):
             self._play_request = request
             self._start_playing()
         else:
             self._answer_play(request)
-            if self._quirk == "server-requests":
+            if self._has("server-requests"):
                 self._transport.write(Request("OPTIONS", request.uri, Headers({"Cseq": "1"})).encode())
             else:
                 self._start_playing()
 
     def _set_up(self, request: Request) -> None:
-        if not is_track(self._quirk, request.uri):
+        self._tracks_set_up += 1
+        if self._has("all-tracks") and request.uri.endswith("/trackID=1"):
+            self._reply(request, 200, self._session_header() | {
+                "Transport": request.headers.get("Transport")})
+            return
+        if not is_track(self._camera.quirks, request.uri):
             self._reply(request, 404)
             return
-        if self._quirk == "describe-first" and not self._described:
+        if self._has("describe-first") and not self._described:
             self._reply(request, 455)
             return
         if not self._camera.admit(self, _now()) and self._says_full(request):
             return
         transport = request.headers.get("Transport")
         tcp = "RTP/AVP/TCP" in transport.upper()
-        if self._quirk == ("no-tcp" if tcp else "no-udp"):
+        if self._has("no-tcp" if tcp else "no-udp"):
             self._reply(request, 461)
         elif tcp:
-            self._channels = (4, 5) if self._quirk == "renumbered" else (0, 1)
+            self._channels = (4, 5) if self._has("renumbered") else (0, 1)
             self._reply(request, 200, self._session_header() | {
                 "Transport": f"RTP/AVP/TCP;unicast;interleaved={self._channels[0]}-{self._channels[1]}"})
         elif "client_port=" in transport:
@@ -215,7 +271,9 @@ class RtspConnection(asyncio.Protocol):
         return True
 
     def _session_header(self) -> dict[str, str]:
-        return {"Session": f"{self._session};timeout={TIMEOUT_S if self._quirk == 'timeout' else 60}"}
+        if self._has("session-describe") and self._described:
+            return {}
+        return {"Session": f"{self._session};timeout={TIMEOUT_S if self._has('timeout') else 60}"}
 
     def _expire_later(self) -> None:
         if self._timeout is not None:
@@ -229,27 +287,32 @@ class RtspConnection(asyncio.Protocol):
         codec = self._camera.codec
         kind = PAYLOAD_TYPES[codec]
         lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", f"s={self._camera.name}", "c=IN IP4 0.0.0.0", "t=0 0",
-                 *(AUDIO if self._quirk == "tracks" else ()),
+                 *(AUDIO if self._has("tracks") else ()),
                  f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
-                 *control(self._quirk, base)]
+                 *control(self._camera.quirks, base)]
         sets = [base64.b64encode(nal).decode() for nal in self._streams[self._stream].parameter_sets]
-        if self._quirk == "sets-in-band":
+        if self._has("sets-in-band"):
             pass
+        elif self._has("sets-one-field") and codec != "mjpeg":
+            name = "sprop-parameter-sets" if codec == "h264" else "sprop-sps"
+            field = base64.b64encode(b"".join(b"\0\0\0\1" + nal for nal in self._streams[self._stream].parameter_sets)).decode()
+            lines.append(f"a=fmtp:{kind} {name}={field}")
         elif codec == "h264":
             lines.append(f"a=fmtp:{kind} packetization-mode=1;sprop-parameter-sets={','.join(sets)}")
         elif codec == "h265":
             named = zip(("vps", "sps", "pps"), sets, strict=True)
             lines.append(f"a=fmtp:{kind} " + ";".join(f"sprop-{name}={nal}" for name, nal in named))
-        lines += METADATA if self._quirk == "tracks" else ()
+        lines += METADATA if self._has("tracks") else ()
+        lines += AUDIO if self._has("all-tracks") and not self._has("tracks") else ()
         return "\r\n".join([*lines, ""]).encode()
 
     def _reply(self, request: Request, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         fields = Headers()
         fields["CSeq"] = request.headers.get("CSeq", "0")
         for name, value in (headers or {}).items():
-            if name != "Session" or self._quirk != "no-session-id":
+            if name != "Session" or not self._has("no-session-id"):
                 fields[name] = value
-        self._transport.write(encode(self._quirk, Response(status, fields, body)))
+        self._transport.write(encode(self._camera.quirks, Response(status, fields, body)))
 
     # ---- playing
 
@@ -276,7 +339,7 @@ class RtspConnection(asyncio.Protocol):
         for frame in range(2**40):
             due = start + frame / camera.fps
             await asyncio.sleep(max(0.0, due - time.time()))
-            stamp = int((start if self._quirk == "no-clock" else due) * CLOCK_HZ)
+            stamp = int((start if self._has("no-clock") else due) * CLOCK_HZ)
             if due - reported >= REPORT_S:
                 self._send(1, rtp.sender_report(due + camera.clock_offset_s, stamp))
                 reported = due
@@ -300,8 +363,11 @@ class RtspConnection(asyncio.Protocol):
             camera.keyframes.append(pictures.sent(camera.name, began))
             if fault.kind == "damage":
                 payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
+        payloads = as_camera_makes_them(camera.quirks, camera.codec, payloads)
         packets = [rtp.packet(p, stamp, marker=m)
-                   for p, m in zip(payloads, markers(self._quirk, camera.codec, payloads), strict=True)]
+                   for p, m in zip(payloads, markers(camera.quirks, camera.codec, payloads), strict=True)]
+        if self._has("padding-lie"):
+            packets = [padded(packet) for packet in packets]
         if fault.kind == "cut" and index == 0:
             for packet in packets[: len(packets) // 2]:
                 self._send(0, packet)
@@ -311,10 +377,21 @@ class RtspConnection(asyncio.Protocol):
             for i in range(len(packets) - 1):
                 if camera.random.random() < fault.number:
                     packets[i], packets[i + 1] = packets[i + 1], packets[i]
-        for packet in packets:
+        self._send_packets(packets)
+        return True
+
+    def _send_packets(self, packets: list[bytes]) -> None:
+        """A picture's packets, with what else this camera sends between them."""
+        camera, fault = self._camera, self._fault
+        for number, packet in enumerate(packets):
             if fault.kind != "loss" or camera.random.random() >= fault.number:
                 self._send(0, packet)
-        return True
+            if number % 3 == 1:
+                for other in (*others(camera.quirks, number), *([packet] if self._has("repeats") else ())):
+                    self._send(0, other)
+        over_tcp = self._udp is None and fault.kind != "slow"
+        if self._has("stray-bytes") and over_tcp and not self._transport.is_closing():
+            self._transport.write(bytes(4))
 
     def _send(self, channel: int, packet: bytes) -> None:
         if self._udp is not None:

@@ -14,8 +14,8 @@ from support import camera
 
 from camserver.leases import Budget
 from camserver.records import Attempt
-from camserver.rtsp.auth import Login
 from camserver.rtsp.client import Memory, RtspSession
+from camserver.rtsp.login import LoginMemory
 
 LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}
 Take = Callable[..., Awaitable[Attempt]]
@@ -59,7 +59,7 @@ def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(gst: dict[
     url = f"rtsp://127.0.0.1:{gst['open']}/live-{codec}"
 
     async def work(take: Take) -> None:
-        watching = RtspSession(url, Memory(Login("", "")))
+        watching = RtspSession(url, Memory(), LoginMemory("", ""))
         await watching.open()
         await watching.key_picture()
         shown = []

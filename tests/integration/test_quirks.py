@@ -30,7 +30,7 @@ def test_every_quirk_gives_true_pictures_and_clean_ends(quirk: str, transport: s
         seen = await house.seen("cam")
         assert (seen.ends_clean, seen.ends_unclean, seen.sessions_max) == (3, 0, 1)
 
-    login = {"username": "viewer", "password": "p: @/"} if quirk == "new-nonce" else {}
+    login = {"username": "viewer", "password": "p: @/", "lock_after": 3}
     with_house([SimulatedCamera("cam", "Gate", codec=codec, gop=3, quirk=quirk, **login)], work)
 
 

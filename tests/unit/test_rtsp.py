@@ -15,6 +15,7 @@ from PIL import Image
 
 from camserver.rtsp import auth, messages
 from camserver.rtsp import wire as wires
+from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
 from camserver.rtsp.rtp import (
     NTP_EPOCH_S,
@@ -22,7 +23,6 @@ from camserver.rtsp.rtp import (
     h264_payloads,
     h265_payloads,
     jpeg_payloads,
-    split_annex_b,
 )
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12).map(lambda t: f"X{t}")
@@ -74,11 +74,37 @@ def test_lenient_where_cameras_are() -> None:
 
 @pytest.mark.parametrize("data", [
     b"RTSP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"RTSP/1.0 200 OK\r\nContent-Length: -1\r\n\r\n",
-    b"X" * 20_000, b"HTTP/1.1 200 OK\r\n\r\n", b"RTSP/1.0 200 OK\r\nno colon\r\n\r\n",
+    b"X" * 20_000, b"HTTP/1.1 200 OK\r\n\r\n", b"\1" * 20_000, b"RTSP/1.0 200 OK\r\nX: " + b"y" * 20_000,
 ])
 def test_limits_are_kept(data: bytes) -> None:
     with pytest.raises(RtspProtocolError):
         parse(data)
+
+
+OK_3 = b"RTSP/1.0 200 OK\r\nCSeq: 3\r\n\r\n"
+FRAME = b"$\0\0\x10\x80\x60" + bytes(14)
+
+
+@pytest.mark.parametrize("stray", [
+    b"\0\0\0\0", b"1\r\n", b"ck1\r\n", b"a=control:track1\r\nm=x\r\n", b"\0", b"$", b"$\xff\0\1x",
+    b"RTSP", b"RTSP/1.0 xyz\r\n", b"\x80\x60" * 100,
+])
+def test_stray_bytes_are_skipped_and_messages_go_on(stray: bytes) -> None:
+    """Between frames and before answers, whatever a lying Content-Length left there."""
+    assert [type(m) for m in parse(FRAME + stray + FRAME + FRAME)][-2:] == [Interleaved, Interleaved]
+    messages_ = parse(OK_3 + stray + OK_3)
+    assert [m.headers["CSeq"] for m in messages_ if isinstance(m, Response)][-1:] == ["3"]
+
+
+def test_a_header_line_without_a_colon_says_nothing() -> None:
+    (message,) = parse(b"RTSP/1.0 200 OK\r\nno colon\r\nCSeq: 3\r\n: x\r\n\r\n")
+    assert isinstance(message, Response)
+    assert dict(message.headers) == {"Cseq": "3"}
+
+
+def test_an_http_server_is_known_at_its_first_line() -> None:
+    with pytest.raises(messages.HttpAnswerError):
+        parse(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 def test_digest_as_in_rfc_7616() -> None:

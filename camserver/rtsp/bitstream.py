@@ -1,0 +1,46 @@
+"""What a client must read in H.264 and H.265 byte streams: NAL units, slice headers, recovery points. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+START_CODE = b"\0\0\0\1"
+SHORT_START_CODE = b"\0\0\1"
+RECOVERY_POINT = b"\x06\x06\x01\xc4\x80"
+"""An SEI of our own: recovery point, frame count 0, exact match (H.264, D.1.8)."""
+_START_CODES = re.compile(rb"\x00*\x00\x00\x01")
+_EMULATION_PREVENTION = re.compile(rb"\x00\x00\x03")
+_SLICE_HEADER_BYTES = 16
+_INTRA_SLICE_TYPES = frozenset((2, 4))  # I and SI (H.264, table 7-6); plus 5: all slices are alike
+
+
+def split_annex_b(data: bytes) -> list[bytes]:
+    """NAL units between start codes of 3 or 4 bytes, without the zeros that may stand before one.
+
+    A NAL unit never ends with a zero byte and never contains a start code (H.264, 7.4.1; H.265,
+    7.4.2), so data without any start code is one unit.
+    """
+    return [unit for unit in (part.rstrip(b"\0") for part in _START_CODES.split(data)) if unit]
+
+
+def h264_is_intra(nal: bytes) -> bool:
+    """Whether a coded slice (kinds 1 and 5) needs no other picture (H.264, 7.3.3)."""
+    head = _EMULATION_PREVENTION.sub(b"\0\0", nal[1 : 1 + _SLICE_HEADER_BYTES])
+    values = _exp_golomb(head)
+    next(values, None)  # first_mb_in_slice
+    slice_type = next(values, None)
+    return slice_type is not None and slice_type % 5 in _INTRA_SLICE_TYPES
+
+
+def _exp_golomb(data: bytes) -> Iterator[int]:
+    """The unsigned Exp-Golomb numbers that `data` begins with (H.264, 9.1)."""
+    bits = "".join(f"{byte:08b}" for byte in data)
+    at = 0
+    while (one := bits.find("1", at)) >= 0:
+        zeros = one - at
+        end = one + zeros + 1
+        if end > len(bits):
+            return
+        yield int(bits[one:end], 2) - 1
+        at = end

@@ -1,0 +1,178 @@
+"""The login of one RTSP connection, and what a camera has shown about its nonces. Pure.
+
+Rule two: a right password is never sent in a way that a camera can count as a wrong one. So a
+connection answers its own challenge. A challenge of an earlier connection is used again only when
+the camera has proved that it keeps its nonce: two connections in a row, both begun without a login,
+were given the same challenge, or the camera named the next nonce itself (Authentication-Info).
+One refusal disproves it for as long as this program runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from camserver.rtsp.auth import (
+    Challenge,
+    authorization,
+    not_spoken,
+    parameters,
+    parse_challenges,
+    strongest,
+)
+
+
+class Verdict(Enum):
+    """What a 401 means for the request that got it."""
+
+    ANSWER = auto()  # send the request again: there is a challenge to answer
+    RECONNECT = auto()  # what was remembered is of no use: begin again on a new connection
+    NO_LOGIN = auto()  # the camera wants a login, and none is configured
+    NOT_SPOKEN = auto()  # it offers no scheme that camserver speaks
+    WRONG = auto()  # the answer to a challenge of this very connection was refused
+    LATER_REFUSED = auto()  # the login was accepted before, and this request was refused all the same
+
+
+@dataclass(slots=True)
+class LoginMemory:
+    """What is known of one camera's login; shared by all its connections, also at the same time."""
+
+    username: str
+    password: str = field(repr=False)
+    kept: Challenge | None = None
+    """A challenge that the camera was proved to keep."""
+    kept_count: int = 0
+    """Requests that have used it: the nonce count must never repeat."""
+    newest: Challenge | None = None
+    """The newest challenge that a connection was given which began without a login."""
+    disproved: bool = False
+    """A kept challenge was refused once: none is used again."""
+    single_use: bool = False
+    """The camera takes each nonce once: every request begins without a login."""
+    closes_after_challenge: bool | None = None
+    """It closes the connection after its 401: the answer goes over the next one. None: nobody has looked."""
+
+    def forget(self) -> None:
+        """What was kept was refused."""
+        self.kept, self.disproved = None, True
+
+
+class Login:
+    """The login of one connection. `authorization` for each request, then one of the others."""
+
+    def __init__(self, memory: LoginMemory, carried: Challenge | None = None) -> None:
+        """`carried`: the challenge of a connection that the camera closed right after it."""
+        self._memory = memory
+        self._challenge = carried or memory.kept
+        self._count = 0
+        self._carried = carried is not None
+        self._remembered = carried is None and memory.kept is not None
+        self._accepted = False
+        self._answered_stale = False
+        self.offered: list[Challenge] = []
+        """The challenges of the newest 401."""
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """The challenge that the next request answers."""
+        return self._challenge
+
+    @property
+    def remembered(self) -> bool:
+        """Whether it answers a challenge of an earlier connection, which nothing has confirmed yet."""
+        return self._remembered and not self._accepted
+
+    @property
+    def carried(self) -> bool:
+        """Whether it answers the challenge of the connection before, which the camera closed."""
+        return self._carried
+
+    @property
+    def was_accepted(self) -> bool:
+        """Whether the camera has taken the login on this connection."""
+        return self._accepted
+
+    @property
+    def words(self) -> str:
+        """What the camera offers that camserver does not speak."""
+        return not_spoken(self.offered)
+
+    def authorization(self, method: str, uri: str, cnonce: str) -> str | None:
+        """The Authorization header of a request; None while there is no challenge to answer."""
+        challenge, memory = self._challenge, self._memory
+        if challenge is None:
+            return None
+        if challenge is memory.kept:
+            memory.kept_count += 1
+            count = memory.kept_count
+        else:
+            self._count += 1
+            count = self._count
+        return authorization(
+            challenge, memory.username, memory.password, method, uri, count=count, cnonce=cnonce
+        )
+
+    def accepted(self, authentication_info: str) -> None:
+        """A request with a login was answered by something else than 401 or 403."""
+        memory, challenge = self._memory, self._challenge
+        if challenge is None:
+            return
+        if not self._accepted and not self._remembered:
+            self._compare(challenge)
+        self._accepted = True
+        nonce = parameters(authentication_info).get("nextnonce", "")
+        if nonce and challenge.scheme == "digest" and not memory.disproved:
+            names = dict(challenge.parameters) | {"nonce": nonce}
+            memory.kept = self._challenge = replace(challenge, parameters=names)
+            memory.kept_count = 0
+        elif memory.single_use:
+            self._challenge = None
+
+    def refused(self, headers: Sequence[str], *, sent: bool) -> Verdict:
+        """What a 401 means; `headers` are its WWW-Authenticate fields, `sent`: a login was sent."""
+        self.offered = parse_challenges(headers)
+        offer = strongest(self.offered)
+        if not self._memory.username:
+            return Verdict.NO_LOGIN
+        if not sent:
+            return Verdict.NOT_SPOKEN if offer is None else self._take(offer)
+        if self.remembered:
+            return self._remembered_refused(offer)
+        return self._own_refused(offer)
+
+    def _own_refused(self, offer: Challenge | None) -> Verdict:
+        """The answer to a challenge of this connection was refused."""
+        answered = "" if self._challenge is None else self._challenge.nonce
+        another = offer if offer is not None and offer.nonce != answered else None
+        if self._accepted:
+            if another is None:
+                return Verdict.LATER_REFUSED
+            self._memory.single_use = not another.stale or self._memory.single_use
+            return self._take(another)
+        if another is not None and another.stale and not self._answered_stale:
+            self._answered_stale = True
+            return self._take(another)
+        return Verdict.WRONG
+
+    def _take(self, offer: Challenge) -> Verdict:
+        self._challenge, self._count = offer, 0
+        self._remembered = False
+        return Verdict.ANSWER
+
+    def _remembered_refused(self, offer: Challenge | None) -> Verdict:
+        answered = self._challenge
+        self._memory.forget()
+        if offer is None:
+            return Verdict.RECONNECT
+        if answered is not None and offer.same_as(answered) and not offer.stale:
+            return Verdict.WRONG  # it still keeps this nonce: the password has changed
+        return self._take(offer)
+
+    def _compare(self, challenge: Challenge) -> None:
+        """Two connections in a row with one challenge: the camera keeps it."""
+        memory = self._memory
+        same = memory.newest is not None and memory.newest.same_as(challenge)
+        memory.newest = challenge
+        if same and not memory.disproved and not memory.single_use:
+            memory.kept, memory.kept_count = challenge, self._count
