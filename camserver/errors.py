@@ -48,15 +48,17 @@ class CameraError(CamserverError):
 
     `result` is the word for latest.json, `end` says how the session ended as far as the transport tells. `status` is the
     camera's answer when it refused a request, `step` that request's method. `login_refused`: a login was sent and refused.
+    `packets_lost`: RTP packets were lost on the way, so no client could do better.
     """
 
     def __init__(self, result: Result, message: str, end: SessionEnd = SessionEnd.UNCLEAN, *, status: int | None = None,
-                 step: str = "", login_refused: bool = False) -> None:
+                 step: str = "", login_refused: bool = False, packets_lost: bool = False) -> None:
         self.result = result
         self.end = end
         self.status = status
         self.step = step
         self.login_refused = login_refused
+        self.packets_lost = packets_lost
         super().__init__(message)
 
 

@@ -21,9 +21,9 @@ _MISREADINGS = frozenset((Result.NO_KEYFRAME, Result.BAD_PICTURE, Result.NOT_FOU
 def may_be_misread(error: CameraError) -> bool:
     """Whether another client could do better.
 
-    Not where the camera can't be reached, is full, or refuses the login.
+    Not where the camera can't be reached, is full, refuses the login, or its packets are lost.
     """
-    if error.status in (401, 403) or error.login_refused:
+    if error.status in (401, 403) or error.login_refused or error.packets_lost:
         return False
     if error.result is Result.TIMEOUT:
         return error.step not in ("", "connecting")

@@ -443,13 +443,14 @@ class RtspSession:
         if seen.obstacle:
             return CameraError(Result.BAD_PICTURE, seen.obstacle, step=step)
         if seen.torn_keys:
-            return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete", step=step)
+            return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete", step=step,
+                               packets_lost=seen.lost)
         if seen.unproved_key:
             return CameraError(Result.NO_KEYFRAME, f"a keyframe came, but within {limit_s:.1f} s nothing after it that "
                                "proves it whole (a camera that sends less than a picture in that time?)", step=step)
         if seen.pictures:
             return CameraError(Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe within {limit_s:.1f} s",
-                               step=step)
+                               step=step, packets_lost=seen.lost)
         return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {limit_s:.1f} s", step=step)
 
     def _packet(self, channel: int, data: bytes) -> None:

@@ -98,6 +98,8 @@ class PictureAssembler:
         self._bytes = 0
         self._given = True          # nothing is being collected, or it was given at its marker
         self._recent: OrderedDict[int, int] = OrderedDict()     # sequence number -> hash of the payload
+        self.lost = False
+        """Whether numbers were missing or came out of order: then packets are lost on the way."""
 
     def feed(self, packet: RtpPacket) -> list[CodedPicture]:
         """The pictures that `packet` completes: the one it belongs to, the one before, both or none."""
@@ -106,6 +108,7 @@ class PictureAssembler:
         last = self._last
         pictures: list[CodedPicture] = []
         contiguous = last is not None and packet.sequence == (last.sequence + 1) % 65536
+        self.lost |= last is not None and not contiguous
         # A sender without a clock gives all pictures one timestamp: then a marker and what follows it tell them apart.
         # A sender that gives each slice a timestamp of its own: what can only be in the middle of a picture begins none.
         same_time = last is not None and packet.timestamp == last.timestamp

@@ -88,6 +88,11 @@ class Reception:
         return self._newest.assembler.obstacle if self._newest is not None else ""
 
     @property
+    def lost(self) -> bool:
+        """Whether packets were lost on the way."""
+        return self._newest is not None and self._newest.assembler.lost
+
+    @property
     def unproved_key(self) -> bool:
         """Whether a key picture came that nothing after it has proved whole."""
         return self._newest is not None and self._newest.assembler.unproved_key

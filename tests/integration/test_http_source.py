@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -89,7 +90,8 @@ def with_server(work: Callable[[House, SnapshotServer], Awaitable[None]], **site
     ("picture", Result.OK, 1), ("digest", Result.OK, 2), ("basic", Result.OK, 2), ("cut", Result.BAD_PICTURE, 1),
     ("hole", Result.BAD_PICTURE, 1), ("html", Result.BAD_PICTURE, 1), ("empty", Result.BAD_PICTURE, 1),
     ("redirect", Result.ERROR, 1), ("hang", Result.TIMEOUT, 1), ("endless", Result.BAD_PICTURE, 1),
-    ("status/401", Result.AUTH, 1), ("status/404", Result.NOT_FOUND, 1), ("status/503", Result.FULL, 1),
+    ("status/401", Result.ERROR, 1), ("status/403", Result.FULL, 1),
+    ("status/404", Result.NOT_FOUND, 1), ("status/503", Result.FULL, 1),
     ("status/500", Result.ERROR, 1),
 ])
 def test_each_answer_has_its_word(path: str, result: Result, requests: int) -> None:
@@ -152,3 +154,111 @@ def test_https_with_a_certificate_of_the_cameras_own(tmp_path: Path) -> None:
         assert "certificate" in str(attempt.error)
 
     with_server(work, ssl_context=certificate(tmp_path))
+
+
+NONCE = 'Digest realm="cam", nonce="abc", qop="auth"'
+OFFERS = {"basic first": ['Basic realm="cam"', NONCE], "one line": [f'Basic realm="cam", {NONCE}'],
+          "bearer first": ['Bearer realm="cam"', NONCE], "sha": [NONCE + ", algorithm=SHA-256", NONCE],
+          "only basic": ['Bearer realm="cam"', 'Basic realm="cam"']}
+
+
+class LoginServer:
+    """A camera's web server on bare sockets: refuses as it is told, counts logins and connections."""
+
+    def __init__(self, offer: list[str], *, close: bool = False, drop: bool = False, stale: int = 0) -> None:
+        self.offer, self.close, self.drop, self.stale = offer, close, drop, stale
+        self.logins: list[str] = []
+        self.wrong = 0
+        self.connections = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                login = next((line[15:] for line in head.split("\r\n") if line.startswith("Authorization: ")), "")
+                self.logins += [login] * bool(login)
+                if login and self.drop:
+                    break
+                writer.write(self._answer(login))
+                if self.close:
+                    break
+        writer.close()
+
+    def _answer(self, login: str) -> bytes:
+        offer = self.offer
+        challenge = auth.strongest(auth.parse_challenges(offer))
+        assert challenge is not None
+        if login and auth.accepts(login, USER, PASSWORD, "GET", challenge.parameters | {"nonce": challenge.nonce}):
+            if not self.stale:
+                return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(JPEG) + JPEG
+            self.stale -= 1
+            self.offer = offer = ['Digest realm="cam", nonce="new", qop="auth", stale=true']
+        elif login:
+            self.wrong += 1
+        lines = "".join(f"WWW-Authenticate: {line}\r\n" for line in offer)
+        return f"HTTP/1.1 401 Unauthorized\r\n{lines}Content-Length: 2\r\n\r\nno".encode()
+
+
+async def fetched(server: LoginServer, house: House, password: str = PASSWORD) -> Any:
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/snapshot.cgi?channel=1&x=%2F"
+    try:
+        return await house.service.take(camera(url=None, snapshot_url=url, username=USER, password=password), Holder("poller"))
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize("close", [False, True])
+@pytest.mark.parametrize("offer", OFFERS)
+def test_the_strongest_offer_of_all_is_answered_once(offer: str, close: bool) -> None:
+    """Over the connection of its challenge, where the camera leaves it open."""
+    async def work(house: House) -> None:
+        server = LoginServer(OFFERS[offer], close=close)
+        attempt = await fetched(server, house)
+        assert attempt.ok, attempt.error
+        assert (len(server.logins), server.wrong, server.connections) == (1, 0, 2 if close else 1)
+        assert server.logins[0].startswith("Basic" if offer == "only basic" else "Digest")
+        assert ("SHA-256" in server.logins[0]) == (offer == "sha")
+
+    with_house([], work)
+
+
+def test_stale_means_once_more_and_no_more() -> None:
+    async def work(house: House) -> None:
+        once, always = LoginServer(OFFERS["sha"], stale=1), LoginServer(OFFERS["sha"], stale=100)
+        assert (await fetched(once, house)).ok
+        assert (await fetched(always, house)).result is Result.AUTH
+        assert (len(once.logins), len(always.logins), once.wrong, always.wrong) == (2, 2, 0, 0)
+
+    with_house([], work)
+
+
+@pytest.mark.parametrize("offer", ["basic first", "only basic"])
+def test_a_refused_login_is_not_sent_again(offer: str) -> None:
+    """No second scheme after a refused one, and nothing again by itself when the camera closes the connection."""
+    async def work(house: House) -> None:
+        for drop, result in ((False, Result.AUTH), (True, Result.UNREACHABLE)):
+            server = LoginServer(OFFERS[offer], drop=drop)
+            assert (await fetched(server, house, "wr0ng")).result is result
+            assert len(server.logins) == 1
+
+    with_house([], work)
+
+
+def test_what_is_not_spoken_is_named() -> None:
+    async def work(house: House) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=x\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+        for username, result, words in ((USER, Result.ERROR, "bearer"), ("", Result.AUTH, "asks for a login")):
+            attempt = await house.service.take(camera(url=None, snapshot_url=url, username=username), Holder("poller"))
+            assert attempt.result is result
+            assert words in str(attempt.error)
+        listening.close()
+
+    with_house([], work)

@@ -149,7 +149,8 @@ def test_events_come_as_they_happen(tmp_path: Path) -> None:
                         data = json.loads(line.removeprefix("data: "))
                         assert data["camera"] == "cam"
                         assert re.fullmatch(r"[a-z]+\.[a-z]+", data["event"])
-                        names.append(data["event"])
+                        if data["event"] != "poll.skipped":     # a busy machine is late now and then
+                            names.append(data["event"])
             assert names[-3:] in (["lease.acquired", "snapshot.published", "lease.released"],
                                   ["lease.acquired", "lease.released", "snapshot.published"],
                                   ["lease.released", "lease.acquired", "snapshot.published"],

@@ -1,0 +1,60 @@
+"""A proxy in front of an RTSP server that nobody here wrote: counts the logins that the server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+
+from camserver.rtsp.messages import MessageParser, Request, Response
+
+
+class LoginProxy:
+    """Passes everything on; UDP media go past it."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self.refused_logins = 0
+        """401 answers to requests that brought a login."""
+        self.connections = 0
+
+    async def __aenter__(self) -> LoginProxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        with_login: dict[str, bool] = {}
+        requests, answers = MessageParser(), MessageParser()
+
+        def sent(data: bytes) -> None:
+            for message in requests.feed(data):
+                if isinstance(message, Request):
+                    with_login[message.headers.get("CSeq")] = bool(message.headers.get("Authorization"))
+
+        def answered(data: bytes) -> None:
+            for message in answers.feed(data):
+                if isinstance(message, Response) and message.status == 401:
+                    self.refused_logins += with_login.get(message.headers.get("CSeq"), False)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, look) -> None:  # type: ignore[no-untyped-def]
+            try:
+                while data := await source.read(65536):
+                    look(data)
+                    sink.write(data)
+                    await sink.drain()
+            except ConnectionError:
+                pass
+            finally:
+                sink.close()
+
+        await asyncio.gather(pump(reader, far_writer, sent), pump(far_reader, writer, answered))

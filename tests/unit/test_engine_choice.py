@@ -1,0 +1,71 @@
+"""Which engine reads a stream: learned from what came of each, forgotten in time."""
+
+from __future__ import annotations
+
+import pytest
+
+from camserver.capture.engine_choice import KEPT_S, EngineChoice, may_be_misread
+from camserver.errors import CameraError
+from camserver.records import Result
+
+MISREAD = CameraError(Result.NO_KEYFRAME, "59 pictures but no keyframe within 6.0 s", step="a keyframe")
+
+
+def failed_twice() -> EngineChoice:
+    choice = EngineChoice()
+    for _ in range(2):
+        assert not choice.asks_libav(0.0)
+        choice.native_failed(MISREAD)
+    assert choice.asks_libav(0.0)
+    return choice
+
+
+def test_after_two_misreadings_libav_is_asked_and_kept_for_a_day() -> None:
+    choice = failed_twice()
+    choice.libav_worked(0.0)
+    assert choice.asks_libav(KEPT_S - 1)
+    assert not choice.asks_libav(KEPT_S), "then the native client gets one more chance"
+    choice.native_failed(MISREAD)
+    assert choice.asks_libav(KEPT_S), "and one failure is enough"
+
+
+def test_a_reload_gives_the_native_client_another_chance() -> None:
+    choice = failed_twice()
+    choice.libav_worked(0.0)
+    choice.reloaded()
+    assert not choice.asks_libav(1.0)
+    choice.native_worked()
+    choice.native_failed(MISREAD)
+    assert not choice.asks_libav(1.0)
+
+
+def test_where_neither_works_libav_is_asked_ever_more_rarely() -> None:
+    choice, asked = EngineChoice(), []
+    for poll in range(200):
+        if choice.asks_libav(0.0):
+            asked.append(poll)
+            choice.libav_failed()
+        else:
+            choice.native_failed(MISREAD)
+    gaps = [b - a for a, b in zip(asked, asked[1:], strict=False)]
+    assert gaps[:5] == [5, 9, 17, 33, 33]
+
+
+def test_libav_that_fails_twice_where_it_worked_is_not_kept() -> None:
+    choice = failed_twice()
+    choice.libav_worked(0.0)
+    choice.kept_failed(MISREAD)
+    assert choice.asks_libav(1.0)
+    choice.kept_failed(MISREAD)
+    assert not choice.asks_libav(1.0)
+
+
+@pytest.mark.parametrize(("error", "misread"), [
+    (MISREAD, True), (CameraError(Result.BAD_PICTURE, "x"), True), (CameraError(Result.ERROR, "x", status=455), True),
+    (CameraError(Result.NOT_FOUND, "x", status=404), True), (CameraError(Result.TIMEOUT, "x", step="SETUP"), True),
+    (CameraError(Result.TIMEOUT, "x", step="connecting"), False), (CameraError(Result.AUTH, "x", status=401), False),
+    (CameraError(Result.ERROR, "not spoken", status=401), False), (CameraError(Result.FULL, "x", status=453), False),
+    (CameraError(Result.UNREACHABLE, "x"), False), (CameraError(Result.BAD_PICTURE, "x", packets_lost=True), False),
+])
+def test_what_another_client_could_do_better(error: CameraError, misread: bool) -> None:
+    assert may_be_misread(error) is misread
