@@ -139,10 +139,11 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     add("--password-file", type=Path, metavar="FILE", help="the first line is the password")
     add("--auth", choices=["digest", "basic"], default="digest")
     add("--fault", action="append", default=[], type=_fault, metavar="CAMERA=FAULT", help='"*=FAULT" for all; may be repeated')
-    add("--quirk", default="", choices=["", *QUIRKS], metavar="QUIRK", help="what all cameras do differently, see below")
+    add("--quirk", default="", type=_quirks, metavar="QUIRK[+QUIRK]", help="what all cameras do differently, see below")
     add("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="serve rtsps:// with this certificate (PEM)")
     add("--record", type=Path, metavar="FILE", help="keep what each camera saw in FILE (JSON)")
-    add("--inventory", type=Path, metavar="FILE", help="write an inventory of the cameras to FILE")
+    add("--inventory", type=Path, metavar="FILE", help="write an inventory of the cameras to FILE, which must not exist yet")
+    add("--force", action="store_true", help="with --inventory: replace FILE if it exists")
     add("--interval", default="5s", help="interval in that inventory (default: 5s)")
     add("--seconds", type=float, metavar="S", help="end after S seconds")
     add("--until-eof", action="store_true", help="end when stdin ends: with the process that started it")
@@ -188,6 +189,14 @@ def _fault(text: str) -> object:
         return camera, Fault.parse(fault)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _quirks(text: str) -> str:
+    from camserver.simulator.quirks import QUIRKS
+
+    if strangers := set(text.split("+")) - QUIRKS.keys() - {""}:
+        raise argparse.ArgumentTypeError(f"there is no quirk {', '.join(sorted(strangers))}")
+    return text
 
 
 def _load(path: Path) -> Inventory | None:
@@ -242,9 +251,21 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{arguments.config}: {len(inventory.cameras)} cameras on {len(devices)} devices"
           + (f", {inventory.disabled} disabled" if inventory.disabled else ""))
     print(f"pictures go to {inventory.output.directory}")
+    for device, sharing in _sharing(inventory).items():
+        print(f"{device}: {', '.join(sharing)} share its sessions (max_sessions); give each camera a device of its own if "
+              "they are different boxes behind one address")
     for warning in inventory.warnings:
         print(f"warning: {warning}")
     return 0
+
+
+def _sharing(inventory: Inventory) -> dict[str, list[str]]:
+    """Devices that nobody named, but that several cameras share because their URLs have one host and port."""
+    sharing: dict[str, list[str]] = {}
+    for camera in inventory.cameras:
+        if camera.device == camera.address:
+            sharing.setdefault(camera.device, []).append(camera.id)
+    return {device: cameras for device, cameras in sharing.items() if len(cameras) > 1}
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:
@@ -313,6 +334,9 @@ def _simulate(arguments: argparse.Namespace) -> int:
         password = a.password_file.read_text().split("\n", 1)[0] if a.password_file else ""
     except (OSError, ValueError) as error:
         print(f"camserver simulate: {a.password_file}: {getattr(error, 'strerror', 'not UTF-8 text')}", file=sys.stderr)
+        return 2
+    if a.inventory is not None and a.inventory.exists() and not a.force:
+        print(f"camserver simulate: {a.inventory} exists; --force replaces it", file=sys.stderr)
         return 2
     options = SimulateOptions(
         cameras=a.cameras, host=a.host, base_port=a.base_port, codec=a.codec, size=a.size, fps=a.fps, gop=a.gop,

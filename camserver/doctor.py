@@ -16,6 +16,7 @@ from itertools import pairwise
 from urllib.parse import urlsplit
 
 from camserver.capture.decoder import Decoder
+from camserver.capture.engine_choice import may_be_misread
 from camserver.capture.http import HttpSource
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host, tls_context
@@ -55,6 +56,7 @@ class Doctor:
         self._say = say
         self._scrub = scrub
         self._company = company
+        self._login_refused = False
         self._last = SessionEnd.NONE        # how the newest session ended
         self._memory = Memory(transport=camera.transport)
         self._login = LoginMemory(camera.username, camera.password)
@@ -72,9 +74,11 @@ class Doctor:
                 await self._second_session(url)
                 if sessions:
                     await self._sessions(url)
+        if self._login_refused:
+            return self.report      # a wrong password is wrong everywhere, and cameras lock accounts
         if camera.sub_url is not None:
             await self._sub_stream(camera.sub_url)
-        if camera.snapshot_url is not None:
+        if camera.snapshot_url is not None and not self._login_refused:
             await self._snapshot_url(camera.snapshot_url)
         return self.report
 
@@ -131,13 +135,16 @@ class Doctor:
                                                   datetime.fromtimestamp(shot.captured_s, UTC), "native",
                                                   shot.camera_clock_offset_s))
             await self._methods(session)
-            return seen
+            if seen:
+                return True
         except Unsupported as error:
             self._found("session", f"not for camserver's own client: {error}")
         except (CameraError, TimeoutError, WireClosed) as error:
             failure = in_company(_failure(error, session, self._camera.timeout_s), self._company)
             self._found("session" if session.step != "a keyframe" else "keyframe", str(failure), result=failure.result)
-            return False
+            self._login_refused |= failure.login_refused
+            if not may_be_misread(failure):
+                return False
         finally:
             await self._close(session)
         return await self._through_libav(url)
@@ -154,8 +161,9 @@ class Doctor:
         """The second engine, which polls fall back to as well."""
         unit = await self._fetched(self._libav, url, "libav")
         if unit is not None:
-            seen_to = "" if self._camera.engine == "native" else f": engine = \"{self._camera.engine}\" sees to that"
-            self._found("libav", f"a keyframe came through libav{seen_to}")
+            seen_to = {"native": "", "auto": "; engine = \"auto\" finds that out after two polls"}
+            self._found("libav", "libav reads this camera, camserver's own client does not"
+                        + seen_to.get(self._camera.engine, ""))
             if self._camera.engine == "native":
                 self.report.keys["engine"] = "auto"
             await self._picture(unit)
@@ -170,6 +178,7 @@ class Doctor:
         except CameraError as error:
             failure = in_company(error, self._company)
             self._found(step, str(failure), result=failure.result)
+            self._login_refused |= failure.login_refused
             return None
         finally:
             self._ended(ends[-1])       # the last word counts

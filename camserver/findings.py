@@ -56,7 +56,9 @@ class Report:
         return self.pictures > 0
 
     def toml(self) -> str:
-        """What to paste; without the password."""
+        """What to paste; without the password. Nothing when no picture was had: an entry would promise one."""
+        if not self.ok:
+            return "# no picture was had: nothing to put into the inventory yet\n"
         if self.known:
             lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items()]
             return "\n".join([f"# for camera {self.known}: {'change' if lines else 'nothing to change'}", *lines]) + "\n"

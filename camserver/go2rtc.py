@@ -8,10 +8,10 @@ that the stream is idle (it sends TEARDOWN), or, as unclean, when go2rtc is gone
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from camserver.capture.go2rtc import Go2rtcApi, Go2rtcDown, StreamView
+from camserver.capture.go2rtc import Go2rtcApi, Go2rtcDown, StreamView, without_userinfo
 from camserver.capture.libav import with_credentials
 from camserver.config import Camera
 from camserver.config.model import Go2rtcTable
@@ -54,7 +54,7 @@ class Go2rtc:
         self._streams: dict[str, StreamView] = {}
         self._observed: dict[str, list[RtspLease]] = {}     # camera id -> a lease for each session
         self._ours: set[str] = set()                    # cameras whose stream is being opened under a lease of ours
-        self._registered: set[str] = set()              # streams that we made there
+        self._registered: dict[str, str] = {}           # streams that we made there -> the URL that we wrote, without user info
         self._failing: set[str] = set()
         self._down_since: float | None = None
         self._alive_at = 0.0
@@ -86,9 +86,9 @@ class Go2rtc:
                 self._count(camera_id, 0, SessionEnd.UNCLEAN)
         self._reconcile()
 
-    def restore(self, streams: Iterable[str]) -> None:
-        """Those that an earlier process registered are ours, too."""
-        self._registered |= set(streams)
+    def restore(self, streams: Mapping[str, str]) -> None:
+        """Those that an earlier process registered, with the URL that it wrote, are ours, too."""
+        self._registered |= streams
 
     async def run(self) -> None:
         """Look every WATCH_S until cancelled."""
@@ -238,10 +238,10 @@ class Go2rtc:
         wanted = {c.go2rtc: (c, c.url) for c in self._cameras.values()
                   if c.go2rtc and c.url and self._table.register_cameras}
         try:
-            for name in self._registered - wanted.keys():
+            for name in self._registered.keys() - wanted.keys():
                 if self._is_ours(name):
                     await api.remove(name)
-                    self._registered.discard(name)
+                    self._registered.pop(name, None)
                     self._note("removed", name)
                 else:
                     self._forget({name})
@@ -249,21 +249,22 @@ class Go2rtc:
                 known = self._streams.get(name)
                 if known is None or (self._is_ours(name) and url not in known.sources and not known.live):
                     await api.register(name, with_credentials(url, camera.username, camera.password))
-                    self._registered.add(name)
-                    self._note("registered", name)
+                    self._registered[name] = without_userinfo(url)
+                    self._note("registered", name, self._registered[name])
         except Go2rtcDown as down:
             self._is_down(down)
 
     def _forget(self, names: Iterable[str]) -> None:
         """They are gone, or somebody else's by now."""
         for name in list(names):
-            self._registered.discard(name)
+            self._registered.pop(name, None)
             self._note("forgotten", name)
 
     def _is_ours(self, name: str) -> bool:
-        """We made it, with one source; the operator may have made another of that name since."""
+        """We made it, and it still has just the source that we wrote: an operator's own is never touched."""
         known = self._streams.get(name)
-        return name in self._registered and known is not None and len(known.sources) <= 1
+        return name in self._registered and known is not None and known.sources == (self._registered[name],)
 
-    def _note(self, what: str, stream: str) -> None:
-        self._emit(Notice(name=f"go2rtc.{what}", message=f"go2rtc: stream {stream} {what}", data={"stream": stream}))
+    def _note(self, what: str, stream: str, source: str = "") -> None:
+        data = {"stream": stream} | ({"source": source} if source else {})
+        self._emit(Notice(name=f"go2rtc.{what}", message=f"go2rtc: stream {stream} {what}", data=dict(data)))

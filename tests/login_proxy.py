@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 
 from camserver.rtsp.messages import MessageParser, Request, Response
 
@@ -33,20 +35,20 @@ class LoginProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        with_login: dict[str, bool] = {}
+        with_login: deque[bool] = deque()       # by order: VLC's 401 has no CSeq
         requests, answers = MessageParser(), MessageParser()
 
         def sent(data: bytes) -> None:
             for message in requests.feed(data):
                 if isinstance(message, Request):
-                    with_login[message.headers.get("CSeq")] = bool(message.headers.get("Authorization"))
+                    with_login.append(bool(message.headers.get("Authorization")))
 
         def answered(data: bytes) -> None:
             for message in answers.feed(data):
-                if isinstance(message, Response) and message.status == 401:
-                    self.refused_logins += with_login.get(message.headers.get("CSeq"), False)
+                if isinstance(message, Response) and with_login:
+                    self.refused_logins += with_login.popleft() and message.status == 401
 
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, look) -> None:  # type: ignore[no-untyped-def]
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: Callable[[bytes], None]) -> None:
             try:
                 while data := await source.read(65536):
                     look(data)

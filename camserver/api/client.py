@@ -255,7 +255,7 @@ class SyncLeaseClient:
             sock.connect(str(self._path))
         except OSError as error:
             sock.close()
-            raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror or error})") from None
+            raise _not_connected(self._path, error) from None
         return sock
 
     def _bytes(self, method: str, route: str) -> bytes:
@@ -336,6 +336,13 @@ class LeaseClient:
                 held._listening.cancel()  # noqa: SLF001
         finally:
             writer.close()
+
+
+def _not_connected(path: Path, error: OSError) -> NoDaemon:
+    if isinstance(error, PermissionError):
+        return NoDaemon(f"{path}: permission denied: only root and the group camserver may ask the daemon; "
+                        "join it (sudo usermod -aG camserver USER, then log in again)")
+    return NoDaemon(f"{path}: no daemon answers ({error.strerror or error})")
 
 
 def _status(head: bytes) -> int:

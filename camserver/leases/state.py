@@ -53,8 +53,8 @@ class State:
     generation: int = 0
     sessions: dict[int, Remembered] = field(default_factory=dict)
     learned: dict[str, tuple[int, float]] = field(default_factory=dict)
-    streams: set[str] = field(default_factory=set)
-    """Those that were registered in go2rtc: only they may be removed there."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """Those that were registered in go2rtc, and the URL that was written: only they may be changed there."""
 
     def on(self, devices: Mapping[str, str]) -> State:
         """The same, with the names that the cameras' devices have now: the inventory may have been changed since."""
@@ -78,7 +78,9 @@ class State:
                 case "learned":
                     self.learned[str(entry["device"])] = int(entry["cap"]), float(entry["until"])
                 case "stream":
-                    (self.streams.add if entry["registered"] else self.streams.discard)(str(entry["name"]))
+                    self.streams.pop(str(entry["name"]), None)
+                    if entry["registered"]:
+                        self.streams[str(entry["name"])] = str(entry.get("source", ""))
                 case "generation":
                     self.generation = max(self.generation, int(entry["generation"]))
 
@@ -108,7 +110,7 @@ class StateFile:
     def take_over(self, state: State, unclean_cooldown_s: Callable[[str], float]) -> None:
         """Go on from what an earlier process left: it is kept for as long as it may matter to the next one."""
         now = self._clock()
-        self._state = State(state.generation, learned=dict(state.learned), streams=set(state.streams))
+        self._state = State(state.generation, learned=dict(state.learned), streams=dict(state.streams))
         for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
             if s.claimable:
@@ -146,7 +148,8 @@ class StateFile:
             case CapLearned():
                 entry = _line("learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s)
             case Notice(name="go2rtc.registered" | "go2rtc.removed" | "go2rtc.forgotten"):
-                entry = _line("stream", name=event.data["stream"], registered=event.name == "go2rtc.registered")
+                entry = _line("stream", name=event.data["stream"], source=event.data.get("source", ""),
+                              registered=event.name == "go2rtc.registered")
             case _:
                 return
         self._state.apply(entry)
@@ -173,7 +176,8 @@ class StateFile:
         self._state.learned = {device: (cap, until) for device, (cap, until) in self._state.learned.items() if until > now}
         lines = [_line("generation", generation=self._state.generation), *map(_session, self._state.sessions.values())]
         lines += [_line("learned", device=d, cap=cap, until=until) for d, (cap, until) in self._state.learned.items()]
-        lines += [_line("stream", name=name, registered=True) for name in sorted(self._state.streams)]
+        lines += [_line("stream", name=name, source=source, registered=True)
+                  for name, source in sorted(self._state.streams.items())]
         self._lines = self._kept = len(lines)
         self.close()
         with contextlib.suppress(OSError):

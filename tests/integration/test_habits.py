@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from house import House, psnr_to_source, with_house
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from house import House, psnr_to_source, with_house
 
 from camserver.simulator.camera import SimulatedCamera
 

@@ -1,4 +1,4 @@
-"""RTSP servers that nobody here wrote as judges: GStreamer's and VLC's.
+"""RTSP servers that nobody here wrote as judges: GStreamer's, VLC's and aio-rtsp-toolkit's.
 
 Each is polled several times in a row: every picture is true, no login is refused, every end is clean.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from login_proxy import LoginProxy
 from support import camera, free_port, until
 
 from camserver.capture.native import NativeEngine
-from camserver.records import AccessUnit, SessionEnd
+from camserver.errors import CameraError
+from camserver.records import AccessUnit, Result, SessionEnd
 
 POLLS = 5
 USER, PASSWORD = "viewer", "p@:/#%? \u00fc"
@@ -61,6 +63,21 @@ def vlc(folder: Path, film: Path, *, login: bool) -> Iterator[int]:
                           stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: answers(port, "cam"), 60, "VLC")
+            yield port
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def aio_toolkit(film: Path) -> Iterator[int]:
+    """The server of aio-rtsp-toolkit: TCP, no login."""
+    port = free_port()
+    program = ("import asyncio, sys, aio_rtsp_toolkit.server as s; "
+               "asyncio.run(s.serve(sys.argv[1], '127.0.0.1', int(sys.argv[2]), control_port=int(sys.argv[3])))")
+    with subprocess.Popen([sys.executable, "-c", program, str(film.parent), str(port), str(free_port())],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: answers(port, film.name), 60, "aio-rtsp-toolkit")
             yield port
         finally:
             process.terminate()
@@ -112,4 +129,33 @@ def test_vlc(tmp_path: Path, films: dict[str, Path], sources: dict[str, Any], co
             assert proxy.refused_logins == 0
 
     with vlc(tmp_path, films[codec], login=login) as port:
+        with_house([], work)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_aio_rtsp_toolkit(films: dict[str, Path], sources: dict[str, Any], codec: str, transport: str) -> None:
+    """It speaks TCP only and says so with 461: also who asked for UDP gets its pictures."""
+    async def work(house: House) -> None:
+        async with LoginProxy(port) as proxy:
+            await polled(house, f"rtsp://127.0.0.1:{proxy.port}/{films[codec].name}", sources[codec], transport=transport)
+
+    with aio_toolkit(films[codec]) as port:
+        with_house([], work)
+
+
+def test_vlc_says_what_is_wrong(tmp_path: Path, films: dict[str, Path]) -> None:
+    """Its 401 and 404 have no CSeq: a wrong password and a wrong path are named all the same."""
+    async def work(house: House) -> None:
+        async with LoginProxy(port) as proxy:
+            for path, password, result in (("cam", "wr0ng", Result.AUTH), ("other", PASSWORD, Result.NOT_FOUND)):
+                url = f"rtsp://127.0.0.1:{proxy.port}/{path}"
+                target = camera("cam", url=url, username=USER, password=password)
+                deadline = asyncio.get_running_loop().time() + 30
+                with pytest.raises(CameraError) as caught:
+                    await NativeEngine().fetch(target, url, deadline, lambda _: None, lambda _: None)
+                assert caught.value.result is result
+            assert proxy.refused_logins == 1
+
+    with vlc(tmp_path, films["h264"], login=True) as port:
         with_house([], work)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from camserver.capture.engine_choice import KEPT_S, EngineChoice, may_be_misread
@@ -47,7 +49,7 @@ def test_where_neither_works_libav_is_asked_ever_more_rarely() -> None:
             choice.libav_failed()
         else:
             choice.native_failed(MISREAD)
-    gaps = [b - a for a, b in zip(asked, asked[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(asked)]
     assert gaps[:5] == [5, 9, 17, 33, 33]
 
 

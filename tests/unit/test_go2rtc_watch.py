@@ -79,6 +79,29 @@ def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
     run_virtual(work)
 
 
+def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
+    """`exec:camserver lease …` in the place of what we registered: not overwritten, and not removed afterwards."""
+    own = StreamView(sources=("exec:camserver lease gate -- ffmpeg -i rtsp://127.0.0.1/gate -f rtsp {output}",))
+
+    async def work() -> None:
+        api = Api()
+        go2rtc, _ = await beside(api)
+        for _ in range(2):
+            await go2rtc.look()
+            await go2rtc._register(api)
+        assert api.shown["gate"].sources == ("rtsp://127.0.0.1/gate",)
+        api.shown["gate"] = own
+        for wanted in (True, False):
+            if not wanted:      # register was taken away, or the camera
+                go2rtc._cameras = {}
+            for _ in range(2):
+                await go2rtc.look()
+                await go2rtc._register(api)
+            assert (api.shown["gate"], api.removed) == (own, [])
+
+    run_virtual(work)
+
+
 def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
     """Over a restart, too; a stream that somebody made, or added a source to, stays."""
     async def work() -> None:
