@@ -166,9 +166,10 @@ class RtspConnection(asyncio.Protocol):
             return True
         if camera.record.locked:
             return False
-        challenge = auth.parse_challenges(self._challenges())[-1 if not self._has("sha-256") else 1]
-        return auth.accepts(request.headers.get("Authorization"), camera.username, camera.password, request.method,
-                            challenge.parameters | {"realm": REALM, "nonce": self._current_nonce})
+        challenge = auth.strongest(auth.parse_challenges(self._challenges()))
+        return challenge is not None and auth.accepts(
+            request.headers.get("Authorization"), camera.username, camera.password, request.method,
+            challenge.parameters | {"realm": REALM, "nonce": self._current_nonce})
 
     @property
     def _current_nonce(self) -> str:

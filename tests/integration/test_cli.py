@@ -156,3 +156,30 @@ def test_simulate_keeps_its_record_and_refuses_nonsense(tmp_path: Path) -> None:
         run = camserver("simulate", "--cameras", "2", "--base-port", "0", "--fault", fault)
         assert run.returncode in (1, 2)
         assert b"cam9" in run.stderr or b"there are none, refuse" in run.stderr
+
+
+def test_simulate_replaces_no_inventory_unasked(tmp_path: Path) -> None:
+    """It may be the real one."""
+    inventory = tmp_path / "cameras.toml"
+    inventory.write_text("# mine")
+    arguments = ("simulate", "--cameras", "1", "--base-port", "0", "--seconds", "0", "--inventory", str(inventory))
+    refused = camserver(*arguments)
+    assert (refused.returncode, inventory.read_text()) == (2, "# mine")
+    assert b"--force" in refused.stderr
+    assert camserver(*arguments, "--force").returncode == 0
+    assert "[[camera]]" in inventory.read_text()
+
+
+def test_quirks_can_be_combined_and_unknown_ones_are_named() -> None:
+    refused = camserver("simulate", "--quirk", "lf+nonsense", "--seconds", "0")
+    assert refused.returncode == 2
+    assert b"nonsense" in refused.stderr
+
+
+def test_check_names_cameras_that_share_a_device_because_of_their_address(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("".join(f'[[camera]]\nid = "{name}"\nurl = "rtsp://192.0.2.1/{name}"\n{device}'
+                              for name, device in (("a", ""), ("b", ""), ("c", 'device = "c"\n'))))
+    said = camserver("check", "--config", str(config)).stdout.decode()
+    assert "a, b share its sessions" in said
+    assert "device of its own" in said

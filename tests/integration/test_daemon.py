@@ -120,6 +120,8 @@ def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: 
         assert {camera_id for camera_id, record in records.items() if record.sessions_max > 1} == set()
         assert kills
         assert records["wrong"].ends_without
+        assert 0 < records["wrong"].wrong_logins <= records["wrong"].opens     # once a poll
+        house.may_refuse_logins.add("wrong")
         assert sum(records[c].ends_unclean for c in HEALTHY) <= kills
         assert records["silent"].ends_clean
         assert not torn

@@ -86,9 +86,21 @@ def test_a_wrong_password_is_named_and_not_shown() -> None:
         failed = next(f for f in report.findings if not f.ok)
         assert "wrong username or password" in failed.text
         assert "wr0ng" not in report.json() + report.toml()
-        assert house.fleet.cameras["cam"].requests.count("DESCRIBE") == 2      # no more than a login needs
+        assert house.fleet.cameras["cam"].record.wrong_logins == 1, "cameras lock accounts"
+        assert "[[camera]]" not in report.toml()
+        house.may_refuse_logins.add("cam")
 
     with_house([SimulatedCamera("cam", "Gate", username="viewer", password="right")], work)
+
+
+def test_the_other_client_is_tried_where_ours_reads_nothing() -> None:
+    """And the doctor says which of the two reads the camera: this one has neither clock nor markers."""
+    async def work(house: House) -> None:
+        report = await examine(house, timeout_s=4.0)
+        assert any("libav reads this camera" in f.text for f in report.findings if f.step == "libav"), report.findings
+        assert report.ok
+
+    with_house([SimulatedCamera("cam", "Gate", gop=3, quirk="no-clock+no-markers")], work)
 
 
 @pytest.mark.parametrize(("change", "step", "words"), [
@@ -204,7 +216,7 @@ def test_against_gstreamer_it_ends_with_an_entry_that_works(gst: dict[str, int],
 
 def test_a_long_pause_gives_an_entry_that_is_accepted_too(tmp_path: Path) -> None:
     """The cool-down it found is longer than the usual one after an unclean end: both are written."""
-    report = Report(keys={"id": "cam", "url": "rtsp://127.0.0.1/x", "cooldown": "5s", "unclean_cooldown": "10s"})
+    report = Report(keys={"id": "cam", "url": "rtsp://127.0.0.1/x", "cooldown": "5s", "unclean_cooldown": "10s"}, pictures=1)
     (tmp_path / "c.toml").write_text(report.toml())
     assert load_inventory(tmp_path / "c.toml").cameras[0].cooldown_s == 5.0
 

@@ -55,7 +55,8 @@ class Go2rtc:
         try:
             yield
         finally:
-            process.terminate()
+            if process.returncode is None:      # it ends by itself when go2rtc dies
+                process.terminate()
             await process.communicate()
 
     async def says(self, mode: str) -> None:
@@ -82,7 +83,10 @@ def source(desk: Desk, wanted: str) -> Callable[[], bool]:
 
 
 async def watch(desk: Desk, go2rtc: Go2rtc) -> Any:
-    """A viewer, as soon as no poll is in the way: a camera of one session refuses go2rtc while one is."""
+    """A viewer, as soon as no poll is in the way: a camera of one session refuses go2rtc while one is.
+
+    Keep it: when the last reference goes, its generator is closed, and nobody watches any more.
+    """
     for _ in range(200):
         viewer = go2rtc.viewer()
         try:
@@ -152,10 +156,11 @@ def test_a_go2rtc_that_dies_frees_what_it_had(tmp_path: Path) -> None:
         desk.write(interval="300ms", lease_wait="300ms", go2rtc="cam", unclean_cooldown="1s")
         async with desk.daemon():
             async with go2rtc.run(f"cam={house.fleet.url('cam')}") as process:
-                await watch(desk, go2rtc)
+                viewer = await watch(desk, go2rtc)
                 await desk.until(source(desk, "go2rtc"))
                 process.kill()
             await desk.until(source(desk, "rtsp"))
+            await viewer.__aexit__(None, None, None)
         record = house.fleet.cameras["cam"].record
         assert record.early == 0
 
