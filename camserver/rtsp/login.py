@@ -9,9 +9,10 @@ One refusal disproves it for as long as this program runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import count
 
 from camserver.rtsp.auth import (
     Challenge,
@@ -42,8 +43,8 @@ class LoginMemory:
     password: str = field(repr=False)
     kept: Challenge | None = None
     """A challenge that the camera was proved to keep."""
-    kept_count: int = 0
-    """Requests that have used it: the nonce count must never repeat."""
+    kept_counts: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
+    """Its nonce counts, for all connections that use it: none must ever come twice."""
     newest: Challenge | None = None
     """The newest challenge that a connection was given which began without a login."""
     disproved: bool = False
@@ -65,7 +66,7 @@ class Login:
         """`carried`: the challenge of a connection that the camera closed right after it."""
         self._memory = memory
         self._challenge = carried or memory.kept
-        self._count = 0
+        self._counts = count(1) if carried is not None else memory.kept_counts
         self._carried = carried is not None
         self._remembered = carried is None and memory.kept is not None
         self._accepted = False
@@ -103,14 +104,9 @@ class Login:
         challenge, memory = self._challenge, self._memory
         if challenge is None:
             return None
-        if challenge is memory.kept:
-            memory.kept_count += 1
-            count = memory.kept_count
-        else:
-            self._count += 1
-            count = self._count
+        number = next(self._counts)
         return authorization(
-            challenge, memory.username, memory.password, method, uri, count=count, cnonce=cnonce
+            challenge, memory.username, memory.password, method, uri, count=number, cnonce=cnonce
         )
 
     def accepted(self, authentication_info: str) -> None:
@@ -125,7 +121,7 @@ class Login:
         if nonce and challenge.scheme == "digest" and not memory.disproved:
             names = dict(challenge.parameters) | {"nonce": nonce}
             memory.kept = self._challenge = replace(challenge, parameters=names)
-            memory.kept_count = 0
+            memory.kept_counts = self._counts = count(1)
         elif memory.single_use:
             self._challenge = None
 
@@ -156,7 +152,7 @@ class Login:
         return Verdict.WRONG
 
     def _take(self, offer: Challenge) -> Verdict:
-        self._challenge, self._count = offer, 0
+        self._challenge, self._counts = offer, count(1)
         self._remembered = False
         return Verdict.ANSWER
 
@@ -175,4 +171,4 @@ class Login:
         same = memory.newest is not None and memory.newest.same_as(challenge)
         memory.newest = challenge
         if same and not memory.disproved and not memory.single_use:
-            memory.kept, memory.kept_count = challenge, self._count
+            memory.kept, memory.kept_counts = challenge, self._counts
