@@ -65,7 +65,8 @@ class EngineChoice:
     def libav_worked(self, now: float) -> None:
         """It gave a picture."""
         self.failures = 0
-        self.kept_until = now + KEPT_S if self.kept_until is None else self.kept_until
+        if self.kept_until is None or now >= self.kept_until:
+            self.kept_until = now + KEPT_S
 
     def kept_failed(self, error: CameraError) -> None:
         """Libav read the stream before and gave no picture now: twice in a row, and both are asked again."""

@@ -171,7 +171,7 @@ def digest(username: str, password: str, method: str, uri: str, fields: dict[str
     `fields` are those of the challenge, plus nc and cnonce when qop is used, plus cnonce for the
     "-sess" algorithms. Raises KeyError for a missing field or an algorithm that is not spoken.
     """
-    name = fields.get("algorithm", "MD5").upper() or "MD5"
+    name = fields.get("algorithm", "MD5").strip().upper() or "MD5"
     algorithm = _HASHES[name.removesuffix("-SESS")]
 
     def h(*parts: str) -> str:

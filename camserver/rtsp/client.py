@@ -43,8 +43,8 @@ RELEASE_S = 0.1
 MAX_WARM_REFUSALS = 2
 MAX_RECONNECTS = 2
 """New connections within one `open`: one for what was remembered, one for a camera that closes after its 401."""
-CLOSING_S = 0.5
-"""How long a camera that seems to close after its 401 is given to do so."""
+CLOSING_S = 0.3
+"""How long a camera is given to close the connection after its 401, until it is known whether it does."""
 MAX_TRIES = 3
 """Sendings of one request: without a login, with one, and once more for a nonce that was too old."""
 NOT_KNOWN = frozenset((400, 404, 405, 454, 501, 551))
@@ -148,7 +148,8 @@ class RtspSession:
             await self._play()
         except WireClosed as closed:
             remembered = self.warm or self.login.remembered
-            if not remembered or self._admitted or closed.unparsable:
+            in_doubt = self._set_up and self._udp is not None      # over UDP a session may live on
+            if not remembered or self._admitted or closed.unparsable or in_doubt:
                 raise
             if self.login.remembered:
                 self._login_memory.forget()
@@ -269,8 +270,9 @@ class RtspSession:
         self._set_up = True
         try:
             response = await self._request("SETUP", memory.track_url, {"Transport": offer})
-        except (CameraError, Moved, _ReconnectError):
-            self._set_up = False        # refused: no session was made
+        except (CameraError, Moved, _ReconnectError) as error:
+            # Refused: no session was made. An error without a status is a connection that ended.
+            self._set_up = isinstance(error, CameraError) and error.status is None
             self._close_udp()
             raise
         self._admitted = True
@@ -335,8 +337,11 @@ class RtspSession:
             try:
                 response = await self._wire.request(method, uri, fields | headers)
             except WireClosed as closed:
-                self._suspect(closed)
-                raise
+                if not sent or self.login.remembered or self.login.was_accepted:
+                    raise
+                self._login_memory.closes_after_challenge = None
+                raise CameraError(Result.UNREACHABLE, f"{closed} at {method}, when it was sent the login", step=method,
+                                  login_refused=True) from None
             self._note_session(response)
             if response.status != 401:
                 if sent and response.status != 403:
@@ -348,15 +353,6 @@ class RtspSession:
             await self._answer_elsewhere(response)
         raise self._refused(Result.AUTH, "wrong username or password", method, login_refused=True)
 
-    def _suspect(self, closed: WireClosed) -> None:
-        """The connection ended after a login was sent: perhaps the camera closes after each 401. The next one will tell."""
-        login, memory = self.login, self._login_memory
-        if closed.unparsable or self._admitted or login.remembered or login.carried or login.was_accepted:
-            return
-        if login.challenge is not None and memory.closes_after_challenge is None:
-            memory.closes_after_challenge = True
-            raise _ReconnectError from None
-
     async def _answer_elsewhere(self, response: Response) -> None:
         """Answer over a new connection where the camera closes this one after its 401 (some Dahua do).
 
@@ -366,7 +362,7 @@ class RtspSession:
         if self._admitted or login.carried or login.was_accepted or wire is None:
             return
         if response.headers.get("Connection").lower() != "close":
-            if not memory.closes_after_challenge:
+            if memory.closes_after_challenge is False:
                 return
             try:
                 async with asyncio.timeout(CLOSING_S):
@@ -374,6 +370,7 @@ class RtspSession:
             except TimeoutError:
                 memory.closes_after_challenge = False
                 return
+            memory.closes_after_challenge = True
         raise _ReconnectError(login.challenge)
 
     def _login_failed(self, verdict: Verdict, method: str) -> NoReturn:

@@ -45,6 +45,9 @@ class LoginMemory:
     """A challenge that the camera was proved to keep."""
     kept_counts: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
     """Its nonce counts, for all connections that use it: none must ever come twice."""
+    taken: Challenge | None = None
+    taken_counts: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
+    """The newest challenge that was answered, and its nonce counts."""
     newest: Challenge | None = None
     """The newest challenge that a connection was given which began without a login."""
     disproved: bool = False
@@ -71,6 +74,8 @@ class Login:
         self._remembered = carried is None and memory.kept is not None
         self._accepted = False
         self._answered_stale = False
+        self._answered_again = False
+        self._given_up = False
         self.offered: list[Challenge] = []
         """The challenges of the newest 401."""
 
@@ -101,8 +106,11 @@ class Login:
 
     def authorization(self, method: str, uri: str, cnonce: str) -> str | None:
         """The Authorization header of a request; None while there is no challenge to answer."""
-        challenge, memory = self._challenge, self._memory
-        if challenge is None:
+        memory = self._memory
+        if self.remembered and self._challenge is not memory.kept:  # refused meanwhile, elsewhere
+            self._challenge, self._remembered = None, False
+        challenge = self._challenge
+        if challenge is None or self._given_up:
             return None
         number = next(self._counts)
         return authorization(
@@ -117,6 +125,9 @@ class Login:
         if not self._accepted and not self._remembered:
             self._compare(challenge)
         self._accepted = True
+        if self._answered_again:
+            self._answered_again = False
+            memory.single_use |= not challenge.stale
         nonce = parameters(authentication_info).get("nextnonce", "")
         if nonce and challenge.scheme == "digest" and not memory.disproved:
             names = dict(challenge.parameters) | {"nonce": nonce}
@@ -131,6 +142,8 @@ class Login:
         offer = strongest(self.offered)
         if not self._memory.username:
             return Verdict.NO_LOGIN
+        if self._given_up:
+            return Verdict.LATER_REFUSED
         if not sent:
             return Verdict.NOT_SPOKEN if offer is None else self._take(offer)
         if self.remembered:
@@ -142,17 +155,22 @@ class Login:
         answered = "" if self._challenge is None else self._challenge.nonce
         another = offer if offer is not None and offer.nonce != answered else None
         if self._accepted:
-            if another is None:
+            if another is None or self._answered_again:
+                self._given_up = True
                 return Verdict.LATER_REFUSED
-            self._memory.single_use = not another.stale or self._memory.single_use
+            self._answered_again = True
             return self._take(another)
-        if another is not None and another.stale and not self._answered_stale:
+        same_scheme = self._challenge is not None and offer is not None and offer.scheme == self._challenge.scheme
+        if another is not None and another.stale and same_scheme and not self._answered_stale:
             self._answered_stale = True
             return self._take(another)
         return Verdict.WRONG
 
     def _take(self, offer: Challenge) -> Verdict:
-        self._challenge, self._counts = offer, count(1)
+        memory = self._memory
+        if memory.taken is None or not memory.taken.same_as(offer):
+            memory.taken, memory.taken_counts = offer, count(1)
+        self._challenge, self._counts = offer, memory.taken_counts
         self._remembered = False
         return Verdict.ANSWER
 

@@ -125,7 +125,8 @@ def _dimensions(section: dict[str, str], payload_type: int) -> tuple[int, int] |
     """a=x-dimensions:WIDTH,HEIGHT or a=framesize:TYPE WIDTH-HEIGHT (3GPP TS 26.234, 5.3.3.2)."""
     named = section.get("x-dimensions") or section.get("framesize", "").removeprefix(f"{payload_type} ")
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*[,x-]\s*([0-9]{1,5})\s*", named)
-    return (int(match[1]), int(match[2])) if match and int(match[1]) and int(match[2]) else None
+    sides = (int(match[1]), int(match[2])) if match else (0, 0)
+    return sides if all(0 < side < 65536 for side in sides) else None
 
 
 def control_url(base: str, control: str) -> str:

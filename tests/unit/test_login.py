@@ -141,6 +141,7 @@ def test_nonce_counts_never_repeat_over_connections() -> None:
     memory = kept(qop="auth")
     first, second = Login(memory), Login(memory)
     headers = [login.authorization("PLAY", URI, "c") or "" for login in (first, second)]
+    first.accepted("")
     second.refused([digest("other")], sent=True)        # it is forgotten, but still what the first one has
     headers.append(first.authorization("PLAY", URI, "c") or "")
     assert [auth.parameters(h.partition(" ")[2])["nc"] for h in headers] == ["00000001", "00000002", "00000003"]
@@ -176,7 +177,6 @@ def test_refused_after_it_was_accepted_is_no_wrong_password() -> None:
     login.refused([digest("n1")], sent=False)
     login.authorization("DESCRIBE", URI, "c")
     login.accepted("")
-    assert login.refused([digest("n1")], sent=True) is Verdict.LATER_REFUSED
     assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER
     login.authorization("SETUP", URI, "c")
     login.accepted("")
@@ -192,3 +192,30 @@ def test_without_a_username_nothing_is_sent() -> None:
 def test_secrets_are_not_in_texts() -> None:
     assert "s3cret" not in repr(LoginMemory("viewer", "s3cret"))
     assert Challenge("basic").label == "basic"
+
+
+def test_after_a_second_refusal_no_login_is_sent_any_more() -> None:
+    """A camera that is full at PLAY gives a new nonce with each refusal: it gets one more answer, and no others."""
+    memory = LoginMemory("viewer", "p")
+    login = Login(memory)
+    login.refused([digest("n1")], sent=False)
+    login.authorization("DESCRIBE", URI, "c")
+    login.accepted("")
+    assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER
+    assert login.refused([digest("n3")], sent=True) is Verdict.LATER_REFUSED
+    assert login.authorization("TEARDOWN", URI, "c") is None
+    assert not memory.single_use
+
+
+def test_a_kept_nonce_refused_elsewhere_is_not_sent_any_more() -> None:
+    memory = kept()
+    first, second = Login(memory), Login(memory)
+    first.authorization("SETUP", URI, "c")
+    first.refused([digest("new")], sent=True)
+    assert second.authorization("SETUP", URI, "c") is None
+
+
+def test_an_algorithm_with_spaces_around_it() -> None:
+    login = Login(LoginMemory("viewer", "p"))
+    login.refused(['Digest realm="cam", nonce="n1", algorithm="MD5 "'], sent=False)
+    assert login.authorization("DESCRIBE", URI, "c")
