@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from camserver.errors import CameraError
-from camserver.records import Result
+from camserver.records import Result, SessionEnd
 
 FAILURES = 2
 KEPT_S = 24 * 3600.0
 MAX_FAILURES = 32
+_REFUSALS = frozenset((Result.AUTH, Result.FULL, Result.BUSY))
 _MISREADINGS = frozenset((Result.NO_KEYFRAME, Result.BAD_PICTURE, Result.NOT_FOUND, Result.ERROR))
 
 
@@ -70,7 +71,8 @@ class EngineChoice:
 
     def kept_failed(self, error: CameraError) -> None:
         """Libav read the stream before and gave no picture now: twice in a row, and both are asked again."""
-        if not may_be_misread(error):
+        refused = error.login_refused or error.status in (401, 403) or error.result in _REFUSALS
+        if refused or error.end is SessionEnd.NONE:  # the camera gave it no session to read
             return
         self.failures += 1
         if self.failures >= FAILURES:

@@ -19,7 +19,6 @@ from camserver.records import Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
-MAX_REFUSAL_BYTES = 64 * 1024
 CLOSING_S = 0.03
 """So long after a 401 a camera may close the connection; the login then goes over a new one, and is not lost."""
 
@@ -116,14 +115,19 @@ class HttpSource:
             if response.status == 401:
                 # Read, so that the answer can go over the same connection; nobody needs it, so it may be broken.
                 with contextlib.suppress(aiohttp.ClientError):
-                    await response.content.read(MAX_REFUSAL_BYTES)
+                    await _read(response)
                 return _Answer(401, challenges, b"")
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > MAX_JPEG_BYTES:
-                    raise _error(Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes")
-            return _Answer(response.status, challenges, bytes(body))
+            return _Answer(response.status, challenges, await _read(response))
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The whole body. Raises CameraError when it is larger than any picture."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_JPEG_BYTES:
+            raise _error(Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes")
+    return bytes(body)
 
 
 def _worth_a_try(challenge: Challenge, tried: Challenge | None) -> bool:

@@ -139,7 +139,7 @@ class RtspSession:
             try:
                 await self._setup()
             except CameraError as error:
-                if not self.warm or error.result in (Result.FULL, Result.AUTH):
+                if not self.warm or error.login_refused or error.result in (Result.FULL, Result.AUTH):
                     raise
                 await self._describe()      # what we remembered is no longer so, or it never takes this
                 await self._setup()
@@ -545,6 +545,8 @@ class RtspSession:
             return
 
         def answered(response: Response) -> None:
+            if response.status not in (401, 403):
+                self.login.accepted(response.headers.get("Authentication-Info"))
             if response.status in NOT_KNOWN and memory.keep_alive != "OPTIONS" and wire.end is None:
                 memory.keep_alive = "OPTIONS"
                 ask()

@@ -3,8 +3,9 @@
 Rule two: a right password is never sent in a way that a camera can count as a wrong one. So a
 connection answers its own challenge. A challenge of an earlier connection is used again only when
 the camera has proved that it keeps its nonce: two connections in a row, both begun without a login,
-were given the same challenge, or the camera named the next nonce itself (Authentication-Info).
-One refusal disproves it for as long as this program runs.
+were given the same challenge. One refusal disproves it for as long as this program runs. A next
+nonce that the camera names (Authentication-Info) is used on the same connection only: another one
+could send it at the same time, and most such cameras take each nonce once.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Login:
         self._carried = carried is not None
         self._remembered = carried is None and memory.kept is not None
         self._accepted = False
-        self._answered_stale = False
+        self._answered_stale = carried is not None and carried.stale
         self._answered_again = False
         self._given_up = False
         self.offered: list[Challenge] = []
@@ -120,7 +121,7 @@ class Login:
     def accepted(self, authentication_info: str) -> None:
         """A request with a login was answered by something else than 401 or 403."""
         memory, challenge = self._memory, self._challenge
-        if challenge is None:
+        if challenge is None or self._given_up:
             return
         if not self._accepted and not self._remembered:
             self._compare(challenge)
@@ -129,10 +130,9 @@ class Login:
             self._answered_again = False
             memory.single_use |= not challenge.stale
         nonce = parameters(authentication_info).get("nextnonce", "")
-        if nonce and challenge.scheme == "digest" and not memory.disproved:
+        if nonce and challenge.scheme == "digest":
             names = dict(challenge.parameters) | {"nonce": nonce}
-            memory.kept = self._challenge = replace(challenge, parameters=names)
-            memory.kept_counts = self._counts = count(1)
+            self._challenge, self._counts = replace(challenge, parameters=names), count(1)
         elif memory.single_use:
             self._challenge = None
 

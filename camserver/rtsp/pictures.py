@@ -125,7 +125,7 @@ class PictureAssembler:
             if last.marker:         # in the middle of a picture: this sender marks slices
                 self._markers_lied, self.proof = True, None
         self._last = packet
-        self._bytes += len(packet.payload)
+        self._bytes += len(packet.payload) + len(packet.extension[1])
         if not self._given and self._bytes <= MAX_PICTURE_BYTES:
             if packet.extension[1]:
                 self._depacketiser.add_extension(*packet.extension)

@@ -37,6 +37,7 @@ QUIRKS = {
     "kept-nonce": "one digest nonce for all connections",
     "stale-bare-401": "answers a digest nonce of another connection with a 401 without a challenge, and closes (MediaMTX)",
     "stale-closes": "closes the connection at a digest nonce of another one",
+    "wrong-login-closes": "closes the connection at a wrong login, without an answer",
     "closes-after-401": "closes the connection after each 401, and takes the answer over the next one (Dahua)",
     "md5-sess": "digest MD5-sess with qop",
     "sha-256": "offers basic, digest MD5 and digest SHA-256, and takes SHA-256 only",

@@ -184,6 +184,9 @@ class RtspConnection(asyncio.Protocol):
         sent = request.headers.get("Authorization")
         if sent and not self._has("new-nonce"):     # that one says stale=true, and does not count
             self._camera.wrong_login()
+        if sent and self._has("wrong-login-closes"):
+            self._transport.close()
+            return
         nonce = auth.parameters(sent.partition(" ")[2]).get("nonce", self._current_nonce)
         if sent and nonce != self._current_nonce and self._has("stale-closes"):
             self._transport.close()

@@ -165,8 +165,9 @@ OFFERS = {"basic first": ['Basic realm="cam"', NONCE], "one line": [f'Basic real
 class LoginServer:
     """A camera's web server on bare sockets: refuses as it is told, counts logins and connections."""
 
-    def __init__(self, offer: list[str], *, close: bool = False, drop: bool = False, stale: int = 0) -> None:
-        self.offer, self.close, self.drop, self.stale = offer, close, drop, stale
+    def __init__(self, offer: list[str], *, close: bool = False, drop: bool = False, stale: int = 0,
+                 pieces: bool = False) -> None:
+        self.offer, self.close, self.drop, self.stale, self.pieces = offer, close, drop, stale, pieces
         self.logins: list[str] = []
         self.wrong = 0
         self.connections = 0
@@ -180,7 +181,14 @@ class LoginServer:
                 self.logins += [login] * bool(login)
                 if login and self.drop:
                     break
-                writer.write(self._answer(login))
+                answer = self._answer(login)
+                if self.pieces:     # the body comes after a round trip, in a segment of its own
+                    head, separator, body = answer.partition(b"\r\n\r\n")
+                    writer.write(head + separator + body[:1])
+                    await asyncio.sleep(0)
+                    await asyncio.to_thread(int)
+                    answer = body[1:]
+                writer.write(answer)
                 if self.close:
                     break
         writer.close()
@@ -220,6 +228,16 @@ def test_the_strongest_offer_of_all_is_answered_once(offer: str, close: bool) ->
         assert (len(server.logins), server.wrong, server.connections) == (1, 0, 2 if close else 1)
         assert server.logins[0].startswith("Basic" if offer == "only basic" else "Digest")
         assert ("SHA-256" in server.logins[0]) == (offer == "sha")
+
+    with_house([], work)
+
+
+def test_a_refusal_in_pieces_keeps_its_connection() -> None:
+    """Else a login would answer the nonce of another connection."""
+    async def work(house: House) -> None:
+        server = LoginServer(OFFERS["basic first"], pieces=True)
+        assert (await fetched(server, house)).ok
+        assert (len(server.logins), server.wrong, server.connections) == (1, 0, 1)
 
     with_house([], work)
 

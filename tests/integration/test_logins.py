@@ -80,6 +80,21 @@ def test_a_wrong_password_is_sent_once_a_poll(quirk: str) -> None:
     with_house([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, username="viewer", password="right")], work)
 
 
+def test_a_camera_that_closes_at_a_wrong_login_gets_one_a_poll() -> None:
+    """Cold, and when the password has changed since; no other source is tried with it."""
+    async def work(house: House) -> None:
+        simulated = house.fleet.cameras["cam"]
+        assert (await house.take("cam")).ok
+        old, simulated.password = simulated.password, "new"
+        house.may_refuse_logins.add("cam")
+        for polls in range(1, 4):
+            attempt = await house.take("cam", password=old, sub_url=house.fleet.url("cam", "stream2"))
+            assert attempt.result is Result.UNREACHABLE, attempt.error
+            assert simulated.record.wrong_logins == polls
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="wrong-login-closes", **(LOGIN | {"lock_after": 0}))], work)
+
+
 def test_the_password_changes_while_a_nonce_is_kept() -> None:
     """One wrong login for each poll, also when it is the kept challenge that it answers."""
     async def work(house: House) -> None:

@@ -17,6 +17,10 @@ from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
 from camserver.rtsp import client
+from camserver.rtsp.client import RtspSession
+from camserver.rtsp.login import LoginMemory
+from camserver.rtsp.memory import Memory
+from camserver.rtsp.sdp import Track
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -335,3 +339,26 @@ def test_a_lease_lives_as_long_as_its_session(monkeypatch: pytest.MonkeyPatch, f
             assert statistics.median(abs(a - b) for a, b in zip(seen[lease], seen[session], strict=True)) < 0.05
 
     with_house([SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse(fault))], work)
+
+
+@pytest.mark.parametrize(("transport", "connections", "end"), [("tcp", 2, SessionEnd.NONE), ("udp", 1, SessionEnd.UNCLEAN)])
+def test_a_setup_that_nobody_answered_may_live_on_over_udp(transport: str, connections: int, end: SessionEnd) -> None:
+    """The camera closes after a SETUP. Over TCP no session is left, so it is asked anew; over UDP one may be."""
+    async def inside() -> None:
+        asked: list[bytes] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
+        memory = Memory(track=Track("video", 96, "H264"), track_url=f"{url}/track1", base=url, transport=transport)
+        session = RtspSession(url, memory, LoginMemory("", ""))
+        with pytest.raises(CameraError):
+            await session.open()
+        assert await session.close() is end
+        assert [line.split()[0] for line in asked] == [b"SETUP", b"DESCRIBE"][:connections]
+        server.close()
+
+    asyncio.run(inside())

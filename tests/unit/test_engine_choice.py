@@ -62,6 +62,24 @@ def test_libav_that_fails_twice_where_it_worked_is_not_kept() -> None:
     assert not choice.asks_libav(1.0)
 
 
+def test_a_libav_that_hangs_is_not_kept_either() -> None:
+    """Its time-outs name no step."""
+    choice = failed_twice()
+    choice.libav_worked(0.0)
+    for _ in range(2):
+        choice.kept_failed(CameraError(Result.TIMEOUT, "no answer within 5.7 s"))
+    assert not choice.asks_libav(1.0)
+
+
+def test_after_a_reload_a_stream_that_needs_libav_is_kept_again() -> None:
+    """Found before any session: then the native client fails without a failure being counted."""
+    choice = failed_twice()
+    choice.libav_worked(0.0)
+    choice.reloaded()
+    choice.libav_worked(5.0)
+    assert choice.asks_libav(6.0)
+
+
 @pytest.mark.parametrize(("error", "misread"), [
     (MISREAD, True), (CameraError(Result.BAD_PICTURE, "x"), True), (CameraError(Result.ERROR, "x", status=455), True),
     (CameraError(Result.NOT_FOUND, "x", status=404), True), (CameraError(Result.TIMEOUT, "x", step="SETUP"), True),

@@ -85,6 +85,15 @@ def test_any_header_gives_challenges_and_no_error(text: str) -> None:
     strongest(parse_challenges([text, text]))
 
 
+def logged_in(memory: LoginMemory) -> Login:
+    """A connection on which the challenge "n1" was answered, and the answer accepted."""
+    login = Login(memory)
+    login.refused([digest("n1")], sent=False)
+    login.authorization("DESCRIBE", URI, "c")
+    login.accepted("")
+    return login
+
+
 def test_each_connection_begins_without_a_login() -> None:
     """A camera that gives each connection a nonce of its own never sees an old one."""
     memory = LoginMemory("viewer", "p")
@@ -147,14 +156,36 @@ def test_nonce_counts_never_repeat_over_connections() -> None:
     assert [auth.parameters(h.partition(" ")[2])["nc"] for h in headers] == ["00000001", "00000002", "00000003"]
 
 
-def test_a_next_nonce_is_used_by_the_next_request_and_connection() -> None:
+def test_a_next_nonce_is_used_on_its_own_connection_only() -> None:
     memory = LoginMemory("viewer", "p")
-    login = Login(memory)
-    login.refused([digest("a")], sent=False)
-    login.authorization("DESCRIBE", URI, "c")
+    login = logged_in(memory)
     login.accepted('nextnonce="b"')
     assert answered(login, digest("b"))
-    assert answered(Login(memory), digest("b"))
+    assert Login(memory).authorization("DESCRIBE", URI, "c") is None
+
+
+def test_two_connections_with_one_nonce_share_its_counts() -> None:
+    """A camera that keeps its nonce takes a count that comes twice for a replay."""
+    memory, numbers = LoginMemory("viewer", "p"), []
+    for _ in range(2):
+        login = Login(memory)
+        login.refused([digest("n1", qop="auth")], sent=False)
+        header = login.authorization("DESCRIBE", URI, "c") or ""
+        numbers.append(auth.parameters(header.partition(" ")[2])["nc"])
+    assert numbers == ["00000001", "00000002"]
+
+
+def test_stale_is_answered_once_over_two_connections() -> None:
+    carried = parse_challenges([digest("n2", stale="true")])[0]
+    login = Login(LoginMemory("viewer", "p"), carried)
+    login.authorization("DESCRIBE", URI, "c")
+    assert login.refused([digest("n3", stale="true")], sent=True) is Verdict.WRONG
+
+
+def test_no_second_scheme_after_a_refused_one() -> None:
+    login = Login(LoginMemory("viewer", "p"))
+    login.refused(['Basic realm="cam"'], sent=False)
+    assert login.refused([digest("n1", stale="true")], sent=True) is Verdict.WRONG
 
 
 @pytest.mark.parametrize(("header", "verdict"), [
@@ -173,10 +204,7 @@ def test_the_wrong_password_is_tried_once(header: str, verdict: Verdict) -> None
 def test_refused_after_it_was_accepted_is_no_wrong_password() -> None:
     """Some say 401 when their sessions are taken; some take each nonce once."""
     memory = LoginMemory("viewer", "p")
-    login = Login(memory)
-    login.refused([digest("n1")], sent=False)
-    login.authorization("DESCRIBE", URI, "c")
-    login.accepted("")
+    login = logged_in(memory)
     assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER
     login.authorization("SETUP", URI, "c")
     login.accepted("")
@@ -197,10 +225,7 @@ def test_secrets_are_not_in_texts() -> None:
 def test_after_a_second_refusal_no_login_is_sent_any_more() -> None:
     """A camera that is full at PLAY gives a new nonce with each refusal: it gets one more answer, and no others."""
     memory = LoginMemory("viewer", "p")
-    login = Login(memory)
-    login.refused([digest("n1")], sent=False)
-    login.authorization("DESCRIBE", URI, "c")
-    login.accepted("")
+    login = logged_in(memory)
     assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER
     assert login.refused([digest("n3")], sent=True) is Verdict.LATER_REFUSED
     assert login.authorization("TEARDOWN", URI, "c") is None

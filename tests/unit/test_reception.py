@@ -238,7 +238,8 @@ def test_controls_that_are_queries_or_paths() -> None:
 
 @pytest.mark.parametrize(("line", "dimensions"), [
     ("a=x-dimensions:2560,1440", (2560, 1440)), ("a=x-dimensions: 2560 , 1440", (2560, 1440)),
-    ("a=framesize:26 2560-1440", (2560, 1440)), ("a=x-dimensions:0,0", None), ("a=x-dimensions:x", None),
+    ("a=framesize:26 2560-1440", (2560, 1440)), ("a=x-dimensions:0,0", None),
+    ("a=x-dimensions:99999,99999", None), ("a=x-dimensions:x", None),
 ])
 def test_dimensions(line: str, dimensions: tuple[int, int] | None) -> None:
     track = parse_sdp(f"m=video 0 RTP/AVP 26\r\n{line}\r\n".encode()).video()
