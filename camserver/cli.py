@@ -201,10 +201,13 @@ def _quirks(text: str) -> str:
 
 def _load(path: Path) -> Inventory | None:
     from camserver.config import load_inventory
-    from camserver.errors import InventoryError
+    from camserver.errors import InventoryError, InventoryUnreadable
 
     try:
         return load_inventory(path)
+    except InventoryUnreadable as error:
+        print(f"camserver: {error}", file=sys.stderr)
+        return None
     except InventoryError as error:
         print(f"{path}: refused, {len(error.faults)} fault(s):", file=sys.stderr)
         for fault in error.faults:
@@ -297,7 +300,9 @@ def _snapshot_here(arguments: argparse.Namespace) -> int:
     if attempt.snapshot is None:
         print(attempt.error, file=sys.stderr)
         return EX_TEMPFAIL if attempt.result in ("busy", "full") else 1
-    return _write(attempt.snapshot.still.jpeg, arguments.output)
+    from camserver.storage.published import jpeg_of
+
+    return _write(jpeg_of(attempt.snapshot), arguments.output)
 
 
 def _take(inventory: Inventory, camera: Camera) -> Attempt | None:

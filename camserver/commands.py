@@ -25,6 +25,7 @@ from camserver.api.client import (
 )
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
+from camserver.host import unit
 from camserver.status import as_json, from_daemon, from_files, show
 
 EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
@@ -34,7 +35,7 @@ LEASE_WAIT_S = 60.0
 
 def client(arguments: argparse.Namespace) -> SyncLeaseClient:
     """The daemon by --socket, $CAMSERVER_SOCKET, the inventory's [api] socket, the default, in this order."""
-    path = arguments.socket or os.environ.get("CAMSERVER_SOCKET")
+    path = _given_socket(arguments)
     if path is None:
         try:
             path = load_inventory(arguments.config).api.socket
@@ -43,13 +44,35 @@ def client(arguments: argparse.Namespace) -> SyncLeaseClient:
     return SyncLeaseClient(Path(path))
 
 
+def _given_socket(arguments: argparse.Namespace) -> str | Path | None:
+    return arguments.socket or os.environ.get("CAMSERVER_SOCKET")
+
+
+def running(asked: SyncLeaseClient) -> SyncLeaseClient:
+    """`asked`, for commands that only read: a connection would start a daemon that somebody has stopped. Raises NoDaemon."""
+    if why := unit.stopped(asked.path):
+        raise NoDaemon(f"camserver.service {why}: nothing is polled; `systemctl start camserver` starts it"
+                       + (", `journalctl -u camserver` says why" if why == "has failed" else ""))
+    return asked
+
+
+def no_daemon(arguments: argparse.Namespace, error: NoDaemon) -> str:
+    """The error, and why the default socket was asked if the inventory could not tell another one."""
+    if _given_socket(arguments) is None:
+        try:
+            load_inventory(arguments.config)
+        except InventoryError as refused:
+            return f"{error}; the default socket was asked because of {refused.faults[0]}"
+    return str(error)
+
+
 def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """What the daemon's refusals and its absence mean as an exit status."""
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
         except NoDaemon as error:
-            print(f"camserver: {error}", file=sys.stderr)
+            print(f"camserver: {no_daemon(arguments, error)}", file=sys.stderr)
             return EX_UNAVAILABLE
         except RtspBusy as error:
             print(f"camserver: {error}", file=sys.stderr)
@@ -65,7 +88,7 @@ def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
 @answered
 def reload(arguments: argparse.Namespace) -> int:
     """Ask the daemon to read its inventory; comes back when it has, or has refused it."""
-    print(f"{client(arguments).post('/v1/reload')['cameras']} cameras")
+    print(f"{running(client(arguments)).post('/v1/reload')['cameras']} cameras")
     return 0
 
 
@@ -91,15 +114,14 @@ def _complain(text: str) -> None:
 
 def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str], None] = _complain) -> int:
     try:
-        asked = client(arguments)
-        found, daemon = from_daemon(asked.get("/v1/cameras")), True
+        found, daemon = from_daemon(running(client(arguments)).get("/v1/cameras")), True
     except NoDaemon as error:
-        say(f"camserver: {error}; this is what the files say")
         try:
             found, daemon = from_files(load_inventory(arguments.config)), False
         except InventoryError as refused:
-            say(f"{arguments.config}: refused: {refused.faults[0]}")
+            say(f"camserver: {error}; and the files can't be found: {refused.faults[0]}")
             return EX_UNAVAILABLE
+        say(f"camserver: {error}; this is what the files say")
     except ApiRefusal as error:
         say(f"camserver: {error}")
         return 1
@@ -115,7 +137,7 @@ def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str]
 @answered
 def leases(arguments: argparse.Namespace) -> int:
     """Who holds sessions of which device; a line for each holder."""
-    devices = client(arguments).get("/v1/leases")
+    devices = running(client(arguments)).get("/v1/leases")
     if arguments.json:
         print(json.dumps(devices, indent=1))
         return 0
@@ -141,10 +163,10 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
     """A picture by the running daemon, handed to `write`; None when there is none, or not for this camera."""
     @answered
     def ask(arguments: argparse.Namespace) -> int:
-        return write(client(arguments).snapshot(arguments.camera))
+        return write(client(arguments).snapshot(arguments.camera).jpeg)
 
     try:
-        client(arguments).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
+        running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
     except (NoDaemon, ApiRefusal):
         return None
     return ask(arguments)

@@ -23,7 +23,7 @@ from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon, SyncLeaseCli
 from camserver.capture.decoder import Decoder
 from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
-from camserver.commands import EX_TEMPFAIL, answered, client
+from camserver.commands import EX_TEMPFAIL, answered, client, running
 from camserver.config import Camera, Inventory, load_inventory
 from camserver.doctor import Doctor
 from camserver.errors import CamserverError, InventoryError, RtspBusy
@@ -134,7 +134,7 @@ async def _consent(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, cam
                    every: bool) -> Consent:
     """One lease of the camera's device, or all that it gives. Raises RtspBusy, Forbidden."""
     try:
-        cameras = await asyncio.to_thread(asked.get, "/v1/cameras")
+        cameras = await asyncio.to_thread(lambda: running(asked).get("/v1/cameras"))
     except NoDaemon as error:
         if _forbidden(asked.path):
             raise Forbidden(f"{asked.path}: permission denied; the group camserver may ask the daemon for a lease") from None

@@ -2,6 +2,7 @@
 
     CamserverError
     ├── InventoryError       operator: the inventory is refused, with every fault at once
+    │   └── InventoryUnreadable  the file is not there, or not for this user
     ├── RtspError            caller: a lease was not given, or was used wrongly
     │   ├── RtspBusy         no session of the device came free within lease_wait
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
@@ -29,6 +30,10 @@ class InventoryError(CamserverError):
     def __init__(self, faults: tuple[str, ...]) -> None:
         self.faults = faults
         super().__init__("\n".join(faults))
+
+
+class InventoryUnreadable(InventoryError):  # noqa: N818 - it says what is the case
+    """Raised when the inventory's own file cannot be read; its one fault says why."""
 
 
 class RtspError(CamserverError):

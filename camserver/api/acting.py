@@ -27,10 +27,12 @@ from camserver.api.answers import (
     refusal,
     seconds_of,
 )
+from camserver.api.exchange import FACTS_HEADER
 from camserver.config import Camera
 from camserver.errors import RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
 from camserver.records import Result, SessionEnd
+from camserver.storage.published import facts_of, jpeg_of
 
 GRACE_S = 10.0
 """A holder whose lease is withdrawn has so long to end its session; then the lease ends as unclean."""
@@ -57,7 +59,9 @@ class Acting:
         camera = self._services.wanted(request)
         attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
         if attempt.snapshot is not None:
-            return web.Response(body=attempt.snapshot.still.jpeg, content_type="image/jpeg")
+            jpeg = jpeg_of(attempt.snapshot)
+            facts = json.dumps(facts_of(attempt.snapshot, len(jpeg)))
+            return web.Response(body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: facts})
         if attempt.result in (Result.BUSY, Result.FULL):
             raise self._busy(camera, attempt.error or "", result=attempt.result)
         raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)

@@ -1,5 +1,6 @@
 """Clients of the API for other programs: a plain one for threads and scripts, and one for asyncio.
 
+    picture = SyncLeaseClient().latest("gate")      # picture.jpeg, picture.facts
     with SyncLeaseClient().lease("gate"):
         ...                                     # one session of the camera's device is ours
     async with LeaseClient().lease("gate"):
@@ -13,7 +14,6 @@ the session of a recorder with priority "poll"): `word()` or `withdrawn()` tell,
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import socket
@@ -25,11 +25,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from camserver.errors import CamserverError, RtspBusy
+from camserver.api.exchange import (
+    ANSWER_S,
+    ApiRefusal,
+    NoDaemon,
+    Picture,
+    connected,
+    exchange,
+    exchange_async,
+    not_connected,
+    refusal,
+    went_away,
+)
+from camserver.errors import RtspBusy
+
+__all__ = ["SyncLeaseClient", "LeaseClient", "Picture", "HeldLease", "AsyncHeldLease", "LeaseRequest", "LeaseAttempt",
+           "Granted", "Word", "NoDaemon", "ApiRefusal", "RtspBusy"]
 
 DEFAULT_SOCKET = Path("/run/camserver/camserver.sock")
-ANSWER_S = 15.0
-"""How long the daemon may take to answer what needs no camera."""
 MAX_LEASE_WAIT_S = 300.0
 """An inventory's lease_wait is no longer; nor is a camera's timeout."""
 MAX_WORK_S = 2 * MAX_LEASE_WAIT_S + ANSWER_S
@@ -38,19 +51,6 @@ GIVE_BACK_S = 10.0
 _CLEAN = b'{"end": "clean"}\n'
 _GIVE_BACK = b"%x\r\n%s\r\n0\r\n\r\n" % (len(_CLEAN), _CLEAN)
 _HEAD_END = b"\r\n\r\n"
-
-
-class NoDaemon(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when nobody answers on the socket."""
-
-
-class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
-    """Raised when the daemon refuses; `status` is HTTP's, `data` what it says."""
-
-    def __init__(self, status: int, data: dict[str, Any]) -> None:
-        self.status = status
-        self.data = data
-        super().__init__(str(data.get("error", f"status {status}")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class LeaseRequest:
         query = {"priority": self.priority} | ({"label": self.label} if self.label else {})
         for name, number in (("wait", self.wait_s), ("ttl", self.ttl_s), ("claim", self.claim or None)):
             query |= {} if number is None else {name: str(number)}
-        route = f"/v1/cameras/{quote(self.camera, safe='')}/lease?{urlencode(query)}"
+        route = f"{_route(self.camera)}/lease?{urlencode(query)}"
         return (f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\n"
                 "Transfer-Encoding: chunked\r\n\r\n").encode()
 
@@ -166,7 +166,7 @@ class LeaseAttempt:
                 data = b""
             if not data:
                 self.close()
-                raise NoDaemon(f"{self._path}: the daemon went away")
+                raise went_away(self._path)
             self._read += data
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class LeaseAttempt:
         if len(body) < _length(head):
             return None
         self.close()
-        raise _error(_status(head), body)
+        raise refusal(_status(head), body)
 
 
 class SyncLeaseClient:
@@ -203,15 +203,19 @@ class SyncLeaseClient:
 
     def get(self, route: str) -> Any:
         """JSON of a read-only route. Raises NoDaemon, ApiRefusal."""
-        return json.loads(self._bytes("GET", route))
+        return json.loads(exchange(self._path, "GET", route, ANSWER_S).body)
 
     def post(self, route: str) -> Any:
         """JSON of a route that does something. Raises NoDaemon, ApiRefusal."""
-        return json.loads(self._bytes("POST", route))
+        return json.loads(exchange(self._path, "POST", route, MAX_WORK_S).body)
 
-    def snapshot(self, camera: str) -> bytes:
-        """A fresh JPEG, taken under a lease. Raises NoDaemon, ApiRefusal, RtspBusy."""
-        return self._bytes("POST", f"/v1/cameras/{quote(camera, safe='')}/snapshot")
+    def latest(self, camera: str) -> Picture:
+        """The newest published picture, however old. Raises NoDaemon, ApiRefusal (404 when there is none yet)."""
+        return exchange(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S).picture()
+
+    def snapshot(self, camera: str) -> Picture:
+        """A new picture, taken now under a lease and published as a poll's is. Raises NoDaemon, ApiRefusal, RtspBusy."""
+        return exchange(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S).picture()
 
     @contextmanager
     def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
@@ -240,41 +244,14 @@ class SyncLeaseClient:
 
     def ask_for_lease(self, request: LeaseRequest) -> LeaseAttempt:
         """The request alone, for select(2): `answer` says what became of it. Raises NoDaemon."""
-        sock = self._connect()
+        sock = connected(self._path)
         try:
             sock.sendall(request.head())
         except OSError:
             sock.close()
-            raise NoDaemon(f"{self._path}: the daemon went away") from None
+            raise went_away(self._path) from None
         return LeaseAttempt(sock, self._path)
 
-    def _connect(self) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.settimeout(ANSWER_S)
-            sock.connect(str(self._path))
-        except OSError as error:
-            sock.close()
-            raise _not_connected(self._path, error) from None
-        return sock
-
-    def _bytes(self, method: str, route: str) -> bytes:
-        connection = http.client.HTTPConnection("camserver")
-        connection.sock = self._connect()
-        connection.sock.settimeout(ANSWER_S if method == "GET" else MAX_WORK_S)
-        try:
-            connection.request(method, route)
-            response = connection.getresponse()
-            body = response.read()
-        except TimeoutError:
-            raise NoDaemon(f"{self._path}: the daemon does not answer") from None
-        except (OSError, http.client.HTTPException):
-            raise NoDaemon(f"{self._path}: the daemon went away") from None
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise _error(response.status, body)
-        return body
 
 
 class AsyncHeldLease:
@@ -303,10 +280,18 @@ class AsyncHeldLease:
 
 
 class LeaseClient:
-    """The same for asyncio, leases only."""
+    """The same for asyncio. Calls may run beside one another."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
+
+    async def latest(self, camera: str) -> Picture:
+        """The newest published picture, however old. Raises NoDaemon, ApiRefusal (404 when there is none yet)."""
+        return (await exchange_async(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S)).picture()
+
+    async def snapshot(self, camera: str) -> Picture:
+        """A new picture, taken now under a lease and published as a poll's is. Raises NoDaemon, ApiRefusal, RtspBusy."""
+        return (await exchange_async(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S)).picture()
 
     @asynccontextmanager
     async def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
@@ -315,14 +300,14 @@ class LeaseClient:
         try:
             reader, writer = await asyncio.open_unix_connection(str(self._path))
         except OSError as error:
-            raise NoDaemon(f"{self._path}: no daemon answers ({error.strerror})") from None
+            raise not_connected(self._path, error) from None
         try:
             writer.write(LeaseRequest(camera, wait_s, priority, label, ttl_s).head())
             try:
                 async with asyncio.timeout((MAX_LEASE_WAIT_S if wait_s is None else wait_s) + ANSWER_S):
                     head = await reader.readuntil(_HEAD_END)
                     if (status := _status(head)) != 200:
-                        raise _error(status, await reader.read())
+                        raise refusal(status, await reader.read())
                     await reader.readline()                                  # the first chunk's size
                     granted = _granted(await reader.readline())
             except (asyncio.IncompleteReadError, OSError, ValueError):      # TimeoutError is an OSError
@@ -338,11 +323,8 @@ class LeaseClient:
             writer.close()
 
 
-def _not_connected(path: Path, error: OSError) -> NoDaemon:
-    if isinstance(error, PermissionError):
-        return NoDaemon(f"{path}: permission denied: only root and the group camserver may ask the daemon; "
-                        "join it (sudo usermod -aG camserver USER, then log in again)")
-    return NoDaemon(f"{path}: no daemon answers ({error.strerror or error})")
+def _route(camera: str) -> str:
+    return f"/v1/cameras/{quote(camera, safe='')}"
 
 
 def _status(head: bytes) -> int:
@@ -368,12 +350,3 @@ def _word(line: bytes) -> Word | None:
         return None
     data = json.loads(line)
     return Word(str(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0)))
-
-
-def _error(status: int, body: bytes) -> CamserverError:
-    try:
-        data = json.loads(body)
-    except ValueError:
-        data = {}
-    refusal = ApiRefusal(status, data if isinstance(data, dict) else {})
-    return RtspBusy(str(refusal)) if status == 409 else refusal

@@ -121,6 +121,8 @@ class _Once(Collector):
 def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
     age = GaugeMetricFamily("camserver_freshness_seconds", "Age of the newest published picture.",
                             labels=["camera"])
+    latest = GaugeMetricFamily("camserver_latest_timestamp_seconds", "When the newest published picture was captured.",
+                               labels=["camera"])
     total = CounterMetricFamily("camserver_snapshot_bytes", "Bytes of published pictures.", labels=["camera"])
     cpu = CounterMetricFamily("camserver_decoder_cpu_seconds", "CPU that decoding and encoding took.", labels=["camera"])
     offset = GaugeMetricFamily("camserver_camera_clock_offset_seconds", "The camera's clock minus ours, if it told.",
@@ -129,6 +131,7 @@ def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
         if not facts.captured_at:
             continue
         age.add_metric([camera], max(0.0, scene.wall_s - facts.captured_at))
+        latest.add_metric([camera], facts.captured_at)
         total.add_metric([camera], facts.bytes_total)
         cpu.add_metric([camera], facts.cpu_s_total)
         if facts.clock_offset_s is not None:
@@ -146,7 +149,7 @@ def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
         skipped.add_metric([c.camera], c.skipped)
         for result, count in c.results.items():
             polls.add_metric([c.camera, result.value], count)
-    yield from (age, interval, total, cpu, offset, polls, failures, skipped)
+    yield from (age, latest, interval, total, cpu, offset, polls, failures, skipped)
 
 
 def _devices(scene: Scene) -> Iterator[Metric]:

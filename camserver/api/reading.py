@@ -20,6 +20,7 @@ from aiohttp import web
 
 from camserver.api.answers import Services, device_view, refusal
 from camserver.api.door import cut_off
+from camserver.api.exchange import FACTS_HEADER
 from camserver.api.metrics import Metrics
 from camserver.api.stream import EventStream
 from camserver.api.thumbnails import WIDTHS, Thumbnails
@@ -27,6 +28,7 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.polling import CameraPolling
 from camserver.storage.archive import Archive
+from camserver.storage.published import facts_beside
 
 THREADS = 2
 """For reading files; not the loop's own, which publishing needs: a hundred clients may wait, cameras may not."""
@@ -172,7 +174,8 @@ class Reading:
     async def _whole(self, request: web.Request, path: Path, headers: dict[str, str]) -> web.StreamResponse:
         """Read in a thread: sendfile(2), which the framework would take, waits for a slow disk in the event loop."""
         with self._turn(request.remote or ""):
-            stat, jpeg = await self._read(partial(_load, path))
+            stat, jpeg, facts = await self._read(partial(_load, path))
+            headers |= {FACTS_HEADER: json.dumps(facts)}
             response = _marked(web.StreamResponse(headers=headers), stat, None)
             response.content_length = len(jpeg)
             with contextlib.suppress(ConnectionError), cut_off(request):
@@ -184,9 +187,14 @@ class Reading:
             return response
 
 
-def _load(path: Path) -> tuple[os.stat_result, bytes]:
-    with path.open("rb") as file:       # one file, although another may be renamed over it meanwhile
-        return os.fstat(file.fileno()), file.read()
+def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
+    """A picture and its facts: of one file, although another may be renamed over it meanwhile."""
+    with path.open("rb") as file:
+        stat, jpeg = os.fstat(file.fileno()), file.read()
+    latest_json = b""
+    with contextlib.suppress(OSError):      # pictures of the archive have none beside them
+        latest_json = path.with_name("latest.json").read_bytes()
+    return stat, jpeg, facts_beside(jpeg, latest_json)
 
 
 def _etag(stat: os.stat_result, width: int | None) -> str:

@@ -14,6 +14,7 @@ from aiohttp import web
 from camserver.api.acting import GRACE_S, Acting
 from camserver.api.answers import Services
 from camserver.api.door import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.parameters import known_parameters
 from camserver.api.reading import Reading
 from camserver.errors import CamserverError
 
@@ -36,7 +37,7 @@ class ApiServer:
     def __init__(self, services: Services, reading: Reading, *, connections: int = MAX_CONNECTIONS,
                  silent_s: float = SILENT_S, grace_s: float = GRACE_S) -> None:
         self._acting = Acting(services, grace_s)
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[explain])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()])
         app.add_routes([*reading.routes(), *self._acting.routes()])
         self._door = Door(app, connections=connections, silent_s=silent_s)
         self._socket: socket.socket | None = None

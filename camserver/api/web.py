@@ -23,6 +23,7 @@ from aiohttp.typedefs import Handler
 
 from camserver.api.answers import Services, refusal
 from camserver.api.door import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.parameters import known_parameters
 from camserver.api.reading import Reading
 from camserver.config.model import HttpTable
 from camserver.errors import CamserverError
@@ -52,7 +53,7 @@ class WebServer:
         self._table = table
         self._services = services
         self.configure(table.hosts, go2rtc=go2rtc, timezone=timezone)
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain])
+        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain, known_parameters()])
         app.on_response_prepare.append(self._mark)
         app.add_routes([*reading.routes(), web.get("/wall/site.json", self._site),
                         *(web.get(f"/{name}", _file(path)) for name, path in _wall())])

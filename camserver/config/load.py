@@ -29,7 +29,7 @@ from camserver.config.model import (
     PollingTable,
     Table,
 )
-from camserver.errors import InventoryError
+from camserver.errors import InventoryError, InventoryUnreadable
 
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
@@ -37,7 +37,8 @@ DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inventory:
     """Read, merge and check an inventory and what it includes.
 
-    Raises InventoryError with every fault that was found; nothing of a refused inventory is used.
+    Raises InventoryError with every fault that was found; nothing of a refused inventory is used. Raises
+    InventoryUnreadable when the file itself cannot be read.
     """
     try:
         return _Loader(path, environ).load()
@@ -56,7 +57,11 @@ class _Loader:
         self._seen: dict[str, Path] = {}
 
     def load(self) -> Inventory:
-        raw = self._read(self.path)
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise InventoryUnreadable((f"{self.path}: cannot be read: {error.strerror}",)) from None
+        raw = self._parse(self.path, data)
         if raw is None:
             raise InventoryError(tuple(self.faults))
         self._unknown(raw, InventoryTable, f"{self.path}")
@@ -86,9 +91,14 @@ class _Loader:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            return tomli.loads(path.read_bytes().decode())
+            return self._parse(path, path.read_bytes())
         except OSError as error:
             self.faults.append(f"{path}: cannot be read: {error.strerror}")
+            return None
+
+    def _parse(self, path: Path, data: bytes) -> dict[str, Any] | None:
+        try:
+            return tomli.loads(data.decode())
         except UnicodeDecodeError as error:
             self.faults.append(f"{path}: not UTF-8 text: byte {error.start} is no part of a character")
         except tomli.TOMLDecodeError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime
 
-from PIL import ExifTags
+from PIL import ExifTags, Image
 from PIL.Image import Exif
 
 from camserver import __version__
@@ -24,6 +25,18 @@ def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
     app1 = b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
     head, rest = _split_head(jpeg)
     return head + app1 + rest
+
+
+def captured_at(jpeg: bytes) -> datetime | None:
+    """When a picture of ours was taken, to the millisecond; None when no EXIF tells."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            details = image.getexif().get_ifd(ExifTags.IFD.Exif)
+        text = (f"{details[ExifTags.Base.DateTimeOriginal]}.{details[ExifTags.Base.SubsecTimeOriginal]}"
+                f"{details[ExifTags.Base.OffsetTimeOriginal]}")
+        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S.%f%z")
+    except (OSError, ValueError, KeyError, SyntaxError):       # Pillow's word for a broken file
+        return None
 
 
 def _stamp(moment: datetime) -> str:

@@ -25,13 +25,11 @@ from camserver.config.model import OutputTable
 from camserver.errors import StorageError
 from camserver.host.clock import WallClock, rfc3339, utc_now
 from camserver.records import Attempt, Result, Snapshot
-from camserver.storage.exif import with_exif
 from camserver.storage.naming import archive_name, numbered
+from camserver.storage.published import FACTS, facts_of, jpeg_of
 
 TEMPORARY = ".camserver-{}.tmp"
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}     # vfat, some SMB mounts
-FACTS = ("captured_at", "published_at", "source", "width", "height", "bytes", "codec", "path", "camera_clock_offset_s",
-         "capture_ms", "lease_wait_ms", "engine")
 _counter = itertools.count()
 
 
@@ -83,7 +81,7 @@ class SnapshotStore:
 
     async def _publish(self, snapshot: Snapshot) -> dict[str, Any]:
         folder = self.output.directory / snapshot.camera
-        jpeg = with_exif(snapshot.still.jpeg, snapshot.name, snapshot.captured_at)
+        jpeg = jpeg_of(snapshot)
         try:
             await aiofiles.os.makedirs(folder, exist_ok=True)
             async with _temporary(folder) as temporary:
@@ -94,14 +92,7 @@ class SnapshotStore:
                 await asyncio.to_thread(_fsync_folder, folder)
         except OSError as error:
             raise _storage_error(snapshot.camera, folder, error) from None
-        return {
-            "captured_at": rfc3339(snapshot.captured_at), "published_at": rfc3339(self._clock()),
-            "source": snapshot.source.value, "engine": snapshot.engine,
-            "width": snapshot.still.width, "height": snapshot.still.height,
-            "bytes": len(jpeg), "codec": snapshot.still.codec, "path": path,
-            "camera_clock_offset_s": snapshot.camera_clock_offset_s,
-            "capture_ms": round(snapshot.capture_ms, 1), "lease_wait_ms": round(snapshot.lease_wait_ms, 1),
-        }
+        return facts_of(snapshot, len(jpeg), published_at=self._clock(), path=path)
 
     async def _archive(self, temporary: Path, folder: Path, snapshot: Snapshot, jpeg: bytes) -> str:
         zone = ZoneInfo(self.output.timezone)

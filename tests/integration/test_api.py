@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -15,14 +16,23 @@ from typing import Any
 import pytest
 from desk import Desk, at_the_desk, bare
 from house import House, with_house
+from PIL import ExifTags, Image
 from support import workers_of
 
-from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
+from camserver.api.client import (
+    ApiRefusal,
+    LeaseClient,
+    LeaseRequest,
+    NoDaemon,
+    Picture,
+    SyncLeaseClient,
+)
 from camserver.api.server import ApiServer
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.leases.state import Remembered, State
 from camserver.simulator.camera import Fault, SimulatedCamera
+from camserver.storage.exif import captured_at
 
 
 def test_what_can_be_read(tmp_path: Path) -> None:
@@ -33,12 +43,70 @@ def test_what_can_be_read(tmp_path: Path) -> None:
         curl = await asyncio.create_subprocess_exec(
             "curl", "-s", "--unix-socket", desk.socket, "http://x/v1/cameras/cam/latest.jpg", stdout=asyncio.subprocess.PIPE)
         assert (await curl.communicate())[0][:2] == b"\xff\xd8"
-        assert (await asyncio.to_thread(desk.client.snapshot, "cam"))[-2:] == b"\xff\xd9"
+        assert (await asyncio.to_thread(desk.client.snapshot, "cam")).jpeg[-2:] == b"\xff\xd9"
         with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
             await asyncio.to_thread(desk.client.snapshot, "other")
         assert desk.socket.stat().st_mode & 0o777 == 0o660
 
     at_the_desk(tmp_path, work)
+
+
+def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
+    """Bytes and facts are of the same picture, however fast pictures come; both clients; a picture taken now, too."""
+    def whole(picture: Picture) -> None:
+        with Image.open(io.BytesIO(picture.jpeg)) as image:
+            assert image.size == (picture.facts["width"], picture.facts["height"]) == (640, 360)
+            assert image.getexif()[ExifTags.Base.ImageDescription] == "Gate"
+        assert captured_at(picture.jpeg) == picture.captured_at
+        assert picture.facts["bytes"] == len(picture.jpeg)
+        assert picture.facts["source"] == "rtsp"
+
+    async def work(desk: Desk) -> None:
+        with pytest.raises(ApiRefusal, match="no picture yet") as refused:
+            await LeaseClient(desk.socket).latest("new")
+        assert refused.value.status == 404
+        await desk.until(lambda: desk.facts().get("captured_at"))
+        seen = set()
+        while len(seen) < 5:
+            whole(picture := await LeaseClient(desk.socket).latest("cam"))
+            whole(await asyncio.to_thread(desk.client.latest, "cam"))
+            seen.add(picture.captured_at)
+        whole(await LeaseClient(desk.socket).snapshot("cam"))
+        whole(await asyncio.to_thread(desk.client.snapshot, "cam"))
+        await asyncio.to_thread((desk.output / "cam/latest.json").write_text, '{"captured_at": null}')   # a torn pair
+        alone = await LeaseClient(desk.socket).latest("cam")
+        assert captured_at(alone.jpeg) == alone.captured_at
+        with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
+            await LeaseClient(desk.socket).latest("other")
+        with pytest.raises(ApiRefusal, match="connection refused"):
+            await LeaseClient(desk.socket).snapshot("new")
+        with pytest.raises(NoDaemon, match="no daemon answers"):
+            await LeaseClient(tmp_path / "nobody").latest("cam")
+
+    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2), SimulatedCamera("new", "New", fault=Fault("refuse"))],
+                interval="200ms", lease_wait="20s")
+
+
+def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> None:
+    """Nothing, half a head, half a body, silence: NoDaemon from both clients, never half a picture."""
+    answers = [b"", b"HTTP/1.1 200 OK\r\nConte", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\xff\xd8", b"nonsense\r\n\r\n"]
+
+    async def work() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answers[number % len(answers)])
+            writer.close()
+
+        async with await asyncio.start_unix_server(answer, path) as server:
+            for number in range(len(answers)):  # noqa: B007 - the server looks at it
+                with pytest.raises(NoDaemon, match="went away"):
+                    await LeaseClient(path).latest("cam")
+                with pytest.raises(NoDaemon, match="went away"):
+                    await asyncio.to_thread(SyncLeaseClient(path).latest, "cam")
+            server.close()
+
+    path, number = tmp_path / "api.sock", 0
+    asyncio.run(work())
 
 
 def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Path) -> None:
@@ -109,6 +177,18 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
             with pytest.raises(ApiRefusal, match=f"{query.partition('=')[0]}: expected") as refused:
                 await asyncio.to_thread(desk.client.post, f"/v1/cameras/cam/lease?{query}")
             assert refused.value.status == 400
+        for route, words in (("/v1/cameras?widht=320", "widht: unknown parameter (there is none)"),
+                             ("/v1/cameras/cam/latest.jpg?widht=320", "widht: unknown parameter (did you mean width?)"),
+                             ("/v1/cameras/cam/latest.jpg?width=320&width=640", "width: given more than once"),
+                             ("/v1/cameras/cam/archive?day=2026-01-04&max_age=5", "max_age: unknown parameter (there is day)"),
+                             ("/v1/cameras/cam/archive/x.jpg?at=1&w=2", "w: unknown parameter (there is at, width)"),
+                             ("/v1/leases?x=%00", "x: unknown parameter (there is none)"),
+                             ("/v1/events?cam=1", "cam: unknown parameter (did you mean camera?)")):
+            with pytest.raises(ApiRefusal, match=re.escape(words)) as refused:
+                await asyncio.to_thread(desk.client.get, route)
+            assert refused.value.status == 400
+        with pytest.raises(ApiRefusal, match="prio: unknown parameter"):
+            await asyncio.to_thread(desk.client.post, "/v1/cameras/cam/lease?prio=live")
         assert [h for h in await asyncio.to_thread(desk.held) if h["holder"] != "poller"] == []
 
     at_the_desk(tmp_path, work, interval="100s")

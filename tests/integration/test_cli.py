@@ -13,6 +13,7 @@ from house import House, with_house
 from support import free_port, until
 
 from camserver.simulator.camera import Fault, SimulatedCamera
+from camserver.storage.exif import captured_at
 
 PASSWORD = f"p{os.getpid()}@:/#%? ü"
 SECRET = f"s3cret{os.getpid()}"
@@ -42,6 +43,20 @@ def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
     assert camserver("chek").returncode == 2
 
 
+def test_an_inventory_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
+    """It is not called wrong; and where the socket's name stands in it, the default one is said to be a guess."""
+    config = tmp_path / "c.toml"
+    for command in (("check",), ("run",), ("snapshot", "cam")):
+        run = camserver(*command, "--config", config)
+        assert (run.returncode, run.stderr.decode()) == (
+            78, f"camserver: {config}: cannot be read: No such file or directory\n"), run.stderr
+    config.mkdir()      # root may read everything, but no folder
+    for command, words in (("leases", "because of"), ("status", "the files can't be found:"), ("reload", "because of")):
+        run = camserver(command, "--config", config)
+        assert run.returncode == 69
+        assert f"{words} {config}: cannot be read: Is a directory" in run.stderr.decode(), run.stderr
+
+
 def test_snapshot_takes_one_picture_and_shows_no_password(tmp_path: Path) -> None:
     """To a file and to stdout; 1 when the camera fails, 2 for an unknown one; by the daemon while one is running."""
     config = tmp_path / "c.toml"
@@ -60,6 +75,7 @@ url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
         assert (run.returncode, (tmp_path / "cam.jpg").read_bytes()[:2]) == (0, b"\xff\xd8"), run.stderr
         run = await snapshot("cam")
         assert (run.returncode, run.stdout[:2], run.stdout[-2:]) == (0, b"\xff\xd8", b"\xff\xd9")
+        assert captured_at(run.stdout), "the same EXIF as a published picture"
         run = await snapshot("nobody")
         assert (run.returncode, b"refused" in run.stderr, SECRET.encode() in run.stderr) == (1, True, False)
         assert (await snapshot("stranger")).returncode == 2
@@ -73,6 +89,7 @@ url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
             assert secret not in processes
         run = await snapshot("cam")
         assert (run.returncode, run.stdout[:2]) == (0, b"\xff\xd8"), run.stderr      # the daemon took it
+        assert captured_at(run.stdout)
         run = await snapshot("--socket", tmp_path / "none", "cam")
         assert (run.returncode, b"none answers" in run.stderr) == (69, True)
         second = await asyncio.to_thread(camserver, "run", "--config", config)

@@ -224,3 +224,31 @@ def test_the_dashboard_asks_for_metrics_that_exist() -> None:
         used = {re.sub(r"_(bucket|sum|count)$", "", metric) for metric in re.findall(r"camserver_[a-z0-9_]+", text)}
         assert used <= known, (name, used - known)
     assert json.loads((root / "config/grafana.json").read_text())["panels"]
+
+
+def test_alerts_judge_each_camera_by_its_own_interval_on_its_own_instance(tmp_path: Path) -> None:
+    """An hour-old picture of an hourly camera is well; a camera of the same id on another host is another camera."""
+    rules = Path(__file__).parents[2] / "config/alerts.yml"
+    cameras = [("a", "gate", "10", "0"), ("b", "gate", "10", "0+60x30"), ("a", "hourly", "3600", "0"), ("b", "new", "10", "")]
+    series = ""
+    for instance, name, interval, captured in cameras:
+        labels = f'{{job="camserver",instance="{instance}",camera="{name}"}}'
+        for metric, values in (("interval_seconds", f"{interval}+0x30"), ("polls_total", "0+6x30"),
+                               ("latest_timestamp_seconds", "0+0x30" if captured == "0" else captured)):
+            series += f"      - series: 'camserver_{metric}{labels}'\n        values: '{values}'\n" * bool(values)
+    for instance in ("a", "b"):
+        labels = f'{{job="camserver",instance="{instance}"}}'
+        series += f"      - series: 'camserver_cameras{labels}'\n        values: '{3 if instance == 'a' else 2}+0x30'\n"
+
+    def alert(name: str, labels: str, summary: str) -> str:
+        expected = f"{{exp_labels: {{{labels}}}, exp_annotations: {{summary: \"{summary}\"}}}}" if labels else ""
+        return f"      - eval_time: 30m\n        alertname: {name}\n        exp_alerts: [{expected}]\n"
+
+    (tmp_path / "t.yml").write_text(
+        f"rule_files: [{rules}]\ntests:\n  - interval: 1m\n    input_series:\n{series}    alert_rule_test:\n"
+        + alert("CameraStale", "job: camserver, instance: a, camera: gate, severity: warning", "gate: no new picture for 30m 0s")
+        + alert("CameraNeverSeen", "job: camserver, instance: b, camera: new, severity: warning",
+                "new: polled, but there has never been a picture")
+        + alert("CamerasMostlyStale", "", ""))
+    tested = subprocess.run(["promtool", "test", "rules", tmp_path / "t.yml"], check=False, capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout + tested.stderr

@@ -1,0 +1,45 @@
+"""The daemon's systemd unit, as systemd tells it: whether a socket is systemd's, and whether its daemon is stopped.
+
+A connection to a socket that systemd keeps starts the daemon. Commands that only read must ask here first.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+BOOTED = Path("/run/systemd/system")
+"""It is there when systemd runs this machine (sd_booted(3))."""
+NAME = "camserver"
+ANSWER_S = 5.0
+STOPPED = ("inactive", "failed")
+
+
+def stopped(socket: Path, *, booted: Path = BOOTED) -> str | None:
+    """Why the daemon behind `socket` does not run: "is stopped" or "has failed".
+
+    None when it runs or is about to, when the socket is not systemd's, and when systemd can't be asked.
+    """
+    if not booted.is_dir():
+        return None
+    try:
+        answer = subprocess.run(  # noqa: S603 - no word of it comes from outside
+            ["systemctl", "show", "--property=Listen,ActiveState,Job", f"{NAME}.socket", f"{NAME}.service"],  # noqa: S607
+            capture_output=True, text=True, timeout=ANSWER_S, check=False, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said(answer.stdout, socket)
+
+
+def said(text: str, socket: Path) -> str | None:
+    """The same from what `systemctl show` printed of the socket and the service."""
+    units = [dict(line.split("=", 1) for line in unit.splitlines() if "=" in line) for unit in text.strip().split("\n\n")]
+    if len(units) != 2:
+        return None
+    listening, service = units
+    if listening.get("ActiveState") != "active" or listening.get("Listen") != f"{socket} (Stream)":
+        return None
+    state = service.get("ActiveState", "")
+    if state not in STOPPED or service.get("Job", "0") not in ("", "0"):        # a restart passes through "inactive"
+        return None
+    return "has failed" if state == "failed" else "is stopped"
