@@ -28,12 +28,14 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.polling import CameraPolling
 from camserver.storage.archive import Archive
-from camserver.storage.published import facts_beside
+from camserver.storage.published import facts_beside, facts_within
 
 THREADS = 2
 """For reading files; not the loop's own, which publishing needs: a hundred clients may wait, cameras may not."""
 SENDING = 32
 """Pictures that one address may be taking at a time: each is in memory for as long as its client takes."""
+FACTS_PAUSES_S = (0.02, 0.1, 0.3)
+"""How long a latest.json may be behind its latest.jpg; then only what the picture says of itself is told."""
 SEND_S = 60.0
 """A client that takes longer for one picture is cut off."""
 T = TypeVar("T")
@@ -159,6 +161,15 @@ class Reading:
             raise refusal(web.HTTPBadGateway, str(error)) from None
         return response
 
+    async def _load(self, path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
+        """A picture and its facts. latest.json is written a moment after latest.jpg: it is waited for."""
+        for pause_s in FACTS_PAUSES_S:
+            stat, jpeg, facts = await self._read(partial(_load, path))
+            if facts is not None:
+                return stat, jpeg, facts
+            await asyncio.sleep(pause_s)
+        return stat, jpeg, await self._read(partial(facts_within, jpeg))
+
     @contextlib.contextmanager
     def _turn(self, address: str) -> Iterator[None]:
         if self.sending[address] >= SENDING:
@@ -174,7 +185,7 @@ class Reading:
     async def _whole(self, request: web.Request, path: Path, headers: dict[str, str]) -> web.StreamResponse:
         """Read in a thread: sendfile(2), which the framework would take, waits for a slow disk in the event loop."""
         with self._turn(request.remote or ""):
-            stat, jpeg, facts = await self._read(partial(_load, path))
+            stat, jpeg, facts = await self._load(path)
             headers |= {FACTS_HEADER: json.dumps(facts)}
             response = _marked(web.StreamResponse(headers=headers), stat, None)
             response.content_length = len(jpeg)
@@ -187,12 +198,14 @@ class Reading:
             return response
 
 
-def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
-    """A picture and its facts: of one file, although another may be renamed over it meanwhile."""
-    with path.open("rb") as file:
+def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any] | None]:
+    """A picture, and its facts if latest.json has them."""
+    with path.open("rb") as file:       # one file, although another may be renamed over it meanwhile
         stat, jpeg = os.fstat(file.fileno()), file.read()
+    if path.name != "latest.jpg":       # of the archive
+        return stat, jpeg, facts_within(jpeg)
     latest_json = b""
-    with contextlib.suppress(OSError):      # pictures of the archive have none beside them
+    with contextlib.suppress(OSError):
         latest_json = path.with_name("latest.json").read_bytes()
     return stat, jpeg, facts_beside(jpeg, latest_json)
 

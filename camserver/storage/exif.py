@@ -39,6 +39,15 @@ def captured_at(jpeg: bytes) -> datetime | None:
         return None
 
 
+def size(jpeg: bytes) -> tuple[int | None, int | None]:
+    """(width, height) in pixels, as the header says."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError):
+        return None, None
+
+
 def _stamp(moment: datetime) -> str:
     return f"{moment:%Y:%m:%d %H:%M:%S}"
 

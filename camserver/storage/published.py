@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime
 from typing import Any
 
 from camserver.host.clock import rfc3339
 from camserver.records import Snapshot
-from camserver.storage.exif import captured_at, with_exif
+from camserver.storage.exif import captured_at, size, with_exif
 
 FACTS = ("captured_at", "published_at", "source", "width", "height", "bytes", "codec", "path", "camera_clock_offset_s",
          "capture_ms", "lease_wait_ms", "engine")
@@ -32,17 +33,18 @@ def facts_of(snapshot: Snapshot, size: int, *, published_at: datetime | None = N
     }
 
 
-def facts_beside(jpeg: bytes, latest_json: bytes) -> dict[str, Any]:
-    """The facts of a published picture, out of the latest.json beside it.
-
-    A picture and its latest.json are two files: when latest.json tells of another picture, only what the picture itself
-    says is left (its EXIF).
-    """
-    taken_at = captured_at(jpeg)
-    try:
+def facts_beside(jpeg: bytes, latest_json: bytes) -> dict[str, Any] | None:
+    """The facts of a published picture, out of the latest.json beside it; None when that tells of another picture."""
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         known = json.loads(latest_json)
-        if datetime.fromisoformat(known["captured_at"]) == taken_at:
+        if datetime.fromisoformat(known["captured_at"]) == captured_at(jpeg):
             return {key: known.get(key) for key in FACTS}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pass
-    return dict.fromkeys(FACTS) | {"captured_at": taken_at and rfc3339(taken_at), "bytes": len(jpeg)}
+    return None
+
+
+def facts_within(jpeg: bytes) -> dict[str, Any]:
+    """What a picture of ours says of itself."""
+    taken_at = captured_at(jpeg)
+    width, height = size(jpeg)
+    return dict.fromkeys(FACTS) | {"captured_at": taken_at and rfc3339(taken_at), "width": width, "height": height,
+                                   "bytes": len(jpeg)}

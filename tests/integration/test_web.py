@@ -246,7 +246,8 @@ def test_alerts_judge_each_camera_by_its_own_interval_on_its_own_instance(tmp_pa
 
     (tmp_path / "t.yml").write_text(
         f"rule_files: [{rules}]\ntests:\n  - interval: 1m\n    input_series:\n{series}    alert_rule_test:\n"
-        + alert("CameraStale", "job: camserver, instance: a, camera: gate, severity: warning", "gate: no new picture for 30m 0s")
+        + alert("CameraStale", "job: camserver, instance: a, camera: gate, severity: warning",
+                "gate: no new picture for 30m 0s")
         + alert("CameraNeverSeen", "job: camserver, instance: b, camera: new, severity: warning",
                 "new: polled, but there has never been a picture")
         + alert("CamerasMostlyStale", "", ""))
