@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     status.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
     doctor = command("doctor", _doctor, "what a camera is, what it gives, and what is wrong with it, step by step")
-    doctor.add_argument("camera", metavar="CAMERA|URL", help="id of a camera of the inventory, or an rtsp:// or rtsps:// URL")
+    doctor.add_argument("camera", nargs="?", metavar="CAMERA|URL|FILE", help=(
+        "id of a camera of the inventory; an rtsp, rtsps, http or https URL; or another inventory, for all its cameras"))
+    doctor.add_argument("--all", action="store_true", help="every camera of the inventory, a line for each")
+    doctor.add_argument("--username", metavar="NAME", help="with a URL; the password is asked for, or read from stdin")
     doctor.add_argument("--sessions", action="store_true", help="count how many sessions it gives, and the pause between two")
     doctor.add_argument("--json", action="store_true")
     command("reload", _asking("reload"), "the running daemon reads its inventory: 0 when it took it over, else every fault")
@@ -98,7 +101,7 @@ def _asking(name: str) -> object:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from camserver.consultation import doctor
+    from camserver.doctor_command import doctor
 
     return doctor(arguments)
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from urllib.parse import urlsplit
 
+from camserver.advice import advice
 from camserver.capture.decoder import Decoder
 from camserver.capture.engine_choice import may_be_misread
 from camserver.capture.http import HttpSource
@@ -22,7 +23,7 @@ from camserver.capture.libav import LibavEngine
 from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host, tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.findings import ADVICE, Finding, Report
+from camserver.findings import Finding, Report
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.bitstream import split_annex_b
@@ -82,11 +83,22 @@ class Doctor:
             await self._snapshot_url(camera.snapshot_url)
         return self.report
 
-    def _found(self, step: str, text: str, ms: float | None = None, *, result: Result | None = None) -> None:
-        finding = Finding(step, result is None, self._scrub(text), None if ms is None else round(ms, 1),
-                          ADVICE.get(result, "") if result is not None else "")
+    def _found(self, step: str, text: str, ms: float | None = None) -> None:
+        self._add(Finding(step, ok=True, text=self._scrub(text), ms=None if ms is None else round(ms, 1)))
+
+    def _failed(self, step: str, failure: CameraError) -> None:
+        self._login_refused |= failure.login_refused
+        self._add(Finding(step, ok=False, text=self._scrub(str(failure)), advice=advice(step, failure.result, failure.step)))
+
+    def _add(self, finding: Finding) -> None:
         self.report.findings.append(finding)
         self._say(finding)
+
+    def _had(self, picture: str, reader: str) -> None:
+        """A picture came by a way of its own; the first one is what is told in one line."""
+        self.report.pictures += 1
+        if not self.report.picture:
+            self.report.picture, self.report.reader = picture, reader
 
     # ---- steps
 
@@ -97,7 +109,7 @@ class Doctor:
                 infos = await asyncio.get_running_loop().getaddrinfo(
                     parts.hostname, parts.port or PORTS[parts.scheme], type=socket.SOCK_STREAM)
         except (OSError, TimeoutError):
-            self._found("name", f"the name {parts.hostname} is not known", result=Result.UNREACHABLE)
+            self._failed("name", CameraError(Result.UNREACHABLE, f"the name {parts.hostname} is not known"))
             return False
         addresses = ", ".join(dict.fromkeys(str(info[4][0]) for info in infos))
         self._found("name", addresses, (_now() - started) * 1000)
@@ -112,10 +124,10 @@ class Doctor:
                 try:
                     url = same_host(url, moved.url)
                 except CameraError as error:
-                    self._found("session", str(error), result=error.result)
+                    self._failed("session", error)
                     return None
                 self._found("redirect", f"it sends us to {url}: polls follow, too")
-        self._found("session", f"more than {MAX_REDIRECTS} redirects", result=Result.ERROR)
+        self._failed("session", CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects"))
         return None
 
     async def _cold(self, url: str) -> bool:
@@ -141,8 +153,7 @@ class Doctor:
             self._found("session", f"not for camserver's own client: {error}")
         except (CameraError, TimeoutError, WireClosed) as error:
             failure = in_company(_failure(error, session, self._camera.timeout_s), self._company)
-            self._found("session" if session.step != "a keyframe" else "keyframe", str(failure), result=failure.result)
-            self._login_refused |= failure.login_refused
+            self._failed("session" if session.step != "a keyframe" else "keyframe", failure)
             if not may_be_misread(failure):
                 return False
         finally:
@@ -176,9 +187,7 @@ class Doctor:
         try:
             await engine.fetch(self._camera, url, _now() + self._session_s, ends.append, units.append)
         except CameraError as error:
-            failure = in_company(error, self._company)
-            self._found(step, str(failure), result=failure.result)
-            self._login_refused |= failure.login_refused
+            self._failed(step, in_company(error, self._company))
             return None
         finally:
             self._ended(ends[-1])       # the last word counts
@@ -201,9 +210,9 @@ class Doctor:
         try:
             still = await self._decoder.decode(unit, width=None, deadline=_now() + ONE_SESSION_S)
         except CameraError as error:
-            self._found(step, str(error), result=error.result)
+            self._failed(step, error)
             return False
-        self.report.pictures += 1
+        self._had(f"{still.width}x{still.height} {unit.codec}", unit.engine)
         self._found(step, f"{still.width}x{still.height} {unit.codec} {profile(unit.codec, unit.data)}".rstrip()
                     + f", {len(unit.data) // 1024} KB coded, {len(still.jpeg) // 1024} KB as JPEG", (_now() - started) * 1000)
         if unit.camera_clock_offset_s is not None and step == "picture":
@@ -222,12 +231,14 @@ class Doctor:
             async with asyncio.timeout(self._camera.timeout_s):
                 second = await session.key_picture()
         except CameraError as error:
-            self._found("distance", str(error), result=error.result)
+            self._failed("distance", error)
             return
         except TimeoutError:
-            self._found("distance", f"no second keyframe within {self._camera.timeout_s:g} s", result=Result.NO_KEYFRAME)
+            self._failed("distance", CameraError(Result.NO_KEYFRAME,
+                                                 f"no second keyframe within {self._camera.timeout_s:g} s"))
             return
         seconds = second.captured_s - first.captured_s
+        self.report.keyframe_every_s = seconds
         self._found("distance", f"a keyframe every {seconds:.1f} s, {session.pictures - before} pictures")
         if seconds > self._camera.timeout_s / 2:
             self.report.keys["timeout"] = f"{2 * seconds + 5:.0f}s"
@@ -272,9 +283,10 @@ class Doctor:
                 except CameraError as error:
                     why = f"the next one: {error}"
                     break
-            self._found("sessions", f"{len(opened)} at once; {why}", result=None if opened else Result.FULL)
             if not opened:
+                self._failed("sessions", CameraError(Result.FULL, f"0 at once; {why}"))
                 return
+            self._found("sessions", f"{len(opened)} at once; {why}")
             if self._camera.max_sessions != len(opened):
                 self.report.keys["max_sessions"] = len(opened)
             for gap_s in GAPS_S:
@@ -295,7 +307,7 @@ class Doctor:
                 if gap_s > self._camera.unclean_cooldown_s:
                     self.report.keys["unclean_cooldown"] = f"{2 * gap_s:g}s"
                 return
-            self._found("gap", f"no new session within {GAPS_S[-1]:g} s after a TEARDOWN", result=Result.FULL)
+            self._failed("gap", CameraError(Result.FULL, f"no new session within {GAPS_S[-1]:g} s after a TEARDOWN"))
 
     async def _hold(self, url: str, stack: contextlib.AsyncExitStack) -> RtspSession:
         """A session that plays; one that is accepted and gets nothing is none. Raises CameraError."""
@@ -320,9 +332,9 @@ class Doctor:
             jpeg = await HttpSource().fetch(self._camera, url, _now() + self._camera.timeout_s)
             still = await self._decoder.inspect(jpeg, width=None, deadline=_now() + ONE_SESSION_S)
         except CameraError as error:
-            self._found("snapshot URL", str(error), result=error.result)
+            self._failed("snapshot URL", error)
             return
-        self.report.pictures += 1
+        self._had(f"{still.width}x{still.height} JPEG", "snapshot URL")
         self._found("snapshot URL", f"{still.width}x{still.height}, {len(still.jpeg) // 1024} KB", (_now() - started) * 1000)
 
     # ---- sessions

@@ -46,6 +46,16 @@ def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inven
         raise InventoryError((f"{path}: cannot be understood ({type(error).__name__})",)) from None
 
 
+def camera_from(keys: Mapping[str, Any]) -> Camera:
+    """One camera made of its keys alone, with the built-in defaults. Raises InventoryError with every fault."""
+    loader = _Loader(Path(), {})
+    camera = loader._camera(Path(), dict(keys), {}, loader._profiles({}))  # noqa: SLF001 - a door to this file's own class
+    if camera is None or loader.faults:
+        where = f"{Path()}: camera {keys.get('id')!r}: "
+        raise InventoryError(tuple(fault.removeprefix(where) for fault in loader.faults))
+    return camera
+
+
 class _Loader:
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.path = path

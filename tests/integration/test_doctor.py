@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import subprocess
@@ -287,3 +288,67 @@ def test_without_a_daemon_two_doctors_take_turns(tmp_path: Path) -> None:
         assert (await house.seen("cam")).sessions_max == 1
 
     with_house([SimulatedCamera("cam", "Gate", gop=2)], work)
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+def test_all_cameras_at_once_in_a_table(tmp_path: Path, daemon: bool) -> None:
+    """Devices beside one another, cameras of one device in turn; advice for those that fail; `doctor FILE` is the same."""
+    async def work(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(interval="100s", timeout="3s", unclean_cooldown="300ms")
+        two = house.fleet.url("cam1").replace("stream1", "stream2")
+        desk.config.write_text(desk.config.read_text() + f'[[camera]]\nid = "two"\nurl = "{two}"\ntimeout = "3s"\n'
+                               'unclean_cooldown = "300ms"\n')
+        async with desk.daemon() if daemon else contextlib.nullcontext():
+            doctor = await desk.run("doctor", "--all", "--config", str(desk.config))
+            out, err = await doctor.communicate()
+            lines = {line.split()[1]: line for line in out.decode().splitlines() if line.startswith(("ok ", "FAIL "))}
+            assert (doctor.returncode, set(lines)) == (1, {"cam1", "cam2", "cam3", "two"}), out + err
+            assert re.fullmatch(r"ok    cam1  640x360 h264, a keyframe every 0\.\d s, by native", lines["cam1"])
+            assert lines["two"].startswith("ok    two   320x180 h264")
+            assert "FAIL  cam2  session: connection refused" in lines["cam2"]
+            assert b"3 of 4 cameras give pictures\ncam2: Is the camera on" in out
+            again = await desk.run("doctor", str(desk.config), "--json")
+            report = json.loads((await again.communicate())[0])
+            assert {id_: camera["ok"] for id_, camera in report["cameras"].items()} == {
+                "cam1": True, "cam2": False, "cam3": True, "two": True}
+        for simulated in house.fleet.cameras.values():
+            assert simulated.record.sessions_max <= 1
+            assert simulated.record.refused_full == 0
+
+    with_house([SimulatedCamera("cam1", "A", gop=2), SimulatedCamera("cam2", "B", fault=Fault("refuse")),
+                SimulatedCamera("cam3", "C", gop=2)], work)
+
+
+def test_a_password_comes_from_the_url_as_it_is_or_from_stdin(tmp_path: Path) -> None:
+    """Raw @, #, ? and letters; with --username the first line of stdin, so that no list of processes shows it."""
+    password = "p@s#s? wörd\u5bc6😀"
+
+    async def doctor(desk: Desk, *arguments: str, stdin: str = "") -> tuple[int | None, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "doctor", "--config", str(tmp_path / "none"), "--socket", str(desk.socket),
+            *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        out, _ = await process.communicate(stdin.encode())
+        return process.returncode, out.decode()
+
+    async def work(house: House) -> None:
+        desk, url = Desk(house, tmp_path), house.fleet.url("cam").partition("@")[2] or house.fleet.url("cam")[7:]
+        for run in (await doctor(desk, f"rtsp://viewer:{password}@{url}"),
+                    await doctor(desk, f"rtsp://{url}", "--username", "viewer", stdin=f"{password}\nnot this\n")):
+            status, out = run
+            assert status == 0, out
+            assert 'username = "viewer"' in out
+            assert "wörd" not in out
+        for arguments, words in (
+                (("gate", "--username", "viewer"), "--username goes with a URL"),
+                ((f"rtsp://viewer@{url}", "--username", "viewer"), "has a username already"),
+                ((), "expected a camera's id, a URL, an inventory FILE, or --all"),
+                (("gate", "--all"), "--all examines every camera"),
+                (("--all", f"rtsp://{url}"), "it takes no URL"),
+                (("gate",), "none: cannot be read: No such file or directory"),
+                (("other.toml",), "other.toml: cannot be read: No such file or directory")):
+            status, out = await doctor(desk, *arguments)
+            assert status == 2
+            assert words in out
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, username="viewer", password=password)], work)
