@@ -1,6 +1,7 @@
 """From an access unit to a JPEG, inside a worker. Imports libav and libjpeg; the daemon must never import this module.
 
-The picture gate: a frame libav calls corrupt, a bitstream it complains about, a JPEG that is not whole are refused.
+The picture gate: a frame libav calls corrupt, a bitstream it complains about, an H.265 slice that does not end with its
+data, a JPEG that is not whole are refused.
 Colours: JFIF means full range, BT.601. PyAV's defaults leave BT.709 as it is (25 dB to the source instead of 37), so both
 ends of the conversion are named.
 """
@@ -20,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from camserver.capture import slice_ends
 from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd, Still
 
@@ -40,6 +42,8 @@ def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, qual
     """
     started = time.perf_counter()
     frame = _decode_frame(codec, data, extradata)
+    if codec == "hevc" and not slice_ends.end_with_their_data(data, _planes(frame), lambda d: _planes_of(codec, d, extradata)):
+        raise _bad("the keyframe is damaged: a slice does not end where its data ends")
     decoded = time.perf_counter()
     jpeg, out_width, out_height = _encode(frame, width, quality)
     return Still(jpeg, out_width, out_height, codec, decoded - started, time.perf_counter() - decoded)
@@ -137,6 +141,19 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
     )
     jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*map(_pixels, planar.planes), quality=quality)
     return jpeg, out_width, out_height
+
+
+def _planes(frame: VideoFrame) -> slice_ends.Planes:
+    """As bytes, whatever the depth: they are only compared."""
+    size = 2 if frame.format.components[0].bits > 8 else 1
+    return [np.frombuffer(memoryview(p), np.uint8).reshape(p.height, p.line_size)[:, : p.width * size] for p in frame.planes]
+
+
+def _planes_of(codec: str, data: bytes, extradata: bytes) -> slice_ends.Planes | None:
+    try:
+        return _planes(_decode_frame(codec, data, extradata))
+    except CameraError:
+        return None
 
 
 def _pixels(plane: VideoPlane) -> np.ndarray[Any, np.dtype[np.uint8]]:

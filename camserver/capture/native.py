@@ -126,7 +126,7 @@ class NativeEngine:
         old = self._memories.pop(_key(camera, url), None)
         if old is not None:
             memory = self._memory(camera, url)
-            memory.warm_refusals = old.warm_refusals + warm_refusals
+            memory.warm_refusals, memory.warm_worked = old.warm_refusals + warm_refusals, old.warm_worked
             memory.options_first, memory.all_tracks = old.options_first, old.all_tracks
             self._remember(camera, url, memory)
 

@@ -64,9 +64,8 @@ def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = No
     listener = logging.handlers.QueueListener(lines, target)
     root = logging.getLogger()
     root.handlers = [_DroppingQueueHandler(lines, redactor)]
-    root.setLevel(level.upper())
-    for noisy in ("asyncio", "watchfiles", "aiohttp"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    root.setLevel(logging.WARNING)      # what libraries say of their insides helps nobody
+    logging.getLogger("camserver").setLevel(level.upper())
 
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {key: redactor.scrub(value) if isinstance(value, str) else value for key, value in event.items()}

@@ -25,6 +25,7 @@ from camserver.rtsp.auth import Challenge
 from camserver.rtsp.login import Login, LoginMemory, Verdict
 from camserver.rtsp.memory import Memory, Moved, Shot, Unsupported
 from camserver.rtsp.messages import Response
+from camserver.rtsp.no_picture import STEP, no_picture
 from camserver.rtsp.pictures import CodedPicture
 from camserver.rtsp.reception import Reception
 from camserver.rtsp.refusals import refusal
@@ -40,13 +41,13 @@ CLOSE_S = 1.0
 """How long an orderly close may take; then the transport is aborted, which takes no time."""
 RELEASE_S = 0.1
 """The same when it is in a hurry."""
-MAX_WARM_REFUSALS = 2
 MAX_RECONNECTS = 2
 """New connections within one `open`: one for what was remembered, one for a camera that closes after its 401."""
 CLOSING_S = 0.3
 """How long a camera is given to close the connection after its 401, until it is known whether it does."""
 MAX_TRIES = 3
 """Sendings of one request: without a login, with one, and once more for a nonce that was too old."""
+SESSION_NOT_FOUND = 454
 NOT_KNOWN = frozenset((400, 404, 405, 454, 501, 551))
 """Answers to GET_PARAMETER that mean: ask something else to keep the session alive."""
 MEANS_SOMETHING_ELSE = frozenset((401, 403, 404, 453, 454, 503))
@@ -132,19 +133,12 @@ class RtspSession:
         """One connection's way to PLAY. Raises _ReconnectError when it is worth another."""
         await self._connect()
         memory = self._memory
-        self.warm = memory.track is not None and memory.warm_refusals < MAX_WARM_REFUSALS
+        self.warm = memory.may_be_warm
         try:
-            if not self.warm:
-                await self._describe()
-            try:
-                await self._setup()
-            except CameraError as error:
-                if not self.warm or error.login_refused or error.result in (Result.FULL, Result.AUTH):
-                    raise
-                await self._describe()      # what we remembered is no longer so, or it never takes this
-                await self._setup()
-                self.warm = False
-                memory.warm_refusals += 1
+            if self.warm and await self._open_warm():
+                return
+            await self._describe()
+            await self._setup()
             await self._play()
         except WireClosed as closed:
             remembered = self.warm or self.login.remembered
@@ -156,6 +150,25 @@ class RtspSession:
             memory.track = None
             memory.warm_refusals += self.warm
             raise _ReconnectError from None
+
+    async def _open_warm(self) -> bool:
+        """Play by what is remembered, without DESCRIBE; False when the camera refuses that, and has no session of ours.
+
+        What was remembered is no longer so then, or the camera never takes this.
+        """
+        try:
+            await self._setup()
+            await self._play()
+        except CameraError as error:
+            gone = not self._admitted or error.status == SESSION_NOT_FOUND
+            if not gone or error.login_refused or error.result in (Result.FULL, Result.AUTH):
+                raise
+        else:
+            return True
+        self.warm = self._set_up = self._admitted = False
+        self._session = ""
+        self._memory.warm_refusals += 1
+        return False
 
     async def _connect(self) -> None:
         parts = urlsplit(self._url)
@@ -417,11 +430,11 @@ class RtspSession:
         assert self._found is not None  # noqa: S101 - open
         assert self._reception is not None  # noqa: S101 - open
         assert self._memory.track is not None  # noqa: S101 - open
-        self.step = "a keyframe"
+        self.step = STEP
         picture, captured_s = await self._found
         self._found = asyncio.get_running_loop().create_future()    # for the next one, if anybody asks
         if self.warm:
-            self._memory.warm_refusals = 0
+            self._memory.warm_refusals, self._memory.warm_worked = 0, True
         report = self._reception.report
         offset_s = None if report is None else report.wall_at(picture.timestamp, self._memory.track.clock_hz) - captured_s
         return Shot(picture, self._memory.track.codec or "", captured_s, offset_s)
@@ -434,21 +447,10 @@ class RtspSession:
     def late(self, limit_s: float) -> CameraError:
         """What a time-out of `limit_s` seconds means at the step it struck."""
         seen, step = self._reception, self.step
-        if step != "a keyframe" or seen is None:
+        if step != STEP or seen is None:
             what = "no connection" if step == "connecting" else f"no answer to {step}"
             return CameraError(Result.TIMEOUT, f"{what} within {limit_s:.1f} s{self._stray()}", step=step)
-        if seen.obstacle:
-            return CameraError(Result.BAD_PICTURE, seen.obstacle, step=step)
-        if seen.torn_keys:
-            return CameraError(Result.BAD_PICTURE, f"every keyframe within {limit_s:.1f} s was incomplete", step=step,
-                               packets_lost=seen.lost)
-        if seen.unproved_key:
-            return CameraError(Result.NO_KEYFRAME, f"a keyframe came, but within {limit_s:.1f} s nothing after it that "
-                               "proves it whole (a camera that sends less than a picture in that time?)", step=step)
-        if seen.pictures:
-            return CameraError(Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe within {limit_s:.1f} s",
-                               step=step, packets_lost=seen.lost)
-        return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {limit_s:.1f} s", step=step)
+        return no_picture(seen, limit_s)
 
     def _packet(self, channel: int, data: bytes) -> None:
         """RTP on the first of the pair, RTCP on the second."""

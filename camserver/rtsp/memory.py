@@ -28,7 +28,14 @@ class Memory:
     all_tracks: bool = False
     """The camera plays nothing unless all its tracks are set up."""
     warm_refusals: int = 0
-    """Sessions in a row that failed because no DESCRIBE came before: after MAX_WARM_REFUSALS none is tried any more."""
+    """Sessions in a row that failed because no DESCRIBE came before."""
+    warm_worked: bool = False
+    """A session without DESCRIBE has given a picture."""
+
+    @property
+    def may_be_warm(self) -> bool:
+        """Whether the next session is tried without DESCRIBE: one failure is enough where it has never worked."""
+        return self.track is not None and self.warm_refusals < (2 if self.warm_worked else 1)
 
 
 class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours

@@ -58,6 +58,7 @@ class Reception:
         self._reorder: OrderedDict[int, ReorderBuffer] = OrderedDict()
         self._declared_seen = False
         self._newest: _Sender | None = None
+        self.packets = 0
         self.pictures = 0
         self.torn_keys = 0
         self.report: SenderReport | None = None
@@ -115,6 +116,7 @@ class Reception:
             lambda: _Sender(PictureAssembler(depacketiser(self._track), proof=self._proof)),
         )
         self._newest = sender
+        self.packets += 1
         for picture in sender.assembler.feed(packet):
             self.pictures += 1
             self.torn_keys += picture.key and not picture.whole

@@ -255,6 +255,7 @@ class RtspConnection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         pair = [(await loop.create_datagram_endpoint(asyncio.DatagramProtocol, (local, 0), (host, port)))[0]
                 for port in (rtp_port, rtcp_port)]
+        self._close_udp()       # of an earlier SETUP of this connection
         self._udp = pair[0], pair[1]
         mine = [t.get_extra_info("sockname")[1] for t in pair]
         self._reply(request, 200, self._session_header() | {
@@ -274,8 +275,13 @@ class RtspConnection(asyncio.Protocol):
                 self._reply(request, int(status))
         return True
 
+    def _close_udp(self) -> None:
+        for transport in self._udp or ():
+            transport.close()
+        self._udp = None
+
     def _session_header(self) -> dict[str, str]:
-        if self._has("session-describe") and self._described:
+        if self._has("session-describe"):
             return {}
         return {"Session": f"{self._session};timeout={TIMEOUT_S if self._has('timeout') else 60}"}
 
@@ -328,9 +334,7 @@ class RtspConnection(asyncio.Protocol):
         for task in self._tasks:
             task.cancel()
         self._player = None
-        for transport in self._udp or ():
-            transport.close()
-        self._udp = None
+        self._close_udp()
 
     async def _play(self) -> None:
         camera = self._camera

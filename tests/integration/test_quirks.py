@@ -63,13 +63,28 @@ def test_a_session_is_kept_alive_by_what_the_camera_knows() -> None:
 
 
 def test_who_sends_nothing_without_describe_is_asked_with_it_from_then_on() -> None:
-    """Two polls are lost to it, never a third; the camera sees one session at a time."""
+    """One poll is lost to it, never a second; the camera sees one session at a time."""
     async def work(house: House) -> None:
-        outcomes = [(await house.take("cam", engine="native")).ok for _ in range(7)]
-        assert outcomes == [True, False, True, False, True, True, True]
+        outcomes = [(await house.take("cam", engine="native")).ok for _ in range(6)]
+        assert outcomes == [True, False, True, True, True, True]
         assert (await house.seen("cam")).sessions_max == 1
 
     with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="play-needs-describe")], work)
+
+
+def test_a_session_named_to_describe_only_costs_no_poll() -> None:
+    """Without DESCRIBE the camera knows no session at PLAY (454): it is described at once, over the same connection."""
+    async def work(house: House) -> None:
+        for _ in range(4):
+            attempt = await house.take("cam", engine="native")
+            assert attempt.ok, attempt.error
+        requests = list(house.fleet.cameras["cam"].requests)
+        assert requests[3:9] == ["TEARDOWN", "SETUP", "PLAY", "DESCRIBE", "SETUP", "PLAY"]
+        assert requests[10:13] == ["DESCRIBE", "SETUP", "PLAY"], "it is asked from then on"
+        seen = await house.seen("cam")
+        assert (seen.ends_clean, seen.ends_unclean, seen.sessions_max) == (4, 0, 1)
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="session-describe")], work)
 
 
 def test_a_camera_that_marks_every_slice_since_yesterday_shows_no_torn_picture() -> None:

@@ -1,0 +1,29 @@
+"""Why a session that plays has given no whole keyframe: told from what came of its packets. Pure."""
+
+from __future__ import annotations
+
+from camserver.errors import CameraError
+from camserver.records import Result
+from camserver.rtsp.reception import Reception
+
+STEP = "a keyframe"
+
+
+def no_picture(seen: Reception, limit_s: float) -> CameraError:
+    """The error for a session that has waited for `limit_s` seconds in vain."""
+    result, text = _reason(seen, f"within {limit_s:.1f} s")
+    return CameraError(result, text, step=STEP, packets_lost=seen.lost)
+
+
+def _reason(seen: Reception, within: str) -> tuple[Result, str]:
+    reasons = (
+        (seen.obstacle, Result.BAD_PICTURE, seen.obstacle),
+        (seen.torn_keys, Result.BAD_PICTURE, f"every keyframe {within} was incomplete"),
+        (seen.unproved_key, Result.NO_KEYFRAME, f"a keyframe came, but {within} nothing after it that proves it whole "
+                                                "(a camera that sends less than a picture in that time?)"),
+        (seen.pictures, Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe {within}"),
+        (seen.packets, Result.ERROR, f"{seen.packets} packets came {within}, but where a picture ends can't be told from "
+                                     "them (no markers, no times)"),
+        (True, Result.TIMEOUT, f"silent after PLAY, no picture {within}"),
+    )
+    return next((result, text) for holds, result, text in reasons if holds)
