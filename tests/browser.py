@@ -17,7 +17,7 @@ from camserver.simulator.camera import SimulatedCamera
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")
+         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP cams.test 127.0.0.1")
 
 expect.set_options(timeout=60_000)       # milliseconds; a limit for a busy machine, not what it takes
 

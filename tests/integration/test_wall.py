@@ -120,6 +120,93 @@ def test_the_camera_view_its_archive_and_a_snapshot_now(tmp_path: Path) -> None:
     before_the_wall(tmp_path, fleet(), work, http="actions = true\n")
 
 
+def test_the_worst_camera_is_first_and_keeps_the_focus(tmp_path: Path) -> None:
+    """A camera that fails moves to the front; well again it goes back to its place; who had the focus still has it."""
+    async def work(room: Room) -> None:
+        page = await room.page()
+        first = page.locator(".tile >> nth=0")
+        await page.wait_for_function("() => document.querySelectorAll('.tile.fresh').length === 3")
+        await expect(first).to_have_attribute("data-id", "cam1")
+        await page.focus(tile(page, "cam3"))
+        camera = room.desk.house.fleet.cameras["cam3"]
+        camera.fault = Fault.parse("status:404:SETUP")
+        await expect(first).to_have_attribute("data-id", "cam3")
+        assert await page.evaluate("document.activeElement.dataset.id") == "cam3"
+        camera.fault = Fault()
+        await expect(first).to_have_attribute("data-id", "cam1")
+        order = "[...document.querySelectorAll('.tile')].map(tile => tile.dataset.id)"
+        await page.wait_for_function(f"() => {order}.join() === 'cam1,cam2,cam3'")
+        assert await page.evaluate("document.activeElement.dataset.id") == "cam3"
+
+    before_the_wall(tmp_path, fleet()[:3], work)
+
+
+def test_from_camera_to_camera_and_from_picture_to_picture(tmp_path: Path) -> None:
+    """Buttons and arrow keys; the facts below an archived picture are its own."""
+    async def work(room: Room) -> None:
+        desk = room.desk
+        await desk.until(lambda: len(list((desk.output / "cam1").rglob("*Z.jpg"))) >= 3)
+        await desk.until(lambda: desk.facts("cam3").get("captured_at"))
+        desk.house.fleet.cameras["cam1"].fault = Fault.parse("status:404:SETUP")
+        await desk.until(lambda: desk.facts("cam1")["attempt"]["result"] == "not-found")
+        page = await room.page("/#cam1")
+        name, facts = page.locator("#view-name"), page.locator("#view-facts")
+        await expect(facts).to_contain_text("not-found")
+        await expect(page.locator("#view-words")).to_be_visible()
+        await expect(page.locator("#view-scrub")).to_be_enabled()
+        await page.click("#view-earlier")
+        await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('/archive/')")
+        second = await page.get_attribute("#view-picture", "src") or ""
+        pictures = sorted(path.relative_to(desk.output / "cam1") for path in (desk.output / "cam1").rglob("*Z.jpg"))
+        assert second.endswith(str(pictures[-2])), "the one before the newest"
+        await expect(facts).to_contain_text(str(pictures[-2]))
+        await expect(facts).to_contain_text("640×360")
+        kilobytes = round((desk.output / "cam1" / pictures[-2]).stat().st_size / 1024)
+        await expect(facts).to_contain_text(f"{kilobytes} KB")
+        for words in ("not-found", "Failures in a row", "Sessions"):
+            await expect(facts).not_to_contain_text(words)
+        await expect(page.locator("#view-words")).to_be_hidden()
+        await page.click("#view-later")
+        await page.wait_for_function(f"() => document.querySelector('#view-picture').src.endsWith('{pictures[-1]}')")
+        await page.click("#view-later")
+        await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('latest.jpg')")
+        await expect(facts).to_contain_text("not-found")
+        await page.click("#view-next")
+        await expect(name).to_have_text("Camera 2")
+        await page.keyboard.press("ArrowRight")
+        await expect(name).to_have_text("Camera 3")
+        await page.keyboard.press("ArrowRight")
+        await expect(name).to_have_text("Camera 1")     # round, in the wall's order
+        await page.click("#view-previous")
+        await expect(name).to_have_text("Camera 3")
+        await page.focus("#view-scrub")
+        await page.keyboard.press("ArrowLeft")
+        await expect(name).to_have_text("Camera 3")     # in the archive's strip arrows go through pictures
+
+    before_the_wall(tmp_path, fleet()[:3], work)
+
+
+def test_live_is_offered_only_where_its_address_leads(tmp_path: Path) -> None:
+    """A go2rtc on this machine's loopback: not for a viewer on another machine; with `page` for everybody."""
+    async def work(room: Room) -> None:
+        page = await room.page("/#cam1")
+        await expect(page.locator("#view-live")).to_be_visible()
+        reachable = "([url, here]) => import('/wall/facts.js').then(facts => facts.reachable(url, here))"
+        for url, here, expected in (("http://127.0.0.1:1984", "cams.lan", False), ("http://localhost:1984", "192.0.2.7", False),
+                                    ("http://[::1]:1984", "cams.lan", False), ("http://127.0.0.1:1984", "localhost", True),
+                                    ("http://localhost:1984", "[::1]", True), ("http://192.0.2.7:1984", "cams.lan", True),
+                                    ("https://live.example/go2rtc", "cams.lan", True)):
+            assert await page.evaluate(reachable, [url, here]) is expected, (url, here)
+        port = room.address.rpartition(":")[2]
+        elsewhere = await (await room.browser.new_context()).new_page()     # a name that leads here, as from another machine
+        await elsewhere.goto(f"http://cams.test:{port}/#cam1")
+        await expect(elsewhere.locator("#view-facts")).to_contain_text("640×360")
+        await expect(elsewhere.locator("#view-live")).to_be_hidden()
+
+    before_the_wall(tmp_path, fleet()[:1], work, http='hosts = ["cams.test"]\n', more='[go2rtc]\napi = "http://127.0.0.1:1984"',
+                    go2rtc="true")
+
+
 def test_two_hundred_cameras_for_a_minute_leave_nothing_behind(tmp_path: Path) -> None:
     """Nodes of the page and open requests do not grow, and polling stays punctual: all cameras are fresh all the while."""
     async def work(room: Room) -> None:

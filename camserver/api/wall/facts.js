@@ -43,6 +43,28 @@ export function words(camera) {
   return (error ?? result).replace(`${camera.id}: `, "").replace(/^rtsp: /, "").replace(/ \(after [\d.]+ s, limit [\d.]+ s\)/g, "");
 }
 
+/**
+ * Where a camera stands on the wall, the worst first: 0 has never had a picture, 1 is stale, 2 late, 3 fresh but failing, 4 well.
+ * @param {Camera} camera @param {number} now
+ */
+export function rank(camera, now) {
+  const state = freshness(camera, now);
+  return state === "fresh" ? (failing(camera) ? 3 : 4) : { never: 0, stale: 1, late: 2 }[state];
+}
+
+/**
+ * Whether a browser at `here` can reach an address: a loopback address is only this machine's own.
+ * @param {string} url @param {string} here the host name in the page's own address
+ */
+export function reachable(url, here) {
+  return isLoopback(here) || !isLoopback(new URL(url).hostname);
+}
+
+/** @param {string} host */
+function isLoopback(host) {
+  return host === "localhost" || host.endsWith(".localhost") || host === "[::1]" || /^127(\.\d+){3}$/.test(host);
+}
+
 /** @param {number|null} seconds */
 export function span(seconds) {
   if (seconds === null) return "never";
@@ -52,6 +74,26 @@ export function span(seconds) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
+/** @param {Date} moment @param {string} timeZone */
+function date(moment, timeZone) {
+  return moment.toLocaleString(undefined, { timeZone, timeZoneName: "short" });
+}
+
+/**
+ * Facts of an archived picture, and nothing of the camera's newest one.
+ * @param {Picture} picture @param {{captured_at: string|null, width: number|null, height: number|null}|null} own what it says
+ *   of itself, once it is loaded
+ * @param {string} timeZone @returns {[string, string][]}
+ */
+export function archivedTable(picture, own, timeZone) {
+  return [
+    ["Captured", date(new Date(own?.captured_at ?? picture.taken_at * 1000), timeZone)],
+    ["Picture", own?.width ? `${own.width}×${own.height}` : "–"],
+    ["Size", `${Math.round(picture.bytes / 1024)} KB`],
+    ["Archive", picture.path],
+  ];
+}
+
 /** @param {Camera} camera @param {Device|undefined} device @param {string} timeZone @returns {[string, string][]} */
 export function table(camera, device, timeZone) {
   const l = camera.latest;
@@ -59,7 +101,7 @@ export function table(camera, device, timeZone) {
   const number = (value, unit, digits = 0) => (value === null || value === undefined ? "–" : `${value.toFixed(digits)} ${unit}`);
   const held = device?.held.map((h) => `${h.holder} ${h.label}${h.pid ? ` (pid ${h.pid})` : ""}`).join(", ");
   return [
-    ["Captured", l?.captured_at ? new Date(l.captured_at).toLocaleString(undefined, { timeZone, timeZoneName: "short" }) : "never"],
+    ["Captured", l?.captured_at ? date(new Date(l.captured_at), timeZone) : "never"],
     ["Source", [l?.source, l?.engine].filter(Boolean).join(", ") || "–"],
     ["Picture", l?.width ? `${l.width}×${l.height} ${l.codec ?? ""}` : "–"],
     ["Size", l?.bytes ? `${Math.round(l.bytes / 1024)} KB` : "–"],

@@ -1,7 +1,7 @@
 // One camera: the big picture, its facts, its archive by day and time, live view through go2rtc.
 // @ts-check
 import { ask, json } from "./ask.js";
-import { age, span, table, words } from "./facts.js";
+import { age, archivedTable, reachable, span, table, words } from "./facts.js";
 import { forget, show } from "./pictures.js";
 
 /** @typedef {import("./facts.js").Camera} Camera */
@@ -15,9 +15,13 @@ const element = (id) => /** @type {any} */ (document.getElementById(`view-${id}`
 const RELIST_MS = 30000;
 
 export class View {
-  /** @param {(id: string) => Camera|undefined} camera */
-  constructor(camera) {
+  /**
+   * @param {(id: string) => Camera|undefined} camera
+   * @param {() => string[]} order ids of the cameras that the wall shows, as it shows them
+   */
+  constructor(camera, order) {
     this.find = camera;
+    this.order = order;
     this.dialog = /** @type {HTMLDialogElement} */ (document.getElementById("view"));
     /** @type {HTMLImageElement} */
     this.picture = element("picture");
@@ -61,6 +65,12 @@ export class View {
     this.day.addEventListener("change", () => { this.newest(); this.loadDay(); });
     this.scrub.addEventListener("input", () => this.choose(this.pictures[Number(this.scrub.value)] ?? null));
     element("newest").addEventListener("click", () => this.newest());
+    element("earlier").addEventListener("click", () => this.stepPicture(-1));
+    element("later").addEventListener("click", () => this.stepPicture(1));
+    element("previous").addEventListener("click", () => this.stepCamera(-1));
+    element("next").addEventListener("click", () => this.stepCamera(1));
+    this.dialog.addEventListener("keydown", (event) => this.key(event));
+    this.picture.addEventListener("load", () => { this.loadFacts(); });
     this.live.addEventListener("click", () => (this.player.hidden ? this.startLive() : this.stopLive()));
     this.now.addEventListener("click", () => { this.snapshot(); });
   }
@@ -76,7 +86,8 @@ export class View {
     this.shown = "";
     this.picture.removeAttribute("src");
     element("name").textContent = camera.name;
-    this.live.hidden = !this.site.go2rtc || !camera.go2rtc;
+    this.stopLive();
+    this.live.hidden = !this.site.go2rtc || !camera.go2rtc || !reachable(this.site.go2rtc, location.hostname);
     this.now.hidden = !this.site.actions;
     this.day.value = dayOf(camera.latest?.captured_at ?? new Date().toISOString(), this.site.timezone);
     this.device = undefined;
@@ -84,6 +95,35 @@ export class View {
     if (!this.dialog.open) this.dialog.showModal();
     this.loadDay();
     this.leases(camera.id);
+  }
+
+  /** @param {KeyboardEvent} event arrows walk from camera to camera, where they mean nothing else */
+  key(event) {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (step === undefined || event.target instanceof HTMLInputElement) return;
+    event.preventDefault();
+    this.stepCamera(step);
+  }
+
+  /** @param {number} step to the camera before or after on the wall, and round */
+  stepCamera(step) {
+    const ids = this.order();
+    const at = ids.indexOf(this.id);
+    const next = ids[at < 0 ? 0 : (at + step + ids.length) % ids.length];
+    if (next) location.replace(`#${next}`);
+  }
+
+  /** @param {number} step to the picture before or after in this day's archive; after the last one comes the newest */
+  async stepPicture(step) {
+    if (!this.archived) await this.loadDay(); // the newest is the last one of its day
+    const newest = this.find(this.id)?.latest?.captured_at;
+    const listed = newest && dayOf(newest, this.site.timezone) === this.day.value;
+    const at = (this.archived ? Number(this.scrub.value) : this.pictures.length - (listed ? 1 : 0)) + step;
+    const picture = this.pictures[at];
+    if (picture) {
+      this.scrub.value = String(at);
+      this.choose(picture);
+    } else if (at >= this.pictures.length) this.newest();
   }
 
   /** @param {string} id a camera of which something is new */
@@ -112,7 +152,7 @@ export class View {
   paint() {
     const camera = this.find(this.id);
     if (!camera) return;
-    const text = words(camera);
+    const text = this.archived ? "" : words(camera);
     element("words").hidden = !text;
     element("words").textContent = text;
     const path = this.archived
@@ -127,14 +167,31 @@ export class View {
     download.href = path;
     download.download = `${camera.id}${this.archived ? `-${this.archived.path.replaceAll("/", "")}` : ".jpg"}`;
     this.picture.alt = `${camera.name}${this.archived ? `, ${this.clock(this.archived.taken_at)}` : ""}`;
-    const rows = table(camera, this.device, this.site.timezone).flatMap(([name, value]) => {
+    this.paintFacts(this.archived
+      ? archivedTable(this.archived, null, this.site.timezone)
+      : table(camera, this.device, this.site.timezone));
+    this.tick(Date.now());
+  }
+
+  /** What an archived picture says of itself, once it is shown. */
+  async loadFacts() {
+    const picture = this.archived;
+    if (!picture || !this.picture.src.endsWith(this.shown)) return;
+    const answer = await ask(this.shown, { method: "HEAD" });
+    const told = answer.headers.get("x-camserver-facts");
+    if (this.archived !== picture || !told) return;
+    this.paintFacts(archivedTable(picture, JSON.parse(told), this.site.timezone));
+  }
+
+  /** @param {[string, string][]} facts of the picture that is shown, and of no other */
+  paintFacts(facts) {
+    const rows = facts.flatMap(([name, value]) => {
       const [term, description] = [document.createElement("dt"), document.createElement("dd")];
       term.textContent = name;
       description.textContent = value;
       return [term, description];
     });
     element("facts").replaceChildren(...rows);
-    this.tick(Date.now());
   }
 
   newest() {
@@ -162,6 +219,7 @@ export class View {
     this.pictures = pictures;
     this.scrub.max = String(Math.max(0, pictures.length - 1));
     this.scrub.disabled = pictures.length < 2;
+    for (const name of ["earlier", "later"]) /** @type {HTMLButtonElement} */ (element(name)).disabled = !pictures.length;
     const shown = pictures.findIndex((picture) => picture.path === this.archived?.path);
     this.scrub.value = shown < 0 ? this.scrub.max : String(shown);
     this.hours();

@@ -1,7 +1,7 @@
 // The wall: a tile for each camera, kept up to date by events; only what changed and can be seen is fetched.
 // @ts-check
 import { ask } from "./ask.js";
-import { age, failing, freshness, span, words } from "./facts.js";
+import { age, failing, freshness, rank, span, words } from "./facts.js";
 import { forget, show } from "./pictures.js";
 import { View } from "./view.js";
 
@@ -18,7 +18,13 @@ const search = element("search");
 const notice = element("notice");
 /** @type {Map<string, Tile>} */
 const tiles = new Map();
-const view = new View((id) => tiles.get(id)?.camera);
+const view = new View(
+  (id) => tiles.get(id)?.camera,
+  () => shown().map((button) => button.dataset.id ?? ""),
+);
+
+/** @returns {HTMLElement[]} the tiles that are not filtered out, as they stand on the wall */
+const shown = () => /** @type {HTMLElement[]} */ ([...wall.children]).filter((button) => !button.hidden);
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -83,8 +89,25 @@ function filter() {
   for (const [name, count] of Object.entries(counts)) write(element(`count-${name}`), String(count));
 }
 
+/** The worst first, else in the inventory's order. Only what stands elsewhere is moved; the focus stays where it is. */
+function sort() {
+  const moment = now();
+  const wanted = [...tiles.values()]
+    .map((tile, at) => ({ button: tile.button, rank: rank(tile.camera, moment), at }))
+    .sort((a, b) => a.rank - b.rank || a.at - b.at);
+  const focused = /** @type {HTMLElement|null} */ (document.activeElement);
+  /** @type {Element|null} */
+  let after = null;
+  for (const { button } of wanted.reverse()) {
+    if (button.nextElementSibling !== after || button.parentNode !== wall) wall.insertBefore(button, after);
+    after = button;
+  }
+  if (focused?.classList.contains("tile") && focused !== document.activeElement) focused.focus({ preventScroll: true });
+}
+
 function tick() {
   for (const tile of tiles.values()) paint(tile, now());
+  sort();
   filter();
   view.tick(now());
 }
@@ -113,6 +136,7 @@ async function load() {
   for (const camera of cameras) {
     const tile = tiles.get(camera.id) ?? make(camera);
     tile.camera = camera;
+    tiles.delete(camera.id); // a Map keeps its order: it becomes the inventory's
     tiles.set(camera.id, tile);
     if (tile.button.parentNode !== wall) wall.append(tile.button);
     fetchPicture(tile);
@@ -187,11 +211,11 @@ function walk(event) {
   }
   const from = /** @type {HTMLElement} */ (document.activeElement);
   if (!from?.classList.contains("tile") || !event.key.startsWith("Arrow")) return;
-  const all = [...tiles.values()].map((tile) => tile.button).filter((button) => !button.hidden);
+  const all = shown();
   const columns = Math.max(1, all.filter((button) => button.offsetTop === all[0]?.offsetTop).length);
   /** @type {Record<string, number>} */
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
-  const to = all[all.indexOf(/** @type {HTMLButtonElement} */ (from)) + (steps[event.key] ?? 0)];
+  const to = all[all.indexOf(from) + (steps[event.key] ?? 0)];
   if (to) {
     event.preventDefault();
     to.focus();
