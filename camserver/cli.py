@@ -147,6 +147,8 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     add("--record", type=Path, metavar="FILE", help="keep what each camera saw in FILE (JSON)")
     add("--inventory", type=Path, metavar="FILE", help="write an inventory of the cameras to FILE, which must not exist yet")
     add("--force", action="store_true", help="with --inventory: replace FILE if it exists")
+    add("--output", type=Path, metavar="DIR", help="with --inventory: its pictures and its socket are in DIR (default: the "
+        "system's places)")
     add("--interval", default="5s", help="interval in that inventory (default: 5s)")
     add("--seconds", type=float, metavar="S", help="end after S seconds")
     add("--until-eof", action="store_true", help="end when stdin ends: with the process that started it")
@@ -351,7 +353,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         max_sessions=a.max_sessions, cooldown_s=a.cooldown, unclean_cooldown_s=a.unclean_cooldown, full_voice=a.full_voice,
         username=a.username, password=password, auth=a.auth, faults=dict(a.fault), quirk=a.quirk,
         tls=tuple(a.tls) if a.tls else None, record=a.record,
-        inventory=a.inventory, interval=a.interval, seconds=a.seconds, until_eof=a.until_eof)
+        inventory=a.inventory, interval=a.interval, output=a.output, seconds=a.seconds, until_eof=a.until_eof)
     try:
         return asyncio.run(serve(options))
     except (ValueError, OSError) as error:

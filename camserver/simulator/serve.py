@@ -41,6 +41,8 @@ class SimulateOptions:
     record: Path | None = None
     inventory: Path | None = None
     interval: str = "5s"
+    output: Path | None = None
+    """With `inventory`: the folder of its pictures and its socket."""
     seconds: float | None = None
     until_eof: bool = False
 
@@ -80,7 +82,7 @@ async def serve(options: SimulateOptions) -> int:
     fleet = Fleet(make_cameras(options), host=options.host, tls=tls)
     await fleet.start()
     if options.inventory is not None:
-        _replace(options.inventory, fleet.inventory(interval=options.interval))
+        _replace(options.inventory, _tables(options.output) + fleet.inventory(interval=options.interval))
     for camera in list(fleet.cameras.values())[:12]:
         fault = f", {camera.fault.kind}" if camera.fault.kind != "none" else ""
         print(f"{camera.id}  {fleet.url(camera.id)}  {camera.codec} {camera.width}x{camera.height}{fault}")  # noqa: T201
@@ -96,6 +98,15 @@ async def serve(options: SimulateOptions) -> int:
     _write_record(options.record, fleet)
     await fleet.stop()
     return 0
+
+
+def _tables(output: Path | None) -> str:
+    """Where pictures and the socket are, for a person who may not write to the system's folders."""
+    if output is None:
+        return ""
+    folder = output.absolute()
+    return (f"[output]\ndirectory = {json.dumps(str(folder / 'snapshots'))}\n"
+            f"[api]\nsocket = {json.dumps(str(folder / 'camserver.sock'))}\n\n")
 
 
 def _write_record(path: Path | None, fleet: Fleet) -> None:

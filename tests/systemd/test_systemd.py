@@ -19,14 +19,26 @@ EXPECTED = {
 }
 
 
-def test_the_unit_does_what_it_says() -> None:
-    """Start, READY, journal fields, a refused reload, kill -9 and restart, a clean stop, 78 without restart; hardened."""
+def booted(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command beside a systemd of its own."""
     if os.geteuid() != 0:
         pytest.skip("booting a systemd in namespaces needs root")
-    run = subprocess.run([HERE / "boot.sh", sys.prefix, HERE.parents[1], "bash", "tests/systemd/service.sh"],
+    run = subprocess.run([HERE / "boot.sh", sys.prefix, HERE.parents[1], *command],
                          capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if run.returncode == 125:
         pytest.skip(f"this machine does not let a systemd boot in namespaces: {run.stderr[-200:]}")
+    return run
+
+
+def test_the_documents_run_as_printed() -> None:
+    """Each command of README.md and docs/sharing.md, in order, in a fresh clone; an upgrade, a stop, and what they leave."""
+    run = booted("/usr/bin/python3", "tests/systemd/docs.py")
+    assert (run.returncode, run.stdout) == (0, ""), run.stdout + run.stderr
+
+
+def test_the_unit_does_what_it_says() -> None:
+    """Start, READY, journal fields, a refused reload, kill -9 and restart, a clean stop, 78 without restart; hardened."""
+    run = booted("bash", "tests/systemd/service.sh")
     said = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
     assert run.returncode == 0, run.stderr
     assert "timeout" not in said, said
