@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo test check lint types layers js clean packages test-packages js-packages install uninstall bench chaos fuzz screenshots
+.PHONY: help demo test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos fuzz screenshots
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make test   install what is missing, pass all tests"
@@ -48,6 +48,10 @@ demo: .venv/.installed
 # two at a time: most of them wait
 test: test-packages .venv/.installed
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+
+# the unit tests on every other Python >= 3.11 that this machine has
+pythons: packages .venv/.installed
+	@tests/pythons.sh
 
 lint: .venv/.installed
 	$(BIN)/ruff check camserver tests
@@ -90,4 +94,4 @@ uninstall:
 	systemd/install.sh --uninstall
 
 clean:
-	rm -rf .venv camserver-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
+	rm -rf .venv .venv-* camserver-demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
