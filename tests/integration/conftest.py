@@ -1,4 +1,4 @@
-"""GStreamer's RTSP server with two short films, for all integration tests that want a third party."""
+"""GStreamer's RTSP server with short films, for all integration tests that want a third party."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVER = Path(__file__).with_name("gst_server.py")
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two short films with known colours, tagged BT.709, encoded by ffmpeg."""
+    """Short films with known colours, encoded by ffmpeg: H.264 and H.265 tagged BT.709, MJPEG as JFIF has it."""
     folder = tmp_path_factory.mktemp("films")
     made = {}
     for codec, encoder in (("h264", "libx264"), ("h265", "libx265")):
@@ -30,12 +30,17 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
              "-g", "10", "-bf", "0", "-crf", "18",
              *(["-tag:v", "hvc1", "-x265-params", "log-level=none"] if codec == "h265" else []),
              str(made[codec])], check=True)
+    made["mjpeg"] = folder / "mjpeg.avi"
+    subprocess.run(
+        ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "smptehdbars=s=1280x720:r=10", "-t", "4",
+         "-vf", "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p", "-c:v", "mjpeg", "-huffman", "default",
+         "-q:v", "3", str(made["mjpeg"])], check=True)
     return made
 
 
 @pytest.fixture(scope="session")
 def gst(films: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """Ports of four servers: open, with digest, with basic, with TLS; films at /h264 and /h265, live at /live-h264 and …."""
+    """Ports of four servers: open, with digest, with basic, with TLS; films at /h264, /h265 and /mjpeg, live at /live-h264 and …."""
     ports = {kind: free_port() for kind in ("open", "digest", "basic", "tls")}
     folder = tmp_path_factory.mktemp("tls")
     certificate(folder)
@@ -55,6 +60,7 @@ def sources(films: dict[str, Path]) -> dict[str, np.ndarray[Any, Any]]:
     for codec, path in films.items():
         with av.open(str(path)) as container:
             frame = next(container.decode(video=0))
-        pictures[codec] = frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG",
+        colours = ("ITU601", "JPEG") if codec == "mjpeg" else ("ITU709", "MPEG")
+        pictures[codec] = frame.to_ndarray(format="rgb24", src_colorspace=colours[0], src_color_range=colours[1],
                                            dst_color_range="JPEG")
     return pictures

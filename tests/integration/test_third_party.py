@@ -97,7 +97,7 @@ async def polled(house: House, url: str, source: np.ndarray[Any, Any], **keys: A
         assert psnr(simplejpeg.decode_jpeg(still.jpeg), source) > 30, number
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("how", ["open", "digest", "basic"])
 def test_gstreamer(gst: dict[str, int], sources: dict[str, Any], how: str, transport: str, codec: str) -> None:
@@ -110,7 +110,7 @@ def test_gstreamer(gst: dict[str, int], sources: dict[str, Any], how: str, trans
     with_house([], work)
 
 
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 def test_gstreamer_over_tls(gst: dict[str, int], sources: dict[str, Any], codec: str) -> None:
     async def work(house: House) -> None:
         await polled(house, f"rtsps://127.0.0.1:{gst['tls']}/{codec}", sources[codec])
@@ -119,7 +119,7 @@ def test_gstreamer_over_tls(gst: dict[str, int], sources: dict[str, Any], codec:
 
 
 @pytest.mark.parametrize("login", [False, True])
-@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 def test_vlc(tmp_path: Path, films: dict[str, Path], sources: dict[str, Any], codec: str, login: bool) -> None:
     """It speaks UDP only and says so with 461: that is learned by the first poll."""
     async def work(house: House) -> None:
