@@ -27,7 +27,8 @@ from camserver.findings import Finding, Report
 from camserver.host.tasks import finish
 from camserver.records import AccessUnit, Result, SessionEnd
 from camserver.rtsp.bitstream import split_annex_b
-from camserver.rtsp.client import PORTS, RtspSession
+from camserver.rtsp.client import RtspSession
+from camserver.rtsp.connection import PORTS
 from camserver.rtsp.login import LoginMemory
 from camserver.rtsp.memory import Memory, Moved, Shot, Unsupported
 from camserver.rtsp.refusals import in_company
@@ -195,7 +196,7 @@ class Doctor:
 
     def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:
         took = {name: (after - at) * 1000 for (name, at), (_, after) in pairwise(steps)}
-        challenge = session.login.challenge or self._login.newest
+        challenge = session.connection.login.challenge or self._login.newest
         self._found("connection", "TCP" if self._tls() is None else "TCP and TLS", took["connecting"])
         self._found("login", challenge.label if challenge is not None else "none asked for")
         tracks = session.description.tracks if session.description is not None else ()

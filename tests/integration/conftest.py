@@ -40,7 +40,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def gst(films: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """Ports of four servers: open, with digest, with basic, with TLS; films at /h264, /h265 and /mjpeg, live at /live-h264 and …."""
+    """Ports of four servers: open, with digest, with basic, with TLS; films by their names, live at /live-h264 and …."""
     ports = {kind: free_port() for kind in ("open", "digest", "basic", "tls")}
     folder = tmp_path_factory.mktemp("tls")
     certificate(folder)
