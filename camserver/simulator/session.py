@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import secrets
@@ -18,15 +17,13 @@ from camserver.rtsp import auth
 from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
 from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
 from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
+from camserver.simulator.description import PAYLOAD_TYPES, describe
 from camserver.simulator.pictures import Pictures
 from camserver.simulator.quirks import (
-    AUDIO,
-    METADATA,
     MOVED,
     TIMEOUT_S,
     base_header,
     challenges,
-    control,
     encode,
     is_track,
     markers,
@@ -36,7 +33,6 @@ from camserver.simulator.quirks import (
 from camserver.simulator.quirks import payloads as as_camera_makes_them
 
 REALM = "camserver simulator"
-PAYLOAD_TYPES = {"h264": 96, "h265": 96, "mjpeg": 26}
 REPORT_S = 5.0
 SLOW_TICK_S = 0.02
 MAX_BACKLOG_BYTES = 4 << 20
@@ -148,7 +144,8 @@ class RtspConnection(asyncio.Protocol):
                 self._described = True
                 session = {"Session": self._session} if self._has("session-describe") else {}
                 headers = base_header(self._camera.quirks, base) | session | {"Content-Type": "application/sdp"}
-                self._reply(request, 200, headers, self._sdp(base))
+                parameter_sets = self._streams[self._stream].parameter_sets
+                self._reply(request, 200, headers, describe(self._camera, parameter_sets, base))
             case "SETUP":
                 self._set_up(request)
             case "PLAY":
@@ -292,29 +289,6 @@ class RtspConnection(asyncio.Protocol):
 
     def _answer_play(self, request: Request) -> None:
         self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
-
-    def _sdp(self, base: str) -> bytes:
-        codec = self._camera.codec
-        kind = PAYLOAD_TYPES[codec]
-        lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", f"s={self._camera.name}", "c=IN IP4 0.0.0.0", "t=0 0",
-                 *(AUDIO if self._has("tracks") else ()),
-                 f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
-                 *control(self._camera.quirks, base)]
-        sets = [base64.b64encode(nal).decode() for nal in self._streams[self._stream].parameter_sets]
-        if self._has("sets-in-band"):
-            pass
-        elif self._has("sets-one-field") and codec != "mjpeg":
-            name = "sprop-parameter-sets" if codec == "h264" else "sprop-sps"
-            field = base64.b64encode(b"".join(b"\0\0\0\1" + nal for nal in self._streams[self._stream].parameter_sets)).decode()
-            lines.append(f"a=fmtp:{kind} {name}={field}")
-        elif codec == "h264":
-            lines.append(f"a=fmtp:{kind} packetization-mode=1;sprop-parameter-sets={','.join(sets)}")
-        elif codec == "h265":
-            named = zip(("vps", "sps", "pps"), sets, strict=True)
-            lines.append(f"a=fmtp:{kind} " + ";".join(f"sprop-{name}={nal}" for name, nal in named))
-        lines += METADATA if self._has("tracks") else ()
-        lines += AUDIO if self._has("all-tracks") and not self._has("tracks") else ()
-        return "\r\n".join([*lines, ""]).encode()
 
     def _reply(self, request: Request, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         fields = Headers()
