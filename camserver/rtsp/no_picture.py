@@ -22,8 +22,8 @@ def _reason(seen: Reception, within: str) -> tuple[Result, str]:
         (seen.unproved_key, Result.NO_KEYFRAME, f"a keyframe came, but {within} nothing after it that proves it whole "
                                                 "(a camera that sends less than a picture in that time?)"),
         (seen.pictures, Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe {within}"),
-        (seen.packets, Result.ERROR, f"{seen.packets} packets came {within}, but where a picture ends can't be told from "
-                                     "them (no markers, no times)"),
+        (seen.packets, Result.NO_KEYFRAME, f"{seen.packets} packets came {within}, but no end of a picture (it sends too "
+                                           "slowly, or neither markers nor times)"),
         (True, Result.TIMEOUT, f"silent after PLAY, no picture {within}"),
     )
     return next((result, text) for holds, result, text in reasons if holds)
