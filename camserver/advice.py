@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from camserver.errors import CameraError
 from camserver.records import Result
 
 _BY_RESULT = {
@@ -20,6 +21,7 @@ _BY_RESULT = {
     Result.CRASHED: "What the camera sends breaks the decoder: try another codec in the camera's settings, or the sub-stream.",
     Result.ERROR: "What it offers can't be used as it is; engine = \"libav\" speaks some things that camserver doesn't.",
 }
+NO_LOGIN = "Give the username and the password of the camera: none was sent. `doctor URL --username NAME` asks for it."
 _BY_STEP = {
     ("name", Result.UNREACHABLE): "Is the name spelled right? This host's DNS does not know it; an address works without DNS.",
     ("connecting", Result.TIMEOUT): "Nothing answers at this address: is the camera on, the address right, a firewall or "
@@ -27,6 +29,8 @@ _BY_STEP = {
     ("PLAY", Result.TIMEOUT): "It accepts the session and then hangs at PLAY: restart it, or try transport = \"udp\".",
     ("a keyframe", Result.TIMEOUT): "It plays, but sends nothing: it may be full without saying so, or hang. Restart it. With "
                                     "transport = \"udp\" a firewall may drop its packets.",
+    ("keyframe", Result.UNREACHABLE): "It plays, then ends the connection: restart it, and see its log. Some do so when "
+                                      "another client takes the session.",
     ("libav", Result.ERROR): "Neither camserver's own client nor libav can use what it offers: set H.264 or H.265 in its "
                              "settings, or use the sub-stream or a snapshot URL.",
     ("libav", Result.TIMEOUT): "libav gets no picture either: restart the camera, or use the sub-stream or a snapshot URL.",
@@ -50,10 +54,10 @@ _BY_STEP = {
 }
 
 
-def advice(found_at: str, result: Result, step: str = "") -> str:
-    """What may help; "" where nothing is known.
-
-    `found_at` is the doctor's step, `step` the RTSP request or phase that failed ("connecting", "PLAY", "a keyframe").
-    """
+def advice(found_at: str, failure: CameraError) -> str:
+    """What may help against a failure at the doctor's step `found_at`; "" where nothing is known."""
+    result, step = failure.result, failure.step
+    if result is Result.AUTH and not failure.login_refused:
+        return NO_LOGIN
     return _BY_STEP.get((found_at, result)) or (_BY_STEP.get((step, result)) if found_at != "snapshot URL" else None) or (
         _BY_RESULT.get(result, ""))

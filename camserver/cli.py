@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import os
 import sys
@@ -42,13 +43,19 @@ def main() -> None:
     except BrokenPipeError:     # `camserver leases | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        print(f"camserver: what is to be said cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     sys.exit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="camserver", description=__import__("camserver").__doc__,
-        epilog="exit status: 0 done, 1 failed, 2 usage, 69 unavailable, 75 busy, 78 inventory refused")
+        epilog="exit status: 0 done, 1 failed, 2 usage, 69 unavailable, 75 busy, 77 not permitted, 78 inventory refused")
     parser.add_argument("--version", action="version", version=f"camserver {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -67,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "run the daemon")
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     check = command("check", _check, "check the inventory: a summary, or every fault and status 78")
+    check.add_argument("--without-passwords", action="store_true",
+                       help="leave out password files and systemd's credentials, which only the service can read")
     check.add_argument("--schema", action="store_true", help="print the JSON Schema of the inventory and end")
     snapshot = command("snapshot", _snapshot, "take one picture of one camera now, under a lease; with or without a daemon")
     snapshot.add_argument("camera", metavar="CAMERA", help="id of the camera")
@@ -204,12 +213,12 @@ def _quirks(text: str) -> str:
     return text
 
 
-def _load(path: Path) -> Inventory | None:
+def _load(path: Path, *, passwords: bool = True) -> Inventory | None:
     from camserver.config import load_inventory
     from camserver.errors import InventoryError, InventoryUnreadable
 
     try:
-        return load_inventory(path)
+        return load_inventory(path, passwords=passwords)
     except InventoryUnreadable as error:
         print(f"camserver: {error}", file=sys.stderr)
         return None
@@ -252,7 +261,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
         print(json.dumps(schema(), indent=2))
         return 0
-    inventory = _load(arguments.config)
+    inventory = _load(arguments.config, passwords=not arguments.without_passwords)
     if inventory is None:
         return EX_CONFIG
     devices = {c.device for c in inventory.cameras}
@@ -327,6 +336,7 @@ def _take(inventory: Inventory, camera: Camera) -> Attempt | None:
 def _write(jpeg: bytes, output: str) -> int:
     if output == "-":
         sys.stdout.buffer.write(jpeg)
+        sys.stdout.buffer.flush()
         return 0
     try:
         Path(output).write_bytes(jpeg)
@@ -344,6 +354,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
         password = a.password_file.read_text().split("\n", 1)[0] if a.password_file else ""
     except (OSError, ValueError) as error:
         print(f"camserver simulate: {a.password_file}: {getattr(error, 'strerror', 'not UTF-8 text')}", file=sys.stderr)
+        return 2
+    if a.inventory is None and (a.force or a.output is not None):
+        print("camserver simulate: --force and --output go with --inventory FILE", file=sys.stderr)
+        return 2
+    if a.inventory is not None and (a.inventory.is_dir() or not a.inventory.absolute().parent.is_dir()):
+        print(f"camserver simulate: {a.inventory}: expected the name of a file in a folder that exists", file=sys.stderr)
         return 2
     if a.inventory is not None and a.inventory.exists() and not a.force:
         print(f"camserver simulate: {a.inventory} exists; --force replaces it", file=sys.stderr)

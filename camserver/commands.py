@@ -25,10 +25,11 @@ from camserver.api.client import (
 )
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
+from camserver.freshness import Freshness
 from camserver.host import unit
 from camserver.status import as_json, from_daemon, from_files, show
 
-EX_UNAVAILABLE, EX_TEMPFAIL = 69, 75
+EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = os.EX_UNAVAILABLE, os.EX_TEMPFAIL, os.EX_NOPERM, os.EX_CONFIG
 WATCH_S = 2.0
 LEASE_WAIT_S = 60.0
 
@@ -38,7 +39,7 @@ def client(arguments: argparse.Namespace) -> SyncLeaseClient:
     path = _given_socket(arguments)
     if path is None:
         try:
-            path = load_inventory(arguments.config).api.socket
+            path = load_inventory(arguments.config, passwords=False).api.socket
         except InventoryError:      # not readable for this user, or wrong: the daemon may run on all the same
             path = DEFAULT_SOCKET
     return SyncLeaseClient(Path(path))
@@ -60,7 +61,7 @@ def no_daemon(arguments: argparse.Namespace, error: NoDaemon) -> str:
     """The error, and why the default socket was asked if the inventory could not tell another one."""
     if _given_socket(arguments) is None:
         try:
-            load_inventory(arguments.config)
+            load_inventory(arguments.config, passwords=False)
         except InventoryError as refused:
             return f"{error}; the default socket was asked because of {refused.faults[0]}"
     return str(error)
@@ -73,7 +74,7 @@ def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
             return command(arguments)
         except NoDaemon as error:
             print(f"camserver: {no_daemon(arguments, error)}", file=sys.stderr)
-            return EX_UNAVAILABLE
+            return EX_NOPERM if error.forbidden else EX_UNAVAILABLE
         except RtspBusy as error:
             print(f"camserver: {error}", file=sys.stderr)
             return EX_TEMPFAIL
@@ -117,7 +118,7 @@ def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str]
         found, daemon = from_daemon(running(client(arguments)).get("/v1/cameras")), True
     except NoDaemon as error:
         try:
-            found, daemon = from_files(load_inventory(arguments.config)), False
+            found, daemon = from_files(load_inventory(arguments.config, passwords=False)), False
         except InventoryError as refused:
             say(f"camserver: {error}; and the files can't be found: {refused.faults[0]}")
             return EX_UNAVAILABLE
@@ -131,7 +132,7 @@ def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str]
         show(found, console)
     if not daemon:
         return EX_UNAVAILABLE
-    return int(any(s.freshness in ("stale", "never") for s in found))
+    return int(any(s.freshness in (Freshness.STALE, Freshness.NEVER) for s in found))
 
 
 @answered
@@ -167,7 +168,9 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
 
     try:
         running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
-    except (NoDaemon, ApiRefusal):
+    except NoDaemon as error:
+        return ask(arguments) if error.forbidden else None      # a daemon may be there: it says who may ask it
+    except ApiRefusal:
         return None
     return ask(arguments)
 

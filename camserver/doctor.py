@@ -58,7 +58,6 @@ class Doctor:
         self._say = say
         self._scrub = scrub
         self._company = company
-        self._login_refused = False
         self._last = SessionEnd.NONE        # how the newest session ended
         self._memory = Memory(transport=camera.transport)
         self._login = LoginMemory(camera.username, camera.password)
@@ -76,11 +75,11 @@ class Doctor:
                 await self._second_session(url)
                 if sessions:
                     await self._sessions(url)
-        if self._login_refused:
+        if self.report.login_refused:
             return self.report      # a wrong password is wrong everywhere, and cameras lock accounts
         if camera.sub_url is not None:
             await self._sub_stream(camera.sub_url)
-        if camera.snapshot_url is not None and not self._login_refused:
+        if camera.snapshot_url is not None and not self.report.login_refused:
             await self._snapshot_url(camera.snapshot_url)
         return self.report
 
@@ -88,8 +87,8 @@ class Doctor:
         self._add(Finding(step, ok=True, text=self._scrub(text), ms=None if ms is None else round(ms, 1)))
 
     def _failed(self, step: str, failure: CameraError) -> None:
-        self._login_refused |= failure.login_refused
-        self._add(Finding(step, ok=False, text=self._scrub(str(failure)), advice=advice(step, failure.result, failure.step)))
+        self.report.login_refused |= failure.login_refused
+        self._add(Finding(step, ok=False, text=self._scrub(str(failure)), advice=advice(step, failure)))
 
     def _add(self, finding: Finding) -> None:
         self.report.findings.append(finding)

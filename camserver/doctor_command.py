@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import getpass
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
@@ -17,19 +18,20 @@ from camserver.api.client import ApiRefusal, NoDaemon, SyncLeaseClient
 from camserver.capture.decoder import Decoder
 from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
-from camserver.commands import EX_TEMPFAIL, EX_UNAVAILABLE, client
+from camserver.commands import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, client
 from camserver.config import Camera, Inventory, camera_from, load_inventory
 from camserver.doctor import Doctor
-from camserver.doctor_leases import Forbidden, doctor_leases
+from camserver.doctor_leases import LeaseLost, doctor_leases
 from camserver.errors import InventoryError, RtspBusy
 from camserver.findings import Finding, Report
 from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
 
-EX_NOPERM = 77
 AT_ONCE = 8
 """Devices that are examined beside one another; the cameras of one device come after one another."""
 DECODERS = 2
+NAMED = 8
+"""Cameras that are named before a piece of advice; it is the same for all of them."""
 
 
 class WrongUsage(Exception):  # noqa: N818 - it says what is the case
@@ -66,7 +68,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     except InventoryError as error:
         for fault in error.faults:
             print(f"camserver doctor: {fault}", file=sys.stderr)
-        return 2
+        return 2 if "://" in (arguments.camera or "") else EX_CONFIG
     try:
         return run_loop(lambda: (_many if order.many else _one)(arguments, order))
     except asyncio.CancelledError:      # SIGTERM; its sessions are closed
@@ -93,6 +95,8 @@ def _order(arguments: argparse.Namespace) -> Order:
         wanted = ""
     inventory = load_inventory(arguments.config)
     if not wanted:
+        if not inventory.cameras:
+            raise WrongUsage(f"no enabled camera in {arguments.config}")
         return Order(inventory.cameras, inventory, many=True)
     found = tuple(c for c in inventory.cameras if c.id == wanted)
     if not found:
@@ -101,6 +105,10 @@ def _order(arguments: argparse.Namespace) -> Order:
 
 
 def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
+    if any("\udc80" <= character <= "\udcff" for character in wanted):
+        raise WrongUsage("the URL is not UTF-8 text")
+    if not wanted.lower().startswith(("rtsp://", "rtsps://", "http://", "https://")):
+        raise WrongUsage("expected a URL that begins with rtsp://, rtsps://, http:// or https://")
     url, user, password = split_login(wanted)
     if arguments.username is not None:
         if user:
@@ -108,7 +116,9 @@ def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
         user = arguments.username
     if user and password is None:
         password = _asked_password(user, script=arguments.username is not None)
-    keys = {"id": "camera", "url" if url.startswith("rtsp") else "snapshot_url": url}
+        if not password:        # an empty one would be sent, and count as a wrong login
+            raise WrongUsage(f"no password was given for {user}")
+    keys = {"id": "camera", "snapshot_url" if url.lower().startswith("http") else "url": url}
     camera = camera_from(keys | ({"username": user} if user else {}) | ({"password": password} if password else {}))
     inventory = None
     with contextlib.suppress(InventoryError):
@@ -124,30 +134,38 @@ def split_login(url: str) -> tuple[str, str, str | None]:
     """
     scheme, _, rest = url.partition("://")
     authority = rest.partition("/")[0]
-    if "@" not in authority and not any(c in "#?" for c in authority) and not _odd_port(authority):
+    if "@" not in rest or _is_address(re.split("[?#]", authority)[0]):
         return url, "", None
-    login, at, host = (rest.rpartition("@") if "@" not in authority
-                       else (authority.rpartition("@")[0], "@", rest[authority.rindex("@") + 1:]))
-    if not at:
-        return url, "", None
+    if "@" in authority:
+        login = authority.rpartition("@")[0]
+        host = rest[len(login) + 1:]
+        if "@" in host:     # in the password, or in the path? Part of a password must not be taken for a host
+            raise WrongUsage("there is a / in the password, or an @ in the path: use --username, or write %2F and %40")
+    else:
+        login, _, host = rest.rpartition("@")
     user, colon, password = login.partition(":")
     return f"{scheme}://{host}", unquote(user), unquote(password) if colon else None
 
 
-def _odd_port(authority: str) -> bool:
-    """Whether what follows the colon is no port: then it is a password with a / in it."""
-    port = authority.rpartition("]")[2].rpartition(":")[2] if ":" in authority.rpartition("]")[2] else ""
-    return bool(port) and not (port.isascii() and port.isdigit())
+def _is_address(text: str) -> bool:
+    """Whether it is a host, or a host and a port: then no login stands before it."""
+    host, colon, port = text.rpartition(":")
+    return "@" not in text and (not colon or text.endswith("]") or (port.isascii() and port.isdigit() and bool(host)))
 
 
 def _asked_password(user: str, *, script: bool) -> str | None:
     """A password on the command line is seen by everybody (ps): a person is asked, a `script` writes it to stdin."""
+    if sys.stdin is None:
+        return None
     if sys.stdin.isatty():
-        with contextlib.suppress(EOFError):
+        try:
             return getpass.getpass(f"password of {user}: ")
-    elif script:
-        return sys.stdin.readline().rstrip("\r\n") or None
-    return None
+        except EOFError:
+            return None
+    try:
+        return sys.stdin.buffer.readline().decode().rstrip("\r\n") if script else None
+    except UnicodeDecodeError:
+        raise WrongUsage("the password on stdin is not UTF-8 text") from None
 
 
 # ---- one camera
@@ -165,7 +183,7 @@ async def _one(arguments: argparse.Namespace, order: Order) -> int:
     if outcome.report is None:
         print(f"camserver: {outcome.error}", file=sys.stderr)
         return outcome.status
-    print(outcome.report.json() if arguments.json else f"\n{outcome.report.toml()}", end="")
+    print(outcome.report.json() if arguments.json else f"\n{outcome.report.toml()}".rstrip("\n"))
     return outcome.status
 
 
@@ -180,23 +198,35 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
     width = max((len(camera.id) for camera in order.cameras), default=0)
 
     async def examine(cameras: list[Camera]) -> None:
+        refused: dict[tuple[str, str], str] = {}     # logins that the device refused, and to which camera
         for camera in cameras:
+            login = camera.username, camera.password
             async with turns:
-                outcome = await _examined(arguments, order, camera, workers, lambda _: None)
+                if login in refused:
+                    outcome = Outcome(camera, error=f"not tried: {refused[login]} of the same device has refused this login, "
+                                      "and cameras lock accounts", status=1)
+                else:
+                    outcome = await _examined(arguments, order, camera, workers, lambda _: None)
+            if outcome.report is not None and outcome.report.login_refused:
+                refused[login] = camera.id
             outcomes[camera.id] = outcome
             if not arguments.json:
                 print(f"{'FAIL' if outcome.status else 'ok  '}  {camera.id:{width}}  {_line(outcome)}", flush=True)
 
-    async with _workers() as workers, asyncio.TaskGroup() as tasks:
-        for device, cameras in devices.items():
-            tasks.create_task(examine(cameras), name=f"doctor {device}")
+    try:
+        async with _workers() as workers, asyncio.TaskGroup() as tasks:
+            for device, cameras in devices.items():
+                tasks.create_task(examine(cameras), name=f"doctor {device}")
+    except ExceptionGroup as group:     # nobody reads, or the disk is full: one reason for all
+        raise group.exceptions[0] from None
     told = [outcomes[camera.id] for camera in order.cameras]
     failed = [outcome for outcome in told if outcome.status]
     if arguments.json:
         print(json.dumps({"ok": not failed, "cameras": {o.camera.id: _json(o) for o in told}}, indent=1))
     else:
         print(*_conclusion(told), sep="\n")
-    return 1 if failed else 0
+    statuses = {outcome.status for outcome in failed}
+    return statuses.pop() if len(statuses) == 1 else int(bool(failed))
 
 
 def _line(outcome: Outcome) -> str:
@@ -218,14 +248,18 @@ def _conclusion(told: list[Outcome]) -> Iterable[str]:
     well = sum(not outcome.status for outcome in told)
     yield ""
     yield f"{well} of {len(told)} cameras give pictures"
+    advised: dict[str, list[str]] = {}
     for outcome in told:
         report = outcome.report
         if report is None:
             continue
         if outcome.status and report.failure is not None and report.failure.advice:
-            yield f"{outcome.camera.id}: {report.failure.advice}"
+            advised.setdefault(report.failure.advice, []).append(outcome.camera.id)
         elif report.ok and report.keys:
             yield f"{outcome.camera.id}: change {', '.join(report.lines())}"
+    for text, cameras in advised.items():
+        more = f" and {len(cameras) - NAMED} more" if len(cameras) > NAMED else ""
+        yield f"{', '.join(cameras[:NAMED])}{more}: {text}"
 
 
 def _json(outcome: Outcome) -> dict[str, object]:
@@ -265,12 +299,10 @@ async def _examined(arguments: argparse.Namespace, order: Order, camera: Camera,
                 report = await examined.examine(sessions=arguments.sessions)
             finally:
                 permission.ended(examined.report.end)
-    except Forbidden as error:
-        return Outcome(camera, error=str(error), status=EX_NOPERM)
-    except RtspBusy as error:
+    except (RtspBusy, LeaseLost) as error:
         return Outcome(camera, error=str(error), status=EX_TEMPFAIL)
     except NoDaemon as error:
-        return Outcome(camera, error=str(error), status=EX_UNAVAILABLE)
+        return Outcome(camera, error=str(error), status=EX_NOPERM if error.forbidden else EX_UNAVAILABLE)
     except ApiRefusal as error:
         return Outcome(camera, error=str(error), status=1)
     return Outcome(camera, report, status=0 if report.ok else 1)

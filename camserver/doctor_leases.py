@@ -5,27 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from camserver.alone import leases_of
-from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon, SyncLeaseClient
+from camserver.api.client import (
+    ApiRefusal,
+    AsyncHeldLease,
+    LeaseClient,
+    NoDaemon,
+    SyncLeaseClient,
+)
 from camserver.commands import running
 from camserver.config import Camera, Inventory
 from camserver.errors import CamserverError, RtspBusy
+from camserver.host.names import addresses
 from camserver.leases import Holder, Priority
 from camserver.records import SessionEnd
 
 LEASE_WAIT_S = 60.0
+NAMES_S = 5.0
+"""How long names of cameras are looked up, all together."""
 
 
-class Forbidden(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when the daemon's socket is not for this user: examining its cameras without a lease would disturb it."""
+class LeaseLost(CamserverError):  # noqa: N818 - it says what is the case
+    """Raised when the daemon went away during an examination, or wants its session back: the lease is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +41,54 @@ class Permission:
 
     company: int
     ended: Callable[[SessionEnd], None]
+    held: tuple[AsyncHeldLease, ...] = ()
 
 
 @contextlib.asynccontextmanager
 async def doctor_leases(asked: SyncLeaseClient, camera: Camera, inventory: Inventory | None, *,
                         every: bool) -> AsyncIterator[Permission]:
-    """One lease of the camera's device, or with `every` all that it gives. Raises RtspBusy, Forbidden."""
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            permission = await _permission(stack, asked, camera, inventory, every=every)
-        except RtspBusy as error:
-            busy = error        # leases that were not used end in good order, not by an exception
-        else:
-            yield permission
-            return
+    """One lease of the camera's device, or with `every` all that it gives.
+
+    The block is cancelled when a lease is over before it. Raises RtspBusy, LeaseLost, and NoDaemon when this user may not
+    ask the daemon: examining its cameras without a lease would disturb it.
+    """
+    try:
+        async with asyncio.timeout(None) as limit, contextlib.AsyncExitStack() as stack:
+            try:
+                permission = await _permission(stack, asked, camera, inventory, every=every)
+            except RtspBusy as error:
+                busy = error        # leases that were not used end in good order, not by an exception
+            else:
+                watch = asyncio.create_task(_end_with(permission.held, limit), name="leases of the doctor")
+                try:
+                    yield permission
+                finally:
+                    watch.cancel()
+                return
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise LeaseLost("the daemon was restarted, or wants the session back: the lease is over; try again") from None
     raise busy
+
+
+async def _end_with(held: tuple[AsyncHeldLease, ...], limit: asyncio.Timeout) -> None:
+    """End the block at once when the first of its leases is over."""
+    if held:
+        await asyncio.wait([asyncio.ensure_future(lease.withdrawn()) for lease in held], return_when=asyncio.FIRST_COMPLETED)
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def _permission(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, camera: Camera, inventory: Inventory | None,
                       *, every: bool) -> Permission:
     try:
-        cameras = await asyncio.to_thread(lambda: running(asked).get("/v1/cameras"))
+        known = await _known(asked, camera)
     except NoDaemon as error:
-        if _forbidden(asked.path):
-            raise Forbidden(f"{asked.path}: permission denied; the group camserver may ask the daemon for a lease") from None
+        if error.forbidden:
+            raise
         return await _alone(stack, camera, inventory, str(error), every=every)
     except ApiRefusal as error:
         return _without(str(error))
-    known = await asyncio.to_thread(_same_box, camera, cameras)
     if known is None:
         return _without("the daemon does not know this camera")
     device = await _device(asked, known)
@@ -76,15 +103,24 @@ async def _permission(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, 
             lease.clean = end is not SessionEnd.UNCLEAN
 
     device = await _device(asked, known)
-    return Permission(len(device["held"]) - len(held) + len(device["cooling_s"]), ended)
+    return Permission(len(device["held"]) - len(held) + len(device["cooling_s"]), ended, tuple(held))
 
 
-def _forbidden(path: Path) -> bool:
-    try:
-        path.stat()
-    except OSError as error:
-        return isinstance(error, PermissionError)
-    return not os.access(path, os.W_OK)
+async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | None:
+    """The daemon's camera with the same host and port: by its id, else by whatever name. Raises NoDaemon, ApiRefusal."""
+    running(asked)
+    with contextlib.suppress(ApiRefusal):
+        known: dict[str, Any] = await asyncio.to_thread(asked.get, f"/v1/cameras/{camera.id}")
+        if known["address"] == camera.address:
+            return known
+    cameras: list[dict[str, Any]] = await asyncio.to_thread(asked.get, "/v1/cameras")
+    if exact := [c for c in cameras if c["address"] == camera.address]:
+        return exact[0]
+    split = {c["id"]: c["address"].rpartition(":") for c in cameras}
+    host, _, port = camera.address.rpartition(":")
+    found = await addresses({host, *(theirs for theirs, _, _ in split.values())}, NAMES_S)
+    return next((c for c in cameras if split[c["id"]][2] == port
+                 and found.get(host, {host}) & found.get(split[c["id"]][0], set())), None)
 
 
 async def _device(asked: SyncLeaseClient, known: dict[str, Any]) -> dict[str, Any]:
@@ -93,24 +129,6 @@ async def _device(asked: SyncLeaseClient, known: dict[str, Any]) -> dict[str, An
     if found is None:
         raise RtspBusy("the daemon's inventory has just changed: try again")
     return found
-
-
-def _same_box(camera: Camera, cameras: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The daemon's camera with the same host and port, by whatever name."""
-    exact = [c for c in cameras if c["address"] == camera.address]
-    if exact:
-        return next((c for c in exact if c["id"] == camera.id), exact[0])
-    here = _resolved(camera.address)
-    return next((c for c in cameras if here & _resolved(c["address"])), None)
-
-
-def _resolved(address: str) -> set[tuple[str, int]]:
-    host, _, port = address.rpartition(":")
-    try:
-        infos = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    except OSError:
-        return set()
-    return {(str(info[4][0]), int(port)) for info in infos}
 
 
 async def _alone(stack: contextlib.AsyncExitStack, camera: Camera, inventory: Inventory | None, why: str, *,

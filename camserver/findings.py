@@ -36,6 +36,8 @@ class Report:
     picture: str = ""
     """Size and codec of the first that was had."""
     keyframe_every_s: float | None = None
+    login_refused: bool = False
+    """A login was sent and refused: it is not tried again."""
     reader: str = ""
     """Which client reads it: native, libav, snapshot URL."""
 
@@ -67,7 +69,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return {"ok": self.ok, "findings": [asdict(f) for f in self.findings], "camera": self.keys}
+        return {"ok": self.ok, "findings": [asdict(f) for f in self.findings], "camera": self.keys if self.ok else {}}
 
     def json(self) -> str:
         """The same as text."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from camserver.config import Camera
 from camserver.events import Event, PollFailed, PollSkipped
+from camserver.freshness import Freshness, FreshnessLimits
 from camserver.host.clock import utc_now
 from camserver.records import Attempt, Result
 from camserver.schedule import following_due, next_due, phase, retry_delay_s
@@ -48,6 +49,10 @@ class _Entry:
     skipped: int = 0
     results: Counter[Result] = field(default_factory=Counter)
     fresh_at: float | None = None
+
+    def freshness(self, now: float) -> Freshness:
+        """Of the newest picture that was published since the start."""
+        return FreshnessLimits.of(self.camera.interval_s).judge(None if self.fresh_at is None else now - self.fresh_at)
 
     @property
     def standing(self) -> str:
@@ -146,8 +151,7 @@ class PollingOrchestrator:
     def statistics(self) -> PollingStatistics:
         """A frozen picture for logs, status and metrics."""
         now = _now()
-        fresh = sum(e.fresh_at is not None and now - e.fresh_at <= 2 * e.camera.interval_s + e.camera.timeout_s
-                    for e in self._entries.values())
+        fresh = sum(e.freshness(now) is Freshness.FRESH for e in self._entries.values())
         return replace(self._statistics, cameras=len(self._entries), fresh=fresh, running=len(self._running),
                        failing=sum(e.failures > 0 for e in self._entries.values()))
 

@@ -13,17 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from camserver.config import Inventory
+from camserver.freshness import Freshness, FreshnessLimits
 
-LATE_INTERVALS, LATE_S = 2, 5.0
-STALE_INTERVALS, STALE_S = 4, 15.0
-"""A picture is late after two intervals, stale after four; both with some patience. The wall page has the same numbers."""
-COLOURS = {"fresh": "green", "late": "yellow", "stale": "red", "never": "red"}
+COLOURS = {Freshness.FRESH: "green", Freshness.LATE: "yellow", Freshness.STALE: "red", Freshness.NEVER: "red"}
 NOTHING = "-"
 COLUMNS = ("CAMERA", "AGE", "LAST RESULT", "SOURCE", "SIZE", "KB", "CAPTURE", "WAIT", "BUSY", "FAILED", "NEXT")
 NARROW = ("CAMERA", "AGE", "LAST RESULT", "FAILED", "NEXT")
 LEFT = ("CAMERA", "LAST RESULT", "SOURCE", "SIZE")
 WIDE = 120
-ORDER = ("never", "stale", "late", "fresh")
 _HELD = re.compile(r"max_sessions (\d+): held by ([^;]*?)(?:;[^)]*)?\)$")
 _KIND = re.compile(r"^(?:live|external|poller|snapshot) (?=\S)")
 _TIMES = re.compile(r" \(after [\d.]+ s, limit [\d.]+ s\)")
@@ -35,7 +32,7 @@ class CameraStatus:
 
     camera: str
     name: str
-    freshness: str
+    freshness: Freshness
     age_s: float | None
     words: str
     source: str | None
@@ -50,7 +47,7 @@ class CameraStatus:
     @property
     def rank(self) -> tuple[int, int, float]:
         """Worst first."""
-        return ORDER.index(self.freshness), -self.failures, -(self.age_s or 0.0)
+        return self.freshness.rank, -self.failures, -(self.age_s or 0.0)
 
 
 def from_files(inventory: Inventory, now: datetime | None = None) -> list[CameraStatus]:
@@ -80,7 +77,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(
-        camera["id"], camera["name"], freshness(age_s, camera["interval_s"]), age_s, words(camera),
+        camera["id"], camera["name"], FreshnessLimits.of(camera["interval_s"]).judge(age_s), age_s, words(camera),
         latest.get("source"), f"{width}x{height}" if width else None, latest.get("bytes"), latest.get("capture_ms"),
         latest.get("lease_wait_ms"), None if polling is None else results.get("busy", 0) + results.get("full", 0),
         latest.get("consecutive_failures", 0), (polling or {}).get("due_in_s"))
@@ -92,15 +89,6 @@ def _age_s(captured_at: Any, now: datetime) -> float | None:
         return max(0.0, (now - datetime.fromisoformat(captured_at)).total_seconds())
     except (TypeError, ValueError):     # TypeError: also a moment without a time zone
         return None
-
-
-def freshness(age_s: float | None, interval_s: float) -> str:
-    """fresh, late, stale or never."""
-    if age_s is None:
-        return "never"
-    if age_s > STALE_INTERVALS * interval_s + STALE_S:
-        return "stale"
-    return "late" if age_s > LATE_INTERVALS * interval_s + LATE_S else "fresh"
 
 
 def words(camera: dict[str, Any]) -> str:

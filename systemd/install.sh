@@ -39,7 +39,7 @@ systemctl daemon-reload
 version=$("$prefix/bin/camserver" --version)
 if ! systemctl is-active --quiet camserver.service; then
   echo "$version is installed. Edit $inventory, then: systemctl enable --now camserver"
-elif "$prefix/bin/camserver" check --config "$inventory" >/dev/null; then
+elif "$prefix/bin/camserver" check --without-passwords --config "$inventory" >/dev/null; then
   systemctl restart camserver.service
   echo "$version is installed; the daemon was running and has been restarted"
 else

@@ -11,7 +11,7 @@ for python in $(compgen -c python3 | grep -xE 'python3(\.[0-9]+)?' | sort -Vu) "
   done[$version]=1
   venv=.venv-$version
   if [ ! -e "$venv/.installed" ] || [ pyproject.toml -nt "$venv/.installed" ] || [ constraints.txt -nt "$venv/.installed" ]; then
-    "$python" -m venv --clear "$venv"
+    "$python" -m venv --clear "$venv" || { echo "Python $version makes no virtual environments: left out" >&2; continue; }
     "$venv/bin/pip" install -q --disable-pip-version-check -c constraints.txt wheel setuptools
     "$venv/bin/pip" install -q --disable-pip-version-check -c constraints.txt -e '.[unit]'
     touch "$venv/.installed"

@@ -32,7 +32,7 @@ from camserver.config import Camera
 from camserver.errors import RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
 from camserver.records import Result, SessionEnd
-from camserver.storage.published import facts_of, jpeg_of
+from camserver.storage.published import facts_beside, facts_of, jpeg_of
 
 GRACE_S = 10.0
 """A holder whose lease is withdrawn has so long to end its session; then the lease ends as unclean."""
@@ -60,8 +60,9 @@ class Acting:
         attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
         if attempt.snapshot is not None:
             jpeg = jpeg_of(attempt.snapshot)
-            facts = json.dumps(facts_of(attempt.snapshot, len(jpeg)))
-            return web.Response(body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: facts})
+            published = await asyncio.to_thread(_latest_json, self._services.folder(camera.id))
+            facts = facts_beside(jpeg, published) or facts_of(attempt.snapshot, len(jpeg))
+            return web.Response(body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)})
         if attempt.result in (Result.BUSY, Result.FULL):
             raise self._busy(camera, attempt.error or "", result=attempt.result)
         raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
@@ -165,6 +166,13 @@ def _holder(request: web.Request, kind: str) -> Holder:
         name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
         command = "".join(c if c.isprintable() else "?" for c in name)      # it is shown on terminals
     return Holder(kind, label or command, pid, uid, command)
+
+
+def _latest_json(folder: Path) -> bytes:
+    try:
+        return (folder / "latest.json").read_bytes()
+    except OSError:
+        return b""
 
 
 def _has_left(request: web.Request) -> bool:

@@ -253,7 +253,6 @@ class SyncLeaseClient:
         return LeaseAttempt(sock, self._path)
 
 
-
 class AsyncHeldLease:
     """A lease held by asyncio's client, within its `async with`."""
 

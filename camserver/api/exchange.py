@@ -22,7 +22,11 @@ FACTS_HEADER = "X-Camserver-Facts"
 
 
 class NoDaemon(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when nobody answers on the socket."""
+    """Raised when nobody answers on the socket; `forbidden`: a daemon may be there, but this user may not ask it."""
+
+    def __init__(self, text: str, *, forbidden: bool = False) -> None:
+        self.forbidden = forbidden
+        super().__init__(text)
 
 
 class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
@@ -42,9 +46,10 @@ class Picture:
     facts: dict[str, Any]
 
     @property
-    def captured_at(self) -> datetime:
-        """When the camera's picture was taken, in UTC."""
-        return datetime.fromisoformat(self.facts["captured_at"])
+    def captured_at(self) -> datetime | None:
+        """When the camera's picture was taken, in UTC; None when nothing tells (a daemon older than this client)."""
+        moment = self.facts.get("captured_at")
+        return None if moment is None else datetime.fromisoformat(moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,12 @@ class Answer:
     body: bytes
 
     def picture(self) -> Picture:
-        """The body as a picture."""
-        return Picture(self.body, json.loads(self.headers[FACTS_HEADER]))
+        """The body as a picture; without facts when the daemon is older than they are."""
+        try:
+            facts = json.loads(self.headers.get(FACTS_HEADER, "{}"))
+        except ValueError:
+            facts = {}
+        return Picture(self.body, facts if isinstance(facts, dict) else {})
 
 
 def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
@@ -134,7 +143,7 @@ def not_connected(path: Path, error: OSError) -> NoDaemon:
     """Why there is no connection, and what helps."""
     if isinstance(error, PermissionError):
         return NoDaemon(f"{path}: permission denied: only root and the group camserver may ask the daemon; "
-                        "join it (sudo usermod -aG camserver USER, then log in again)")
+                        "join it (sudo usermod -aG camserver USER, then log in again)", forbidden=True)
     return NoDaemon(f"{path}: no daemon answers ({error.strerror or error})")
 
 

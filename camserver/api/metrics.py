@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from camserver import __version__
 from camserver.events import Event, SnapshotPublished
+from camserver.freshness import FreshnessLimits
 from camserver.host.disk import Disk
 from camserver.leases import DeviceStatistics
 from camserver.polling import CameraPolling, PollingStatistics
@@ -143,13 +144,18 @@ def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
                                   labels=["camera"])
     interval = GaugeMetricFamily("camserver_interval_seconds", "Time between pictures that the inventory asks for.",
                                  labels=["camera"])
+    late = GaugeMetricFamily("camserver_late_after_seconds", "Age from which on a picture is late.", labels=["camera"])
+    stale = GaugeMetricFamily("camserver_stale_after_seconds", "Age from which on a picture is stale.", labels=["camera"])
     for c in scene.cameras:
         interval.add_metric([c.camera], c.interval_s)
+        limits = FreshnessLimits.of(c.interval_s)
+        late.add_metric([c.camera], limits.late_after_s)
+        stale.add_metric([c.camera], limits.stale_after_s)
         failures.add_metric([c.camera], c.failures)
         skipped.add_metric([c.camera], c.skipped)
         for result, count in c.results.items():
             polls.add_metric([c.camera, result.value], count)
-    yield from (age, latest, interval, total, cpu, offset, polls, failures, skipped)
+    yield from (age, latest, interval, late, stale, total, cpu, offset, polls, failures, skipped)
 
 
 def _devices(scene: Scene) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from functools import partial
 from importlib.resources import files
@@ -26,6 +26,7 @@ from camserver.api.stream import EventStream
 from camserver.api.thumbnails import WIDTHS, Thumbnails
 from camserver.config import Camera
 from camserver.errors import CameraError
+from camserver.freshness import FreshnessLimits
 from camserver.polling import CameraPolling
 from camserver.storage.archive import Archive
 from camserver.storage.published import facts_beside, facts_within
@@ -102,7 +103,8 @@ class Reading:
         with contextlib.suppress(OSError, ValueError):
             latest = json.loads((self.services.folder(camera.id) / "latest.json").read_text())
         return {"id": camera.id, "name": camera.name, "address": camera.address, "device": camera.device,
-                "interval_s": camera.interval_s, "max_sessions": camera.max_sessions, "go2rtc": camera.go2rtc, "latest": latest,
+                "interval_s": camera.interval_s, **asdict(FreshnessLimits.of(camera.interval_s)),
+                "max_sessions": camera.max_sessions, "go2rtc": camera.go2rtc, "latest": latest,
                 "polling": polling and {"running": polling.running, "due_in_s": round(polling.due_in_s, 3),
                                         "failures": polling.failures, "skipped": polling.skipped,
                                         "results": {result.value: n for result, n in polling.results.items()}}}

@@ -52,7 +52,7 @@ def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], 
     try:
         held = client.open_lease(request)
     except NoDaemon as error:
-        if not no_daemon_ok:
+        if not no_daemon_ok or error.forbidden:
             raise
         _say(f"{error}; running without a lease (--no-daemon-ok)")
     signals = Signals((*FORWARDED, signal.SIGCHLD, PARENT_GONE))

@@ -144,9 +144,10 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
 
 
 def _planes(frame: VideoFrame) -> slice_ends.Planes:
-    """As bytes, whatever the depth: they are only compared."""
-    size = 2 if frame.format.components[0].bits > 8 else 1
-    return [np.frombuffer(memoryview(p), np.uint8).reshape(p.height, p.line_size)[:, : p.width * size] for p in frame.planes]
+    """As samples, which are only compared: more than 8 bits take two bytes."""
+    sample = np.dtype(np.uint16 if frame.format.components[0].bits > 8 else np.uint8)
+    return [np.frombuffer(memoryview(plane), sample).reshape(plane.height, plane.line_size // sample.itemsize)[:, : plane.width]
+            for plane in frame.planes]
 
 
 def _planes_of(codec: str, data: bytes, extradata: bytes) -> slice_ends.Planes | None:

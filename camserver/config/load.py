@@ -31,17 +31,22 @@ from camserver.config.model import (
 )
 from camserver.errors import InventoryError, InventoryUnreadable
 
+UNREAD = "?"
+"""Stands for a password that was not read: there is one."""
+NO_CREDENTIALS = "systemd gave no credentials (LoadCredential= in the unit); outside of the service there are none"
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
 
-def load_inventory(path: Path, environ: Mapping[str, str] = os.environ) -> Inventory:
+def load_inventory(path: Path, environ: Mapping[str, str] = os.environ, *, passwords: bool = True) -> Inventory:
     """Read, merge and check an inventory and what it includes.
 
+    Without `passwords` none is read from a file or from systemd's credentials, which not everybody who asks the daemon may
+    read: it is enough for where the socket and the pictures are.
     Raises InventoryError with every fault that was found; nothing of a refused inventory is used. Raises
     InventoryUnreadable when the file itself cannot be read.
     """
     try:
-        return _Loader(path, environ).load()
+        return _Loader(path, environ, passwords=passwords).load()
     except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:    # what no check foresaw, unquoted
         raise InventoryError((f"{path}: cannot be understood ({type(error).__name__})",)) from None
 
@@ -57,8 +62,9 @@ def camera_from(keys: Mapping[str, Any]) -> Camera:
 
 
 class _Loader:
-    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, environ: Mapping[str, str], *, passwords: bool = True) -> None:
         self.path = path
+        self.passwords = passwords
         self.environ = environ
         self.faults: list[str] = []
         self.warnings: list[str] = []
@@ -70,7 +76,11 @@ class _Loader:
         try:
             data = self.path.read_bytes()
         except OSError as error:
-            raise InventoryUnreadable((f"{self.path}: cannot be read: {error.strerror}",)) from None
+            help_ = ""
+            if isinstance(error, PermissionError) and self.path == DEFAULT_PATH:
+                help_ = ("; root and the group camserver may read it: join it (sudo usermod -aG camserver USER, then log in "
+                         "again)")
+            raise InventoryUnreadable((f"{self.path}: cannot be read: {error.strerror}{help_}",)) from None
         raw = self._parse(self.path, data)
         if raw is None:
             raise InventoryError(tuple(self.faults))
@@ -239,12 +249,14 @@ class _Loader:
         )
 
     def _password(self, table: CameraTable | Go2rtcTable | HttpTable, where: str) -> str | None:
+        if not self.passwords and (table.password_file or table.password_credential):
+            return UNREAD
         if table.password_file is not None:
             key, path = "password_file", self.path.absolute().parent / table.password_file
         elif table.password_credential is not None:
             key, directory = "password_credential", self.environ.get("CREDENTIALS_DIRECTORY")
             if directory is None:
-                self.faults.append(f"{where}: {key}: systemd gave no credentials (LoadCredential= in the unit)")
+                self.faults.append(f"{where}: {key}: {NO_CREDENTIALS}")
                 return None
             if "/" in table.password_credential:
                 self.faults.append(f"{where}: {key}: is a name, not a path")

@@ -145,6 +145,9 @@ def check_url(url: str, ports: dict[str, int]) -> SplitResult:
         raise ValueError("the URL names no host")
     if parts.fragment:
         raise ValueError("there is a # in the URL: in a password, give it as password = \"…\"; elsewhere write %23")
+    if "@" in parts.path and "@" in parts.netloc:        # part of the password would be taken for a host, and be looked up
+        raise ValueError("there is a / in the password, or an @ in the path: give the password as password = \"…\"; an @ of "
+                         "the path is written %40")
     if "@" in parts.path + parts.query and ":" in parts.netloc and "@" not in parts.netloc:
         raise ValueError("there is a / or ? in the password: give it as password = \"…\"; an @ of the path is written %40")
     return parts

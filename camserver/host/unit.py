@@ -5,6 +5,7 @@ A connection to a socket that systemd keeps starts the daemon. Commands that onl
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -31,13 +32,18 @@ def stopped(socket: Path, *, booted: Path = BOOTED) -> str | None:
     return said(answer.stdout, socket)
 
 
+def _same(listen: str, socket: Path) -> bool:
+    """Whether systemd listens there, by whatever name: /var/run is /run."""
+    return os.path.realpath(listen.removesuffix(" (Stream)")) == os.path.realpath(socket)
+
+
 def said(text: str, socket: Path) -> str | None:
     """The same from what `systemctl show` printed of the socket and the service."""
     units = [dict(line.split("=", 1) for line in unit.splitlines() if "=" in line) for unit in text.strip().split("\n\n")]
     if len(units) != 2:
         return None
     listening, service = units
-    if listening.get("ActiveState") != "active" or listening.get("Listen") != f"{socket} (Stream)":
+    if listening.get("ActiveState") != "active" or not _same(listening.get("Listen", ""), socket):
         return None
     state = service.get("ActiveState", "")
     if state not in STOPPED or service.get("Job", "0") not in ("", "0"):        # a restart passes through "inactive"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import re
@@ -16,23 +15,14 @@ from typing import Any
 import pytest
 from desk import Desk, at_the_desk, bare
 from house import House, with_house
-from PIL import ExifTags, Image
 from support import workers_of
 
-from camserver.api.client import (
-    ApiRefusal,
-    LeaseClient,
-    LeaseRequest,
-    NoDaemon,
-    Picture,
-    SyncLeaseClient,
-)
+from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.api.server import ApiServer
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.leases.state import Remembered, State
 from camserver.simulator.camera import Fault, SimulatedCamera
-from camserver.storage.exif import captured_at
 
 
 def test_what_can_be_read(tmp_path: Path) -> None:
@@ -49,65 +39,6 @@ def test_what_can_be_read(tmp_path: Path) -> None:
         assert desk.socket.stat().st_mode & 0o777 == 0o660
 
     at_the_desk(tmp_path, work)
-
-
-def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
-    """Bytes and facts are of the same picture, however fast pictures come; both clients; a picture taken now, too."""
-    def whole(picture: Picture) -> None:
-        with Image.open(io.BytesIO(picture.jpeg)) as image:
-            assert image.size == (picture.facts["width"], picture.facts["height"]) == (640, 360)
-            assert image.getexif()[ExifTags.Base.ImageDescription] == "Gate"
-        assert captured_at(picture.jpeg) == picture.captured_at
-        assert picture.facts["bytes"] == len(picture.jpeg)
-        assert picture.facts["source"] == "rtsp"
-
-    async def work(desk: Desk) -> None:
-        with pytest.raises(ApiRefusal, match="no picture yet") as refused:
-            await LeaseClient(desk.socket).latest("new")
-        assert refused.value.status == 404
-        await desk.until(lambda: desk.facts().get("captured_at"))
-        seen = set()
-        while len(seen) < 5:
-            whole(picture := await LeaseClient(desk.socket).latest("cam"))
-            whole(await asyncio.to_thread(desk.client.latest, "cam"))
-            seen.add(picture.captured_at)
-        whole(await LeaseClient(desk.socket).snapshot("cam"))
-        whole(await asyncio.to_thread(desk.client.snapshot, "cam"))
-        await asyncio.to_thread((desk.output / "cam/latest.json").write_text, '{"captured_at": null}')   # a torn pair
-        alone = await LeaseClient(desk.socket).latest("cam")
-        assert captured_at(alone.jpeg) == alone.captured_at
-        with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
-            await LeaseClient(desk.socket).latest("other")
-        with pytest.raises(ApiRefusal, match="connection refused"):
-            await LeaseClient(desk.socket).snapshot("new")
-        with pytest.raises(NoDaemon, match="no daemon answers"):
-            await LeaseClient(tmp_path / "nobody").latest("cam")
-
-    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2), SimulatedCamera("new", "New", fault=Fault("refuse"))],
-                interval="200ms", lease_wait="20s")
-
-
-def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> None:
-    """Nothing, half a head, half a body, silence: NoDaemon from both clients, never half a picture."""
-    answers = [b"", b"HTTP/1.1 200 OK\r\nConte", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\xff\xd8", b"nonsense\r\n\r\n"]
-
-    async def work() -> None:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answers[0])
-            writer.close()
-
-        async with await asyncio.start_unix_server(answer, path) as server:
-            while answers:
-                with pytest.raises(NoDaemon, match="went away"):
-                    await LeaseClient(path).latest("cam")
-                with pytest.raises(NoDaemon, match="went away"):
-                    await asyncio.to_thread(SyncLeaseClient(path).latest, "cam")
-                answers.pop(0)
-            server.close()
-
-    path = tmp_path / "api.sock"
-    asyncio.run(work())
 
 
 def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Path) -> None:
@@ -459,6 +390,14 @@ def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
             sys.executable, "-c", "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])", desk.socket,
             user=65534, group=65534, extra_groups=[], stderr=asyncio.subprocess.PIPE, cwd="/")
         assert b"PermissionError" in (await stranger.communicate())[1]
+        for command in (("snapshot", "cam"), ("leases",), ("lease", "--no-daemon-ok", "cam", "--", "echo", "it runs"),
+                        ("doctor", desk.house.fleet.url("cam"))):
+            stranger = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "camserver", *command, user=65534, group=65534, extra_groups=[], cwd="/",
+                env=os.environ | {"CAMSERVER_SOCKET": str(desk.socket), "CAMSERVER_CONFIG": "/nobody"},
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            out, err = await stranger.communicate()
+            assert (stranger.returncode, out, b"join it" in err) == (77, b"", True), (command, out, err)
 
     for folder in tmp_path.parents:
         if folder.stat().st_uid == os.geteuid() and folder.name.startswith("pytest"):

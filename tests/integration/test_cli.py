@@ -57,6 +57,29 @@ def test_an_inventory_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> No
         assert f"{words} {config}: cannot be read: Is a directory" in run.stderr.decode(), run.stderr
 
 
+def test_who_only_asks_needs_no_password(tmp_path: Path) -> None:
+    """A credential is there for the service alone: `status` and `leases` go on, `check` says what it lacks, or skips it."""
+    config = tmp_path / "c.toml"
+    config.write_text(tables(tmp_path) + '[[camera]]\nid = "gate"\nurl = "rtsp://127.0.0.1:9/x"\nusername = "viewer"\n'
+                      'password_credential = "gate"\n')
+    assert b"systemd gave no credentials" in camserver("check", "--config", config).stderr
+    assert camserver("check", "--without-passwords", "--config", config).returncode == 0
+    for command in ("status", "leases"):
+        run = camserver(command, "--config", config)
+        assert run.returncode == 69
+        assert b"api.sock: no daemon" in run.stderr
+        assert b"credential" not in run.stderr
+    assert b"gate" in camserver("status", "--config", config).stdout
+
+
+def test_simulate_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
+    for arguments, words in ((("--force",), b"go with --inventory"), (("--output", tmp_path), b"go with --inventory"),
+                             (("--inventory", tmp_path), b"expected the name of a file"),
+                             (("--inventory", tmp_path / "no/x.toml"), b"in a folder that exists")):
+        run = camserver("simulate", "--seconds", "0.1", "--base-port", "0", *arguments)
+        assert (run.returncode, words in run.stderr) == (2, True), run.stderr
+
+
 def test_snapshot_takes_one_picture_and_shows_no_password(tmp_path: Path) -> None:
     """To a file and to stdout; 1 when the camera fails, 2 for an unknown one; by the daemon while one is running."""
     config = tmp_path / "c.toml"

@@ -343,13 +343,76 @@ def test_a_password_comes_from_the_url_as_it_is_or_from_stdin(tmp_path: Path) ->
         for arguments, words in (
                 (("gate", "--username", "viewer"), "--username goes with a URL"),
                 ((f"rtsp://viewer@{url}", "--username", "viewer"), "has a username already"),
+                ((f"rtsp://{url}", "--username", "viewer"), "no password was given for viewer"),
+                ((f"rtsp://viewer@{url}",), "no password was given for viewer"),
+                (("foo://x/",), "expected a URL that begins with rtsp://"),
+                ((f"rtsp://viewer:\udce4@{url}",), "the URL is not UTF-8 text"),
                 ((), "expected a camera's id, a URL, an inventory FILE, or --all"),
                 (("gate", "--all"), "--all examines every camera"),
                 (("--all", f"rtsp://{url}"), "it takes no URL"),
+                (("/dev/null",), "no enabled camera in /dev/null"),
                 (("gate",), "none: cannot be read: No such file or directory"),
                 (("other.toml",), "other.toml: cannot be read: No such file or directory")):
             status, out = await doctor(desk, *arguments)
-            assert status == 2
-            assert words in out
+            assert (status, words in out) == (78 if "cannot be read" in words else 2, True), out
 
     with_house([SimulatedCamera("cam", "Gate", gop=2, username="viewer", password=password)], work)
+
+
+def test_a_recorder_is_not_sent_one_wrong_password_for_each_of_its_channels(tmp_path: Path) -> None:
+    """After the first refusal the other cameras of the device are not tried with this login, and that is said."""
+    async def work(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(timeout="3s")
+        url = house.fleet.url("cam")
+        login = 'username = "viewer"\npassword = "wr0ng"\n'
+        channels = "".join(f'[[camera]]\nid = "ch{n}"\nurl = "{url}"\n{login}' for n in range(4))
+        (tmp_path / "nvr.toml").write_text(desk.config.read_text().partition("[[camera]]")[0] + channels)
+        doctor = await desk.run("doctor", str(tmp_path / "nvr.toml"))
+        out = (await doctor.communicate())[0].decode()
+        assert doctor.returncode == 1
+        assert out.count("not tried: ch0 of the same device has refused this login") == 3
+        assert out.count("Check username and password") == 1
+        assert (await house.seen("cam")).wrong_logins == 1
+        house.may_refuse_logins.add("cam")
+
+    with_house([SimulatedCamera("cam", "NVR", gop=2, username="viewer", password="right")], work)
+
+
+def test_a_daemon_that_is_restarted_ends_the_examination(tmp_path: Path) -> None:
+    """The lease is gone with it: the session is torn down before the next daemon polls, and 75 says to try again."""
+    async def work(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(interval="100s", timeout="15s")
+        log = (tmp_path / "log").open("a")
+        daemon = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "camserver", "run", "--config", str(desk.config), stderr=log)
+        await desk.until(lambda: desk.ask("GET", "/healthz"))
+        doctor = await desk.run("doctor", "--config", str(desk.config), "cam")
+        await desk.until(lambda: [held for held in desk.held() if held["label"] == "doctor"])
+        await desk.until(lambda: house.fleet.cameras["cam"].record.sessions_now)
+        daemon.kill()
+        await daemon.wait()
+        _, err = await doctor.communicate()
+        assert (doctor.returncode, b"the lease is over" in err) == (75, True), err
+        record = await house.seen("cam")
+        assert (record.sessions_now, record.sessions_max) == (0, 1)
+        log.close()
+
+    with_house([SimulatedCamera("cam", "Gate", fault=Fault("silent"))], work)
+
+
+def test_whoever_stops_reading_ends_the_table(tmp_path: Path) -> None:
+    """`doctor --all | head -1`, and a full disk: a status and no traceback."""
+    async def work(house: House) -> None:
+        desk = Desk(house, tmp_path)
+        desk.write(timeout="3s", unclean_cooldown="300ms")
+        for end, status in (("| head -0; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 1)):
+            ran = await asyncio.create_subprocess_exec(
+                "bash", "-c", f"{sys.executable} -m camserver doctor --all --config {desk.config} {end}",
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+            _, err = await ran.communicate()
+            assert (ran.returncode, b"Traceback" in err) == (status, False), err
+        assert (await house.seen("cam")).ends_unclean == 0
+
+    with_house([SimulatedCamera("cam", "Gate", gop=2)], work)

@@ -186,6 +186,31 @@ def test_from_camera_to_camera_and_from_picture_to_picture(tmp_path: Path) -> No
     before_the_wall(tmp_path, fleet()[:3], work)
 
 
+def test_an_archived_picture_keeps_its_facts_and_its_camera(tmp_path: Path) -> None:
+    """Events of newer pictures change nothing below it; who goes on to the next camera while it is sought sees that one."""
+    async def work(room: Room) -> None:
+        desk = room.desk
+        await desk.until(lambda: len(list((desk.output / "cam1").rglob("*Z.jpg"))) >= 3)
+        await desk.until(lambda: desk.facts("cam2").get("captured_at"))
+        page = await room.page("/#cam1")
+        name, facts = page.locator("#view-name"), page.locator("#view-facts")
+        await expect(page.locator("#view-scrub")).to_be_enabled()
+        await page.click("#view-earlier")
+        await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('/archive/')")
+        path = (await page.get_attribute("#view-picture", "src") or "").rpartition("/archive/")[2]
+        await expect(facts).to_contain_text(re.compile("640.360"))
+        newest = await page.get_attribute(f"{tile(page, 'cam1')} img", "src")
+        await changed(page, f"{tile(page, 'cam1')} img", "src", newest)
+        await expect(facts).to_contain_text(path)
+        await expect(facts).to_contain_text(re.compile("640.360"))
+        await page.evaluate("() => { document.querySelector('#view-newest').click(); "
+                            "document.querySelector('#view-earlier').click(); document.querySelector('#view-next').click(); }")
+        await expect(name).to_have_text("Camera 2")
+        await page.wait_for_function("() => document.querySelector('#view-picture').src.includes('/cam2/latest.jpg')")
+
+    before_the_wall(tmp_path, fleet()[:3], work)
+
+
 def test_live_is_offered_only_where_its_address_leads(tmp_path: Path) -> None:
     """A go2rtc on this machine's loopback: not for a viewer on another machine; with `page` for everybody."""
     async def work(room: Room) -> None:

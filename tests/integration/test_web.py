@@ -233,7 +233,7 @@ def test_alerts_judge_each_camera_by_its_own_interval_on_its_own_instance(tmp_pa
     series = ""
     for instance, name, interval, captured in cameras:
         labels = f'{{job="camserver",instance="{instance}",camera="{name}"}}'
-        for metric, values in (("interval_seconds", f"{interval}+0x30"), ("polls_total", "0+6x30"),
+        for metric, values in (("stale_after_seconds", f"{4 * int(interval) + 15}+0x30"), ("polls_total", "0+6x30"),
                                ("latest_timestamp_seconds", "0+0x30" if captured == "0" else captured)):
             series += f"      - series: 'camserver_{metric}{labels}'\n        values: '{values}'\n" * bool(values)
     for instance in ("a", "b"):

@@ -172,6 +172,14 @@ def upgrade_and_stop() -> None:
         complain(f"upgrade: {again}")
     if sh("systemctl show -p MainPID --value camserver").stdout == pid or sh("systemctl is-active camserver").returncode:
         complain("upgrade: the daemon was not restarted")
+    Path("/etc/systemd/system/camserver.service.d").mkdir()
+    Path("/etc/systemd/system/camserver.service.d/login.conf").write_text("[Service]\nLoadCredential=gate:/root/password\n")
+    plain = ETC.read_text()
+    ETC.write_text(plain.replace('password = "secret"', 'password_credential = "gate"'))
+    again = sh("sudo make install && camserver status", cwd=CLONE)
+    if again.returncode not in (0, 1) or "has been restarted" not in again.stdout or "credential" in again.stderr:
+        complain(f"upgrade with a credential: {again}")
+    ETC.write_text(plain)
     ETC.write_text(f"{ETC.read_text()}\nnonsense = 1\n")
     refused = sh("sudo make install", cwd=CLONE)
     runs_on = not sh("systemctl is-active camserver").returncode

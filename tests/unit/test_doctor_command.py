@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from camserver.advice import advice
 from camserver.config import camera_from
-from camserver.doctor_command import split_login
-from camserver.errors import InventoryError
+from camserver.doctor_command import WrongUsage, split_login
+from camserver.errors import CameraError, InventoryError
 from camserver.findings import Finding, Report
 from camserver.records import Result
 
@@ -33,9 +33,22 @@ def test_a_login_is_found_whatever_the_password_holds(user: str, password: str, 
     ("rtsp://viewer:a/b@host/s", ("rtsp://host/s", "viewer", "a/b")),
     ("rtsp://viewer:a#b/c@host/s", ("rtsp://host/s", "viewer", "a#b/c")),
     ("rtsp://viewer:secret/s", ("rtsp://viewer:secret/s", "", None)),       # then it is no URL, and that is said
+    ("rtsp://192.0.2.10:554?user=a@b", ("rtsp://192.0.2.10:554?user=a@b", "", None)),
+    ("rtsp://host/s?user=a@b", ("rtsp://host/s?user=a@b", "", None)),
+    ("rtsp://viewer:p?x@host/s", ("rtsp://host/s", "viewer", "p?x")),
 ])
 def test_logins_as_people_write_them(url: str, expected: tuple[str, str, str | None]) -> None:
     assert split_login(url) == expected
+
+
+@pytest.mark.parametrize("url", ["rtsp://viewer:p@ss/word@192.0.2.1/s", "rtsp://viewer:pw@192.0.2.1/a@b",
+                                 "rtsp://viewer:p@#/%?:x@192.0.2.1/s"])
+def test_no_part_of_a_password_is_taken_for_a_host(url: str) -> None:
+    """With an @ before and after a / nobody knows where the password ends: nothing is looked up, in an inventory neither."""
+    with pytest.raises(WrongUsage, match=r"^there is a / in the password, or an @ in the path"):
+        split_login(url)
+    with pytest.raises(InventoryError, match=r"there is a / in the password|the URL names no host"):
+        camera_from({"id": "camera", "url": url})
 
 
 @given(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1))
@@ -64,6 +77,7 @@ def test_a_camera_of_wrong_keys_is_refused_without_its_password() -> None:
     ("snapshot URL", Result.UNREACHABLE, "", "443", "554"),
     ("snapshot URL", Result.TIMEOUT, "connecting", "web server", "udp"),
     ("snapshot URL", Result.BAD_PICTURE, "", "browser", "transport"),
+    ("keyframe", Result.UNREACHABLE, "", "It plays", "554"),
     ("session", Result.ERROR, "DESCRIBE", "libav", "Neither"),
     ("libav", Result.ERROR, "", "Neither", "engine ="),
     ("libav", Result.AUTH, "", "username and password", "engine ="),
@@ -71,14 +85,19 @@ def test_a_camera_of_wrong_keys_is_refused_without_its_password() -> None:
 ])
 def test_advice_fits_the_step(found_at: str, result: Result, step: str, right: str, wrong: str) -> None:
     """What helps against a wrong path of a stream does not help against one of a picture."""
-    text = advice(found_at, result, step)
+    text = advice(found_at, CameraError(result, "", step=step, login_refused=True))
     assert right in text
     assert wrong not in text
 
 
 @pytest.mark.parametrize("result", [r for r in Result if r not in (Result.OK, Result.BUSY, Result.STORAGE)])
 def test_every_failure_of_a_camera_has_advice(result: Result) -> None:
-    assert advice("session", result)
+    assert advice("session", CameraError(result, ""))
+
+
+def test_who_sent_no_login_is_not_told_that_it_was_wrong() -> None:
+    assert "none was sent" in advice("session", CameraError(Result.AUTH, ""))
+    assert "none was sent" in advice("snapshot URL", CameraError(Result.AUTH, ""))
 
 
 def test_after_a_failure_nothing_is_called_well() -> None:

@@ -32,6 +32,14 @@ def test_each_state_of_the_unit(text: str, expected: str | None) -> None:
     assert unit.said(text, SOCKET) == expected
 
 
+def test_the_socket_is_known_by_another_name(tmp_path: Path) -> None:
+    """/var/run is /run."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to(tmp_path / "run")
+    text = shown("inactive", path=f"{tmp_path}/run/api.sock")
+    assert unit.said(text, tmp_path / "var/api.sock") == "is stopped"
+
+
 @pytest.mark.parametrize("answer", ["exit 1", "kill -KILL $$", "printf 'ActiveState=inactive\\n'"])
 def test_a_systemd_that_gives_no_answer_is_no_obstacle(answer: str, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:

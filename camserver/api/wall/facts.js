@@ -6,16 +6,13 @@
  *   source: string|null, engine: string|null, capture_ms: number|null, lease_wait_ms: number|null,
  *   camera_clock_offset_s: number|null, path: string|null, consecutive_failures: number,
  *   attempt: {at: string, result: string, error: string|null}}} Latest
- * @typedef {{id: string, name: string, device: string, interval_s: number, max_sessions: number, go2rtc: string|null,
+ * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number, stale_after_s: number, max_sessions: number, go2rtc: string|null,
  *   latest: Latest|null}} Camera
  * @typedef {{holder: string, label: string, pid: number|null, for_s: number}} Holder
  * @typedef {{device: string, max_sessions: number, held: Holder[]}} Device
  * @typedef {{path: string, taken_at: number, bytes: number}} Picture
+ * @typedef {{captured_at: string|null, width: number|null, height: number|null}} Own what a picture says of itself
  */
-
-/** A picture is late after two intervals, stale after four; both with some patience for slow cameras. */
-const LATE = { intervals: 2, seconds: 5 };
-const STALE = { intervals: 4, seconds: 15 };
 
 /** @param {Camera} camera @param {number} now milliseconds @returns {number|null} seconds */
 export function age(camera, now) {
@@ -27,8 +24,8 @@ export function age(camera, now) {
 export function freshness(camera, now) {
   const seconds = age(camera, now);
   if (seconds === null) return "never";
-  if (seconds > STALE.intervals * camera.interval_s + STALE.seconds) return "stale";
-  return seconds > LATE.intervals * camera.interval_s + LATE.seconds ? "late" : "fresh";
+  if (seconds > camera.stale_after_s) return "stale";
+  return seconds > camera.late_after_s ? "late" : "fresh";
 }
 
 /** @param {Camera} camera */
@@ -62,7 +59,7 @@ export function reachable(url, here) {
 
 /** @param {string} host */
 function isLoopback(host) {
-  return host === "localhost" || host.endsWith(".localhost") || host === "[::1]" || /^127(\.\d+){3}$/.test(host);
+  return ["localhost", "0.0.0.0", "[::]"].includes(host) || host.endsWith(".localhost") || host === "[::1]" || /^127(\.\d+){3}$/.test(host);
 }
 
 /** @param {number|null} seconds */
@@ -81,8 +78,7 @@ function date(moment, timeZone) {
 
 /**
  * Facts of an archived picture, and nothing of the camera's newest one.
- * @param {Picture} picture @param {{captured_at: string|null, width: number|null, height: number|null}|null} own what it says
- *   of itself, once it is loaded
+ * @param {Picture} picture @param {Own|null} own
  * @param {string} timeZone @returns {[string, string][]}
  */
 export function archivedTable(picture, own, timeZone) {

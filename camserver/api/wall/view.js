@@ -42,6 +42,8 @@ export class View {
     this.pictures = [];
     /** @type {Picture|null} the archived picture that is shown; null: the newest */
     this.archived = null;
+    /** @type {import("./facts.js").Own|null} what it says of itself, once it is loaded */
+    this.own = null;
     /** @type {Device|undefined} */
     this.device = undefined;
     this.shown = "";
@@ -115,7 +117,9 @@ export class View {
 
   /** @param {number} step to the picture before or after in this day's archive; after the last one comes the newest */
   async stepPicture(step) {
+    const id = this.id;
     if (!this.archived) await this.loadDay(); // the newest is the last one of its day
+    if (this.id !== id) return;
     const newest = this.find(this.id)?.latest?.captured_at;
     const listed = newest && dayOf(newest, this.site.timezone) === this.day.value;
     const at = (this.archived ? Number(this.scrub.value) : this.pictures.length - (listed ? 1 : 0)) + step;
@@ -168,7 +172,7 @@ export class View {
     download.download = `${camera.id}${this.archived ? `-${this.archived.path.replaceAll("/", "")}` : ".jpg"}`;
     this.picture.alt = `${camera.name}${this.archived ? `, ${this.clock(this.archived.taken_at)}` : ""}`;
     this.paintFacts(this.archived
-      ? archivedTable(this.archived, null, this.site.timezone)
+      ? archivedTable(this.archived, this.own, this.site.timezone)
       : table(camera, this.device, this.site.timezone));
     this.tick(Date.now());
   }
@@ -177,10 +181,11 @@ export class View {
   async loadFacts() {
     const picture = this.archived;
     if (!picture || !this.picture.src.endsWith(this.shown)) return;
-    const answer = await ask(this.shown, { method: "HEAD" });
-    const told = answer.headers.get("x-camserver-facts");
+    const answer = await ask(this.shown, { method: "HEAD" }).catch(() => null);
+    const told = answer?.headers.get("x-camserver-facts");
     if (this.archived !== picture || !told) return;
-    this.paintFacts(archivedTable(picture, JSON.parse(told), this.site.timezone));
+    this.own = JSON.parse(told);
+    this.paint();
   }
 
   /** @param {[string, string][]} facts of the picture that is shown, and of no other */
@@ -201,6 +206,7 @@ export class View {
 
   /** @param {Picture|null} picture */
   choose(picture) {
+    if (picture !== this.archived) this.own = null;
     this.archived = picture;
     if (picture) {
       this.stopLive();
