@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,7 +23,6 @@ from camserver.api.client import (
 from camserver.commands import running
 from camserver.config import Camera, Inventory
 from camserver.errors import CamserverError, RtspBusy
-from camserver.host.names import addresses
 from camserver.leases import Holder, Priority
 from camserver.records import SessionEnd
 
@@ -118,9 +118,22 @@ async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | Non
         return exact[0]
     split = {c["id"]: c["address"].rpartition(":") for c in cameras}
     host, _, port = camera.address.rpartition(":")
-    found = await addresses({host, *(theirs for theirs, _, _ in split.values())}, NAMES_S)
+    found = await _addresses({host, *(theirs for theirs, _, _ in split.values())})
     return next((c for c in cameras if split[c["id"]][2] == port
                  and found.get(host, {host}) & found.get(split[c["id"]][0], set())), None)
+
+
+async def _addresses(hosts: set[str]) -> dict[str, set[str]]:
+    """The addresses of each host, all looked up at once; those that are not found within NAMES_S are left out."""
+    async def look_up(host: str) -> tuple[str, set[str]]:
+        infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return host, {str(info[4][0]) for info in infos}
+
+    tasks = [asyncio.create_task(look_up(host), name=f"look-up {host}") for host in hosts]
+    done, late = await asyncio.wait(tasks, timeout=NAMES_S)
+    for task in late:
+        task.cancel()
+    return dict(task.result() for task in done if task.exception() is None)
 
 
 async def _device(asked: SyncLeaseClient, known: dict[str, Any]) -> dict[str, Any]:
