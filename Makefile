@@ -55,6 +55,7 @@ pythons: packages .venv/.installed
 
 lint: .venv/.installed
 	$(BIN)/ruff check camserver tests
+	$(BIN)/ruff format --check --quiet camserver tests
 
 types: .venv/.installed
 	$(BIN)/mypy

@@ -1,3 +1,6 @@
-"""camserver keeps a fresh JPEG of every IP camera on disk, within the RTSP sessions each camera can give."""
+"""camserver keeps a fresh JPEG of every IP camera on disk.
+
+It never takes more RTSP sessions than a camera can give.
+"""
 
 __version__ = "0.1.0"

@@ -1,4 +1,7 @@
-"""What opens sessions without a daemon: under the same file locks, leases and journal as others of its kind."""
+"""What opens sessions without a daemon.
+
+Under the same file locks, leases and journal as others of its kind.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +27,31 @@ from camserver.snapshots import SnapshotService
 
 
 @asynccontextmanager
-async def leases_of(inventory: Inventory, camera: Camera, wait_s: float) -> AsyncIterator[RtspManager | None]:
-    """The leases of the camera's device, which nobody else has meanwhile; None when a daemon has the output directory.
+async def leases_of(
+    inventory: Inventory, camera: Camera, wait_s: float
+) -> AsyncIterator[RtspManager | None]:
+    """The leases of the camera's device, which nobody else has meanwhile.
 
-    Raises TimeoutError when another program like this has the device for longer than `wait_s`, OSError when the output
-    directory, where the locks are, can't be written.
+    None when a daemon has the output directory.
+
+    Raises TimeoutError when another program like this has the device for longer than `wait_s`,
+    OSError when the output directory, where the locks are, can't be written.
     """
     locks = await lock_for_snapshot(inventory.output.directory, camera.device, wait_s)
     if locks is None:
         yield None
         return
-    journal = StateFile(inventory.api.socket.with_suffix(".leases"),
-                        lambda _, end: budget_of(camera).cooldown_after(SessionEnd(end)))
+    journal = StateFile(
+        inventory.api.socket.with_suffix(".leases"),
+        lambda _, end: budget_of(camera).cooldown_after(SessionEnd(end)),
+    )
     manager = RtspManager(journal)
     manager.configure({camera.device: budget_of(camera)}, {camera.id: camera.device})
-    # Others may take snapshots of other devices at this moment: only the daemon writes the journal anew.
-    manager.restore(journal.join().on({camera.id: camera.device}), lambda _: camera.unclean_cooldown_s)
+    # Others may take snapshots of other devices at this moment: only the daemon writes the journal
+    # anew.
+    manager.restore(
+        journal.join().on({camera.id: camera.device}), lambda _: camera.unclean_cooldown_s
+    )
     try:
         yield manager
     finally:
@@ -51,20 +63,30 @@ async def leases_of(inventory: Inventory, camera: Camera, wait_s: float) -> Asyn
 async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
     """One picture of one camera; None when a daemon has the output directory.
 
-    Cancelling it closes the session first. Raises OSError when the output directory can't be written.
+    Cancelling it closes the session first. Raises OSError when the output directory can't be
+    written.
     """
     try:
         async with leases_of(inventory, camera, camera.lease_wait_s) as manager:
             return None if manager is None else await _take(inventory, camera, manager)
     except TimeoutError:
-        return Attempt(camera.id, utc_now(), Result.BUSY, f"{camera.id}: another snapshot of {camera.device} is being taken")
+        return Attempt(
+            camera.id,
+            utc_now(),
+            Result.BUSY,
+            f"{camera.id}: another snapshot of {camera.device} is being taken",
+        )
 
 
 async def _take(inventory: Inventory, camera: Camera, manager: RtspManager) -> Attempt:
     sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
     try:
-        service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(sessions)), HttpSource(),
-                                  Decoder(decoders, inventory.output.quality))
+        service = SnapshotService(
+            manager,
+            Engines(NativeEngine(), LibavEngine(sessions)),
+            HttpSource(),
+            Decoder(decoders, inventory.output.quality),
+        )
         attempt = await service.take(camera, Holder("snapshot", f"pid {os.getpid()}"))
     finally:
         await sessions.close()

@@ -1,7 +1,7 @@
 """The command line: sub-commands and exit codes, nothing else.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 69 no answer from what was asked; 75 busy, try again; 78 the inventory is
-refused (sysexits(3)).
+Exit codes: 0 done; 1 failed; 2 wrong usage; 69 no answer from what was asked; 75 busy, try again;
+78 the inventory is refused (sysexits(3)).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 def main() -> None:
     """Entry point of `camserver`."""
     words, command = sys.argv[1:], []
-    if words[:1] == ["lease"] and "--" in words:        # what follows is not ours to understand
+    if words[:1] == ["lease"] and "--" in words:  # what follows is not ours to understand
         at = words.index("--")
-        words, command = words[:at], words[at + 1:]
+        words, command = words[:at], words[at + 1 :]
     arguments = _parser().parse_args(words)
     arguments.command = command
     try:
@@ -40,7 +40,7 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:     # `camserver leases | head`
+    except BrokenPipeError:  # `camserver leases | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except OSError as error:
@@ -54,8 +54,13 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="camserver", description=__import__("camserver").__doc__,
-        epilog="exit status: 0 done, 1 failed, 2 usage, 69 unavailable, 75 busy, 77 not permitted, 78 inventory refused")
+        prog="camserver",
+        description=__import__("camserver").__doc__,
+        epilog=(
+            "exit status: 0 done, 1 failed, 2 usage, 69 unavailable, 75 busy, 77 not permitted, 78"
+            " inventory refused"
+        ),
+    )
     parser.add_argument("--version", action="version", version=f"camserver {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -63,39 +68,111 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         if name not in ("simulate", "demo"):
-            sub.add_argument("--config", type=Path, metavar="FILE",
-                             default=Path(os.environ.get("CAMSERVER_CONFIG", DEFAULT_CONFIG)),
-                             help=f"the inventory (default: $CAMSERVER_CONFIG, {DEFAULT_CONFIG})")
+            sub.add_argument(
+                "--config",
+                type=Path,
+                metavar="FILE",
+                default=Path(os.environ.get("CAMSERVER_CONFIG", DEFAULT_CONFIG)),
+                help=f"the inventory (default: $CAMSERVER_CONFIG, {DEFAULT_CONFIG})",
+            )
         if name in ASKING:
-            sub.add_argument("--socket", type=Path, metavar="FILE",
-                             help="the daemon's (default: $CAMSERVER_SOCKET, the inventory's [api] socket)")
+            sub.add_argument(
+                "--socket",
+                type=Path,
+                metavar="FILE",
+                help="the daemon's (default: $CAMSERVER_SOCKET, the inventory's [api] socket)",
+            )
         return sub
 
     run = command("run", _run, "run the daemon")
     run.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     check = command("check", _check, "check the inventory: a summary, or every fault and status 78")
-    check.add_argument("--without-passwords", action="store_true",
-                       help="leave out password files and systemd's credentials, which only the service can read")
-    check.add_argument("--schema", action="store_true", help="print the JSON Schema of the inventory and end")
-    snapshot = command("snapshot", _snapshot, "take one picture of one camera now, under a lease; with or without a daemon")
+    check.add_argument(
+        "--without-passwords",
+        action="store_true",
+        help="leave out password files and systemd's credentials, which only the service can read",
+    )
+    check.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of the inventory and end"
+    )
+    snapshot = command(
+        "snapshot",
+        _snapshot,
+        "take one picture of one camera now, under a lease; with or without a daemon",
+    )
     snapshot.add_argument("camera", metavar="CAMERA", help="id of the camera")
-    snapshot.add_argument("-o", "--output", default="-", metavar="FILE|-", help="where the JPEG goes (default: stdout)")
-    status = command("status", _asking("status"), "every camera, worst first; 0 all fresh, 1 some stale, 69 no daemon answers")
+    snapshot.add_argument(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE|-",
+        help="where the JPEG goes (default: stdout)",
+    )
+    status = command(
+        "status",
+        _asking("status"),
+        "every camera, worst first; 0 all fresh, 1 some stale, 69 no daemon answers",
+    )
     status.add_argument("--json", action="store_true")
-    status.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
-    doctor = command("doctor", _doctor, "what a camera is, what it gives, and what is wrong with it, step by step")
-    doctor.add_argument("camera", nargs="?", metavar="CAMERA|URL|FILE", help=(
-        "id of a camera of the inventory; an rtsp, rtsps, http or https URL; or another inventory, for all its cameras"))
-    doctor.add_argument("--all", action="store_true", help="every camera of the inventory, a line for each")
-    doctor.add_argument("--username", metavar="NAME", help="with a URL; the password is asked for, or read from stdin")
-    doctor.add_argument("--sessions", action="store_true", help="count how many sessions it gives, and the pause between two")
+    status.add_argument(
+        "--watch", action="store_true", help="again every two seconds, until Ctrl-C"
+    )
+    doctor = command(
+        "doctor",
+        _doctor,
+        "what a camera is, what it gives, and what is wrong with it, step by step",
+    )
+    doctor.add_argument(
+        "camera",
+        nargs="?",
+        metavar="CAMERA|URL|FILE",
+        help=(
+            "id of a camera of the inventory; an rtsp, rtsps, http or https URL; or another"
+            " inventory, for all its cameras"
+        ),
+    )
+    doctor.add_argument(
+        "--all", action="store_true", help="every camera of the inventory, a line for each"
+    )
+    doctor.add_argument(
+        "--username",
+        metavar="NAME",
+        help="with a URL; the password is asked for, or read from stdin",
+    )
+    doctor.add_argument(
+        "--sessions",
+        action="store_true",
+        help="count how many sessions it gives, and the pause between two",
+    )
     doctor.add_argument("--json", action="store_true")
-    command("reload", _asking("reload"), "the running daemon reads its inventory: 0 when it took it over, else every fault")
-    command("leases", _asking("leases"), "who holds sessions of which device").add_argument("--json", action="store_true")
-    _add_lease(command("lease", _asking("lease"), "run a command while holding a lease of a camera, as flock(1) does"))
-    demo = command("demo", _demo, "simulated cameras and the daemon together; writes to ./camserver-demo")
-    demo.add_argument("--cameras", type=_count, default=8, metavar="N", help="how many (default: 8, two of them with a fault)")
-    demo.add_argument("--seconds", type=float, metavar="S", help="end after S seconds (default: at Ctrl-C)")
+    command(
+        "reload",
+        _asking("reload"),
+        "the running daemon reads its inventory: 0 when it took it over, else every fault",
+    )
+    command("leases", _asking("leases"), "who holds sessions of which device").add_argument(
+        "--json", action="store_true"
+    )
+    _add_lease(
+        command(
+            "lease",
+            _asking("lease"),
+            "run a command while holding a lease of a camera, as flock(1) does",
+        )
+    )
+    demo = command(
+        "demo", _demo, "simulated cameras and the daemon together; writes to ./camserver-demo"
+    )
+    demo.add_argument(
+        "--cameras",
+        type=_count,
+        default=8,
+        metavar="N",
+        help="how many (default: 8, two of them with a fault)",
+    )
+    demo.add_argument(
+        "--seconds", type=float, metavar="S", help="end after S seconds (default: at Ctrl-C)"
+    )
     _add_simulate(command("simulate", _simulate, "serve simulated RTSP cameras until Ctrl-C"))
     return parser
 
@@ -106,6 +183,7 @@ def _asking(name: str) -> object:
 
         status: int = getattr(commands, name)(arguments)
         return status
+
     return run
 
 
@@ -117,14 +195,36 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _add_lease(parser: argparse.ArgumentParser) -> None:
     parser.usage = "%(prog)s [options] CAMERA -- COMMAND [ARGUMENT ...]"
-    parser.epilog = "ends with the command's status, 128 + n when signal n ended it; 126 or 127 when it could not be started"
+    parser.epilog = (
+        "ends with the command's status, 128 + n when signal n ended it; 126 or 127 when it could"
+        " not be started"
+    )
     add = parser.add_argument
     add("camera", metavar="CAMERA", help="id of the camera")
-    add("--wait", type=float, metavar="S", help="seconds to wait, then status 75 (default: the camera's lease_wait)")
-    add("--priority", choices=["live", "event", "poll"], default="live", help="who goes first (default: live)")
-    add("--ttl", type=float, metavar="S", help="the lease is withdrawn after S seconds: a bound for a holder that hangs")
+    add(
+        "--wait",
+        type=float,
+        metavar="S",
+        help="seconds to wait, then status 75 (default: the camera's lease_wait)",
+    )
+    add(
+        "--priority",
+        choices=["live", "event", "poll"],
+        default="live",
+        help="who goes first (default: live)",
+    )
+    add(
+        "--ttl",
+        type=float,
+        metavar="S",
+        help="the lease is withdrawn after S seconds: a bound for a holder that hangs",
+    )
     add("--label", default="", help="what `camserver leases` shows (default: the command's name)")
-    add("--no-daemon-ok", action="store_true", help="run the command without a lease when no daemon answers, else status 69")
+    add(
+        "--no-daemon-ok",
+        action="store_true",
+        help="run the command without a lease when no daemon answers, else status 69",
+    )
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:
@@ -132,35 +232,119 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     from camserver.simulator.quirks import QUIRKS
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "faults:\n" + "\n".join(f"  {kind:12} {text}" for kind, text in FAULTS.items()) + (
-        "\n  FAULT@stream1 or FAULT@stream2 for one stream only; the paths are /stream1 and, half as large, /stream2"
-        "\n\nquirks, of cameras that are not broken:\n" + "\n".join(f"  {name:18} {text}" for name, text in QUIRKS.items()))
+    parser.epilog = (
+        "faults:\n"
+        + "\n".join(f"  {kind:12} {text}" for kind, text in FAULTS.items())
+        + (
+            "\n  FAULT@stream1 or FAULT@stream2 for one stream only; the paths are /stream1 and,"
+            " half as large, /stream2\n\nquirks, of cameras that are not broken:\n"
+            + "\n".join(f"  {name:18} {text}" for name, text in QUIRKS.items())
+        )
+    )
     add = parser.add_argument
-    add("--cameras", type=_count, default=6, metavar="N", help="how many: cam1 to camN (default: 6)")
+    add(
+        "--cameras", type=_count, default=6, metavar="N", help="how many: cam1 to camN (default: 6)"
+    )
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    add("--base-port", type=_port, default=8554, metavar="PORT", help="port of cam1, one more for each; 0: any (default: 8554)")
+    add(
+        "--base-port",
+        type=_port,
+        default=8554,
+        metavar="PORT",
+        help="port of cam1, one more for each; 0: any (default: 8554)",
+    )
     add("--codec", choices=["mixed", *CODECS], default="mixed")
-    add("--size", type=_size, default=(640, 360), metavar="WxH", help="of the main stream, multiples of 4 (default: 640x360)")
+    add(
+        "--size",
+        type=_size,
+        default=(640, 360),
+        metavar="WxH",
+        help="of the main stream, multiples of 4 (default: 640x360)",
+    )
     add("--fps", type=_positive, default=10.0)
-    add("--gop", type=_count, default=20, metavar="N", help="pictures from keyframe to keyframe, up to 100 (default: 20)")
-    add("--max-sessions", type=_count, default=1, metavar="N", help="sessions each camera gives (default: 1)")
-    add("--cooldown", type=float, default=0.0, metavar="S", help="seconds a session still counts after TEARDOWN")
-    add("--unclean-cooldown", type=float, default=0.0, metavar="S", help="the same after an end without TEARDOWN")
-    add("--full-voice", choices=FULL_VOICES, default="453", help="how a camera says that its sessions are taken")
+    add(
+        "--gop",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="pictures from keyframe to keyframe, up to 100 (default: 20)",
+    )
+    add(
+        "--max-sessions",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="sessions each camera gives (default: 1)",
+    )
+    add(
+        "--cooldown",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds a session still counts after TEARDOWN",
+    )
+    add(
+        "--unclean-cooldown",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="the same after an end without TEARDOWN",
+    )
+    add(
+        "--full-voice",
+        choices=FULL_VOICES,
+        default="453",
+        help="how a camera says that its sessions are taken",
+    )
     add("--username", default="", help="ask for a login")
     add("--password-file", type=Path, metavar="FILE", help="the first line is the password")
     add("--auth", choices=["digest", "basic"], default="digest")
-    add("--fault", action="append", default=[], type=_fault, metavar="CAMERA=FAULT", help='"*=FAULT" for all; may be repeated')
-    add("--quirk", default="", type=_quirks, metavar="QUIRK[+QUIRK]", help="what all cameras do differently, see below")
-    add("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="serve rtsps:// with this certificate (PEM)")
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        type=_fault,
+        metavar="CAMERA=FAULT",
+        help='"*=FAULT" for all; may be repeated',
+    )
+    add(
+        "--quirk",
+        default="",
+        type=_quirks,
+        metavar="QUIRK[+QUIRK]",
+        help="what all cameras do differently, see below",
+    )
+    add(
+        "--tls",
+        nargs=2,
+        type=Path,
+        metavar=("CERT", "KEY"),
+        help="serve rtsps:// with this certificate (PEM)",
+    )
     add("--record", type=Path, metavar="FILE", help="keep what each camera saw in FILE (JSON)")
-    add("--inventory", type=Path, metavar="FILE", help="write an inventory of the cameras to FILE, which must not exist yet")
+    add(
+        "--inventory",
+        type=Path,
+        metavar="FILE",
+        help="write an inventory of the cameras to FILE, which must not exist yet",
+    )
     add("--force", action="store_true", help="with --inventory: replace FILE if it exists")
-    add("--output", type=Path, metavar="DIR", help="with --inventory: its pictures and its socket are in DIR (default: the "
-        "system's places)")
+    add(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help=(
+            "with --inventory: its pictures and its socket are in DIR (default: the "
+            "system's places)"
+        ),
+    )
     add("--interval", default="5s", help="interval in that inventory (default: 5s)")
     add("--seconds", type=float, metavar="S", help="end after S seconds")
-    add("--until-eof", action="store_true", help="end when stdin ends: with the process that started it")
+    add(
+        "--until-eof",
+        action="store_true",
+        help="end when stdin ends: with the process that started it",
+    )
 
 
 def _count(text: str) -> int:
@@ -191,7 +375,9 @@ def _size(text: str) -> tuple[int, int]:
     except ValueError:
         width = height = 0
     if width % 4 or height % 4 or not 64 <= width <= 4096 or not 256 <= height <= 4096:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected WIDTHxHEIGHT, multiples of 4, 64x256 to 4096x4096")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected WIDTHxHEIGHT, multiples of 4, 64x256 to 4096x4096"
+        )
     return width, height
 
 
@@ -240,9 +426,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from camserver.host.loop import run_loop
     from camserver.host.redact import Redactor
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))    # a core file would hold passwords
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold passwords
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))    # a shell's 1024 are few for cameras and browsers
+    # A shell's 1024 are few for cameras and browsers
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     redactor = Redactor(inventory.secrets)
     flush = logs.set_up(redactor, level=arguments.log_level)
 
@@ -265,19 +452,23 @@ def _check(arguments: argparse.Namespace) -> int:
     if inventory is None:
         return EX_CONFIG
     devices = {c.device for c in inventory.cameras}
-    print(f"{arguments.config}: {len(inventory.cameras)} cameras on {len(devices)} devices"
-          + (f", {inventory.disabled} disabled" if inventory.disabled else ""))
+    print(
+        f"{arguments.config}: {len(inventory.cameras)} cameras on {len(devices)} devices"
+        + (f", {inventory.disabled} disabled" if inventory.disabled else "")
+    )
     print(f"pictures go to {inventory.output.directory}")
     for device, sharing in _sharing(inventory).items():
-        print(f"{device}: {', '.join(sharing)} share its sessions (max_sessions); give each camera a device of its own if "
-              "they are different boxes behind one address")
+        print(
+            f"{device}: {', '.join(sharing)} share its sessions (max_sessions); give each camera a"
+            " device of its own if they are different boxes behind one address"
+        )
     for warning in inventory.warnings:
         print(f"warning: {warning}")
     return 0
 
 
 def _sharing(inventory: Inventory) -> dict[str, list[str]]:
-    """Devices that nobody named, but that several cameras share because their URLs have one host and port."""
+    """Devices that nobody named, but that several cameras share: one host, one port."""
     sharing: dict[str, list[str]] = {}
     for camera in inventory.cameras:
         if camera.device == camera.address:
@@ -286,7 +477,10 @@ def _sharing(inventory: Inventory) -> dict[str, list[str]]:
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:
-    """The running daemon is asked; without one, or when it does not know the camera, it is done here."""
+    """The running daemon is asked.
+
+    Without one, or when it does not know the camera, it is done here.
+    """
     from camserver import commands
 
     if arguments.output != "-" and not Path(arguments.output).absolute().parent.is_dir():
@@ -306,10 +500,14 @@ def _snapshot_here(arguments: argparse.Namespace) -> int:
         return 2
     try:
         attempt = _take(inventory, camera)
-    except asyncio.CancelledError:      # SIGTERM; the session is closed
+    except asyncio.CancelledError:  # SIGTERM; the session is closed
         return 143
     if attempt is None:
-        print(f"{inventory.output.directory}: a daemon writes there, but none answers for {camera.id}", file=sys.stderr)
+        print(
+            f"{inventory.output.directory}: a daemon writes there, but none answers for"
+            f" {camera.id}",
+            file=sys.stderr,
+        )
         return 69
     if attempt.snapshot is None:
         print(attempt.error, file=sys.stderr)
@@ -329,8 +527,12 @@ def _take(inventory: Inventory, camera: Camera) -> Attempt | None:
     try:
         return run_loop(lambda: take_one(inventory, camera))
     except OSError as error:
-        return Attempt(camera.id, utc_now(), Result.STORAGE,
-                       f"{directory}: {error.strerror}; it must be writable, locks are kept there")
+        return Attempt(
+            camera.id,
+            utc_now(),
+            Result.STORAGE,
+            f"{directory}: {error.strerror}; it must be writable, locks are kept there",
+        )
 
 
 def _write(jpeg: bytes, output: str) -> int:
@@ -353,23 +555,52 @@ def _simulate(arguments: argparse.Namespace) -> int:
     try:
         password = a.password_file.read_text().split("\n", 1)[0] if a.password_file else ""
     except (OSError, ValueError) as error:
-        print(f"camserver simulate: {a.password_file}: {getattr(error, 'strerror', 'not UTF-8 text')}", file=sys.stderr)
+        print(
+            f"camserver simulate: {a.password_file}:"
+            f" {getattr(error, 'strerror', 'not UTF-8 text')}",
+            file=sys.stderr,
+        )
         return 2
     if a.inventory is None and (a.force or a.output is not None):
         print("camserver simulate: --force and --output go with --inventory FILE", file=sys.stderr)
         return 2
-    if a.inventory is not None and (a.inventory.is_dir() or not a.inventory.absolute().parent.is_dir()):
-        print(f"camserver simulate: {a.inventory}: expected the name of a file in a folder that exists", file=sys.stderr)
+    if a.inventory is not None and (
+        a.inventory.is_dir() or not a.inventory.absolute().parent.is_dir()
+    ):
+        print(
+            f"camserver simulate: {a.inventory}: expected the name of a file in a folder that"
+            " exists",
+            file=sys.stderr,
+        )
         return 2
     if a.inventory is not None and a.inventory.exists() and not a.force:
         print(f"camserver simulate: {a.inventory} exists; --force replaces it", file=sys.stderr)
         return 2
     options = SimulateOptions(
-        cameras=a.cameras, host=a.host, base_port=a.base_port, codec=a.codec, size=a.size, fps=a.fps, gop=a.gop,
-        max_sessions=a.max_sessions, cooldown_s=a.cooldown, unclean_cooldown_s=a.unclean_cooldown, full_voice=a.full_voice,
-        username=a.username, password=password, auth=a.auth, faults=dict(a.fault), quirk=a.quirk,
-        tls=tuple(a.tls) if a.tls else None, record=a.record,
-        inventory=a.inventory, interval=a.interval, output=a.output, seconds=a.seconds, until_eof=a.until_eof)
+        cameras=a.cameras,
+        host=a.host,
+        base_port=a.base_port,
+        codec=a.codec,
+        size=a.size,
+        fps=a.fps,
+        gop=a.gop,
+        max_sessions=a.max_sessions,
+        cooldown_s=a.cooldown,
+        unclean_cooldown_s=a.unclean_cooldown,
+        full_voice=a.full_voice,
+        username=a.username,
+        password=password,
+        auth=a.auth,
+        faults=dict(a.fault),
+        quirk=a.quirk,
+        tls=tuple(a.tls) if a.tls else None,
+        record=a.record,
+        inventory=a.inventory,
+        interval=a.interval,
+        output=a.output,
+        seconds=a.seconds,
+        until_eof=a.until_eof,
+    )
     try:
         return asyncio.run(serve(options))
     except (ValueError, OSError) as error:

@@ -1,4 +1,7 @@
-"""Commands that ask a running daemon: status, reload, leases, lease, snapshot; each returns its exit status."""
+"""Commands that ask a running daemon: status, reload, leases, lease, snapshot.
+
+Each returns its exit status.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +32,27 @@ from camserver.freshness import Freshness
 from camserver.host import unit
 from camserver.status import as_json, from_daemon, from_files, show
 
-EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = os.EX_UNAVAILABLE, os.EX_TEMPFAIL, os.EX_NOPERM, os.EX_CONFIG
+EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = (
+    os.EX_UNAVAILABLE,
+    os.EX_TEMPFAIL,
+    os.EX_NOPERM,
+    os.EX_CONFIG,
+)
 WATCH_S = 2.0
 LEASE_WAIT_S = 60.0
 
 
 def client(arguments: argparse.Namespace) -> SyncLeaseClient:
-    """The daemon by --socket, $CAMSERVER_SOCKET, the inventory's [api] socket, the default, in this order."""
+    """The daemon by --socket, $CAMSERVER_SOCKET, the inventory's [api] socket, or the default.
+
+    The first that is there counts.
+    """
     path = _given_socket(arguments)
     if path is None:
         try:
             path = load_inventory(arguments.config, passwords=False).api.socket
-        except InventoryError:      # not readable for this user, or wrong: the daemon may run on all the same
+        except InventoryError:
+            # Not readable for this user, or wrong: the daemon may run on all the same
             path = DEFAULT_SOCKET
     return SyncLeaseClient(Path(path))
 
@@ -50,15 +62,23 @@ def _given_socket(arguments: argparse.Namespace) -> str | Path | None:
 
 
 def running(asked: SyncLeaseClient) -> SyncLeaseClient:
-    """`asked`, for commands that only read: a connection would start a daemon that somebody has stopped. Raises NoDaemon."""
+    """`asked`, for commands that only read.
+
+    A connection would start a daemon that somebody has stopped. Raises NoDaemon.
+    """
     if why := unit.stopped(asked.path):
-        raise NoDaemon(f"camserver.service {why}: nothing is polled; `systemctl start camserver` starts it"
-                       + (", `journalctl -u camserver` says why" if why == "has failed" else ""))
+        raise NoDaemon(
+            f"camserver.service {why}: nothing is polled; `systemctl start camserver` starts it"
+            + (", `journalctl -u camserver` says why" if why == "has failed" else "")
+        )
     return asked
 
 
 def no_daemon(arguments: argparse.Namespace, error: NoDaemon) -> str:
-    """The error, and why the default socket was asked if the inventory could not tell another one."""
+    """The error, and why the default socket was asked.
+
+    The inventory could not tell another one.
+    """
     if _given_socket(arguments) is None:
         try:
             load_inventory(arguments.config, passwords=False)
@@ -69,6 +89,7 @@ def no_daemon(arguments: argparse.Namespace, error: NoDaemon) -> str:
 
 def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """What the daemon's refusals and its absence mean as an exit status."""
+
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
@@ -83,6 +104,7 @@ def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
             for fault in error.data.get("faults", ()):
                 print(f"  {fault}", file=sys.stderr)
             return 2 if error.status in (400, 404) else 1
+
     return run
 
 
@@ -94,7 +116,10 @@ def reload(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Every camera, worst first: 0 all fresh, 1 some stale, 69 no daemon (then from the files alone)."""
+    """Every camera, worst first.
+
+    0 all fresh, 1 some stale, 69 no daemon (then from the files alone).
+    """
     console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
     if not arguments.watch or arguments.json:
         return _status(arguments, console)
@@ -102,8 +127,8 @@ def status(arguments: argparse.Namespace) -> int:
         with console.capture() as capture:
             _status(arguments, console, say=partial(console.print, style="red", markup=False))
         lines, room = capture.get().splitlines(), max(3, console.height - 2)
-        if len(lines) > room:       # the worst are first, and must stay in sight
-            lines = [*lines[:room - 1], f"... and {len(lines) - room + 1} lines more"]
+        if len(lines) > room:  # the worst are first, and must stay in sight
+            lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} lines more"]
         console.clear()
         print(time.strftime("%H:%M:%S"), *lines, sep="\n", flush=True)
         time.sleep(WATCH_S)
@@ -113,7 +138,9 @@ def _complain(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _status(arguments: argparse.Namespace, console: Console, say: Callable[[str], None] = _complain) -> int:
+def _status(
+    arguments: argparse.Namespace, console: Console, say: Callable[[str], None] = _complain
+) -> int:
     try:
         found, daemon = from_daemon(running(client(arguments)).get("/v1/cameras")), True
     except NoDaemon as error:
@@ -142,26 +169,58 @@ def leases(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(devices, indent=1))
         return 0
-    rows = [("DEVICE", "BUDGET", "HOLDER", "PID", "COMMAND", "SINCE", "WAITING", "COOLING", "GRANTED", "BUSY")]
+    rows = [
+        (
+            "DEVICE",
+            "BUDGET",
+            "HOLDER",
+            "PID",
+            "COMMAND",
+            "SINCE",
+            "WAITING",
+            "COOLING",
+            "GRANTED",
+            "BUSY",
+        )
+    ]
     for d in devices:
         learned = d["learned_cap"]
         budget = f"{len(d['held'])}/{d['max_sessions']}" + (
-            f" (gives {learned['cap']} for {learned['for_s'] / 60:.0f} min)" if learned else "")
+            f" (gives {learned['cap']} for {learned['for_s'] / 60:.0f} min)" if learned else ""
+        )
         waiting = ", ".join(f"{h['holder']} {h['label']}".strip() for h in d["waiting"])
         cooling = ", ".join(f"{seconds:.1f} s" for seconds in d["cooling_s"])
         for number, h in enumerate(d["held"] or [None]):
-            holder = ("", "", "", "") if h is None else (
-                f"{h['holder']} {h['label']}".strip(), str(h["pid"] or ""), h["command"] or "", f"{h['for_s']:.1f} s")
-            more = ("", "", "", "") if number else (waiting, cooling, str(d["granted"]), str(d["busy"]))
+            holder = (
+                ("", "", "", "")
+                if h is None
+                else (
+                    f"{h['holder']} {h['label']}".strip(),
+                    str(h["pid"] or ""),
+                    h["command"] or "",
+                    f"{h['for_s']:.1f} s",
+                )
+            )
+            more = (
+                ("", "", "", "")
+                if number
+                else (waiting, cooling, str(d["granted"]), str(d["busy"]))
+            )
             rows.append(("" if number else d["device"], "" if number else budget, *holder, *more))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
     return 0
 
 
 def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int | None:
-    """A picture by the running daemon, handed to `write`; None when there is none, or not for this camera."""
+    """A picture by the running daemon, handed to `write`.
+
+    None when there is none, or not for this camera.
+    """
+
     @answered
     def ask(arguments: argparse.Namespace) -> int:
         return write(client(arguments).snapshot(arguments.camera).jpeg)
@@ -169,7 +228,8 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
     try:
         running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
     except NoDaemon as error:
-        return ask(arguments) if error.forbidden else None      # a daemon may be there: it says who may ask it
+        # A daemon may be there: it says who may ask it
+        return ask(arguments) if error.forbidden else None
     except ApiRefusal:
         return None
     return ask(arguments)
@@ -183,5 +243,7 @@ def lease(arguments: argparse.Namespace) -> int:
         print("camserver lease: expected a command after --", file=sys.stderr)
         return 2
     label = (arguments.label or Path(command[0]).name)[:MAX_LABEL_CHARS]
-    request = LeaseRequest(arguments.camera, arguments.wait, arguments.priority, label, arguments.ttl)
+    request = LeaseRequest(
+        arguments.camera, arguments.wait, arguments.priority, label, arguments.ttl
+    )
     return wrapper.run(client(arguments), request, command, no_daemon_ok=arguments.no_daemon_ok)

@@ -1,7 +1,9 @@
-"""`camserver demo`: simulated cameras in a child process, the real daemon in this one, a table of what happens.
+"""`camserver demo`.
 
-The fleet is six healthy cameras, one that is deaf and one that reboots, so that both sides can be seen. It ends by
-showing the cameras' own record: how many sessions each ever saw at once.
+Simulated cameras in a child process, the real daemon in this one, a table of what happens.
+
+The fleet is six healthy cameras, one that is deaf and one that reboots, so that both sides can be
+seen. It ends by showing the cameras' own record: how many sessions each ever saw at once.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ class _Row:
 
 
 class Screen:
-    """A listener of the daemon's events: a live table on a terminal, one line for each event elsewhere."""
+    """A listener of the daemon's events.
+
+    A live table on a terminal, one line for each event elsewhere.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -63,14 +68,30 @@ class Screen:
         else:
             row.failure = event
         if not self.console.is_terminal:
-            self.console.print(f"{time.strftime('%H:%M:%S')}  {event.text}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{time.strftime('%H:%M:%S')}  {event.text}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def __rich__(self) -> Table:
         """The table as it is now; worst first when there are more cameras than lines."""
-        table = Table(title=f"camserver demo: pictures in {DIRECTORY}/snapshots, Ctrl-C ends it", title_justify="left")
-        for column, justify in (("camera", "left"), ("name", "left"), ("age", "right"), ("pictures", "right"),
-                                ("KB", "right"), ("ms", "right"), ("result", "left")):
-            table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's own Literal
+        table = Table(
+            title=f"camserver demo: pictures in {DIRECTORY}/snapshots, Ctrl-C ends it",
+            title_justify="left",
+        )
+        for column, justify in (
+            ("camera", "left"),
+            ("name", "left"),
+            ("age", "right"),
+            ("pictures", "right"),
+            ("KB", "right"),
+            ("ms", "right"),
+            ("result", "left"),
+        ):
+            # Rich's own Literal
+            table.add_column(column, justify=justify)  # type: ignore[arg-type]
         rows = list(self.rows.items())
         if len(rows) > MAX_ROWS:
             rows = sorted(rows, key=lambda item: item[1].fresh_at)[:MAX_ROWS]
@@ -88,8 +109,14 @@ def _cells(row: _Row) -> list[Text]:
         sentence = row.failure.error.removeprefix(f"{row.failure.camera}: ")
         result = Text(f"{row.failure.result}: {sentence}", "red", overflow="ellipsis", no_wrap=True)
     else:
-        result = Text(f"ok, {last.codec} {last.width}x{last.height}") if last else Text("waiting", "dim")
-    numbers = [f"{row.pictures}", f"{last.bytes // 1024}" if last else "", f"{last.capture_ms:.0f}" if last else ""]
+        result = (
+            Text(f"ok, {last.codec} {last.width}x{last.height}") if last else Text("waiting", "dim")
+        )
+    numbers = [
+        f"{row.pictures}",
+        f"{last.bytes // 1024}" if last else "",
+        f"{last.capture_ms:.0f}" if last else "",
+    ]
     return [age, *map(Text, numbers), result]
 
 
@@ -113,7 +140,11 @@ async def demo(cameras: int, seconds: float | None) -> int:
         with (DIRECTORY / "camserver.log").open("w") as log:
             flush = logs.set_up(redactor, stream=log, journal=False)
             try:
-                status = await _run(Daemon(inventory_path, inventory, redactor, screen, logs.event_logger()), screen, seconds)
+                status = await _run(
+                    Daemon(inventory_path, inventory, redactor, screen, logs.event_logger()),
+                    screen,
+                    seconds,
+                )
             finally:
                 flush()
     except CamserverError as error:
@@ -136,12 +167,28 @@ async def _run(daemon: Daemon, screen: Screen, seconds: float | None) -> int:
 
 
 async def _start_simulator(cameras: int) -> asyncio.subprocess.Process | None:
-    faults = [f"--fault=cam{cameras - 1}=deaf", f"--fault=cam{cameras}=reboot:3:8"] if cameras > 2 else []
+    faults = (
+        [f"--fault=cam{cameras - 1}=deaf", f"--fault=cam{cameras}=reboot:3:8"]
+        if cameras > 2
+        else []
+    )
     simulator = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "camserver", "simulate", f"--cameras={cameras}", "--base-port=0", "--until-eof",
-        f"--inventory={DIRECTORY / 'cameras.toml'}", f"--record={DIRECTORY / 'record.json'}", "--interval=2s", *faults,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        start_new_session=True)     # Ctrl-C is for the daemon: cameras stay until it has closed its sessions
+        sys.executable,
+        "-m",
+        "camserver",
+        "simulate",
+        f"--cameras={cameras}",
+        "--base-port=0",
+        "--until-eof",
+        f"--inventory={DIRECTORY / 'cameras.toml'}",
+        f"--record={DIRECTORY / 'record.json'}",
+        "--interval=2s",
+        *faults,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        # Ctrl-C is for the daemon: cameras stay until it has closed its sessions
+        start_new_session=True,
+    )
     assert simulator.stdout is not None  # noqa: S101 - a pipe was asked for
     try:
         async with asyncio.timeout(READY_S):
@@ -156,7 +203,7 @@ async def _start_simulator(cameras: int) -> asyncio.subprocess.Process | None:
 
 async def _stop_simulator(simulator: asyncio.subprocess.Process) -> None:
     assert simulator.stdin is not None  # noqa: S101 - a pipe was asked for
-    simulator.stdin.close()     # --until-eof
+    simulator.stdin.close()  # --until-eof
     try:
         async with asyncio.timeout(CHILD_STOP_S):
             await simulator.wait()
@@ -168,8 +215,11 @@ async def _stop_simulator(simulator: asyncio.subprocess.Process) -> None:
 def _complete(path: Path) -> None:
     """Add where pictures go, and the wall page, to the inventory that the simulator wrote."""
     here = DIRECTORY.absolute()
-    path.write_text(f'[output]\ndirectory = "{here / "snapshots"}"\n\n[api]\nsocket = "{here / "camserver.sock"}"\n\n'
-                    f'[http]\nlisten = "127.0.0.1:{_port()}"\nactions = true\n\n' + path.read_text())
+    path.write_text(
+        f'[output]\ndirectory = "{here / "snapshots"}"\n\n[api]\nsocket ='
+        f' "{here / "camserver.sock"}"\n\n[http]\nlisten = "127.0.0.1:{_port()}"\nactions ='
+        " true\n\n" + path.read_text()
+    )
 
 
 def _port() -> int:
@@ -187,7 +237,11 @@ def _conclude(screen: Screen) -> None:
     pictures = sum(row.pictures for row in screen.rows.values())
     fresh = sum(row.failure is None and row.published is not None for row in screen.rows.values())
     screen.console.print(
-        f"\n{pictures} pictures of {fresh} cameras in {DIRECTORY}/snapshots, the log in {DIRECTORY}/camserver.log\n"
-        f"the cameras' own record: {sum(r['opens'] for r in record.values())} connections, never more than "
-        f"{max(r['sessions_max'] for r in record.values())} at once on any camera, "
-        f"{sum(r['sessions_now'] for r in record.values())} left open", highlight=False, soft_wrap=True)
+        f"\n{pictures} pictures of {fresh} cameras in {DIRECTORY}/snapshots, the log in"
+        f" {DIRECTORY}/camserver.log\nthe cameras' own record:"
+        f" {sum(r['opens'] for r in record.values())} connections, never more than"
+        f" {max(r['sessions_max'] for r in record.values())} at once on any camera,"
+        f" {sum(r['sessions_now'] for r in record.values())} left open",
+        highlight=False,
+        soft_wrap=True,
+    )

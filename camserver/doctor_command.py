@@ -1,4 +1,7 @@
-"""`camserver doctor`: which cameras are examined, several beside one another, and how the findings are told."""
+"""`camserver doctor`.
+
+Which cameras are examined, several beside one another, and how the findings are told.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
 
 AT_ONCE = 8
-"""Devices that are examined beside one another; the cameras of one device come after one another."""
+"""Devices that are examined beside one another.
+
+The cameras of one device come after one another.
+"""
 DECODERS = 2
 NAMED = 8
 """Cameras that are named before a piece of advice; it is the same for all of them."""
@@ -40,7 +46,10 @@ class WrongUsage(Exception):  # noqa: N818 - it says what is the case
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be examined: cameras, the inventory whose leases and locks count, and whether they stand in it."""
+    """What is to be examined.
+
+    Cameras, the inventory whose leases and locks count, and whether they stand in it.
+    """
 
     cameras: tuple[Camera, ...]
     inventory: Inventory | None
@@ -50,7 +59,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one camera; without a report it could not be examined, and `error` says why, `status` how it counts."""
+    """What became of one camera.
+
+    Without a report it could not be examined, and `error` says why, `status` how it counts.
+    """
 
     camera: Camera
     report: Report | None = None
@@ -59,7 +71,10 @@ class Outcome:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Examine cameras under leases: 0 when each gives pictures, 1 when one does not, 75 when its sessions are taken."""
+    """Examine cameras under leases.
+
+    0 when each gives pictures, 1 when one does not, 75 when its sessions are taken.
+    """
     try:
         order = _order(arguments)
     except WrongUsage as error:
@@ -71,11 +86,12 @@ def doctor(arguments: argparse.Namespace) -> int:
         return 2 if "://" in (arguments.camera or "") else EX_CONFIG
     try:
         return run_loop(lambda: (_many if order.many else _one)(arguments, order))
-    except asyncio.CancelledError:      # SIGTERM; its sessions are closed
+    except asyncio.CancelledError:  # SIGTERM; its sessions are closed
         return 143
 
 
 # ---- whom
+
 
 def _order(arguments: argparse.Namespace) -> Order:
     """Raises InventoryError, WrongUsage."""
@@ -91,7 +107,8 @@ def _order(arguments: argparse.Namespace) -> Order:
     if not arguments.all and not wanted:
         raise WrongUsage("expected a camera's id, a URL, an inventory FILE, or --all")
     if wanted.endswith(".toml") or "/" in wanted:
-        arguments.config = Path(wanted)      # its [api] socket and its output directory have the leases
+        # Its [api] socket and its output directory have the leases
+        arguments.config = Path(wanted)
         wanted = ""
     inventory = load_inventory(arguments.config)
     if not wanted:
@@ -116,10 +133,12 @@ def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
         user = arguments.username
     if user and password is None:
         password = _asked_password(user, script=arguments.username is not None)
-        if not password:        # an empty one would be sent, and count as a wrong login
+        if not password:  # an empty one would be sent, and count as a wrong login
             raise WrongUsage(f"no password was given for {user}")
     keys = {"id": "camera", "snapshot_url" if url.lower().startswith("http") else "url": url}
-    camera = camera_from(keys | ({"username": user} if user else {}) | ({"password": password} if password else {}))
+    camera = camera_from(
+        keys | ({"username": user} if user else {}) | ({"password": password} if password else {})
+    )
     inventory = None
     with contextlib.suppress(InventoryError):
         inventory = load_inventory(arguments.config)
@@ -127,10 +146,13 @@ def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
 
 
 def split_login(url: str) -> tuple[str, str, str | None]:
-    """(URL without login, username, password) of a URL as people write it: the password may hold @, #, ? and any letter.
+    """(URL without login, username, password) of a URL as people write it.
 
-    The login ends at the last @ before the path; where what stands before the first / is no host and port, at the last @
-    of all. %40 and the like are decoded. The password is None when there is none.
+    The password may hold @, #, ? and any letter.
+
+    The login ends at the last @ before the path; where what stands before the first / is no host
+    and port, at the last @ of all. %40 and the like are decoded. The password is None when there is
+    none.
     """
     scheme, _, rest = url.partition("://")
     authority = rest.partition("/")[0]
@@ -138,9 +160,13 @@ def split_login(url: str) -> tuple[str, str, str | None]:
         return url, "", None
     if "@" in authority:
         login = authority.rpartition("@")[0]
-        host = rest[len(login) + 1:]
-        if "@" in host:     # in the password, or in the path? Part of a password must not be taken for a host
-            raise WrongUsage("there is a / in the password, or an @ in the path: use --username, or write %2F and %40")
+        host = rest[len(login) + 1 :]
+        # In the password, or in the path? Part of a password must not be taken for a host
+        if "@" in host:
+            raise WrongUsage(
+                "there is a / in the password, or an @ in the path: use --username, or write %2F"
+                " and %40"
+            )
     else:
         login, _, host = rest.rpartition("@")
     user, colon, password = login.partition(":")
@@ -150,11 +176,16 @@ def split_login(url: str) -> tuple[str, str, str | None]:
 def _is_address(text: str) -> bool:
     """Whether it is a host, or a host and a port: then no login stands before it."""
     host, colon, port = text.rpartition(":")
-    return "@" not in text and (not colon or text.endswith("]") or (port.isascii() and port.isdigit() and bool(host)))
+    return "@" not in text and (
+        not colon or text.endswith("]") or (port.isascii() and port.isdigit() and bool(host))
+    )
 
 
 def _asked_password(user: str, *, script: bool) -> str | None:
-    """A password on the command line is seen by everybody (ps): a person is asked, a `script` writes it to stdin."""
+    """A password on the command line is seen by everybody (ps).
+
+    A person is asked, a `script` writes it to stdin.
+    """
     if sys.stdin is None:
         return None
     if sys.stdin.isatty():
@@ -170,11 +201,15 @@ def _asked_password(user: str, *, script: bool) -> str | None:
 
 # ---- one camera
 
+
 async def _one(arguments: argparse.Namespace, order: Order) -> int:
     def say(finding: Finding) -> None:
         if not arguments.json:
             took = "" if finding.ms is None else f"  ({finding.ms:.0f} ms)"
-            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.step:12}  {finding.text}{took}", flush=True)
+            print(
+                f"{'ok  ' if finding.ok else 'FAIL'}  {finding.step:12}  {finding.text}{took}",
+                flush=True,
+            )
             if finding.advice:
                 print(f"      {finding.advice}")
 
@@ -189,6 +224,7 @@ async def _one(arguments: argparse.Namespace, order: Order) -> int:
 
 # ---- many cameras
 
+
 async def _many(arguments: argparse.Namespace, order: Order) -> int:
     """A line for each camera when it is done, then what to do about those that fail."""
     devices: dict[str, list[Camera]] = {}
@@ -198,31 +234,46 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
     width = max((len(camera.id) for camera in order.cameras), default=0)
 
     async def examine(cameras: list[Camera]) -> None:
-        refused: dict[tuple[str, str], str] = {}     # logins that the device refused, and to which camera
+        # Logins that the device refused, and to which camera
+        refused: dict[tuple[str, str], str] = {}
         for camera in cameras:
             login = camera.username, camera.password
             async with turns:
                 if login in refused:
-                    outcome = Outcome(camera, error=f"not tried: {refused[login]} of the same device has refused this login, "
-                                      "and cameras lock accounts", status=1)
+                    outcome = Outcome(
+                        camera,
+                        error=(
+                            f"not tried: {refused[login]} of the same device has refused this"
+                            " login, and cameras lock accounts"
+                        ),
+                        status=1,
+                    )
                 else:
                     outcome = await _examined(arguments, order, camera, workers, lambda _: None)
             if outcome.report is not None and outcome.report.login_refused:
                 refused[login] = camera.id
             outcomes[camera.id] = outcome
             if not arguments.json:
-                print(f"{'FAIL' if outcome.status else 'ok  '}  {camera.id:{width}}  {_line(outcome)}", flush=True)
+                print(
+                    f"{'FAIL' if outcome.status else 'ok  '}  {camera.id:{width}} "
+                    f" {_line(outcome)}",
+                    flush=True,
+                )
 
     try:
         async with _workers() as workers, asyncio.TaskGroup() as tasks:
             for device, cameras in devices.items():
                 tasks.create_task(examine(cameras), name=f"doctor {device}")
-    except ExceptionGroup as group:     # nobody reads, or the disk is full: one reason for all
+    except ExceptionGroup as group:  # nobody reads, or the disk is full: one reason for all
         raise group.exceptions[0] from None
     told = [outcomes[camera.id] for camera in order.cameras]
     failed = [outcome for outcome in told if outcome.status]
     if arguments.json:
-        print(json.dumps({"ok": not failed, "cameras": {o.camera.id: _json(o) for o in told}}, indent=1))
+        print(
+            json.dumps(
+                {"ok": not failed, "cameras": {o.camera.id: _json(o) for o in told}}, indent=1
+            )
+        )
     else:
         print(*_conclusion(told), sep="\n")
     statuses = {outcome.status for outcome in failed}
@@ -241,7 +292,9 @@ def _line(outcome: Outcome) -> str:
         told.append(f"a keyframe every {report.keyframe_every_s:.1f} s")
     if report.reader:
         told.append(f"by {report.reader}")
-    return ", ".join(told) + (f" (but {failure.step}: {failure.text})" if failure is not None else "")
+    return ", ".join(told) + (
+        f" (but {failure.step}: {failure.text})" if failure is not None else ""
+    )
 
 
 def _conclusion(told: list[Outcome]) -> Iterable[str]:
@@ -263,10 +316,15 @@ def _conclusion(told: list[Outcome]) -> Iterable[str]:
 
 
 def _json(outcome: Outcome) -> dict[str, object]:
-    return outcome.report.as_dict() if outcome.report is not None else {"ok": False, "error": outcome.error}
+    return (
+        outcome.report.as_dict()
+        if outcome.report is not None
+        else {"ok": False, "error": outcome.error}
+    )
 
 
 # ---- the examination
+
 
 @dataclass(frozen=True, slots=True)
 class Workers:
@@ -286,15 +344,29 @@ async def _workers() -> AsyncIterator[Workers]:
         await workers.decoders.close()
 
 
-async def _examined(arguments: argparse.Namespace, order: Order, camera: Camera, workers: Workers,
-                    say: Callable[[Finding], None]) -> Outcome:
+async def _examined(
+    arguments: argparse.Namespace,
+    order: Order,
+    camera: Camera,
+    workers: Workers,
+    say: Callable[[Finding], None],
+) -> Outcome:
     """One camera under its leases; what keeps it from being examined is an outcome, too."""
     asked: SyncLeaseClient = client(arguments)
     redactor = Redactor((camera.password,) if camera.password else ())
     try:
-        async with doctor_leases(asked, camera, order.inventory, every=arguments.sessions) as permission:
-            examined = Doctor(camera, Decoder(workers.decoders, 85), LibavEngine(workers.sessions), say, new=not order.known,
-                              company=permission.company, scrub=redactor.scrub)
+        async with doctor_leases(
+            asked, camera, order.inventory, every=arguments.sessions
+        ) as permission:
+            examined = Doctor(
+                camera,
+                Decoder(workers.decoders, 85),
+                LibavEngine(workers.sessions),
+                say,
+                new=not order.known,
+                company=permission.company,
+                scrub=redactor.scrub,
+            )
             try:
                 report = await examined.examine(sessions=arguments.sessions)
             finally:
@@ -302,7 +374,9 @@ async def _examined(arguments: argparse.Namespace, order: Order, camera: Camera,
     except (RtspBusy, LeaseLost) as error:
         return Outcome(camera, error=str(error), status=EX_TEMPFAIL)
     except NoDaemon as error:
-        return Outcome(camera, error=str(error), status=EX_NOPERM if error.forbidden else EX_UNAVAILABLE)
+        return Outcome(
+            camera, error=str(error), status=EX_NOPERM if error.forbidden else EX_UNAVAILABLE
+        )
     except ApiRefusal as error:
         return Outcome(camera, error=str(error), status=1)
     return Outcome(camera, report, status=0 if report.ok else 1)

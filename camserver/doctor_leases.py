@@ -1,4 +1,7 @@
-"""The leases under which `camserver doctor` examines a camera: of the daemon, or by the file locks without one."""
+"""The leases under which `camserver doctor` examines a camera.
+
+Of the daemon, or by the file locks without one.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +35,18 @@ NAMES_S = 5.0
 
 
 class LeaseLost(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when the daemon went away during an examination, or wants its session back: the lease is over."""
+    """Raised when the daemon went away during an examination, or wants its session back.
+
+    The lease is over.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """Sessions may be opened; `company` others are open meanwhile. `ended` is told how ours ended."""
+    """Sessions may be opened; `company` others are open meanwhile.
+
+    `ended` is told how ours ended.
+    """
 
     company: int
     ended: Callable[[SessionEnd], None]
@@ -45,21 +54,25 @@ class Permission:
 
 
 @contextlib.asynccontextmanager
-async def doctor_leases(asked: SyncLeaseClient, camera: Camera, inventory: Inventory | None, *,
-                        every: bool) -> AsyncIterator[Permission]:
+async def doctor_leases(
+    asked: SyncLeaseClient, camera: Camera, inventory: Inventory | None, *, every: bool
+) -> AsyncIterator[Permission]:
     """One lease of the camera's device, or with `every` all that it gives.
 
-    The block is cancelled when a lease is over before it. Raises RtspBusy, LeaseLost, and NoDaemon when this user may not
-    ask the daemon: examining its cameras without a lease would disturb it.
+    The block is cancelled when a lease is over before it. Raises RtspBusy, LeaseLost, and NoDaemon
+    when this user may not ask the daemon: examining its cameras without a lease would disturb it.
     """
     try:
         async with asyncio.timeout(None) as limit, contextlib.AsyncExitStack() as stack:
             try:
                 permission = await _permission(stack, asked, camera, inventory, every=every)
             except RtspBusy as error:
-                busy = error        # leases that were not used end in good order, not by an exception
+                # Leases that were not used end in good order, not by an exception
+                busy = error
             else:
-                watch = asyncio.create_task(_end_with(permission.held, limit), name="leases of the doctor")
+                watch = asyncio.create_task(
+                    _end_with(permission.held, limit), name="leases of the doctor"
+                )
                 try:
                     yield permission
                 finally:
@@ -68,19 +81,30 @@ async def doctor_leases(asked: SyncLeaseClient, camera: Camera, inventory: Inven
     except TimeoutError:
         if not limit.expired():
             raise
-        raise LeaseLost("the daemon was restarted, or wants the session back: the lease is over; try again") from None
+        raise LeaseLost(
+            "the daemon was restarted, or wants the session back: the lease is over; try again"
+        ) from None
     raise busy
 
 
 async def _end_with(held: tuple[AsyncHeldLease, ...], limit: asyncio.Timeout) -> None:
     """End the block at once when the first of its leases is over."""
     if held:
-        await asyncio.wait([asyncio.ensure_future(lease.withdrawn()) for lease in held], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [asyncio.ensure_future(lease.withdrawn()) for lease in held],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         limit.reschedule(asyncio.get_running_loop().time())
 
 
-async def _permission(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, camera: Camera, inventory: Inventory | None,
-                      *, every: bool) -> Permission:
+async def _permission(
+    stack: contextlib.AsyncExitStack,
+    asked: SyncLeaseClient,
+    camera: Camera,
+    inventory: Inventory | None,
+    *,
+    every: bool,
+) -> Permission:
     try:
         known = await _known(asked, camera)
     except NoDaemon as error:
@@ -92,22 +116,37 @@ async def _permission(stack: contextlib.AsyncExitStack, asked: SyncLeaseClient, 
     if known is None:
         return _without("the daemon does not know this camera")
     device = await _device(asked, known)
-    budget = min(device["max_sessions"], (device["learned_cap"] or {"cap": device["max_sessions"]})["cap"])
+    budget = min(
+        device["max_sessions"], (device["learned_cap"] or {"cap": device["max_sessions"]})["cap"]
+    )
     deadline = time.monotonic() + LEASE_WAIT_S
-    held = [await stack.enter_async_context(LeaseClient(asked.path).lease(
-        known["id"], wait_s=max(0.0, deadline - time.monotonic()), priority="event", label="doctor"))
-        for _ in range(budget if every else 1)]
+    held = [
+        await stack.enter_async_context(
+            LeaseClient(asked.path).lease(
+                known["id"],
+                wait_s=max(0.0, deadline - time.monotonic()),
+                priority="event",
+                label="doctor",
+            )
+        )
+        for _ in range(budget if every else 1)
+    ]
 
     def ended(end: SessionEnd) -> None:
         for lease in held:
             lease.clean = end is not SessionEnd.UNCLEAN
 
     device = await _device(asked, known)
-    return Permission(len(device["held"]) - len(held) + len(device["cooling_s"]), ended, tuple(held))
+    return Permission(
+        len(device["held"]) - len(held) + len(device["cooling_s"]), ended, tuple(held)
+    )
 
 
 async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | None:
-    """The daemon's camera with the same host and port: by its id, else by whatever name. Raises NoDaemon, ApiRefusal."""
+    """The daemon's camera with the same host and port: by its id, else by whatever name.
+
+    Raises NoDaemon, ApiRefusal.
+    """
     running(asked)
     with contextlib.suppress(ApiRefusal):
         known: dict[str, Any] = await asyncio.to_thread(asked.get, f"/v1/cameras/{camera.id}")
@@ -119,12 +158,23 @@ async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | Non
     split = {c["id"]: c["address"].rpartition(":") for c in cameras}
     host, _, port = camera.address.rpartition(":")
     found = await _addresses({host, *(theirs for theirs, _, _ in split.values())})
-    return next((c for c in cameras if split[c["id"]][2] == port
-                 and found.get(host, {host}) & found.get(split[c["id"]][0], set())), None)
+    return next(
+        (
+            c
+            for c in cameras
+            if split[c["id"]][2] == port
+            and found.get(host, {host}) & found.get(split[c["id"]][0], set())
+        ),
+        None,
+    )
 
 
 async def _addresses(hosts: set[str]) -> dict[str, set[str]]:
-    """The addresses of each host, all looked up at once; those that are not found within NAMES_S are left out."""
+    """The addresses of each host, all looked up at once.
+
+    Those that are not found within NAMES_S are left out.
+    """
+
     async def look_up(host: str) -> tuple[str, set[str]]:
         infos = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
         return host, {str(info[4][0]) for info in infos}
@@ -138,14 +188,22 @@ async def _addresses(hosts: set[str]) -> dict[str, set[str]]:
 
 async def _device(asked: SyncLeaseClient, known: dict[str, Any]) -> dict[str, Any]:
     devices = await asyncio.to_thread(asked.get, "/v1/leases")
-    found: dict[str, Any] | None = next((d for d in devices if d["device"] == known["device"]), None)
+    found: dict[str, Any] | None = next(
+        (d for d in devices if d["device"] == known["device"]), None
+    )
     if found is None:
         raise RtspBusy("the daemon's inventory has just changed: try again")
     return found
 
 
-async def _alone(stack: contextlib.AsyncExitStack, camera: Camera, inventory: Inventory | None, why: str, *,
-                 every: bool) -> Permission:
+async def _alone(
+    stack: contextlib.AsyncExitStack,
+    camera: Camera,
+    inventory: Inventory | None,
+    why: str,
+    *,
+    every: bool,
+) -> Permission:
     """No daemon: snapshots, and other doctors, may be about."""
     if inventory is None:
         return _without(f"{why}; and there is no inventory")
@@ -153,15 +211,24 @@ async def _alone(stack: contextlib.AsyncExitStack, camera: Camera, inventory: In
         manager = await stack.enter_async_context(leases_of(inventory, camera, LEASE_WAIT_S))
     except OSError as error:
         if isinstance(error, TimeoutError):
-            raise RtspBusy(f"another snapshot or doctor has {camera.device} for {LEASE_WAIT_S:g} s") from None
+            raise RtspBusy(
+                f"another snapshot or doctor has {camera.device} for {LEASE_WAIT_S:g} s"
+            ) from None
         return _without(f"{why}; {inventory.output.directory}: {error.strerror}")
     if manager is None:
         raise RtspBusy(f"a daemon writes to {inventory.output.directory}, but {why}")
     leases = []
     for _ in range(camera.max_sessions if every else 1):
-        leases.append(await manager.acquire(camera.id, camera.device, Holder("doctor", f"pid {os.getpid()}"),
-                                            priority=Priority.EVENT, lease_wait_s=LEASE_WAIT_S))
-        leases[-1].ended(SessionEnd.NONE)       # as long as it is not used
+        leases.append(
+            await manager.acquire(
+                camera.id,
+                camera.device,
+                Holder("doctor", f"pid {os.getpid()}"),
+                priority=Priority.EVENT,
+                lease_wait_s=LEASE_WAIT_S,
+            )
+        )
+        leases[-1].ended(SessionEnd.NONE)  # as long as it is not used
         stack.callback(leases[-1].release)
 
     def ended(end: SessionEnd) -> None:

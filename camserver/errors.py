@@ -9,7 +9,8 @@
     ├── CameraError          camera: one attempt at one camera failed; `result` says how
     ├── StorageError         operator: the output directory did not take a picture
     └── (in their rooms)     NoDaemon, ApiRefusal (api/client): the daemon is not there, or says no
-                             ApiUnavailable, WebUnavailable (api/server, api/web): a socket can't be listened on
+                             ApiUnavailable (api/server), WebUnavailable (api/web): no socket
+                             to listen on
                              Go2rtcDown (capture/go2rtc): it gives no answer that makes sense
 
 Messages are sentences for a person: camera, step, limit, elapsed. No message ever holds a password.
@@ -51,13 +52,23 @@ class LeaseStateError(RtspError):
 class CameraError(CamserverError):
     """Raised when an attempt at a camera failed.
 
-    `result` is the word for latest.json, `end` says how the session ended as far as the transport tells. `status` is the
-    camera's answer when it refused a request, `step` that request's method. `login_refused`: a login was sent and refused.
-    `packets_lost`: RTP packets were lost on the way, so no client could do better.
+    `result` is the word for latest.json, `end` says how the session ended as far as the transport
+    tells. `status` is the camera's answer when it refused a request, `step` that request's method.
+    `login_refused`: a login was sent and refused. `packets_lost`: RTP packets were lost on the way,
+    so no client could do better.
     """
 
-    def __init__(self, result: Result, message: str, end: SessionEnd = SessionEnd.UNCLEAN, *, status: int | None = None,
-                 step: str = "", login_refused: bool = False, packets_lost: bool = False) -> None:
+    def __init__(
+        self,
+        result: Result,
+        message: str,
+        end: SessionEnd = SessionEnd.UNCLEAN,
+        *,
+        status: int | None = None,
+        step: str = "",
+        login_refused: bool = False,
+        packets_lost: bool = False,
+    ) -> None:
         self.result = result
         self.end = end
         self.status = status
@@ -68,4 +79,7 @@ class CameraError(CamserverError):
 
 
 class StorageError(CamserverError):
-    """Raised when the output directory did not take a picture; the message names the path and the reason."""
+    """Raised when the output directory did not take a picture.
+
+    The message names the path and the reason.
+    """

@@ -1,4 +1,6 @@
-"""Domain events: what happened, as frozen values. Logs, the demo's table and later metrics are listeners.
+"""Domain events: what happened, as frozen values.
+
+Logs, the demo's table and later metrics are listeners.
 
 Event names are stable dotted words; operators and programs may rely on them.
 """
@@ -14,7 +16,10 @@ Level = Literal["debug", "info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base: `EVENT` is the dotted name, `text` the sentence for a person, `camera` the id or empty."""
+    """Base of all events.
+
+    `EVENT` is the dotted name, `text` the sentence for a person, `camera` the id or empty.
+    """
 
     EVENT: ClassVar[str] = "event"
     LEVEL: ClassVar[Level] = "info"
@@ -78,8 +83,10 @@ class CapLearned(Event):
     @property
     def text(self) -> str:
         """The sentence for a person."""
-        return (f"{self.device} was full with {self.cap} session(s) open: no more than that for {self.for_s / 60:g} minutes "
-                "(is max_sessions too high?)")
+        return (
+            f"{self.device} was full with {self.cap} session(s) open: no more than that for"
+            f" {self.for_s / 60:g} minutes (is max_sessions too high?)"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +114,10 @@ class SnapshotPublished(Event):
     @property
     def text(self) -> str:
         """The sentence for a person."""
-        return (f"{self.camera}: {self.width}x{self.height}, {self.bytes // 1024} KB from {self.source} "
-                f"in {self.capture_ms:.0f} ms")
+        return (
+            f"{self.camera}: {self.width}x{self.height}, {self.bytes // 1024} KB from {self.source}"
+            f" in {self.capture_ms:.0f} ms"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +152,10 @@ class PollSkipped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
-    """Something about the daemon or its stores rather than about one poll; `name` is the dotted event name."""
+    """Something about the daemon or its stores rather than about one poll.
+
+    `name` is the dotted event name.
+    """
 
     name: str
     message: str
@@ -161,16 +173,23 @@ def as_data(event: Event) -> dict[str, Any]:
     if isinstance(event, Notice):
         data = {"event": event.name, "level": event.level, "camera": event.camera, **event.data}
     else:
-        data = {"event": event.EVENT, "level": event.LEVEL} | {f.name: getattr(event, f.name) for f in fields(event)}
+        data = {"event": event.EVENT, "level": event.LEVEL} | {
+            f.name: getattr(event, f.name) for f in fields(event)
+        }
     said = {key: value for key, value in data.items() if value not in (None, "")}
-    return {key: round(value, 1) if isinstance(value, float) else value for key, value in said.items()}
+    return {
+        key: round(value, 1) if isinstance(value, float) else value for key, value in said.items()
+    }
 
 
 Listener = Callable[[Event], None]
 
 
 class EventBus:
-    """Hands each event to every listener, in order; a listener must not block and must not raise."""
+    """Hands each event to every listener, in order.
+
+    A listener must not block and must not raise.
+    """
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = list(listeners)

@@ -53,10 +53,15 @@ class Report:
 
     def lines(self) -> list[str]:
         """The keys as lines of the inventory."""
-        return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items()]
+        return [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items()
+        ]
 
     def toml(self) -> str:
-        """What to paste; without the password. Nothing when no picture was had: an entry would promise one."""
+        """What to paste; without the password.
+
+        Nothing when no picture was had: an entry would promise one.
+        """
         if not self.ok:
             return "# no picture was had: nothing to put into the inventory yet\n"
         failed = ["# look at what failed above first"] * (self.failure is not None)
@@ -69,7 +74,11 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
-        return {"ok": self.ok, "findings": [asdict(f) for f in self.findings], "camera": self.keys if self.ok else {}}
+        return {
+            "ok": self.ok,
+            "findings": [asdict(f) for f in self.findings],
+            "camera": self.keys if self.ok else {},
+        }
 
     def json(self) -> str:
         """The same as text."""

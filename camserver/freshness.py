@@ -10,7 +10,10 @@ from enum import StrEnum
 
 LATE_INTERVALS, LATE_S = 2, 5.0
 STALE_INTERVALS, STALE_S = 4, 15.0
-"""A picture is late after two intervals, stale after four; both with some patience for slow cameras."""
+"""A picture is late after two intervals, stale after four.
+
+Both with some patience for slow cameras.
+"""
 
 
 class Freshness(StrEnum):

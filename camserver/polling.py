@@ -1,10 +1,13 @@
-"""PollingOrchestrator: when is each camera due, and how many at once. Owns the schedule; knows nothing of RTSP or disks.
+"""PollingOrchestrator: when is each camera due, and how many at once.
 
-Idle cameras cost one entry in a heap: no task, no thread, no timer each. A task lives only while a poll runs.
-- Due times lie on a grid per camera (phase or wall clock), so they neither drift nor pile up; a camera that is still
-  busy when it is due again is skipped and counted.
-- Failing cameras back off and share a quarter of the slots, so the dead cannot starve the living (bulkhead). A camera
-  whose first poll is still to come may be dead, too: those share a half.
+Owns the schedule; knows nothing of RTSP or disks.
+
+Idle cameras cost one entry in a heap: no task, no thread, no timer each. A task lives only while a
+poll runs.
+- Due times lie on a grid per camera (phase or wall clock), so they neither drift nor pile up; a
+  camera that is still busy when it is due again is skipped and counted.
+- Failing cameras back off and share a quarter of the slots, so the dead cannot starve the living
+  (bulkhead). A camera whose first poll is still to come may be dead, too: those share a half.
 - `run` never raises for a camera: one catch per poll, one event per failure.
 """
 
@@ -26,10 +29,16 @@ from camserver.records import Attempt, Result
 from camserver.schedule import following_due, next_due, phase, retry_delay_s
 
 Poll = Callable[[Camera, int], Awaitable[Attempt]]
-"""Takes and stores one picture; the number is how many failures in a row came before. Gives an Attempt."""
+"""Takes and stores one picture; the number is how many failures in a row came before.
+
+Gives an Attempt.
+"""
 
 SHARES = {"healthy": 1, "new": 2, "failing": 4}
-"""Cameras of a standing may use one slot in so many; within that, who has been due the longest is served first."""
+"""Cameras of a standing may use one slot in so many.
+
+Within that, who has been due the longest is served first.
+"""
 RECHECK_S = 30.0
 """Aligned cameras look at the wall clock again this often: it may be set while they wait."""
 
@@ -39,12 +48,13 @@ class _Entry:
     camera: Camera
     number: int
     due: float = 0.0
-    version: int = 0                # a heap item of another version is void
+    version: int = 0  # a heap item of another version is void
     task: asyncio.Task[None] | None = None
-    queued: bool = False            # due, and waiting for its start
-    again: bool = False             # the camera was changed while its poll ran
+    queued: bool = False  # due, and waiting for its start
+    again: bool = False  # the camera was changed while its poll ran
     removed: bool = False
-    busy: bool = False              # no session came free for the last poll: the camera was not asked
+    # No session came free for the last poll: the camera was not asked
+    busy: bool = False
     failures: int = 0
     skipped: int = 0
     results: Counter[Result] = field(default_factory=Counter)
@@ -52,17 +62,28 @@ class _Entry:
 
     def freshness(self, now: float) -> Freshness:
         """Of the newest picture that was published since the start."""
-        return FreshnessLimits.of(self.camera.interval_s).judge(None if self.fresh_at is None else now - self.fresh_at)
+        return FreshnessLimits.of(self.camera.interval_s).judge(
+            None if self.fresh_at is None else now - self.fresh_at
+        )
 
     @property
     def standing(self) -> str:
         """What its newest polls say of the camera: a key of SHARES."""
-        return "failing" if self.failures or self.busy else "healthy" if self.fresh_at is not None else "new"
+        return (
+            "failing"
+            if self.failures or self.busy
+            else "healthy"
+            if self.fresh_at is not None
+            else "new"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class CameraPolling:
-    """A frozen picture of one camera's schedule; counters since start. `due_in_s` is below 0 while it is late."""
+    """A frozen picture of one camera's schedule; counters since start.
+
+    `due_in_s` is below 0 while it is late.
+    """
 
     camera: str
     interval_s: float
@@ -88,10 +109,21 @@ class PollingStatistics:
 
 
 class PollingOrchestrator:
-    """Runs `poll` for every camera when it is due, at most `sessions` at once, at most `open_rate` starts a second."""
+    """Runs `poll` for every camera when it is due.
 
-    def __init__(self, poll: Poll, *, sessions: int, open_rate: float, emit: Callable[[Event], None],
-                 wall: Callable[[], float] = time.time, chance: Callable[[], float] = random.random) -> None:
+    At most `sessions` run at once, and at most `open_rate` start in a second.
+    """
+
+    def __init__(
+        self,
+        poll: Poll,
+        *,
+        sessions: int,
+        open_rate: float,
+        emit: Callable[[Event], None],
+        wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._poll = poll
         self._sessions = sessions
         self._slots = {standing: max(1, sessions // share) for standing, share in SHARES.items()}
@@ -104,14 +136,18 @@ class PollingOrchestrator:
         self._heap: list[tuple[float, int, int, _Entry]] = []
         self._sequence = 0
         self._ready: dict[str, deque[_Entry]] = {standing: deque() for standing in SHARES}
-        self._running: dict[asyncio.Task[None], str] = {}       # task -> its camera's standing when it started
+        # Task -> its camera's standing when it started
+        self._running: dict[asyncio.Task[None], str] = {}
         self._next_open = 0.0
         self._wake = asyncio.Event()
         self._stopping = False
         self._statistics = PollingStatistics(0, 0, 0, 0, 0, 0)
 
     def configure(self, cameras: Iterable[Camera]) -> None:
-        """Make `cameras` the fleet. Unchanged ones keep their schedule, changed and new ones are due at once."""
+        """Make `cameras` the fleet.
+
+        Unchanged ones keep their schedule, changed and new ones are due at once.
+        """
         now = _now()
         wanted = {c.id: c for c in cameras}
         for camera_id in set(self._entries) - set(wanted):
@@ -126,7 +162,7 @@ class PollingOrchestrator:
             elif known.camera == camera:
                 continue
             known.camera, known.failures, known.again = camera, 0, known.task is not None
-            if known.task is None and not known.queued:     # else it starts soon, with what is new
+            if known.task is None and not known.queued:  # else it starts soon, with what is new
                 self._schedule(known, self._aligned_due(known) if camera.align else now)
         self._wake.set()
 
@@ -139,11 +175,14 @@ class PollingOrchestrator:
                 self._start_ready()
                 await self._sleep()
         finally:
-            if not self._stopping:      # cancelled; otherwise `stop` settles, with its grace
+            if not self._stopping:  # cancelled; otherwise `stop` settles, with its grace
                 await self._settle(0.0)
 
     async def stop(self, grace_s: float) -> None:
-        """Start no more polls; let running ones end by themselves for `grace_s`, then cancel them and wait."""
+        """Start no more polls.
+
+        Let running ones end by themselves for `grace_s`, then cancel them and wait.
+        """
         self._stopping = True
         self._wake.set()
         await self._settle(grace_s)
@@ -152,15 +191,29 @@ class PollingOrchestrator:
         """A frozen picture for logs, status and metrics."""
         now = _now()
         fresh = sum(e.freshness(now) is Freshness.FRESH for e in self._entries.values())
-        return replace(self._statistics, cameras=len(self._entries), fresh=fresh, running=len(self._running),
-                       failing=sum(e.failures > 0 for e in self._entries.values()))
+        return replace(
+            self._statistics,
+            cameras=len(self._entries),
+            fresh=fresh,
+            running=len(self._running),
+            failing=sum(e.failures > 0 for e in self._entries.values()),
+        )
 
     def cameras(self) -> tuple[CameraPolling, ...]:
         """A frozen picture of every camera."""
         now = _now()
         return tuple(
-            CameraPolling(e.camera.id, e.camera.interval_s, e.task is not None, e.due - now, e.failures, e.skipped,
-                          dict(e.results)) for e in self._entries.values())
+            CameraPolling(
+                e.camera.id,
+                e.camera.interval_s,
+                e.task is not None,
+                e.due - now,
+                e.failures,
+                e.skipped,
+                dict(e.results),
+            )
+            for e in self._entries.values()
+        )
 
     def failures(self, camera_id: str) -> int:
         """How many polls of a camera failed since its last picture."""
@@ -208,9 +261,12 @@ class PollingOrchestrator:
             if entry.removed:
                 continue
             self._next_open = max(self._next_open, now) + 1 / self.open_rate
-            self._statistics = replace(self._statistics, polls=self._statistics.polls + 1,
-                                       lateness_s_total=self._statistics.lateness_s_total + now - entry.due,
-                                       lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due))
+            self._statistics = replace(
+                self._statistics,
+                polls=self._statistics.polls + 1,
+                lateness_s_total=self._statistics.lateness_s_total + now - entry.due,
+                lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due),
+            )
             self._schedule(entry, self._regular_due(entry))
             entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
             self._running[entry.task] = entry.standing
@@ -219,11 +275,15 @@ class PollingOrchestrator:
         if len(self._running) >= self._sessions:
             return None
         running = Counter(self._running.values())
-        queues = [ready for standing, ready in self._ready.items() if ready and running[standing] < self._slots[standing]]
+        queues = [
+            ready
+            for standing, ready in self._ready.items()
+            if ready and running[standing] < self._slots[standing]
+        ]
         return min(queues, key=lambda ready: ready[0].due).popleft() if queues else None
 
     async def _sleep(self) -> None:
-        """Until the next camera is due, the open rate allows the next start, or something changed."""
+        """Wait until a camera is due, the open rate allows a start, or something changed."""
         now = _now()
         until = now + RECHECK_S
         if self._heap:
@@ -237,12 +297,12 @@ class PollingOrchestrator:
             self._follow_wall_clock()
 
     def _follow_wall_clock(self) -> None:
-        """Put aligned cameras that wait for a moment of the wall clock back onto it, if it was set meanwhile."""
+        """Put aligned cameras back onto the wall clock, if it was set meanwhile."""
         now = _now()
         for entry in self._entries.values():
             if entry.camera.align and not entry.failures and entry.task is None and entry.due > now:
                 due = self._aligned_due(entry)
-                if abs(due - entry.due) > 0.05:     # less is the clocks' own drift
+                if abs(due - entry.due) > 0.05:  # less is the clocks' own drift
                     self._schedule(entry, due)
 
     # ---- one poll
@@ -251,8 +311,11 @@ class PollingOrchestrator:
         camera = entry.camera
         try:
             attempt = await self._poll(camera, entry.failures)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must cost one poll of one camera, and be seen
-            attempt = Attempt(camera.id, utc_now(), Result.ERROR, f"{camera.id}: internal fault: {error!r}")
+        # A fault of ours must cost one poll of one camera, and be seen
+        except Exception as error:  # noqa: BLE001
+            attempt = Attempt(
+                camera.id, utc_now(), Result.ERROR, f"{camera.id}: internal fault: {error!r}"
+            )
         finally:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - we run in one
@@ -269,15 +332,27 @@ class PollingOrchestrator:
             entry.fresh_at = _now()
         else:
             entry.failures += not entry.busy
-            delay_s = retry_delay_s(entry.failures, attempt.result, entry.camera.interval_s, self._chance(),
-                                    worked=entry.fresh_at is not None)
+            delay_s = retry_delay_s(
+                entry.failures,
+                attempt.result,
+                entry.camera.interval_s,
+                self._chance(),
+                worked=entry.fresh_at is not None,
+            )
             due = _now() + delay_s
-            if entry.camera.align:      # an exact moment is never given up for a retry
+            if entry.camera.align:  # an exact moment is never given up for a retry
                 due = min(due, self._aligned_due(entry))
             if not entry.removed:
                 self._schedule(entry, due)
-            self._emit(PollFailed(camera=entry.camera.id, result=attempt.result, error=attempt.error or "",
-                                  consecutive_failures=entry.failures, retry_in_s=due - _now()))
+            self._emit(
+                PollFailed(
+                    camera=entry.camera.id,
+                    result=attempt.result,
+                    error=attempt.error or "",
+                    consecutive_failures=entry.failures,
+                    retry_in_s=due - _now(),
+                )
+            )
         if entry.again and not entry.removed:
             entry.again, entry.failures = False, 0
             self._schedule(entry, _now())

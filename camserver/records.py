@@ -14,8 +14,8 @@ class Result(StrEnum):
     """How an attempt ended, in the words of latest.json."""
 
     OK = "ok"
-    BUSY = "busy"                  # our own budget: no lease within lease_wait
-    FULL = "full"                  # the camera says that its sessions are taken
+    BUSY = "busy"  # our own budget: no lease within lease_wait
+    FULL = "full"  # the camera says that its sessions are taken
     AUTH = "auth"
     NOT_FOUND = "not-found"
     TIMEOUT = "timeout"
@@ -30,9 +30,9 @@ class Result(StrEnum):
 class SessionEnd(StrEnum):
     """What is known of a session when its transport is closed; decides the cool-down."""
 
-    NONE = "none"          # no session was ever opened on the device
-    CLEAN = "clean"        # TEARDOWN was sent, then the transport was closed
-    UNCLEAN = "unclean"    # the transport is closed, but the device may still count the session
+    NONE = "none"  # no session was ever opened on the device
+    CLEAN = "clean"  # TEARDOWN was sent, then the transport was closed
+    UNCLEAN = "unclean"  # the transport is closed, but the device may still count the session
 
 
 class Source(StrEnum):
@@ -46,9 +46,12 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Where the time of one picture went, in seconds; None where a source has no such phase or cannot tell.
+    """Where the time of one picture went, in seconds.
 
-    `open`: connecting to PLAY's answer; `keyframe`: from there to the whole keyframe; `cpu`: the decoder worker's.
+    None where a source has no such phase or cannot tell.
+
+    `open`: connecting to PLAY's answer; `keyframe`: from there to the whole keyframe; `cpu`: the
+    decoder worker's.
     """
 
     lease_wait: float = 0.0
@@ -64,8 +67,9 @@ class Phases:
 class AccessUnit:
     """One coded picture as it came from the camera.
 
-    `data` is Annex B for h264 and hevc, a JFIF file for mjpeg; `extradata` holds parameter sets the stream gave outside
-    of it (may be empty). `captured_at` is the moment the last byte was complete (UTC), `engine` who spoke RTSP.
+    `data` is Annex B for h264 and hevc, a JFIF file for mjpeg; `extradata` holds parameter sets the
+    stream gave outside of it (may be empty). `captured_at` is the moment the last byte was complete
+    (UTC), `engine` who spoke RTSP.
     """
 
     codec: str

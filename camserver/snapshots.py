@@ -1,9 +1,12 @@
-"""SnapshotService: one picture of one camera, from the sources in their order, under a lease. Knows no schedule, no disk.
+"""SnapshotService: one picture of one camera, from the sources in their order, under a lease.
 
-Sources: go2rtc, when it shows the camera live (no session of ours); the main stream, the sub-stream, the snapshot URL.
-The lease covers the session and nothing else: it is left when the engine has proven the transport closed (or the worker
-that held it is dead and reaped). Decoding and delivering begin when the picture is whole and go on beside the session's
-end: a camera far away answers TEARDOWN late, and the picture need not wait for that.
+Knows no schedule, no disk.
+
+Sources: go2rtc, when it shows the camera live (no session of ours); the main stream, the
+sub-stream, the snapshot URL. The lease covers the session and nothing else: it is left when the
+engine has proven the transport closed (or the worker that held it is dead and reaped). Decoding and
+delivering begin when the picture is whole and go on beside the session's end: a camera far away
+answers TEARDOWN late, and the picture need not wait for that.
 """
 
 from __future__ import annotations
@@ -23,7 +26,16 @@ from camserver.go2rtc import Go2rtc, Restream
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import finish
 from camserver.leases import Holder, Priority, RtspLease, RtspManager
-from camserver.records import AccessUnit, Attempt, Phases, Result, SessionEnd, Snapshot, Source, Still
+from camserver.records import (
+    AccessUnit,
+    Attempt,
+    Phases,
+    Result,
+    SessionEnd,
+    Snapshot,
+    Source,
+    Still,
+)
 from camserver.rtsp.refusals import in_company
 
 MIN_SHARE_S = 0.5
@@ -45,7 +57,7 @@ class _Shot:
     camera: Camera
     at: datetime
     deliver: Deliver
-    deadline: float | None = None       # runs from the first lease (or the first try without one)
+    deadline: float | None = None  # runs from the first lease (or the first try without one)
     started: float = 0.0
     lease_wait_s: float = 0.0
 
@@ -70,8 +82,13 @@ class _Way:
         """The camera as the engine has to see it: go2rtc has a login of its own."""
         if self.restream is None:
             return camera
-        return replace(camera, username=self.restream.username, password=self.restream.password, transport="tcp",
-                       engine="native")
+        return replace(
+            camera,
+            username=self.restream.username,
+            password=self.restream.password,
+            transport="tcp",
+            engine="native",
+        )
 
     def share(self, deadline: float) -> float:
         """When to give up: a later source needs time, too."""
@@ -81,8 +98,15 @@ class _Way:
 class SnapshotService:
     """Takes pictures; `take` never raises for a camera's sake."""
 
-    def __init__(self, manager: RtspManager, engines: Engines, http: HttpSource, decoder: Decoder,
-                 go2rtc: Go2rtc | None = None, clock: WallClock = utc_now) -> None:
+    def __init__(
+        self,
+        manager: RtspManager,
+        engines: Engines,
+        http: HttpSource,
+        decoder: Decoder,
+        go2rtc: Go2rtc | None = None,
+        clock: WallClock = utc_now,
+    ) -> None:
         self._manager = manager
         self._go2rtc = go2rtc
         self._engines = engines
@@ -90,34 +114,54 @@ class SnapshotService:
         self._decoder = decoder
         self._clock = clock
 
-    async def take(self, camera: Camera, holder: Holder, priority: Priority = Priority.POLL, *,
-                   deliver: Deliver = keep) -> Attempt:
+    async def take(
+        self,
+        camera: Camera,
+        holder: Holder,
+        priority: Priority = Priority.POLL,
+        *,
+        deliver: Deliver = keep,
+    ) -> Attempt:
         """One attempt at a picture, with every source that may help, within the camera's timeout.
 
-        `deliver` gets the outcome as soon as it is known; this comes back when the session is closed, too.
+        `deliver` gets the outcome as soon as it is known; this comes back when the session is
+        closed, too.
         """
         shot = _Shot(camera, self._clock(), deliver)
         restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
         sources = _sources(camera, restream)
         errors: list[tuple[Source, Result, str]] = []
-        login_refused = False       # a wrong password is tried once a poll, whatever it is taken for
+        # A wrong password is tried once a poll, whatever it is taken for
+        login_refused = False
         for position, (source, url) in enumerate(sources):
             if login_refused or (errors and not _may_help(source, errors)):
                 continue
             if shot.deadline is not None and shot.deadline - _now() < MIN_SHARE_S:
                 break
-            way = _Way(source, url, restream if source is Source.GO2RTC else None, len(sources) - position)
+            way = _Way(
+                source, url, restream if source is Source.GO2RTC else None, len(sources) - position
+            )
             try:
                 attempt = await self._from(way, shot, holder, priority)
             except RtspBusy as error:
-                errors.append((Source.RTSP, Result.BUSY, str(error)))       # our own word, whatever the way
-                if restream is None and (restream := await self._live_meanwhile(camera)) is not None:
+                # Our own word, whatever the way
+                errors.append((Source.RTSP, Result.BUSY, str(error)))
+                if (
+                    restream is None
+                    and (restream := await self._live_meanwhile(camera)) is not None
+                ):
                     sources.append((Source.GO2RTC, restream.url))
             except CameraError as error:
                 login_refused |= error.login_refused and way.restream is None
                 elapsed_s = _now() - shot.started if shot.deadline is not None else 0.0
-                errors.append((source, error.result, f"{camera.id}: {source}: {error} "
-                                                     f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)"))
+                errors.append(
+                    (
+                        source,
+                        error.result,
+                        f"{camera.id}: {source}: {error} "
+                        f"(after {elapsed_s:.1f} s, limit {camera.timeout_s:g} s)",
+                    )
+                )
                 if way.restream is not None and self._go2rtc is not None:
                     self._go2rtc.failed(camera, str(error))
             else:
@@ -126,11 +170,13 @@ class SnapshotService:
                 return attempt
         # What the camera itself said counts more than what go2rtc said.
         errors.sort(key=lambda error: error[0] is Source.GO2RTC)
-        words = "; ".join([errors[0][2], *(text.removeprefix(f"{camera.id}: ") for _, _, text in errors[1:])])
+        words = "; ".join(
+            [errors[0][2], *(text.removeprefix(f"{camera.id}: ") for _, _, text in errors[1:])]
+        )
         return await deliver(Attempt(camera.id, shot.at, errors[0][1], words))
 
     async def _live_meanwhile(self, camera: Camera) -> Restream | None:
-        """Where the picture can be had, if it is live view that keeps us from the camera and go2rtc shows it by now."""
+        """Where the picture is when live view has the session and go2rtc shows it by now."""
         restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
         return None if restream is None or restream.needs_lease else restream
 
@@ -142,13 +188,18 @@ class SnapshotService:
 
         def seen(unit: AccessUnit) -> None:
             nonlocal developing
-            developing = asyncio.create_task(self._develop(unit, way, shot), name=f"develop {shot.camera.id}")
+            developing = asyncio.create_task(
+                self._develop(unit, way, shot), name=f"develop {shot.camera.id}"
+            )
 
         try:
             if way.restream is not None:
-                self._engines.forget(way.viewer(shot.camera), way.url)      # it sends nothing without a DESCRIBE
+                # It sends nothing without a DESCRIBE
+                self._engines.forget(way.viewer(shot.camera), way.url)
             if way.restream is not None and not way.restream.needs_lease:
-                await self._engines.fetch(way.viewer(shot.camera), way.url, way.share(shot.begin()), _nobody, seen)
+                await self._engines.fetch(
+                    way.viewer(shot.camera), way.url, way.share(shot.begin()), _nobody, seen
+                )
             else:
                 await self._session(way, shot, holder, priority, seen)
         except BaseException:
@@ -156,7 +207,8 @@ class SnapshotService:
                 developing.cancel()
                 await finish(_ended(developing))
             raise
-        assert developing is not None  # noqa: S101 - an engine that comes back without an error has shown a picture
+        # An engine that comes back without an error has shown a picture
+        assert developing is not None  # noqa: S101
         return await developing
 
     async def _develop(self, unit: AccessUnit, way: _Way, shot: _Shot) -> Attempt:
@@ -171,17 +223,31 @@ class SnapshotService:
         if way.source is not Source.HTTP:
             self._engines.decoded(way.viewer(camera), way.url, unit)
         return await shot.deliver(
-            Attempt(camera.id, shot.at, Result.OK, None, self._snapshot(shot, still, way.source, unit)))
+            Attempt(
+                camera.id, shot.at, Result.OK, None, self._snapshot(shot, still, way.source, unit)
+            )
+        )
 
-    async def _session(self, way: _Way, shot: _Shot, holder: Holder, priority: Priority,
-                       seen: Callable[[AccessUnit], None]) -> None:
-        """One session under a lease, from acquiring to proven closed. Raises CameraError, RtspBusy."""
+    async def _session(
+        self,
+        way: _Way,
+        shot: _Shot,
+        holder: Holder,
+        priority: Priority,
+        seen: Callable[[AccessUnit], None],
+    ) -> None:
+        """One session under a lease, from acquiring to proven closed.
+
+        Raises CameraError, RtspBusy.
+        """
         camera = shot.camera
         lease_wait_s = camera.lease_wait_s
-        if shot.deadline is not None:   # a later source waits within the deadline that already runs
+        if shot.deadline is not None:  # a later source waits within the deadline that already runs
             lease_wait_s = min(lease_wait_s, shot.deadline - _now())
         try:
-            lease = await self._manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=lease_wait_s)
+            lease = await self._manager.acquire(
+                camera.id, camera.device, holder, priority=priority, lease_wait_s=lease_wait_s
+            )
         except LeaseStateError:
             raise RtspBusy(f"{camera.id}: its device has just left the inventory") from None
         with lease:
@@ -190,14 +256,15 @@ class SnapshotService:
 
             def show(unit: AccessUnit) -> None:
                 nonlocal shown
-                shown = True        # the session is ending anyway: nothing is won by giving way
+                shown = True  # the session is ending anyway: nothing is won by giving way
                 seen(unit)
 
             try:
                 async with asyncio.timeout(None) as patience:
+
                     def give_way() -> None:
                         if not shown:
-                            with contextlib.suppress(RuntimeError):     # it is just ending anyway
+                            with contextlib.suppress(RuntimeError):  # it is just ending anyway
                                 patience.reschedule(_now())
 
                     lease.on_withdraw(give_way)
@@ -210,13 +277,22 @@ class SnapshotService:
                     lease.refused(certain=meant is error)
                 raise meant from None
 
-    async def _open(self, way: _Way, camera: Camera, deadline: float, lease: RtspLease,
-                    show: Callable[[AccessUnit], None]) -> None:
-        """The session itself: ours, or one that go2rtc opens for us, which is over when go2rtc says so."""
+    async def _open(
+        self,
+        way: _Way,
+        camera: Camera,
+        deadline: float,
+        lease: RtspLease,
+        show: Callable[[AccessUnit], None],
+    ) -> None:
+        """The session itself.
+
+        Ours, or one that go2rtc opens for us, which is over when go2rtc says so.
+        """
         if way.restream is None or self._go2rtc is None:
             await self._engines.fetch(camera, way.url, deadline, lease.ended, show)
             return
-        told = False        # that it has a session, or that it got none
+        told = False  # that it has a session, or that it got none
 
         def show_open(unit: AccessUnit) -> None:
             nonlocal told
@@ -235,28 +311,52 @@ class SnapshotService:
     @staticmethod
     def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
         return Snapshot(
-            camera=shot.camera.id, name=shot.camera.name, still=still, source=source, engine=unit.engine or None,
-            captured_at=unit.captured_at, capture_ms=(_now() - shot.started) * 1000,
-            lease_wait_ms=shot.lease_wait_s * 1000, camera_clock_offset_s=unit.camera_clock_offset_s,
-            phases=Phases(shot.lease_wait_s, unit.open_s, unit.keyframe_s, still.decode_s, still.encode_s, None, still.cpu_s))
+            camera=shot.camera.id,
+            name=shot.camera.name,
+            still=still,
+            source=source,
+            engine=unit.engine or None,
+            captured_at=unit.captured_at,
+            capture_ms=(_now() - shot.started) * 1000,
+            lease_wait_ms=shot.lease_wait_s * 1000,
+            camera_clock_offset_s=unit.camera_clock_offset_s,
+            phases=Phases(
+                shot.lease_wait_s,
+                unit.open_s,
+                unit.keyframe_s,
+                still.decode_s,
+                still.encode_s,
+                None,
+                still.cpu_s,
+            ),
+        )
 
 
 def _sources(camera: Camera, restream: Restream | None) -> list[tuple[Source, str]]:
-    pairs = ((Source.GO2RTC, None if restream is None else restream.url), (Source.RTSP, camera.url),
-             (Source.RTSP_SUB, camera.sub_url), (Source.HTTP, camera.snapshot_url))
+    pairs = (
+        (Source.GO2RTC, None if restream is None else restream.url),
+        (Source.RTSP, camera.url),
+        (Source.RTSP_SUB, camera.sub_url),
+        (Source.HTTP, camera.snapshot_url),
+    )
     return [(source, url) for source, url in pairs if url is not None]
 
 
 def _may_help(source: Source, errors: list[tuple[Source, Result, str]]) -> bool:
     """Whether another source can do better after these failures.
 
-    A wrong password is wrong everywhere, and logins lock. A camera that is full, busy or dead over RTSP may still answer
-    its snapshot URL, but not another RTSP stream. What go2rtc says is not the camera's word.
+    A wrong password is wrong everywhere, and logins lock. A camera that is full, busy or dead over
+    RTSP may still answer its snapshot URL, but not another RTSP stream. What go2rtc says is not the
+    camera's word.
     """
     results = {result for of, result, _ in errors if of is not Source.GO2RTC}
     if Result.AUTH in results:
         return False
-    return source in (Source.HTTP, Source.GO2RTC) or not results & {Result.BUSY, Result.FULL, Result.UNREACHABLE}
+    return source in (Source.HTTP, Source.GO2RTC) or not results & {
+        Result.BUSY,
+        Result.FULL,
+        Result.UNREACHABLE,
+    }
 
 
 def _nobody(_: SessionEnd) -> None:
@@ -266,7 +366,7 @@ def _nobody(_: SessionEnd) -> None:
 async def _ended(task: asyncio.Task[Attempt]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
-        task.exception()    # fetched; what stopped the session is told instead
+        task.exception()  # fetched; what stopped the session is told instead
 
 
 def _now() -> float:

@@ -1,4 +1,7 @@
-"""`camserver status`: every camera in a line, worst first, in words for a person. From the daemon, or from the files alone."""
+"""`camserver status`: every camera in a line, worst first, in words for a person.
+
+From the daemon, or from the files alone.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,26 @@ from rich.text import Text
 from camserver.config import Inventory
 from camserver.freshness import Freshness, FreshnessLimits
 
-COLOURS = {Freshness.FRESH: "green", Freshness.LATE: "yellow", Freshness.STALE: "red", Freshness.NEVER: "red"}
+COLOURS = {
+    Freshness.FRESH: "green",
+    Freshness.LATE: "yellow",
+    Freshness.STALE: "red",
+    Freshness.NEVER: "red",
+}
 NOTHING = "-"
-COLUMNS = ("CAMERA", "AGE", "LAST RESULT", "SOURCE", "SIZE", "KB", "CAPTURE", "WAIT", "BUSY", "FAILED", "NEXT")
+COLUMNS = (
+    "CAMERA",
+    "AGE",
+    "LAST RESULT",
+    "SOURCE",
+    "SIZE",
+    "KB",
+    "CAPTURE",
+    "WAIT",
+    "BUSY",
+    "FAILED",
+    "NEXT",
+)
 NARROW = ("CAMERA", "AGE", "LAST RESULT", "FAILED", "NEXT")
 LEFT = ("CAMERA", "LAST RESULT", "SOURCE", "SIZE")
 WIDE = 120
@@ -28,7 +48,10 @@ _TIMES = re.compile(r" \(after [\d.]+ s, limit [\d.]+ s\)")
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """One line; seconds and milliseconds, None where nothing is known (yet, or without a daemon)."""
+    """One line.
+
+    Seconds and milliseconds, None where nothing is known (yet, or without a daemon).
+    """
 
     camera: str
     name: str
@@ -55,11 +78,19 @@ def from_files(inventory: Inventory, now: datetime | None = None) -> list[Camera
     found = []
     for camera in inventory.cameras:
         try:
-            latest = json.loads((inventory.output.directory / camera.id / "latest.json").read_text())
+            latest = json.loads(
+                (inventory.output.directory / camera.id / "latest.json").read_text()
+            )
         except (OSError, ValueError):
             latest = None
-        facts = {"id": camera.id, "name": camera.name, "interval_s": camera.interval_s, "device": camera.device,
-                 "latest": latest if isinstance(latest, dict) else None, "polling": None}
+        facts = {
+            "id": camera.id,
+            "name": camera.name,
+            "interval_s": camera.interval_s,
+            "device": camera.device,
+            "latest": latest if isinstance(latest, dict) else None,
+            "polling": None,
+        }
         found.append(describe(facts, now or datetime.now(UTC)))
     return sorted(found, key=lambda status: status.rank)
 
@@ -77,17 +108,27 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(
-        camera["id"], camera["name"], FreshnessLimits.of(camera["interval_s"]).judge(age_s), age_s, words(camera),
-        latest.get("source"), f"{width}x{height}" if width else None, latest.get("bytes"), latest.get("capture_ms"),
-        latest.get("lease_wait_ms"), None if polling is None else results.get("busy", 0) + results.get("full", 0),
-        latest.get("consecutive_failures", 0), (polling or {}).get("due_in_s"))
+        camera["id"],
+        camera["name"],
+        FreshnessLimits.of(camera["interval_s"]).judge(age_s),
+        age_s,
+        words(camera),
+        latest.get("source"),
+        f"{width}x{height}" if width else None,
+        latest.get("bytes"),
+        latest.get("capture_ms"),
+        latest.get("lease_wait_ms"),
+        None if polling is None else results.get("busy", 0) + results.get("full", 0),
+        latest.get("consecutive_failures", 0),
+        (polling or {}).get("due_in_s"),
+    )
 
 
 def _age_s(captured_at: Any, now: datetime) -> float | None:
     """None when there is no picture, or nothing that could be a moment: files may be anybody's."""
     try:
         return max(0.0, (now - datetime.fromisoformat(captured_at)).total_seconds())
-    except (TypeError, ValueError):     # TypeError: also a moment without a time zone
+    except (TypeError, ValueError):  # TypeError: also a moment without a time zone
         return None
 
 
@@ -99,11 +140,20 @@ def words(camera: dict[str, Any]) -> str:
         return "not polled yet"
     if result == "ok":
         return "ok"
-    error = _TIMES.sub("", (attempt.get("error") or "")).removeprefix(f"{camera['id']}: ").removeprefix("rtsp: ")
+    error = (
+        _TIMES.sub("", (attempt.get("error") or ""))
+        .removeprefix(f"{camera['id']}: ")
+        .removeprefix("rtsp: ")
+    )
     if result in ("busy", "full"):
-        if held := _HELD.search(error):     # by whom it was then, not now
-            names = [_KIND.sub("", name) for name in re.sub(r" for [\d.]+ s", "", held[2]).split(", ")]
-            return f"camera full: {' and '.join(names)} {'holds' if len(names) == 1 else 'hold'} {len(names)} of {held[1]}"
+        if held := _HELD.search(error):  # by whom it was then, not now
+            names = [
+                _KIND.sub("", name) for name in re.sub(r" for [\d.]+ s", "", held[2]).split(", ")
+            ]
+            return (
+                f"camera full: {' and '.join(names)} {'holds' if len(names) == 1 else 'hold'}"
+                f" {len(names)} of {held[1]}"
+            )
         return "camera full" + (f": {error}" if error else "")
     if result == "auth":
         return "wrong password" if "wrong" in error else error
@@ -115,22 +165,42 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
     columns = COLUMNS if console.width >= WIDE else NARROW
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="left" if column in LEFT else "right", no_wrap=column != "LAST RESULT",
-                         overflow="fold")
+        table.add_column(
+            column,
+            justify="left" if column in LEFT else "right",
+            no_wrap=column != "LAST RESULT",
+            overflow="fold",
+        )
     for s in statuses:
         kilobytes = NOTHING if s.bytes is None else str(s.bytes // 1024)
-        cells: dict[str, str | Text] = dict(zip(COLUMNS, (
-            s.camera, Text(span(s.age_s), COLOURS[s.freshness]), Text(s.words, "" if s.words == "ok" else "red"),
-            s.source or NOTHING, s.resolution or NOTHING, kilobytes, _ms(s.capture_ms),
-            _ms(s.lease_wait_ms), NOTHING if s.busy is None else str(s.busy), str(s.failures),
-            NOTHING if s.due_in_s is None else f"{max(0.0, s.due_in_s):.0f} s"), strict=True))
+        cells: dict[str, str | Text] = dict(
+            zip(
+                COLUMNS,
+                (
+                    s.camera,
+                    Text(span(s.age_s), COLOURS[s.freshness]),
+                    Text(s.words, "" if s.words == "ok" else "red"),
+                    s.source or NOTHING,
+                    s.resolution or NOTHING,
+                    kilobytes,
+                    _ms(s.capture_ms),
+                    _ms(s.lease_wait_ms),
+                    NOTHING if s.busy is None else str(s.busy),
+                    str(s.failures),
+                    NOTHING if s.due_in_s is None else f"{max(0.0, s.due_in_s):.0f} s",
+                ),
+                strict=True,
+            )
+        )
         table.add_row(*(cells[column] for column in columns))
     console.print(table)
 
 
 def as_json(statuses: list[CameraStatus], *, daemon: bool) -> str:
     """For programs."""
-    return json.dumps({"daemon": daemon, "cameras": [asdict(status) for status in statuses]}, indent=1)
+    return json.dumps(
+        {"daemon": daemon, "cameras": [asdict(status) for status in statuses]}, indent=1
+    )
 
 
 def span(seconds: float | None) -> str:

@@ -1,4 +1,7 @@
-"""A browser for tests: Debian's chromium, driven by Playwright; what a page complains of on its console is kept."""
+"""A browser for tests: Debian's chromium, driven by Playwright.
+
+What a page complains of on its console is kept.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,19 @@ from support import free_port
 from camserver.simulator.camera import SimulatedCamera
 
 CHROMIUM = "/usr/bin/chromium"
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--host-resolver-rules=MAP cams.test 127.0.0.1")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP cams.test 127.0.0.1",
+)
 
-expect.set_options(timeout=60_000)       # milliseconds; a limit for a busy machine, not what it takes
+# Milliseconds; a limit for a busy machine, not what it takes
+expect.set_options(timeout=60_000)
 
 
 class Room:
@@ -30,19 +42,36 @@ class Room:
         self.complaints: list[str] = []
 
     async def page(self, path: str = "/", **options: Any) -> Page:
-        context = await self.browser.new_context(**({"viewport": {"width": 1280, "height": 800}} | options))
+        context = await self.browser.new_context(
+            **({"viewport": {"width": 1280, "height": 800}} | options)
+        )
         page = await context.new_page()
-        page.on("console", lambda line: self.complaints.append(f"{line.text} {line.location['url']}")
-                if line.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda line: (
+                self.complaints.append(f"{line.text} {line.location['url']}")
+                if line.type in ("error", "warning")
+                else None
+            ),
+        )
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         await page.add_init_script(
-            "addEventListener('securitypolicyviolation', e => console.error('CSP ' + e.violatedDirective))")
+            "addEventListener('securitypolicyviolation', e => console.error('CSP ' +"
+            " e.violatedDirective))"
+        )
         await page.goto(f"http://{self.address}{path}")
         return page
 
 
-def before_the_wall(folder: Path, cameras: list[SimulatedCamera], work: Callable[[Room], Awaitable[None]], *, http: str = "",
-                    more: str = "", **defaults: Any) -> None:
+def before_the_wall(
+    folder: Path,
+    cameras: list[SimulatedCamera],
+    work: Callable[[Room], Awaitable[None]],
+    *,
+    http: str = "",
+    more: str = "",
+    **defaults: Any,
+) -> None:
     async def inside(house: House) -> None:
         desk = Desk(house, folder)
         address = f"127.0.0.1:{free_port()}"

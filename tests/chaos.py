@@ -1,10 +1,13 @@
-"""Chaos: everybody wants the same cameras while workers, wrappers and the daemon are killed. The cameras are the judge.
+"""Chaos: everybody wants the same cameras while workers, wrappers and the daemon are killed.
+
+The cameras are the judge.
 
     chaos.py [--minutes M] [--seed N]
 
-A fleet of simulated cameras in this process, a real daemon, and actors with one seed: wrapped commands with real sessions,
-live requests, snapshots, waiters that are cancelled, a viewer through a stand-in for go2rtc, cameras that misbehave,
-`kill -9` of workers, of wrappers and of the daemon, reloads and restarts. What must hold is in `judge`.
+A fleet of simulated cameras in this process, a real daemon, and actors with one seed: wrapped
+commands with real sessions, live requests, snapshots, waiters that are cancelled, a viewer through
+a stand-in for go2rtc, cameras that misbehave, `kill -9` of workers, of wrappers and of the daemon,
+reloads and restarts. What must hold is in `judge`.
 """
 
 from __future__ import annotations
@@ -34,22 +37,38 @@ from camserver.simulator.camera import Fault, SimulatedCamera
 
 STAND_IN = Path(__file__).parent / "integration" / "go2rtc_stand_in.py"
 MARGIN_S = 0.5
-"""Cool-downs in the inventory are so much longer than the cameras' own: both loops are late on a busy machine."""
+"""Cool-downs in the inventory are so much longer than the cameras' own.
+
+Both loops are late on a busy machine.
+"""
 PATIENCE_S = 60.0
 HANG_S = 6
 """A command that hangs (ffmpeg does, when a camera falls silent) loses its lease then."""
-FAULTS = ("silent", "no-keyframe", "cut", "stall:DESCRIBE", "stall:TEARDOWN", "status:503", "deaf", "damage")
+FAULTS = (
+    "silent",
+    "no-keyframe",
+    "cut",
+    "stall:DESCRIBE",
+    "stall:TEARDOWN",
+    "status:503",
+    "deaf",
+    "damage",
+)
 LOOKS = 3
-"""A connection that was given up before anything was asked is closed on our side, and on the camera's some turns later."""
+"""A connection that was given up before anything was asked is closed on our side, and on the
+camera's some turns later.
+"""
 ONE_SESSION = ("one", "cool", "watched")
 
 
 def fleet() -> list[SimulatedCamera]:
     """Budgets of one and two sessions, with and without cool-down; `watched` is also go2rtc's."""
-    return [SimulatedCamera("one", "One", gop=3),
-            SimulatedCamera("cool", "Cool", gop=3, cooldown_s=0.3, unclean_cooldown_s=1.5),
-            SimulatedCamera("two", "Two", gop=3, max_sessions=2, unclean_cooldown_s=1.0),
-            SimulatedCamera("watched", "Watched", gop=3, unclean_cooldown_s=1.0)]
+    return [
+        SimulatedCamera("one", "One", gop=3),
+        SimulatedCamera("cool", "Cool", gop=3, cooldown_s=0.3, unclean_cooldown_s=1.5),
+        SimulatedCamera("two", "Two", gop=3, max_sessions=2, unclean_cooldown_s=1.0),
+        SimulatedCamera("watched", "Watched", gop=3, unclean_cooldown_s=1.0),
+    ]
 
 
 class Chaos:
@@ -70,19 +89,34 @@ class Chaos:
     def write(self, interval: str) -> None:
         """The inventory: budgets as the cameras have them, cool-downs with a margin."""
         desk = self.desk
-        text = (f'[http]\nlisten = ""\n[output]\ndirectory = "{desk.output}"\nfsync = false\n[api]\nsocket = "{desk.socket}"\n'
-                f'[go2rtc]\napi = "http://127.0.0.1:{self.api}"\nrtsp = "rtsp://127.0.0.1:{self.rtsp}"\n'
-                f'[defaults]\ninterval = "{interval}"\ntimeout = "3s"\nlease_wait = "2s"\n')
+        text = (
+            f'[http]\nlisten = ""\n[output]\ndirectory = "{desk.output}"\nfsync ='
+            f' false\n[api]\nsocket = "{desk.socket}"\n[go2rtc]\napi ='
+            f' "http://127.0.0.1:{self.api}"\nrtsp ='
+            f' "rtsp://127.0.0.1:{self.rtsp}"\n[defaults]\ninterval = "{interval}"\ntimeout ='
+            ' "3s"\nlease_wait = "2s"\n'
+        )
         for c in self.house.fleet.cameras.values():
-            text += (f'[[camera]]\nid = "{c.id}"\nurl = "{self.house.fleet.url(c.id)}"\nmax_sessions = {c.max_sessions}\n'
-                     f'cooldown = {c.cooldown_s + MARGIN_S}\nunclean_cooldown = {c.unclean_cooldown_s + MARGIN_S}\n'
-                     + ('go2rtc = true\n' if c.id == "watched" else "") + ('engine = "libav"\n' if c.id == "two" else ""))
+            text += (
+                f'[[camera]]\nid = "{c.id}"\nurl = "{self.house.fleet.url(c.id)}"\nmax_sessions ='
+                f" {c.max_sessions}\ncooldown = {c.cooldown_s + MARGIN_S}\nunclean_cooldown ="
+                f" {c.unclean_cooldown_s + MARGIN_S}\n"
+                + ("go2rtc = true\n" if c.id == "watched" else "")
+                + ('engine = "libav"\n' if c.id == "two" else "")
+            )
         desk.config.write_text(text)
 
     async def start_daemon(self) -> None:
         with self.desk.log.open("a") as log:
             self.daemon = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "camserver", "run", "--config", str(self.desk.config), stderr=log)
+                sys.executable,
+                "-m",
+                "camserver",
+                "run",
+                "--config",
+                str(self.desk.config),
+                stderr=log,
+            )
 
     async def pause(self, least_s: float, most_s: float) -> None:
         """Let others act; ends early when the run is over."""
@@ -96,39 +130,82 @@ class Chaos:
     # ---- actors
 
     async def wrapped_command(self) -> None:
-        """A recorder with a session of its own, through `camserver lease`; now and then the wrapper is killed."""
+        """A recorder with a session of its own, through `camserver lease`.
+
+        Now and then the wrapper is killed.
+        """
         camera = self.dice.choice(("one", "cool", "two"))
         frames = self.dice.randint(2, 20)
-        ffmpeg = ("ffmpeg -nostdin -loglevel quiet -rtsp_transport tcp -probesize 32 -analyzeduration 0 "
-                  f"-i {self.house.fleet.url(camera)} -c copy -frames:v {frames} -f framecrc -")
+        ffmpeg = (
+            "ffmpeg -nostdin -loglevel quiet -rtsp_transport tcp -probesize 32 -analyzeduration 0 "
+            f"-i {self.house.fleet.url(camera)} -c copy -frames:v {frames} -f framecrc -"
+        )
         # ffmpeg ends with 0 also when the camera cuts it off: only all frames mean a good end
         recorder = ("/bin/bash", "-c", f"[ $({ffmpeg} | grep -vc '^#') = {frames} ]")
         await self.wrap(camera, recorder)
         await self.pause(0.2, 1.5)
 
     async def viewer(self) -> None:
-        """go2rtc under a lease, with somebody who watches for a while; pictures come from there meanwhile."""
-        source = f"exec:camserver lease watched -- ffmpeg -i {self.house.fleet.url('watched')} {{output}}"
-        await self.wrap("watched", ("/usr/bin/env", f"WATCH_S={self.dice.uniform(1, 4):.1f}", "/usr/bin/python3", str(STAND_IN),
-                                    str(self.api), str(self.rtsp), f"watched={source}"))
+        """go2rtc under a lease, with somebody who watches for a while.
+
+        Pictures come from there meanwhile.
+        """
+        source = (
+            f"exec:camserver lease watched -- ffmpeg -i {self.house.fleet.url('watched')}"
+            " {output}"
+        )
+        await self.wrap(
+            "watched",
+            (
+                "/usr/bin/env",
+                f"WATCH_S={self.dice.uniform(1, 4):.1f}",
+                "/usr/bin/python3",
+                str(STAND_IN),
+                str(self.api),
+                str(self.rtsp),
+                f"watched={source}",
+            ),
+        )
         await self.pause(1, 4)
 
     async def wrap(self, camera: str, command: tuple[str, ...]) -> None:
         priority = self.dice.choice(("live", "event", "poll"))
         wrapper = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "lease", "--socket", str(self.desk.socket), "--priority", priority,
-            "--wait", "10", "--ttl", str(HANG_S), camera, "--", *command,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL)
+            sys.executable,
+            "-m",
+            "camserver",
+            "lease",
+            "--socket",
+            str(self.desk.socket),
+            "--priority",
+            priority,
+            "--wait",
+            "10",
+            "--ttl",
+            str(HANG_S),
+            camera,
+            "--",
+            *command,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
         self.wrappers.add(wrapper)
         status = await wrapper.wait()
         self.wrappers.discard(wrapper)
-        self.done[f"wrapped {'ok' if status == 0 else 'busy' if status == 75 else 'ended otherwise'}"] += 1
+        self.done[
+            f"wrapped {'ok' if status == 0 else 'busy' if status == 75 else 'ended otherwise'}"
+        ] += 1
 
     async def live_request(self) -> None:
-        """A lease without a session: on a camera of one session nobody else has any while it is held."""
+        """A lease without a session.
+
+        On a camera of one session nobody else has any while it is held.
+        """
         camera = self.any_camera()
         record = self.house.fleet.cameras[camera].record
-        async with LeaseClient(self.desk.socket).lease(camera, wait_s=8, priority=self.dice.choice(("live", "event"))) as lease:
+        async with LeaseClient(self.desk.socket).lease(
+            camera, wait_s=8, priority=self.dice.choice(("live", "event"))
+        ) as lease:
             moments = self.dice.randint(1, 20)
             withdrawn = asyncio.create_task(lease.withdrawn())
             looks = 0
@@ -136,7 +213,9 @@ class Chaos:
                 open_ = camera in ONE_SESSION and record.sessions_now and not withdrawn.done()
                 looks = looks + 1 if open_ else 0
                 if looks == LOOKS:
-                    self.wrong.append(f"{camera}: a session is open beside lease {lease.granted.generation}")
+                    self.wrong.append(
+                        f"{camera}: a session is open beside lease {lease.granted.generation}"
+                    )
                 await asyncio.sleep(0.02)
             withdrawn.cancel()
         self.done["live request"] += 1
@@ -144,7 +223,9 @@ class Chaos:
 
     async def patient(self) -> None:
         """Whoever waits long enough gets a session, whatever the priorities of others."""
-        async with LeaseClient(self.desk.socket).lease(self.any_camera(), wait_s=PATIENCE_S, priority="poll"):
+        async with LeaseClient(self.desk.socket).lease(
+            self.any_camera(), wait_s=PATIENCE_S, priority="poll"
+        ):
             self.done["patient"] += 1
         await self.pause(1, 3)
 
@@ -152,7 +233,9 @@ class Chaos:
         """A waiter that is cancelled, at any moment, the one of the grant included."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.dice.uniform(0, 0.6)):
-                async with LeaseClient(self.desk.socket).lease(self.any_camera(), wait_s=5, priority="live"):
+                async with LeaseClient(self.desk.socket).lease(
+                    self.any_camera(), wait_s=5, priority="live"
+                ):
                     pass
         self.done["cancelled"] += 1
         await self.pause(0.05, 0.5)
@@ -174,24 +257,31 @@ class Chaos:
         await self.pause(0.5, 3)
 
     async def kill(self) -> None:
-        """A worker, a wrapper or the daemon; or the daemon is restarted or reloaded in good order."""
+        """A worker, a wrapper or the daemon.
+
+        Or the daemon is restarted or reloaded in good order.
+        """
         await self.pause(0.5, 2.5)
         assert self.daemon is not None
-        what = self.dice.choice(("worker", "worker", "wrapper", "wrapper", "daemon", "restart", "reload", "reload"))
+        what = self.dice.choice(
+            ("worker", "worker", "wrapper", "wrapper", "daemon", "restart", "reload", "reload")
+        )
         if what == "worker" and (workers := workers_of(self.daemon.pid, "cam-")):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.dice.choice(workers), signal.SIGKILL)
         elif what == "wrapper" and self.wrappers:
             with contextlib.suppress(ProcessLookupError):
                 self.dice.choice(sorted(self.wrappers, key=lambda w: w.pid)).send_signal(
-                    self.dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+                    self.dice.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM))
+                )
         elif what == "daemon":
             self.daemon.kill()
             await self.daemon.wait()
             await self.start_daemon()
         elif what == "restart":
             self.daemon.terminate()
-            if (status := await self.daemon.wait()) not in (0, -signal.SIGTERM):    # not yet up: the signal itself ends it
+            # Not yet up: the signal itself ends it
+            if (status := await self.daemon.wait()) not in (0, -signal.SIGTERM):
                 self.wrong.append(f"the daemon ended with {status}")
             await self.start_daemon()
         elif what == "reload":
@@ -211,7 +301,7 @@ class Chaos:
                     self.wrong.append(f"a patient waiter got nothing in {PATIENCE_S} s")
                 self.done["busy"] += 1
             except ApiRefusal as error:
-                if error.status != 503:     # the daemon is just stopping
+                if error.status != 503:  # the daemon is just stopping
                     self.wrong.append(f"{act.__name__}: {error}")
 
     async def run(self, seconds: float) -> None:
@@ -219,8 +309,18 @@ class Chaos:
         try:
             await self.start_daemon()
             await self.desk.until(lambda: self.desk.ask("GET", "/healthz"))
-            actors = (self.wrapped_command, self.wrapped_command, self.viewer, self.live_request, self.live_request,
-                      self.patient, self.impatient, self.snapshot, self.misbehave, self.kill)
+            actors = (
+                self.wrapped_command,
+                self.wrapped_command,
+                self.viewer,
+                self.live_request,
+                self.live_request,
+                self.patient,
+                self.impatient,
+                self.snapshot,
+                self.misbehave,
+                self.kill,
+            )
             asyncio.get_running_loop().call_later(seconds, self.over.set)
             async with asyncio.TaskGroup() as tasks:
                 for act in actors:
@@ -232,25 +332,35 @@ class Chaos:
                 await self.daemon.wait()
 
     async def judge(self) -> None:
-        """Freshness comes back, no lease is lost, and no camera ever saw too many sessions or one too soon."""
+        """Pictures are fresh again, no lease is lost, no camera saw too many sessions."""
         desk, cameras = self.desk, self.house.fleet.cameras
         ended = datetime.now(UTC)
 
         def stale() -> list[str]:
-            return [c for c in cameras if not (at := desk.facts(c).get("captured_at")) or datetime.fromisoformat(at) < ended]
+            return [
+                c
+                for c in cameras
+                if not (at := desk.facts(c).get("captured_at"))
+                or datetime.fromisoformat(at) < ended
+            ]
 
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(61):
                 while stale():
                     await asyncio.sleep(0.1)
         self.wrong += [f"{c}: no fresh picture: {desk.facts(c)['attempt']}" for c in stale()]
-        caps = {d["device"]: d["learned_cap"] for d in await asyncio.to_thread(desk.client.get, "/v1/leases")}
+        caps = {
+            d["device"]: d["learned_cap"]
+            for d in await asyncio.to_thread(desk.client.get, "/v1/leases")
+        }
         for camera in cameras.values():
             learned = caps[f"127.0.0.1:{camera.port}"]
-            async with contextlib.AsyncExitStack() as stack:        # the whole budget can be had
+            async with contextlib.AsyncExitStack() as stack:  # the whole budget can be had
                 for _ in range(learned["cap"] if learned else camera.max_sessions):
                     try:
-                        await stack.enter_async_context(LeaseClient(desk.socket).lease(camera.id, wait_s=20))
+                        await stack.enter_async_context(
+                            LeaseClient(desk.socket).lease(camera.id, wait_s=20)
+                        )
                     except RtspBusy as error:
                         self.wrong.append(f"a lease is lost: {error}")
         assert self.daemon is not None
@@ -280,7 +390,9 @@ def run(folder: Path, seconds: float, seed: int) -> tuple[dict[str, int], list[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--keep", type=Path, help="where inventory, log and pictures stay")

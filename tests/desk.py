@@ -30,20 +30,26 @@ class Desk:
 
     def __init__(self, house: House, folder: Path) -> None:
         self.house = house
-        self.socket, self.config, self.output = folder / "api.sock", folder / "c.toml", folder / "out"
+        self.socket, self.config, self.output = (
+            folder / "api.sock",
+            folder / "c.toml",
+            folder / "out",
+        )
         self.client = SyncLeaseClient(self.socket)
         self.log = folder / "log"
-        self.http = ""          # the address of the wall page
-        self.more = ""          # tables of the inventory
+        self.http = ""  # the address of the wall page
+        self.more = ""  # tables of the inventory
 
     def write(self, **defaults: str) -> None:
-        self.config.write_text(f'[http]\nlisten = "{self.http}"\n[output]\ndirectory = "{self.output}"\n[api]\n'
-                               f'socket = "{self.socket}"\n{self.more}\n' + self.house.fleet.inventory(**defaults))
+        self.config.write_text(
+            f'[http]\nlisten = "{self.http}"\n[output]\ndirectory = "{self.output}"\n[api]\n'
+            f'socket = "{self.socket}"\n{self.more}\n' + self.house.fleet.inventory(**defaults)
+        )
 
     def facts(self, camera: str = "cam") -> dict[str, Any]:
         """latest.json."""
         try:
-            return json.loads((self.output / camera / "latest.json").read_text())   # type: ignore[no-any-return]
+            return json.loads((self.output / camera / "latest.json").read_text())  # type: ignore[no-any-return]
         except FileNotFoundError:
             return {"attempt": {"result": None}}
 
@@ -51,7 +57,8 @@ class Desk:
     async def daemon(self) -> AsyncIterator[asyncio.subprocess.Process]:
         with self.log.open("a") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=log)
+                sys.executable, "-m", "camserver", "run", "--config", str(self.config), stderr=log
+            )
         try:
             await self.until(lambda: self.ask("GET", "/healthz"))
             yield process
@@ -67,7 +74,10 @@ class Desk:
             return None
 
     async def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
-        """Wait for `condition`, asked in a thread; `seconds` are its limit on a busy machine, not what it takes."""
+        """Wait for `condition`, asked in a thread.
+
+        `seconds` are its limit on a busy machine, not what it takes.
+        """
         async with asyncio.timeout(seconds):
             while not (value := await asyncio.to_thread(condition)):
                 await asyncio.sleep(0.02)
@@ -75,8 +85,14 @@ class Desk:
 
     async def run(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env=os.environ | {"CAMSERVER_SOCKET": str(self.socket)})
+            sys.executable,
+            "-m",
+            "camserver",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=os.environ | {"CAMSERVER_SOCKET": str(self.socket)},
+        )
 
     def held(self) -> list[dict[str, Any]]:
         return [held for device in self.client.get("/v1/leases") for held in device["held"]]
@@ -88,14 +104,24 @@ async def _never(*_: object) -> Any:
 
 def bare(folder: Path, manager: RtspManager) -> tuple[Services, Reading]:
     """What a server serves, without a daemon: one camera, `cam`, and its leases."""
-    services = Services(lambda: (camera("cam"),), lambda _: folder, manager, lambda: (), _never, _never)
+    services = Services(
+        lambda: (camera("cam"),), lambda _: folder, manager, lambda: (), _never, _never
+    )
     thumbnails: Any = None
-    metrics: Any = Metrics(_never)      # type: ignore[arg-type]
-    return services, Reading(services, EventStream(str), metrics, Archive(OutputTable(directory=folder)), thumbnails)
+    metrics: Any = Metrics(_never)  # type: ignore[arg-type]
+    return services, Reading(
+        services, EventStream(str), metrics, Archive(OutputTable(directory=folder)), thumbnails
+    )
 
 
-def at_the_desk(folder: Path, work: Callable[[Desk], Awaitable[None]], cameras: list[SimulatedCamera] | None = None,
-                http: str = "", more: str = "", **defaults: str) -> None:
+def at_the_desk(
+    folder: Path,
+    work: Callable[[Desk], Awaitable[None]],
+    cameras: list[SimulatedCamera] | None = None,
+    http: str = "",
+    more: str = "",
+    **defaults: str,
+) -> None:
     async def inside(house: House) -> None:
         desk = Desk(house, folder)
         desk.http, desk.more = http, more

@@ -22,9 +22,13 @@ def h264_film(pictures: int, *, slices: int = 2) -> list[list[bytes]]:
     film = []
     for number in range(pictures):
         key = number % 3 == 0
-        first, later = (0x88, 0x08) if key else (0x98, 0x46)        # P slices: they refer to the picture before
-        nals = [bytes((0x65 if key else 0x61, first if part == 0 else later)) + noise(700, number * 10 + part)
-                for part in range(slices)]
+        # P slices: they refer to the picture before
+        first, later = (0x88, 0x08) if key else (0x98, 0x46)
+        nals = [
+            bytes((0x65 if key else 0x61, first if part == 0 else later))
+            + noise(700, number * 10 + part)
+            for part in range(slices)
+        ]
         film.append([SPS, PPS, *nals] if key else nals)
     return film
 
@@ -34,12 +38,17 @@ def h265_film(pictures: int) -> list[list[bytes]]:
     for number in range(pictures):
         key = number % 3 == 0
         kind = 19 if key else 1
-        nals = [bytes((kind << 1, 1, 0x80 if part == 0 else 0x10)) + noise(700, number * 10 + part) for part in range(2)]
+        nals = [
+            bytes((kind << 1, 1, 0x80 if part == 0 else 0x10)) + noise(700, number * 10 + part)
+            for part in range(2)
+        ]
         film.append([VPS5, SPS5, PPS5, *nals] if key else nals)
     return film
 
 
-def packets(film: list[list[bytes]], codec: str, *, markers: str = "picture", clock: int = 3000) -> list[RtpPacket]:
+def packets(
+    film: list[list[bytes]], codec: str, *, markers: str = "picture", clock: int = 3000
+) -> list[RtpPacket]:
     """RTP of a film; markers: on the last packet of a "picture", of every "unit", or "never"."""
     sender, made = RtpSender(96, 1, 65500), []
     pack = h264_payloads if codec == "h264" else h265_payloads
@@ -47,7 +56,9 @@ def packets(film: list[list[bytes]], codec: str, *, markers: str = "picture", cl
         for unit, nal in enumerate(nals):
             payloads = list(pack([nal], limit=200))
             for i, payload in enumerate(payloads):
-                last = i == len(payloads) - 1 and (markers == "unit" or (markers == "picture" and unit == len(nals) - 1))
+                last = i == len(payloads) - 1 and (
+                    markers == "unit" or (markers == "picture" and unit == len(nals) - 1)
+                )
                 packet = RtpPacket.parse(sender.packet(payload, number * clock, marker=last))
                 assert packet is not None
                 made.append(packet)

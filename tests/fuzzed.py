@@ -1,4 +1,6 @@
-"""A camera made of bytes: it answers our client with whatever the bytes say, on a virtual clock, without a socket.
+"""A camera made of bytes.
+
+It answers our client with whatever the bytes say, on a virtual clock, without a socket.
 
 Shared by the hypothesis tests (`make test`) and the coverage-guided ones (`make fuzz`).
 """
@@ -20,22 +22,68 @@ from camserver.rtsp.rtp import RtpSender, h264_payloads, h265_payloads
 LIMIT_S = 5.0
 SPS, PPS, IDR = b"\x67\x42\x00\x1e\xab", b"\x68\xce\x3c\x80", b"\x65\x88" + bytes(range(1, 250)) * 8
 PICTURES = (
-    list(h264_payloads([SPS, PPS, IDR])), list(h264_payloads([b"\x61\x88" + b"x" * 500])),
-    list(h265_payloads([b"\x40\x01\x0c", b"\x42\x01\x01", b"\x44\x01\xc1", b"\x26\x01\x80" + b"y" * 3000])),
-    [bytes((0, 0, 0, 0, 1, 75, 8, 8)) + b"z" * 900], [b"\xff\xd8" + b"j" * 300 + b"\xff\xd9"], [b""],
+    list(h264_payloads([SPS, PPS, IDR])),
+    list(h264_payloads([b"\x61\x88" + b"x" * 500])),
+    list(
+        h265_payloads(
+            [b"\x40\x01\x0c", b"\x42\x01\x01", b"\x44\x01\xc1", b"\x26\x01\x80" + b"y" * 3000]
+        )
+    ),
+    [bytes((0, 0, 0, 0, 1, 75, 8, 8)) + b"z" * 900],
+    [b"\xff\xd8" + b"j" * 300 + b"\xff\xd9"],
+    [b""],
 )
 STATUSES = (*[200] * 40, 401, 302, 404, 453, 455, 461, 500, 999)
-VALUES = (b"", b"*", b"rtsp://127.0.0.1/other", b"rtsp://elsewhere/", b"rtsp://[x/", b"1-65536", b"\xb2\xff", b"9" * 400,
-          b'Digest realm="r", nonce="n", qop="auth"', b'Basic realm="r"', b"Digest nonce=", b"7;timeout=0", b"7;timeout=99999",
-          b"RTP/AVP/TCP;interleaved=4-5", b"RTP/AVP;server_port=0-70000", b"a\r\n b")
-NAMES = (b"Session", b"Transport", b"Content-Base", b"Content-Location", b"Location", b"WWW-Authenticate", b"CSeq", b"X")
-LINES = (b"m=video 0 RTP/AVP 96", b"m=video 0 RTP/AVP 26", b"m=audio 0 RTP/AVP 8", b"a=rtpmap:96 H264/90000",
-         b"a=rtpmap:96 H265/90000", b"a=rtpmap:96 VP8/0", b"a=control:track1", b"a=control:rtsp://127.0.0.1/t",
-         b"a=fmtp:96 sprop-parameter-sets=Z0IAHqs=,aM48gA==", b"a=fmtp:96 sprop-vps=!!;sprop-sps=QgEB", b"m=video x \xb2", b"=")
+VALUES = (
+    b"",
+    b"*",
+    b"rtsp://127.0.0.1/other",
+    b"rtsp://elsewhere/",
+    b"rtsp://[x/",
+    b"1-65536",
+    b"\xb2\xff",
+    b"9" * 400,
+    b'Digest realm="r", nonce="n", qop="auth"',
+    b'Basic realm="r"',
+    b"Digest nonce=",
+    b"7;timeout=0",
+    b"7;timeout=99999",
+    b"RTP/AVP/TCP;interleaved=4-5",
+    b"RTP/AVP;server_port=0-70000",
+    b"a\r\n b",
+)
+NAMES = (
+    b"Session",
+    b"Transport",
+    b"Content-Base",
+    b"Content-Location",
+    b"Location",
+    b"WWW-Authenticate",
+    b"CSeq",
+    b"X",
+)
+LINES = (
+    b"m=video 0 RTP/AVP 96",
+    b"m=video 0 RTP/AVP 26",
+    b"m=audio 0 RTP/AVP 8",
+    b"a=rtpmap:96 H264/90000",
+    b"a=rtpmap:96 H265/90000",
+    b"a=rtpmap:96 VP8/0",
+    b"a=control:track1",
+    b"a=control:rtsp://127.0.0.1/t",
+    b"a=fmtp:96 sprop-parameter-sets=Z0IAHqs=,aM48gA==",
+    b"a=fmtp:96 sprop-vps=!!;sprop-sps=QgEB",
+    b"m=video x \xb2",
+    b"=",
+)
 
 
 DESCRIPTIONS = (
-    (LINES[0], LINES[3], LINES[6], LINES[8]), (LINES[0], LINES[4], LINES[9]), (LINES[1],), (LINES[2], LINES[0], LINES[3]))
+    (LINES[0], LINES[3], LINES[6], LINES[8]),
+    (LINES[0], LINES[4], LINES[9]),
+    (LINES[1],),
+    (LINES[2], LINES[0], LINES[3]),
+)
 
 
 class Bytes:
@@ -146,13 +194,24 @@ class FakeTransport(asyncio.Transport):
             return script.take(script.below(256))
         body = b""
         if request.method == "DESCRIBE":
-            lines = script.one(DESCRIPTIONS) if script.below(4) else [script.one(LINES) for _ in range(1 + script.below(8))]
+            lines = (
+                script.one(DESCRIPTIONS)
+                if script.below(4)
+                else [script.one(LINES) for _ in range(1 + script.below(8))]
+            )
             body = b"\r\n".join(script.spoil(line) for line in lines)
         fields = [b"CSeq: " + request.headers.get("CSeq").encode()]
-        fields += [script.one(NAMES) + b": " + script.spoil(script.one(VALUES)) for _ in range(max(0, script.below(16) - 12))]
+        fields += [
+            script.one(NAMES) + b": " + script.spoil(script.one(VALUES))
+            for _ in range(max(0, script.below(16) - 12))
+        ]
         if body:
             fields.append(b"Content-Length: %d" % len(body))
-        head = b"RTSP/1.0 %d X\r\n" % (200 if script.over else script.one(STATUSES)) + b"\r\n".join(fields) + b"\r\n\r\n"
+        head = (
+            b"RTSP/1.0 %d X\r\n" % (200 if script.over else script.one(STATUSES))
+            + b"\r\n".join(fields)
+            + b"\r\n\r\n"
+        )
         answer = script.spoil(head) + body
         return answer + self._film() if request.method == "PLAY" else answer
 
@@ -160,17 +219,30 @@ class FakeTransport(asyncio.Transport):
         script, made = self.loop.script, b""
         for number in range(script.below(12)):
             for payload in script.one(PICTURES):
-                packet = self.sender.packet(script.spoil(payload), number * 3000, marker=script.below(3) == 0)
+                packet = self.sender.packet(
+                    script.spoil(payload), number * 3000, marker=script.below(3) == 0
+                )
                 if script.below(8):
-                    made += Interleaved(script.one((0, 0, 0, 1, 4, 5)), script.spoil(packet)[:65000]).encode()
+                    made += Interleaved(
+                        script.one((0, 0, 0, 1, 4, 5)), script.spoil(packet)[:65000]
+                    ).encode()
         return made
 
 
 def talk(data: bytes) -> None:
-    """Two shots at that camera. Raises AssertionError when anything but a picture or our own error comes out of them."""
+    """Two shots at that camera.
+
+    Raises AssertionError when anything but a picture or our own error comes out of them.
+    """
     loop = Net(data)
     engine = NativeEngine()
-    target = camera("cam", url="rtsp://127.0.0.1/live", username="viewer", password="s3cret-word", timeout_s=LIMIT_S)
+    target = camera(
+        "cam",
+        url="rtsp://127.0.0.1/live",
+        username="viewer",
+        password="s3cret-word",
+        timeout_s=LIMIT_S,
+    )
 
     async def work() -> None:
         for _ in range(2):
@@ -178,7 +250,9 @@ def talk(data: bytes) -> None:
             begun = loop.time()
             words, shown = "", list[AccessUnit]()
             try:
-                await engine.fetch(target, target.url or "", begun + LIMIT_S, ends.append, shown.append)
+                await engine.fetch(
+                    target, target.url or "", begun + LIMIT_S, ends.append, shown.append
+                )
                 assert len(shown) == 1
                 assert shown[0].data
             except CameraError as error:

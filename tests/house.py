@@ -1,4 +1,7 @@
-"""A fleet of simulated cameras and the service that takes pictures of it, for tests; what a picture must equal."""
+"""A fleet of simulated cameras and the service that takes pictures of it, for tests.
+
+What a picture must equal.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +40,20 @@ class House:
         self.manager = RtspManager()
         self.sessions, self.decoders = WorkerPool("session", 4), WorkerPool("decoder", 1)
         engines = Engines(NativeEngine(), LibavEngine(self.sessions))
-        self.service = SnapshotService(self.manager, engines, HttpSource(), Decoder(self.decoders, 95))
+        self.service = SnapshotService(
+            self.manager, engines, HttpSource(), Decoder(self.decoders, 95)
+        )
         self.may_refuse_logins: set[str] = set()
         """Cameras that were given a wrong password, or took a right one for one on purpose."""
 
     async def take(self, camera_id: str, **keys: Any) -> Attempt:
         simulated = self.fleet.cameras[camera_id]
-        keys = {"url": self.fleet.url(camera_id), "username": simulated.username, "password": simulated.password,
-                "timeout_s": 5.0} | keys
+        keys = {
+            "url": self.fleet.url(camera_id),
+            "username": simulated.username,
+            "password": simulated.password,
+            "timeout_s": 5.0,
+        } | keys
         if keys["password"] != simulated.password:
             self.may_refuse_logins.add(camera_id)
         return await self.service.take(camera(camera_id, **keys), HOLDER)
@@ -58,7 +67,9 @@ class House:
         return record
 
 
-def with_house(cameras: list[SimulatedCamera], work: Callable[[House], Awaitable[None]], **options: Any) -> None:
+def with_house(
+    cameras: list[SimulatedCamera], work: Callable[[House], Awaitable[None]], **options: Any
+) -> None:
     async def inside() -> None:
         fleet = Fleet(cameras, **options)
         await fleet.start()
@@ -66,8 +77,10 @@ def with_house(cameras: list[SimulatedCamera], work: Callable[[House], Awaitable
         house.manager.configure({c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras})
         try:
             await work(house)
-            for simulated in cameras:       # rule two
-                assert simulated.id in house.may_refuse_logins or simulated.record.wrong_logins == 0, simulated.record
+            for simulated in cameras:  # rule two
+                assert (
+                    simulated.id in house.may_refuse_logins or simulated.record.wrong_logins == 0
+                ), simulated.record
         finally:
             await house.sessions.close()
             await house.decoders.close()
@@ -82,7 +95,9 @@ def rgb(codec: str, data: bytes) -> Any:
         return simplejpeg.decode_jpeg(data)
     decoder = av.CodecContext.create("hevc" if codec == "h265" else codec, "r")
     frame = [*decoder.decode(av.Packet(data)), *decoder.decode(None)][0]
-    return frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", dst_color_range="JPEG")
+    return frame.to_ndarray(
+        format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", dst_color_range="JPEG"
+    )
 
 
 def psnr(shown: Any, sent: Any) -> float:
@@ -102,9 +117,26 @@ def psnr_to_source(attempt: Attempt, source: SimulatedCamera) -> float:
 
 def certificate(folder: Path) -> ssl.SSLContext:
     """A server's TLS context with a certificate that signed itself, as cameras have."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera",
-                    "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
-                   check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=camera",
+            "-keyout",
+            str(folder / "key.pem"),
+            "-out",
+            str(folder / "cert.pem"),
+        ],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     return context

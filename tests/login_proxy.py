@@ -1,4 +1,7 @@
-"""A proxy in front of an RTSP server that nobody here wrote: counts the logins that the server refuses."""
+"""A proxy in front of an RTSP server that nobody here wrote.
+
+Counts the logins that the server refuses.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class LoginProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        with_login: deque[bool] = deque()       # by order: VLC's 401 has no CSeq
+        with_login: deque[bool] = deque()  # by order: VLC's 401 has no CSeq
         requests, answers = MessageParser(), MessageParser()
 
         def sent(data: bytes) -> None:
@@ -48,7 +51,9 @@ class LoginProxy:
                 if isinstance(message, Response) and with_login:
                     self.refused_logins += with_login.popleft() and message.status == 401
 
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: Callable[[bytes], None]) -> None:
+        async def pump(
+            source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: Callable[[bytes], None]
+        ) -> None:
             try:
                 while data := await source.read(65536):
                     look(data)

@@ -1,6 +1,7 @@
-"""A proxy between a client and a camera that damages key pictures on the way, over interleaved TCP and UDP.
+"""A proxy that damages key pictures on the way from a camera, over interleaved TCP and UDP.
 
-What it does to a session is drawn from a seed: which damage, where, and how many key pictures before it leaves off.
+What it does to a session is drawn from a seed: which damage, where, and how many key pictures
+before it leaves off.
 """
 
 from __future__ import annotations
@@ -66,11 +67,22 @@ def double_for_lost(packets: Packets, dice: random.Random) -> Packets:
 
 
 DAMAGES: tuple[Callable[[Packets, random.Random], Packets], ...] = (
-    drop, burst, cut, marker_only, swap, shuffle, double, double_for_lost)
+    drop,
+    burst,
+    cut,
+    marker_only,
+    swap,
+    shuffle,
+    double,
+    double_for_lost,
+)
 
 
 class DamagingProxy:
-    """Listens for one camera; `dice` and `spare_after` (key pictures) hold for the sessions that begin after they were set."""
+    """Listens for one camera.
+
+    `dice` and `spare_after` (key pictures) hold for the sessions that begin after they were set.
+    """
 
     def __init__(self, codec: str, camera_port: int) -> None:
         self.codec = codec
@@ -93,12 +105,19 @@ class DamagingProxy:
 
     async def connect(self, client: _Client) -> _Camera:
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(partial(_Camera, client), "127.0.0.1", self._camera_port))[1]
+        return (
+            await loop.create_connection(partial(_Camera, client), "127.0.0.1", self._camera_port)
+        )[1]
 
     def is_key(self, packets: Packets) -> bool:
-        """The simulated camera begins key pictures with parameter sets; all pictures of MJPEG are key pictures."""
+        """The simulated camera begins key pictures with parameter sets.
+
+        All pictures of MJPEG are key pictures.
+        """
         first = packets[0][12]
-        return self.codec == "mjpeg" or (first & 0x1F == 7 if self.codec == "h264" else first >> 1 & 0x3F == 32)
+        return self.codec == "mjpeg" or (
+            first & 0x1F == 7 if self.codec == "h264" else first >> 1 & 0x3F == 32
+        )
 
 
 class _Client(asyncio.Protocol):
@@ -134,7 +153,9 @@ class _Client(asyncio.Protocol):
         camera = await self.proxy.connect(self)
         while data := await self._queue.get():
             for message in self._parser.feed(data):
-                if isinstance(message, Request) and "client_port=" in message.headers.get("Transport"):
+                if isinstance(message, Request) and "client_port=" in message.headers.get(
+                    "Transport"
+                ):
                     await self._open_udp(message)
                 camera.transport.write(message.encode())
         camera.transport.close()
@@ -145,13 +166,19 @@ class _Client(asyncio.Protocol):
         offer = setup.headers.get("Transport")
         self.client_ports = [int(port) for port in re.findall(r"client_port=(\d+)-(\d+)", offer)[0]]
         loop = asyncio.get_running_loop()
-        self.udp = [(await loop.create_datagram_endpoint(partial(_FromCamera, self, channel), ("127.0.0.1", 0)))[0]
-                    for channel in (0, 1)]
+        self.udp = [
+            (
+                await loop.create_datagram_endpoint(
+                    partial(_FromCamera, self, channel), ("127.0.0.1", 0)
+                )
+            )[0]
+            for channel in (0, 1)
+        ]
         mine = "-".join(str(t.get_extra_info("sockname")[1]) for t in self.udp)
         setup.headers["Transport"] = re.sub(r"client_port=[\d-]+", f"client_port={mine}", offer)
 
     def packet(self, channel: int, packet: bytes) -> None:
-        """From the camera: pictures are held until they are complete, then sent as the dice fell."""
+        """From the camera: pictures are held until they are complete, then sent damaged or not."""
         if channel != 0:
             self._send(channel, packet)
             return
@@ -193,8 +220,9 @@ class _Camera(asyncio.Protocol):
                 continue
             if isinstance(message, Response) and "server_port=" in message.headers.get("Transport"):
                 mine = "-".join(str(t.get_extra_info("sockname")[1]) for t in self._client.udp)
-                message.headers["Transport"] = re.sub(r"server_port=[\d-]+", f"server_port={mine}",
-                                                      message.headers.get("Transport"))
+                message.headers["Transport"] = re.sub(
+                    r"server_port=[\d-]+", f"server_port={mine}", message.headers.get("Transport")
+                )
             if not self._client.transport.is_closing():
                 self._client.transport.write(message.encode())
 
@@ -207,5 +235,6 @@ class _FromCamera(asyncio.DatagramProtocol):
         self._client, self._channel = client, channel
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if addr[1] not in self._client.client_ports:        # what the client sends only opens a firewall
+        # What the client sends only opens a firewall
+        if addr[1] not in self._client.client_ports:
             self._client.packet(self._channel, data)

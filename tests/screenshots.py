@@ -1,4 +1,7 @@
-"""Pictures of the wall page for the README: screenshots.py FOLDER; wall-{desktop,phone}-{light,dark}.png and camera.png."""
+"""Pictures of the wall page for the README: screenshots.py FOLDER.
+
+Wall-{desktop,phone}-{light,dark}.png and camera.png.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,30 @@ SIZES = {"desktop": {"width": 1200, "height": 640}, "phone": {"width": 390, "hei
 def main(folder: Path) -> None:
     """Twelve cameras, two of them with a fault."""
     faults = {3: "refuse", 7: "no-keyframe"}
-    cameras = [SimulatedCamera(f"cam{n}", NAMES[n - 1] if n <= len(NAMES) else f"Camera {n}", gop=2,
-                               fault=Fault(faults.get(n, "none"))) for n in range(1, 13)]
+    cameras = [
+        SimulatedCamera(
+            f"cam{n}",
+            NAMES[n - 1] if n <= len(NAMES) else f"Camera {n}",
+            gop=2,
+            fault=Fault(faults.get(n, "none")),
+        )
+        for n in range(1, 13)
+    ]
 
     async def work(room: Room) -> None:
         desk = room.desk
-        await desk.until(lambda: desk.facts("cam7")["attempt"]["result"] and desk.facts("cam12").get("captured_at"))
+        await desk.until(
+            lambda: (
+                desk.facts("cam7")["attempt"]["result"] and desk.facts("cam12").get("captured_at")
+            )
+        )
         for size, viewport in SIZES.items():
             for scheme in ("light", "dark"):
                 page = await room.page(viewport=viewport, color_scheme=scheme)
-                await page.wait_for_function("() => [...document.querySelectorAll('.tile img')].filter(i => i.src).length >= 8")
+                await page.wait_for_function(
+                    "() => [...document.querySelectorAll('.tile img')].filter(i => i.src).length"
+                    " >= 8"
+                )
                 await page.wait_for_timeout(500)
                 await page.screenshot(path=folder / f"wall-{size}-{scheme}.png")
         page = await room.page("/#cam1", viewport=SIZES["desktop"] | {"height": 900})

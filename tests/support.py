@@ -1,4 +1,7 @@
-"""Shared by the tests: a loop whose clock jumps, an inventory's camera, free ports, waiting for a condition."""
+"""Shared by the tests.
+
+A loop whose clock jumps, an inventory's camera, free ports, waiting for a condition.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time passes only while nothing can run, and then at once: an hour of policy takes a millisecond."""
+    """Time passes only while nothing can run, and then at once.
+
+    An hour of policy takes a millisecond.
+    """
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -51,16 +57,35 @@ def run_virtual(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 def camera(camera_id: str = "cam", **changes: Any) -> Camera:
     keys: dict[str, Any] = {
-        "id": camera_id, "name": camera_id, "url": f"rtsp://127.0.0.1/{camera_id}", "sub_url": None,
-        "snapshot_url": None, "username": "", "password": "", "device": camera_id, "interval_s": 10.0, "timeout_s": 10.0,
-        "lease_wait_s": 5.0, "max_sessions": 1, "cooldown_s": 0.25, "unclean_cooldown_s": 5.0, "transport": "tcp",
-        "engine": "auto", "width": None, "align": False, "go2rtc": None, "tls_verify": False,
+        "id": camera_id,
+        "name": camera_id,
+        "url": f"rtsp://127.0.0.1/{camera_id}",
+        "sub_url": None,
+        "snapshot_url": None,
+        "username": "",
+        "password": "",
+        "device": camera_id,
+        "interval_s": 10.0,
+        "timeout_s": 10.0,
+        "lease_wait_s": 5.0,
+        "max_sessions": 1,
+        "cooldown_s": 0.25,
+        "unclean_cooldown_s": 5.0,
+        "transport": "tcp",
+        "engine": "auto",
+        "width": None,
+        "align": False,
+        "go2rtc": None,
+        "tls_verify": False,
     }
     return Camera(**(keys | changes))
 
 
 def free_port() -> int:
-    """For somebody who listens later: below those that the kernel gives to whoever asks for any meanwhile."""
+    """For somebody who listens later.
+
+    Below those that the kernel gives to whoever asks for any meanwhile.
+    """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
         with socket.socket() as s, contextlib.suppress(OSError):

@@ -1,7 +1,9 @@
-"""Routes that do something: a snapshot now, a lease for another program, a reload. Only on the unix socket.
+"""Routes that do something: a snapshot now, a lease for another program, a reload.
 
-A lease given to another process lives exactly as long as its connection: when the process dies, the kernel closes its
-socket and the handler is cancelled.
+Only on the unix socket.
+
+A lease given to another process lives exactly as long as its connection: when the process dies, the
+kernel closes its socket and the handler is cancelled.
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ from camserver.records import Result, SessionEnd
 from camserver.storage.published import facts_beside, facts_of, jpeg_of
 
 GRACE_S = 10.0
-"""A holder whose lease is withdrawn has so long to end its session; then the lease ends as unclean."""
-_PEER = struct.Struct("=iII")     # struct ucred: pid, uid, gid
+"""A holder whose lease is withdrawn has so long to end its session.
+
+Then the lease ends as unclean.
+"""
+_PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 class Acting:
@@ -47,7 +52,10 @@ class Acting:
         self._grace_s = grace_s
         self._reloads: set[asyncio.Task[tuple[str, ...]]] = set()
         self.stopping = False
-        """Set when the daemon ends: leases are then left to their holders, who claim them from the next one."""
+        """Set when the daemon ends.
+
+        Leases are then left to their holders, who claim them from the next one.
+        """
 
     def routes(self) -> Iterator[web.RouteDef]:
         """For an application's router."""
@@ -62,7 +70,9 @@ class Acting:
             jpeg = jpeg_of(attempt.snapshot)
             published = await asyncio.to_thread(_latest_json, self._services.folder(camera.id))
             facts = facts_beside(jpeg, published) or facts_of(attempt.snapshot, len(jpeg))
-            return web.Response(body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)})
+            return web.Response(
+                body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)}
+            )
         if attempt.result in (Result.BUSY, Result.FULL):
             raise self._busy(camera, attempt.error or "", result=attempt.result)
         raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
@@ -74,14 +84,21 @@ class Acting:
         task.add_done_callback(self._reloads.discard)
         faults = await asyncio.shield(task)
         if faults:
-            raise refusal(web.HTTPUnprocessableEntity, "the inventory is refused; the running one stays", faults=faults)
+            raise refusal(
+                web.HTTPUnprocessableEntity,
+                "the inventory is refused; the running one stays",
+                faults=faults,
+            )
         return web.json_response({"cameras": len(self._services.cameras())})
 
     async def _lease(self, request: web.Request) -> web.StreamResponse:
-        """One JSON line when the lease is granted; then the connection stays open for as long as it is held.
+        """One JSON line when the lease is granted.
 
-        A client that sends a body (chunked) ends the lease with it: `{"end": "clean"}` and a line's end say that its session
-        was torn down in good order. A second line says that the lease is withdrawn, and how long the client has.
+        Then the connection stays open for as long as it is held.
+
+        A client that sends a body (chunked) ends the lease with it: `{"end": "clean"}` and a line's
+        end say that its session was torn down in good order. A second line says that the lease is
+        withdrawn, and how long the client has.
         """
         camera = self._services.wanted(request)
         if self.stopping:
@@ -89,27 +106,38 @@ class Acting:
         priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
         ttl_s = seconds_of(request, "ttl", 0.0, MAX_TTL_S)
         holder = _holder(request, "live" if priority is Priority.LIVE else "external")
-        if _has_left(request):      # while it waited in the socket's queue; its claim must not be taken from who lives
+        # While it waited in the socket's queue; its claim must not be taken from who lives
+        if _has_left(request):
             raise refusal(web.HTTPServiceUnavailable, "nobody is there to take the lease")
         with await self._acquire(request, camera, holder, priority, wait_s) as lease:
             response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
             response.force_close()
             try:
                 await response.prepare(request)
-                await _say(response, state="granted", camera=camera.id, device=camera.device,
-                           generation=lease.generation, wait_ms=round(lease.wait_s * 1000, 1))
+                await _say(
+                    response,
+                    state="granted",
+                    camera=camera.id,
+                    device=camera.device,
+                    generation=lease.generation,
+                    wait_ms=round(lease.wait_s * 1000, 1),
+                )
                 await self._hold(request, response, lease, ttl_s)
             except asyncio.CancelledError:
-                if self.stopping:       # the client is still there, and its session: it claims its lease again
+                # The client is still there, and its session: it claims its lease again
+                if self.stopping:
                     lease.abandon()
                 raise
             return response
 
-    async def _hold(self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float) -> None:
+    async def _hold(
+        self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float
+    ) -> None:
         """Until the client gives the lease back.
 
-        Asked to give way it is told, and holds on until its session is closed: nothing else proves that. Only a ttl bounds a
-        holder that hangs; so much after its end the lease is over as an unclean one.
+        Asked to give way it is told, and holds on until its session is closed: nothing else proves
+        that. Only a ttl bounds a holder that hangs; so much after its end the lease is over as an
+        unclean one.
         """
         told: set[asyncio.Task[None]] = set()
 
@@ -118,7 +146,11 @@ class Acting:
                 told.add(asyncio.create_task(self._withdraw(response, why), name="withdraw"))
 
         lease.on_withdraw(lambda: tell("live view wants the session"))
-        timer = asyncio.get_running_loop().call_later(ttl_s, tell, f"its time of {ttl_s:g} s is over") if ttl_s else None
+        timer = (
+            asyncio.get_running_loop().call_later(ttl_s, tell, f"its time of {ttl_s:g} s is over")
+            if ttl_s
+            else None
+        )
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ttl_s + self._grace_s if ttl_s else None):
@@ -130,17 +162,26 @@ class Acting:
                 task.cancel()
 
     async def _withdraw(self, response: web.StreamResponse, why: str) -> None:
-        with contextlib.suppress(ConnectionError):      # then it has ended already
+        with contextlib.suppress(ConnectionError):  # then it has ended already
             await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
 
-    async def _acquire(self, request: web.Request, camera: Camera, holder: Holder, priority: Priority,
-                       wait_s: float) -> RtspLease:
+    async def _acquire(
+        self,
+        request: web.Request,
+        camera: Camera,
+        holder: Holder,
+        priority: Priority,
+        wait_s: float,
+    ) -> RtspLease:
         manager = self._services.manager
         if (generation := generation_of(request)) and (
-                lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)) is not None:
+            lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)
+        ) is not None:
             return lease
         try:
-            return await manager.acquire(camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s)
+            return await manager.acquire(
+                camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s
+            )
         except RtspBusy as busy:
             raise self._busy(camera, str(busy)) from None
 
@@ -155,16 +196,20 @@ def _holder(request: web.Request, kind: str) -> Holder:
     """Who asks, by what the kernel says of the other end (unix(7), SO_PEERCRED)."""
     label = request.query.get("label", "")
     if not label.isprintable() or len(label) > MAX_LABEL_CHARS:
-        raise refusal(web.HTTPBadRequest, f"label: expected printable text of at most {MAX_LABEL_CHARS} characters")
+        raise refusal(
+            web.HTTPBadRequest,
+            f"label: expected printable text of at most {MAX_LABEL_CHARS} characters",
+        )
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None:
         return Holder(kind, label)
     pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     command = ""
-    with contextlib.suppress(OSError):      # it may have gone already
+    with contextlib.suppress(OSError):  # it may have gone already
         name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-        command = "".join(c if c.isprintable() else "?" for c in name)      # it is shown on terminals
+        # It is shown on terminals
+        command = "".join(c if c.isprintable() else "?" for c in name)
     return Holder(kind, label or command, pid, uid, command)
 
 

@@ -1,4 +1,7 @@
-"""What the API's answers look like, and how questions are read. Pure but for the request that is asked about."""
+"""What the API's answers look like, and how questions are read.
+
+Pure but for the request that is asked about.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +52,31 @@ def refusal(kind: type[web.HTTPException], error: str, **more: object) -> web.HT
 
 def device_view(device: DeviceStatistics, now: float) -> dict[str, Any]:
     """A device and its leases as JSON; seconds are ages, or what is left."""
+
     def view(holder: Holder, since: float) -> dict[str, Any]:
-        return {"holder": holder.kind, "label": holder.label, "pid": holder.pid or None, "uid": holder.uid,
-                "command": holder.command or None, "for_s": round(now - since, 3)}
+        return {
+            "holder": holder.kind,
+            "label": holder.label,
+            "pid": holder.pid or None,
+            "uid": holder.uid,
+            "command": holder.command or None,
+            "for_s": round(now - since, 3),
+        }
 
     learned = device.learned
     return {
-        "device": device.device, "max_sessions": device.max_sessions,
+        "device": device.device,
+        "max_sessions": device.max_sessions,
         "learned_cap": learned and {"cap": learned.cap, "for_s": round(learned.until - now, 3)},
-        "held": [view(*each) for each in device.held], "waiting": [view(*each) for each in device.queue],
+        "held": [view(*each) for each in device.held],
+        "waiting": [view(*each) for each in device.queue],
         "cooling_s": sorted(round(until - now, 3) for until in device.cooling_until),
-        "granted": device.granted, "opened": device.opened, "held_s_total": round(device.held_s_total, 3), "busy": device.busy,
-        "wait_s_total": round(device.wait_s_total, 3), "wait_s_max": round(device.wait_s_max, 3),
+        "granted": device.granted,
+        "opened": device.opened,
+        "held_s_total": round(device.held_s_total, 3),
+        "busy": device.busy,
+        "wait_s_total": round(device.wait_s_total, 3),
+        "wait_s_max": round(device.wait_s_max, 3),
     }
 
 
@@ -90,6 +106,6 @@ def _number(request: web.Request, name: str, default: float, most: float) -> flo
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= most:      # nan, too
+    if not 0 <= value <= most:  # nan, too
         raise refusal(web.HTTPBadRequest, f"{name}: expected a number from 0 to {most:g}")
     return value

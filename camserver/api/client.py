@@ -6,9 +6,10 @@
     async with LeaseClient().lease("gate"):
         ...
 
-The lease lives as long as the connection. Leaving the block without an exception says that the session was torn down in
-good order, which makes the device's cool-down a short one. A lease can be withdrawn (its time is over; live view wants
-the session of a recorder with priority "poll"): `word()` or `withdrawn()` tell, and whoever holds it ends its session.
+The lease lives as long as the connection. Leaving the block without an exception says that the
+session was torn down in good order, which makes the device's cool-down a short one. A lease can be
+withdrawn (its time is over; live view wants the session of a recorder with priority "poll"):
+`word()` or `withdrawn()` tell, and whoever holds it ends its session.
 """
 
 from __future__ import annotations
@@ -39,8 +40,20 @@ from camserver.api.exchange import (
 )
 from camserver.errors import RtspBusy
 
-__all__ = ["SyncLeaseClient", "LeaseClient", "Picture", "HeldLease", "AsyncHeldLease", "LeaseRequest", "LeaseAttempt",
-           "Granted", "Word", "NoDaemon", "ApiRefusal", "RtspBusy"]
+__all__ = [
+    "SyncLeaseClient",
+    "LeaseClient",
+    "Picture",
+    "HeldLease",
+    "AsyncHeldLease",
+    "LeaseRequest",
+    "LeaseAttempt",
+    "Granted",
+    "Word",
+    "NoDaemon",
+    "ApiRefusal",
+    "RtspBusy",
+]
 
 DEFAULT_SOCKET = Path("/run/camserver/camserver.sock")
 MAX_LEASE_WAIT_S = 300.0
@@ -55,9 +68,12 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What a program asks for: `wait_s` None means the camera's lease_wait; `ttl_s` bounds a holder that hangs.
+    """What a program asks for: `wait_s` None means the camera's lease_wait.
 
-    `priority` is live, event or poll. `claim` is the generation of a lease that a daemon now gone had given.
+    `ttl_s` bounds a holder that hangs.
+
+    `priority` is live, event or poll. `claim` is the generation of a lease that a daemon now gone
+    had given.
     """
 
     camera: str
@@ -70,11 +86,17 @@ class LeaseRequest:
     def head(self) -> bytes:
         """The HTTP request, up to its body, which is open for as long as the lease is held."""
         query = {"priority": self.priority} | ({"label": self.label} if self.label else {})
-        for name, number in (("wait", self.wait_s), ("ttl", self.ttl_s), ("claim", self.claim or None)):
+        for name, number in (
+            ("wait", self.wait_s),
+            ("ttl", self.ttl_s),
+            ("claim", self.claim or None),
+        ):
             query |= {} if number is None else {name: str(number)}
         route = f"{_route(self.camera)}/lease?{urlencode(query)}"
-        return (f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\n"
-                "Transfer-Encoding: chunked\r\n\r\n").encode()
+        return (
+            f"POST {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n"
+        ).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +111,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What the daemon says of a lease: `withdrawn`, and how many seconds are left; or it is `gone`, and the lease with it."""
+    """What the daemon says of a lease: `withdrawn`, and how many seconds are left.
+
+    Or it is `gone`, and the lease with it.
+    """
 
     state: str
     why: str = ""
@@ -97,7 +122,10 @@ class Word:
 
 
 class HeldLease:
-    """A lease that is ours until `give_back` or `close`, or until the daemon is gone. `fileno()` is for select(2)."""
+    """A lease that is ours until `give_back` or `close`, or until the daemon is gone.
+
+    `fileno()` is for select(2).
+    """
 
     def __init__(self, sock: socket.socket, granted: Granted, rest: bytes) -> None:
         self._sock = sock
@@ -127,7 +155,10 @@ class HeldLease:
                 return word
 
     def give_back(self) -> None:
-        """Say that the session was torn down in good order; comes back when the lease is given back. Raises OSError."""
+        """Say that the session was torn down in good order.
+
+        Comes back when the lease is given back. Raises OSError.
+        """
         self._sock.settimeout(GIVE_BACK_S)
         self._sock.sendall(_GIVE_BACK)
         while self._sock.recv(4096):
@@ -152,7 +183,10 @@ class LeaseAttempt:
         return self._sock.fileno()
 
     def answer(self, *, timeout_s: float = 0.0) -> HeldLease | None:
-        """The lease, None while there is no whole answer. Raises RtspBusy, NoDaemon, ApiRefusal; it is closed then."""
+        """The lease, None while there is no whole answer.
+
+        Raises RtspBusy, NoDaemon, ApiRefusal; it is closed then.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -178,7 +212,7 @@ class LeaseAttempt:
         if not end:
             return None
         if _status(head) == 200:
-            _, _, rest = body.partition(b"\n")          # the first chunk's size
+            _, _, rest = body.partition(b"\n")  # the first chunk's size
             line, end, rest = rest.partition(b"\n")
             if not end:
                 return None
@@ -191,7 +225,10 @@ class LeaseAttempt:
 
 
 class SyncLeaseClient:
-    """The daemon at `path`; default is $CAMSERVER_SOCKET, then the built-in one. One call at a time."""
+    """The daemon at `path`; default is $CAMSERVER_SOCKET, then the built-in one.
+
+    One call at a time.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
@@ -210,21 +247,37 @@ class SyncLeaseClient:
         return json.loads(exchange(self._path, "POST", route, MAX_WORK_S).body)
 
     def latest(self, camera: str) -> Picture:
-        """The newest published picture, however old. Raises NoDaemon, ApiRefusal (404 when there is none yet)."""
+        """The newest published picture, however old.
+
+        Raises NoDaemon, ApiRefusal (404 when there is none yet).
+        """
         return exchange(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S).picture()
 
     def snapshot(self, camera: str) -> Picture:
-        """A new picture, taken now under a lease and published as a poll's is. Raises NoDaemon, ApiRefusal, RtspBusy."""
+        """A new picture, taken now under a lease and published as a poll's is.
+
+        Raises NoDaemon, ApiRefusal, RtspBusy.
+        """
         return exchange(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S).picture()
 
     @contextmanager
-    def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
-              ttl_s: float | None = None) -> Iterator[HeldLease]:
-        """A session of the camera's device for as long as the block runs. Raises RtspBusy, NoDaemon, ApiRefusal."""
+    def lease(
+        self,
+        camera: str,
+        *,
+        wait_s: float | None = None,
+        priority: str = "live",
+        label: str = "",
+        ttl_s: float | None = None,
+    ) -> Iterator[HeldLease]:
+        """A session of the camera's device for as long as the block runs.
+
+        Raises RtspBusy, NoDaemon, ApiRefusal.
+        """
         held = self.open_lease(LeaseRequest(camera, wait_s, priority, label, ttl_s))
         try:
             yield held
-            with suppress(OSError):      # the daemon is gone, and the lease with it
+            with suppress(OSError):  # the daemon is gone, and the lease with it
                 held.give_back()
         finally:
             held.close()
@@ -233,7 +286,10 @@ class SyncLeaseClient:
         """A lease that is held until it is closed. Raises RtspBusy, NoDaemon, ApiRefusal."""
         attempt = self.ask_for_lease(request)
         try:
-            held = attempt.answer(timeout_s=(MAX_LEASE_WAIT_S if request.wait_s is None else request.wait_s) + ANSWER_S)
+            held = attempt.answer(
+                timeout_s=(MAX_LEASE_WAIT_S if request.wait_s is None else request.wait_s)
+                + ANSWER_S
+            )
         except BaseException:
             attempt.close()
             raise
@@ -259,13 +315,19 @@ class AsyncHeldLease:
     def __init__(self, granted: Granted, reader: asyncio.StreamReader) -> None:
         self.granted = granted
         self.clean = True
-        """Set it to False when a session was not torn down in good order: then the long cool-down follows."""
+        """Set it to False when a session was not torn down in good order.
+
+        Then the long cool-down follows.
+        """
         self._reader = reader
         self._word: asyncio.Future[Word] = asyncio.get_running_loop().create_future()
         self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
 
     async def withdrawn(self) -> Word:
-        """Comes back when the session has to be ended: the lease is withdrawn, or the daemon is gone."""
+        """Comes back when the session has to be ended.
+
+        The lease is withdrawn, or the daemon is gone.
+        """
         return await asyncio.shield(self._word)
 
     async def _listen(self) -> None:
@@ -285,17 +347,37 @@ class LeaseClient:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
 
     async def latest(self, camera: str) -> Picture:
-        """The newest published picture, however old. Raises NoDaemon, ApiRefusal (404 when there is none yet)."""
-        return (await exchange_async(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S)).picture()
+        """The newest published picture, however old.
+
+        Raises NoDaemon, ApiRefusal (404 when there is none yet).
+        """
+        return (
+            await exchange_async(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S)
+        ).picture()
 
     async def snapshot(self, camera: str) -> Picture:
-        """A new picture, taken now under a lease and published as a poll's is. Raises NoDaemon, ApiRefusal, RtspBusy."""
-        return (await exchange_async(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S)).picture()
+        """A new picture, taken now under a lease and published as a poll's is.
+
+        Raises NoDaemon, ApiRefusal, RtspBusy.
+        """
+        return (
+            await exchange_async(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S)
+        ).picture()
 
     @asynccontextmanager
-    async def lease(self, camera: str, *, wait_s: float | None = None, priority: str = "live", label: str = "",
-                    ttl_s: float | None = None) -> AsyncIterator[AsyncHeldLease]:
-        """A session of the camera's device for as long as the block runs. Raises RtspBusy, NoDaemon, ApiRefusal."""
+    async def lease(
+        self,
+        camera: str,
+        *,
+        wait_s: float | None = None,
+        priority: str = "live",
+        label: str = "",
+        ttl_s: float | None = None,
+    ) -> AsyncIterator[AsyncHeldLease]:
+        """A session of the camera's device for as long as the block runs.
+
+        Raises RtspBusy, NoDaemon, ApiRefusal.
+        """
         try:
             reader, writer = await asyncio.open_unix_connection(str(self._path))
         except OSError as error:
@@ -303,19 +385,24 @@ class LeaseClient:
         try:
             writer.write(LeaseRequest(camera, wait_s, priority, label, ttl_s).head())
             try:
-                async with asyncio.timeout((MAX_LEASE_WAIT_S if wait_s is None else wait_s) + ANSWER_S):
+                async with asyncio.timeout(
+                    (MAX_LEASE_WAIT_S if wait_s is None else wait_s) + ANSWER_S
+                ):
                     head = await reader.readuntil(_HEAD_END)
                     if (status := _status(head)) != 200:
                         raise refusal(status, await reader.read())
-                    await reader.readline()                                  # the first chunk's size
+                    # The first chunk's size
+                    await reader.readline()
                     granted = _granted(await reader.readline())
-            except (asyncio.IncompleteReadError, OSError, ValueError):      # TimeoutError is an OSError
+            except (asyncio.IncompleteReadError, OSError, ValueError):
+                # TimeoutError is an OSError
                 raise NoDaemon(f"{self._path}: the daemon does not answer") from None
             held = AsyncHeldLease(granted, reader)
             try:
                 yield held
                 writer.write(_GIVE_BACK if held.clean else b"0\r\n\r\n")
-                await asyncio.wait({held._listening}, timeout=GIVE_BACK_S)  # noqa: SLF001 - two halves of one thing
+                # Two halves of one thing
+                await asyncio.wait({held._listening}, timeout=GIVE_BACK_S)  # noqa: SLF001
             finally:
                 held._listening.cancel()  # noqa: SLF001
         finally:
@@ -335,7 +422,14 @@ def _status(head: bytes) -> int:
 
 
 def _length(head: bytes) -> int:
-    return next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    return next(
+        (
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        ),
+        0,
+    )
 
 
 def _granted(line: bytes) -> Granted:

@@ -1,4 +1,7 @@
-"""A listening socket and the connections to it: how many there may be, how long they may say nothing, how they end."""
+"""A listening socket and the connections to it.
+
+How many there may be, how long they may say nothing, how they end.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,31 @@ MAX_BODY_BYTES = 64 * 1024
 SILENT_S = 15.0
 """A connection on which no request comes for so long is closed."""
 STOP_S = 0.2
-"""How long running answers may take when the daemon stops; leases end with it, their holders claim them again."""
+"""How long running answers may take when the daemon stops.
+
+Leases end with it, their holders claim them again.
+"""
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Door:
-    """Serves `app` on a listening socket between `open` and `close`; at most `connections` at once."""
+    """Serves `app` on a listening socket between `open` and `close`.
 
-    def __init__(self, app: web.Application, *, connections: int, silent_s: float = SILENT_S) -> None:
+    At most `connections` at once.
+    """
+
+    def __init__(
+        self, app: web.Application, *, connections: int, silent_s: float = SILENT_S
+    ) -> None:
         # A handler is cancelled when its client is gone: so does a lease end.
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, keepalive_timeout=silent_s,
-                                     shutdown_timeout=STOP_S, lingering_time=0)
+        self._runner = web.AppRunner(
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=silent_s,
+            shutdown_timeout=STOP_S,
+            lingering_time=0,
+        )
         self._connections = connections
         self._server: asyncio.Server | None = None
 
@@ -38,9 +55,13 @@ class Door:
         if sock.family == socket.AF_UNIX:
             # the path is systemd's, or removed by whoever made it
             keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-            self._server = await loop.create_unix_server(self._connection, sock=sock, backlog=self._connections, **keep)
+            self._server = await loop.create_unix_server(
+                self._connection, sock=sock, backlog=self._connections, **keep
+            )
         else:
-            self._server = await loop.create_server(self._connection, sock=sock, backlog=self._connections)
+            self._server = await loop.create_server(
+                self._connection, sock=sock, backlog=self._connections
+            )
 
     async def close(self) -> None:
         """Close the socket and every connection."""
@@ -60,14 +81,18 @@ class _Refused(asyncio.Protocol):
     """One connection more than there may be."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - a stream server makes no other
+        # A stream server makes no other
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101
         transport.write(BUSY)
         transport.close()
 
 
 @contextlib.contextmanager
 def cut_off(request: web.Request) -> Iterator[None]:
-    """Ends the connection at a TimeoutError within: closing it in good order would wait for a client that takes nothing."""
+    """Ends the connection at a TimeoutError within.
+
+    Closing it in good order would wait for a client that takes nothing.
+    """
     try:
         yield
     except TimeoutError:
@@ -82,6 +107,9 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except web.HTTPException as error:
         if error.status >= 400 and error.content_type != "application/json":
-            error.text = json.dumps({"error": f"{request.method} {request.path[:200]}: {error.reason}"}) + "\n"
+            error.text = (
+                json.dumps({"error": f"{request.method} {request.path[:200]}: {error.reason}"})
+                + "\n"
+            )
             error.content_type = "application/json"
         raise

@@ -1,4 +1,7 @@
-"""One request and its answer on the daemon's socket, blocking or in asyncio, and what can go wrong with it."""
+"""One request and its answer on the daemon's socket, blocking or in asyncio.
+
+Errors say what can go wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ FACTS_HEADER = "X-Camserver-Facts"
 
 
 class NoDaemon(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when nobody answers on the socket; `forbidden`: a daemon may be there, but this user may not ask it."""
+    """Raised when nobody answers on the socket.
+
+    `forbidden`: a daemon may be there, but this user may not ask it.
+    """
 
     def __init__(self, text: str, *, forbidden: bool = False) -> None:
         self.forbidden = forbidden
@@ -40,14 +46,20 @@ class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A whole JPEG and its facts, with the keys of latest.json: captured_at, source, width, height, ..."""
+    """A whole JPEG and its facts, with the keys of latest.json.
+
+    Captured_at, source, width, height, ...
+    """
 
     jpeg: bytes
     facts: dict[str, Any]
 
     @property
     def captured_at(self) -> datetime | None:
-        """When the camera's picture was taken, in UTC; None when nothing tells (a daemon older than this client)."""
+        """When the camera's picture was taken, in UTC.
+
+        None when nothing tells (a daemon older than this client).
+        """
         moment = self.facts.get("captured_at")
         return None if moment is None else datetime.fromisoformat(moment)
 
@@ -85,13 +97,19 @@ def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
 
 
 async def exchange_async(path: Path, method: str, route: str, limit_s: float) -> Answer:
-    """The same in asyncio; cancelling it ends the request. Raises NoDaemon, ApiRefusal, RtspBusy."""
+    """The same in asyncio; cancelling it ends the request.
+
+    Raises NoDaemon, ApiRefusal, RtspBusy.
+    """
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
     except OSError as error:
         raise not_connected(path, error) from None
     try:
-        writer.write(f"{method} {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.write(
+            f"{method} {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\nContent-Length:"
+            " 0\r\n\r\n".encode()
+        )
         async with asyncio.timeout(limit_s):
             data = await reader.read()
     except TimeoutError:
@@ -101,7 +119,8 @@ async def exchange_async(path: Path, method: str, route: str, limit_s: float) ->
     finally:
         writer.close()
     try:
-        response = http.client.HTTPResponse(_Received(data))   # type: ignore[arg-type]  # it needs makefile() alone
+        # It needs makefile() alone
+        response = http.client.HTTPResponse(_Received(data))  # type: ignore[arg-type]
         response.begin()
         return _read(response)
     except http.client.HTTPException:
@@ -120,7 +139,7 @@ class _Received:
 
 def _read(response: http.client.HTTPResponse) -> Answer:
     body = response.read()
-    if "Content-Length" not in response.headers:       # http.client takes a head that was cut off
+    if "Content-Length" not in response.headers:  # http.client takes a head that was cut off
         raise http.client.IncompleteRead(body)
     if response.status != 200:
         raise refusal(response.status, body)
@@ -142,8 +161,11 @@ def connected(path: Path) -> socket.socket:
 def not_connected(path: Path, error: OSError) -> NoDaemon:
     """Why there is no connection, and what helps."""
     if isinstance(error, PermissionError):
-        return NoDaemon(f"{path}: permission denied: only root and the group camserver may ask the daemon; "
-                        "join it (sudo usermod -aG camserver USER, then log in again)", forbidden=True)
+        return NoDaemon(
+            f"{path}: permission denied: only root and the group camserver may ask the daemon; "
+            "join it (sudo usermod -aG camserver USER, then log in again)",
+            forbidden=True,
+        )
     return NoDaemon(f"{path}: no daemon answers ({error.strerror or error})")
 
 

@@ -1,7 +1,10 @@
-"""`/metrics` for Prometheus. Counts what events tell, shows frozen statistics; the only door to prometheus_client.
+"""`/metrics` for Prometheus.
 
-Statistics are taken on the event loop, which costs little; writing them down, which for thousands of cameras costs a tenth
-of a second, happens in a thread. docs/metrics.md has the table; labels are cameras, devices, phases, never more.
+Counts what events tell, shows frozen statistics; the only door to prometheus_client.
+
+Statistics are taken on the event loop, which costs little; writing them down, which for thousands
+of cameras costs a tenth of a second, happens in a thread. docs/metrics.md has the table; labels are
+cameras, devices, phases, never more.
 """
 
 from __future__ import annotations
@@ -66,10 +69,15 @@ class Metrics:
     def __init__(self, look: Callable[[], Scene]) -> None:
         self._look = look
         self._disk = Disk()
-        self._thread = ThreadPoolExecutor(1, "metrics")     # not one that publishing needs
+        self._thread = ThreadPoolExecutor(1, "metrics")  # not one that publishing needs
         self._cameras: defaultdict[str, _Camera] = defaultdict(_Camera)
-        self._phases = Histogram("camserver_capture_phase_seconds", "Where the time of a published picture went.", ["phase"],
-                                 buckets=BUCKETS, registry=None)
+        self._phases = Histogram(
+            "camserver_capture_phase_seconds",
+            "Where the time of a published picture went.",
+            ["phase"],
+            buckets=BUCKETS,
+            registry=None,
+        )
 
     def remember(self, captured_at: dict[str, str]) -> None:
         """When the newest pictures were captured that an earlier run has left."""
@@ -94,15 +102,30 @@ class Metrics:
     async def answer(self, _: web.Request) -> web.Response:
         """The route."""
         scene = self._look()
-        known = {c.camera: self._cameras[c.camera] for c in scene.cameras if c.camera in self._cameras}
+        known = {
+            c.camera: self._cameras[c.camera] for c in scene.cameras if c.camera in self._cameras
+        }
         disk = await self._disk.usage(scene.directory)
-        body = await asyncio.get_running_loop().run_in_executor(self._thread, self._render, scene, known, disk)
+        body = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._render, scene, known, disk
+        )
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    def _render(self, scene: Scene, known: dict[str, _Camera], disk: tuple[int, int] | None) -> bytes:
+    def _render(
+        self, scene: Scene, known: dict[str, _Camera], disk: tuple[int, int] | None
+    ) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Once((*_cameras(scene, known), *_devices(scene), *_house(scene), *_disk(disk),
-                                 *self._phases.collect())))
+        registry.register(
+            _Once(
+                (
+                    *_cameras(scene, known),
+                    *_devices(scene),
+                    *_house(scene),
+                    *_disk(disk),
+                    *self._phases.collect(),
+                )
+            )
+        )
         return generate_latest(registry)
 
 
@@ -120,14 +143,25 @@ class _Once(Collector):
 
 
 def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
-    age = GaugeMetricFamily("camserver_freshness_seconds", "Age of the newest published picture.",
-                            labels=["camera"])
-    latest = GaugeMetricFamily("camserver_latest_timestamp_seconds", "When the newest published picture was captured.",
-                               labels=["camera"])
-    total = CounterMetricFamily("camserver_snapshot_bytes", "Bytes of published pictures.", labels=["camera"])
-    cpu = CounterMetricFamily("camserver_decoder_cpu_seconds", "CPU that decoding and encoding took.", labels=["camera"])
-    offset = GaugeMetricFamily("camserver_camera_clock_offset_seconds", "The camera's clock minus ours, if it told.",
-                               labels=["camera"])
+    age = GaugeMetricFamily(
+        "camserver_freshness_seconds", "Age of the newest published picture.", labels=["camera"]
+    )
+    latest = GaugeMetricFamily(
+        "camserver_latest_timestamp_seconds",
+        "When the newest published picture was captured.",
+        labels=["camera"],
+    )
+    total = CounterMetricFamily(
+        "camserver_snapshot_bytes", "Bytes of published pictures.", labels=["camera"]
+    )
+    cpu = CounterMetricFamily(
+        "camserver_decoder_cpu_seconds", "CPU that decoding and encoding took.", labels=["camera"]
+    )
+    offset = GaugeMetricFamily(
+        "camserver_camera_clock_offset_seconds",
+        "The camera's clock minus ours, if it told.",
+        labels=["camera"],
+    )
     for camera, facts in known.items():
         if not facts.captured_at:
             continue
@@ -137,15 +171,30 @@ def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
         cpu.add_metric([camera], facts.cpu_s_total)
         if facts.clock_offset_s is not None:
             offset.add_metric([camera], facts.clock_offset_s)
-    polls = CounterMetricFamily("camserver_polls", "Polls by how they ended.", labels=["camera", "result"])
-    failures = GaugeMetricFamily("camserver_consecutive_failures", "Polls that failed since the last picture.",
-                                 labels=["camera"])
-    skipped = CounterMetricFamily("camserver_polls_skipped", "Due times at which the last poll was still running.",
-                                  labels=["camera"])
-    interval = GaugeMetricFamily("camserver_interval_seconds", "Time between pictures that the inventory asks for.",
-                                 labels=["camera"])
-    late = GaugeMetricFamily("camserver_late_after_seconds", "Age from which on a picture is late.", labels=["camera"])
-    stale = GaugeMetricFamily("camserver_stale_after_seconds", "Age from which on a picture is stale.", labels=["camera"])
+    polls = CounterMetricFamily(
+        "camserver_polls", "Polls by how they ended.", labels=["camera", "result"]
+    )
+    failures = GaugeMetricFamily(
+        "camserver_consecutive_failures",
+        "Polls that failed since the last picture.",
+        labels=["camera"],
+    )
+    skipped = CounterMetricFamily(
+        "camserver_polls_skipped",
+        "Due times at which the last poll was still running.",
+        labels=["camera"],
+    )
+    interval = GaugeMetricFamily(
+        "camserver_interval_seconds",
+        "Time between pictures that the inventory asks for.",
+        labels=["camera"],
+    )
+    late = GaugeMetricFamily(
+        "camserver_late_after_seconds", "Age from which on a picture is late.", labels=["camera"]
+    )
+    stale = GaugeMetricFamily(
+        "camserver_stale_after_seconds", "Age from which on a picture is stale.", labels=["camera"]
+    )
     for c in scene.cameras:
         interval.add_metric([c.camera], c.interval_s)
         limits = FreshnessLimits.of(c.interval_s)
@@ -171,39 +220,64 @@ def _devices(scene: Scene) -> Iterator[Metric]:
             family.add_metric([device.device], value(device))
         return family
 
-    yield gauge("sessions_budget", "Sessions the device gives: max_sessions, or what it was found to give.",
-                lambda d: min(d.max_sessions, d.learned.cap) if d.learned else d.max_sessions)
+    yield gauge(
+        "sessions_budget",
+        "Sessions the device gives: max_sessions, or what it was found to give.",
+        lambda d: min(d.max_sessions, d.learned.cap) if d.learned else d.max_sessions,
+    )
     yield gauge("sessions_held", "Leases held now, by whoever.", lambda d: len(d.held))
-    yield gauge("sessions_cooling", "Closed sessions that the device may still count.", lambda d: d.cooling)
+    yield gauge(
+        "sessions_cooling", "Closed sessions that the device may still count.", lambda d: d.cooling
+    )
     yield gauge("lease_waiters", "Who waits for a session now.", lambda d: d.waiting)
     yield counter("leases_granted", "Leases given.", lambda d: d.granted)
     yield counter("sessions_opened", "Sessions opened under a lease.", lambda d: d.opened)
-    yield counter("session_seconds", "Seconds that sessions were held.", lambda d: d.held_s_total
-                  + sum(scene.now - since for _, since in d.held))
-    yield counter("lease_busy", "Requests that got no session: none came free in time, or the device said full.",
-                  lambda d: d.busy)
-    yield counter("lease_wait_seconds", "Seconds that granted requests waited.", lambda d: d.wait_s_total)
+    yield counter(
+        "session_seconds",
+        "Seconds that sessions were held.",
+        lambda d: d.held_s_total + sum(scene.now - since for _, since in d.held),
+    )
+    yield counter(
+        "lease_busy",
+        "Requests that got no session: none came free in time, or the device said full.",
+        lambda d: d.busy,
+    )
+    yield counter(
+        "lease_wait_seconds", "Seconds that granted requests waited.", lambda d: d.wait_s_total
+    )
 
 
 def _house(scene: Scene) -> Iterator[Metric]:
-    late = SummaryMetricFamily("camserver_poll_lateness_seconds", "How long after their due time polls were started.")
+    late = SummaryMetricFamily(
+        "camserver_poll_lateness_seconds", "How long after their due time polls were started."
+    )
     late.add_metric([], count_value=scene.polling.polls, sum_value=scene.polling.lateness_s_total)
     yield late
     yield GaugeMetricFamily("camserver_cameras", "Enabled cameras.", scene.polling.cameras)
     yield GaugeMetricFamily("camserver_polls_running", "Polls under way.", scene.polling.running)
-    restarts = CounterMetricFamily("camserver_worker_restarts", "Workers that died or were killed.", labels=["pool"])
+    restarts = CounterMetricFamily(
+        "camserver_worker_restarts", "Workers that died or were killed.", labels=["pool"]
+    )
     for pool, count in scene.worker_restarts.items():
         restarts.add_metric([pool], count)
     yield restarts
     if scene.go2rtc_up is not None:
-        yield GaugeMetricFamily("camserver_go2rtc_up", "Whether go2rtc's API answers.", int(scene.go2rtc_up))
+        yield GaugeMetricFamily(
+            "camserver_go2rtc_up", "Whether go2rtc's API answers.", int(scene.go2rtc_up)
+        )
     build: Any = InfoMetricFamily("camserver_build", "What this is.")
     build.add_metric([], {"version": __version__})
     yield build
 
 
 def _disk(usage: tuple[int, int] | None) -> Iterator[Metric]:
-    yield GaugeMetricFamily("camserver_disk_up", "Whether the output directory can be reached.", int(usage is not None))
+    yield GaugeMetricFamily(
+        "camserver_disk_up", "Whether the output directory can be reached.", int(usage is not None)
+    )
     if usage is not None:
-        yield GaugeMetricFamily("camserver_disk_free_bytes", "Free space where pictures go.", usage[0])
-        yield GaugeMetricFamily("camserver_disk_size_bytes", "Size of the disk where pictures go.", usage[1])
+        yield GaugeMetricFamily(
+            "camserver_disk_free_bytes", "Free space where pictures go.", usage[0]
+        )
+        yield GaugeMetricFamily(
+            "camserver_disk_size_bytes", "Size of the disk where pictures go.", usage[1]
+        )

@@ -1,4 +1,7 @@
-"""Query parameters: a route takes those that openapi.json describes, each at most once; others are refused, not ignored."""
+"""Query parameters: a route takes those that openapi.json describes, each at most once.
+
+Others are refused, not ignored.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,13 @@ def described() -> dict[tuple[str, str], frozenset[str]]:
         for method, operation in item.items():
             if method == "parameters":
                 continue
-            parameters = [_resolved(document, p) for p in (*item.get("parameters", ()), *operation.get("parameters", ()))]
-            found[method.upper(), path] = frozenset(p["name"] for p in parameters if p["in"] == "query")
+            parameters = [
+                _resolved(document, p)
+                for p in (*item.get("parameters", ()), *operation.get("parameters", ()))
+            ]
+            found[method.upper(), path] = frozenset(
+                p["name"] for p in parameters if p["in"] == "query"
+            )
     return found
 
 
@@ -34,7 +42,10 @@ def _resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_parameters() -> Any:
-    """Middleware that refuses what a described route does not take (400). Prometheus may send its own to /metrics."""
+    """Middleware that refuses what a described route does not take (400).
+
+    Prometheus may send its own to /metrics.
+    """
     allowed = described()
 
     @web.middleware
@@ -45,7 +56,9 @@ def known_parameters() -> Any:
         if names is not None and request.path.startswith("/v1/"):
             for name in request.query:
                 if name not in names:
-                    raise refusal(web.HTTPBadRequest, f"{_shown(name)}: unknown parameter{_hint(name, names)}")
+                    raise refusal(
+                        web.HTTPBadRequest, f"{_shown(name)}: unknown parameter{_hint(name, names)}"
+                    )
                 if len(request.query.getall(name)) > 1:
                     raise refusal(web.HTTPBadRequest, f"{name}: given more than once")
         return await handler(request)

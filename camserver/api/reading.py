@@ -1,4 +1,7 @@
-"""Routes that read: cameras, their pictures, leases, events, metrics. They change nothing, whoever asks."""
+"""Routes that read: cameras, their pictures, leases, events, metrics.
+
+They change nothing, whoever asks.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,20 @@ from camserver.storage.archive import Archive
 from camserver.storage.published import facts_beside, facts_within
 
 THREADS = 2
-"""For reading files; not the loop's own, which publishing needs: a hundred clients may wait, cameras may not."""
+"""For reading files.
+
+Not the loop's own, which publishing needs: a hundred clients may wait, cameras may not.
+"""
 SENDING = 32
-"""Pictures that one address may be taking at a time: each is in memory for as long as its client takes."""
+"""Pictures that one address may be taking at a time.
+
+Each is in memory for as long as its client takes.
+"""
 FACTS_PAUSES_S = (0.02, 0.1, 0.3)
-"""How long a latest.json may be behind its latest.jpg; then only what the picture says of itself is told."""
+"""How long a latest.json may be behind its latest.jpg.
+
+Then only what the picture says of itself is told.
+"""
 SEND_S = 60.0
 """A client that takes longer for one picture is cut off."""
 T = TypeVar("T")
@@ -80,13 +92,18 @@ class Reading:
         return web.json_response({"status": "ok", "cameras": len(self.services.cameras())})
 
     async def _description(self, _: web.Request) -> web.Response:
-        return web.Response(body=(files("camserver.api") / "openapi.json").read_bytes(), content_type="application/json")
+        return web.Response(
+            body=(files("camserver.api") / "openapi.json").read_bytes(),
+            content_type="application/json",
+        )
 
     # ---- cameras
 
     async def _cameras(self, _: web.Request) -> web.Response:
         cameras, polling = self.services.cameras(), self._polling()
-        body = await self._read(lambda: json.dumps([self._facts(c, polling.get(c.id)) for c in cameras]).encode())
+        body = await self._read(
+            lambda: json.dumps([self._facts(c, polling.get(c.id)) for c in cameras]).encode()
+        )
         return web.Response(body=body, content_type="application/json")
 
     async def _camera(self, request: web.Request) -> web.Response:
@@ -102,16 +119,31 @@ class Reading:
         latest = None
         with contextlib.suppress(OSError, ValueError):
             latest = json.loads((self.services.folder(camera.id) / "latest.json").read_text())
-        return {"id": camera.id, "name": camera.name, "address": camera.address, "device": camera.device,
-                "interval_s": camera.interval_s, **asdict(FreshnessLimits.of(camera.interval_s)),
-                "max_sessions": camera.max_sessions, "go2rtc": camera.go2rtc, "latest": latest,
-                "polling": polling and {"running": polling.running, "due_in_s": round(polling.due_in_s, 3),
-                                        "failures": polling.failures, "skipped": polling.skipped,
-                                        "results": {result.value: n for result, n in polling.results.items()}}}
+        return {
+            "id": camera.id,
+            "name": camera.name,
+            "address": camera.address,
+            "device": camera.device,
+            "interval_s": camera.interval_s,
+            **asdict(FreshnessLimits.of(camera.interval_s)),
+            "max_sessions": camera.max_sessions,
+            "go2rtc": camera.go2rtc,
+            "latest": latest,
+            "polling": polling
+            and {
+                "running": polling.running,
+                "due_in_s": round(polling.due_in_s, 3),
+                "failures": polling.failures,
+                "skipped": polling.skipped,
+                "results": {result.value: n for result, n in polling.results.items()},
+            },
+        }
 
     async def _leases(self, _: web.Request) -> web.Response:
         now = asyncio.get_running_loop().time()
-        return web.json_response([device_view(device, now) for device in self.services.manager.statistics()])
+        return web.json_response(
+            [device_view(device, now) for device in self.services.manager.statistics()]
+        )
 
     # ---- pictures
 
@@ -128,13 +160,19 @@ class Reading:
             raise refusal(web.HTTPBadRequest, "day: expected a date, e.g. 2026-01-04") from None
         key = camera.id, day
         if key not in self.listings:
-            self.listings[key] = asyncio.ensure_future(self._read(lambda: self._list(camera.id, day)))
+            self.listings[key] = asyncio.ensure_future(
+                self._read(lambda: self._list(camera.id, day))
+            )
             self.listings[key].add_done_callback(lambda _: self.listings.pop(key))
-        return web.Response(body=await asyncio.shield(self.listings[key]), content_type="application/json")
+        return web.Response(
+            body=await asyncio.shield(self.listings[key]), content_type="application/json"
+        )
 
     def _list(self, camera: str, day: date) -> bytes:
         pictures = self.archive.pictures(camera, day)
-        return json.dumps([{"path": p.path, "taken_at": round(p.taken_at, 3), "bytes": p.bytes} for p in pictures]).encode()
+        return json.dumps(
+            [{"path": p.path, "taken_at": round(p.taken_at, 3), "bytes": p.bytes} for p in pictures]
+        ).encode()
 
     async def _archived(self, request: web.Request) -> web.StreamResponse:
         camera, relative = self.services.wanted(request).id, request.match_info["path"]
@@ -155,7 +193,9 @@ class Reading:
             elif width is None:
                 response = await self._whole(request, path, headers)
             else:
-                body = await self.thumbnails.get(path, stat.st_mtime_ns, width, partial(self._read, path.read_bytes))
+                body = await self.thumbnails.get(
+                    path, stat.st_mtime_ns, width, partial(self._read, path.read_bytes)
+                )
                 response = _marked(web.Response(body=body, headers=headers), stat, width)
         except OSError:
             raise refusal(web.HTTPNotFound, "no picture yet") from None
@@ -164,7 +204,10 @@ class Reading:
         return response
 
     async def _load(self, path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
-        """A picture and its facts. latest.json is written a moment after latest.jpg: it is waited for."""
+        """A picture and its facts. latest.json is written a moment after latest.jpg.
+
+        It is waited for.
+        """
         for pause_s in FACTS_PAUSES_S:
             stat, jpeg, facts = await self._read(partial(_load, path))
             if facts is not None:
@@ -175,7 +218,10 @@ class Reading:
     @contextlib.contextmanager
     def _turn(self, address: str) -> Iterator[None]:
         if self.sending[address] >= SENDING:
-            raise refusal(web.HTTPServiceUnavailable, f"{SENDING} pictures are on their way to {address or 'you'} already")
+            raise refusal(
+                web.HTTPServiceUnavailable,
+                f"{SENDING} pictures are on their way to {address or 'you'} already",
+            )
         self.sending[address] += 1
         try:
             yield
@@ -184,8 +230,13 @@ class Reading:
             if not self.sending[address]:
                 del self.sending[address]
 
-    async def _whole(self, request: web.Request, path: Path, headers: dict[str, str]) -> web.StreamResponse:
-        """Read in a thread: sendfile(2), which the framework would take, waits for a slow disk in the event loop."""
+    async def _whole(
+        self, request: web.Request, path: Path, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """Read in a thread.
+
+        Sendfile(2), which the framework would take, waits for a slow disk in the event loop.
+        """
         with self._turn(request.remote or ""):
             stat, jpeg, facts = await self._load(path)
             headers |= {FACTS_HEADER: json.dumps(facts)}
@@ -202,9 +253,10 @@ class Reading:
 
 def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any] | None]:
     """A picture, and its facts if latest.json has them."""
-    with path.open("rb") as file:       # one file, although another may be renamed over it meanwhile
+    # One file, although another may be renamed over it meanwhile
+    with path.open("rb") as file:
         stat, jpeg = os.fstat(file.fileno()), file.read()
-    if path.name != "latest.jpg":       # of the archive
+    if path.name != "latest.jpg":  # of the archive
         return stat, jpeg, facts_within(jpeg)
     latest_json = b""
     with contextlib.suppress(OSError):
@@ -235,5 +287,7 @@ def _has_it(request: web.Request, etag: str, modified: float) -> bool:
 def _width(request: web.Request) -> int:
     text = request.query["width"]
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= WIDTHS[-1]):
-        raise refusal(web.HTTPBadRequest, f"width: expected a number of pixels from 1 to {WIDTHS[-1]}")
+        raise refusal(
+            web.HTTPBadRequest, f"width: expected a number of pixels from 1 to {WIDTHS[-1]}"
+        )
     return int(text)

@@ -1,4 +1,7 @@
-"""The API's server: HTTP on a unix socket, whose mode is the gate. Owns the socket; does nothing itself."""
+"""The API's server: HTTP on a unix socket, whose mode is the gate.
+
+Owns the socket; does nothing itself.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +35,37 @@ class AlreadyServed(ApiUnavailable):
 
 
 class ApiServer:
-    """Serves `services` on a unix socket: `listen`, `serve`, `stop`; at most `connections` at once."""
+    """Serves `services` on a unix socket: `listen`, `serve`, `stop`.
 
-    def __init__(self, services: Services, reading: Reading, *, connections: int = MAX_CONNECTIONS,
-                 silent_s: float = SILENT_S, grace_s: float = GRACE_S) -> None:
+    At most `connections` at once.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        reading: Reading,
+        *,
+        connections: int = MAX_CONNECTIONS,
+        silent_s: float = SILENT_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
         self._acting = Acting(services, grace_s)
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()])
+        app = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()]
+        )
         app.add_routes([*reading.routes(), *self._acting.routes()])
         self._door = Door(app, connections=connections, silent_s=silent_s)
         self._socket: socket.socket | None = None
         self._own: Path | None = None
 
     async def listen(self, path: Path, inherited: socket.socket | None = None) -> None:
-        """Be the one at `path`, or on a socket that systemd made there and keeps; clients wait. Raises ApiUnavailable."""
-        self._socket = inherited if inherited is not None else await asyncio.to_thread(_listen, path)
+        """Be the one at `path`, or on a socket that systemd made there and keeps; clients wait.
+
+        Raises ApiUnavailable.
+        """
+        self._socket = (
+            inherited if inherited is not None else await asyncio.to_thread(_listen, path)
+        )
         self._own = path if inherited is None else None
 
     async def serve(self) -> None:
@@ -65,7 +85,10 @@ class ApiServer:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket of our own; one that a killed daemon left is replaced, one that somebody serves is not."""
+    """A socket of our own.
+
+    One that a killed daemon left is replaced, one that somebody serves is not.
+    """
     sock = socket.socket(socket.AF_UNIX)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

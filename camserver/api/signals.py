@@ -1,4 +1,7 @@
-"""Signals as something to select(2) on, and whether kill(2) sent them: signalfd(2), which Python's library lacks."""
+"""Signals as something to select(2) on, and whether kill(2) sent them.
+
+Signalfd(2), which Python's library lacks.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,25 @@ import signal
 import struct
 from collections.abc import Iterable, Iterator
 
-SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC     # sys/signalfd.h
-_INFO = struct.Struct("=Iii")       # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ...
+SFD_NONBLOCK, SFD_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC  # sys/signalfd.h
+_INFO = struct.Struct("=Iii")  # struct signalfd_siginfo: ssi_signo, ssi_errno, ssi_code, ...
 _INFO_BYTES = 128
-_MASK_BYTES = 128       # sizeof(sigset_t)
+_MASK_BYTES = 128  # sizeof(sigset_t)
 
 
 class Signals:
-    """Blocks `numbers` in this process and hands them out; `mask_before` is what a child has to get back."""
+    """Blocks `numbers` in this process and hands them out.
+
+    `mask_before` is what a child has to get back.
+    """
 
     def __init__(self, numbers: Iterable[int]) -> None:
         numbers = set(numbers)
         self.mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         mask = sum(1 << (number - 1) for number in numbers).to_bytes(_MASK_BYTES, "little")
-        self._fd: int = ctypes.CDLL(None, use_errno=True).signalfd(-1, mask, SFD_NONBLOCK | SFD_CLOEXEC)
+        self._fd: int = ctypes.CDLL(None, use_errno=True).signalfd(
+            -1, mask, SFD_NONBLOCK | SFD_CLOEXEC
+        )
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "signalfd")
 
@@ -30,14 +38,18 @@ class Signals:
         return self._fd
 
     def read(self) -> Iterator[tuple[int, bool]]:
-        """Signals that came: (number, whether a process sent it; a key of the terminal goes to the whole group)."""
+        """Signals that came: (number, whether a process sent it.
+
+        A key of the terminal goes to the whole group).
+        """
         while True:
             try:
                 data = os.read(self._fd, _INFO_BYTES)
             except BlockingIOError:
                 return
             number, _, code = _INFO.unpack_from(data)
-            yield number, code <= 0         # SI_USER, SI_QUEUE, SI_TKILL; the kernel's own codes are positive
+            # SI_USER, SI_QUEUE, SI_TKILL; the kernel's own codes are positive
+            yield number, code <= 0
 
     def close(self) -> None:
         """No more; they stay blocked."""

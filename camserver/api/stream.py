@@ -1,7 +1,8 @@
-"""`/v1/events`: domain events as server-sent events (WHATWG HTML, 9.2), for any number of listeners.
+"""`/v1/events`: domain events as server-sent events (WHATWG HTML, 9.2), for many listeners.
 
-Each event is written down once, in a ring; listeners read on from where they are, a few times a second at most. So a
-thousand of them cost little, and one that does not read costs nothing: it misses events, and is told so.
+Each event is written down once, in a ring; listeners read on from where they are, a few times a
+second at most. So a thousand of them cost little, and one that does not read costs nothing: it
+misses events, and is told so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ KEPT = 512
 PACE_S = 0.2
 """A listener is written to at most once in so long."""
 SLICE_BYTES = 32 * 1024
-"""What is handed to a connection at a time; more than about this and the ring is never in memory for anybody."""
+"""What is handed to a connection at a time.
+
+More than about this and the ring is never in memory for anybody.
+"""
 STALL_S = 20.0
 """Who takes nothing for so long is cut off."""
 HEARTBEAT_S = 15.0
@@ -31,32 +35,59 @@ HEARTBEAT_S = 15.0
 
 
 class EventStream:
-    """A listener of the event bus, and the handler of the route; `scrub` takes secrets out of texts."""
+    """A listener of the event bus, and the handler of the route.
+
+    `scrub` takes secrets out of texts.
+    """
 
     def __init__(self, scrub: Callable[[str], str], clock: WallClock = utc_now) -> None:
         self._scrub = scrub
         self._clock = clock
-        self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=KEPT)      # number, camera, what goes out
+        # Number, camera, what goes out
+        self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=KEPT)
         self._last = 0
         self._news = asyncio.Event()
 
     def __call__(self, event: Event) -> None:
         """Write one event down and wake who listens."""
-        data = {key: self._scrub(value) if isinstance(value, str) else value for key, value in as_data(event).items()}
-        data = {"event": data.pop("event"), "at": rfc3339(self._clock()), "text": self._scrub(event.text), **data}
+        data = {
+            key: self._scrub(value) if isinstance(value, str) else value
+            for key, value in as_data(event).items()
+        }
+        data = {
+            "event": data.pop("event"),
+            "at": rfc3339(self._clock()),
+            "text": self._scrub(event.text),
+            **data,
+        }
         self._last += 1
-        text = f"id: {self._last}\nevent: {data['event']}\ndata: {json.dumps(data, ensure_ascii=False, default=str)}\n\n"
+        text = (
+            f"id: {self._last}\nevent: {data['event']}\ndata:"
+            f" {json.dumps(data, ensure_ascii=False, default=str)}\n\n"
+        )
         self._kept.append((self._last, event.camera, text.encode()))
         self._news.set()
         self._news = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The route: `?camera=` for one camera's only; Last-Event-ID goes on where a broken connection ended."""
+        """The route: `?camera=` for one camera's only.
+
+        Last-Event-ID goes on where a broken connection ended.
+        """
         camera = request.query.get("camera")
         said = request.headers.get("Last-Event-ID", "")
-        seen = int(said) if said.isascii() and said.isdigit() and len(said) < 16 and int(said) <= self._last else self._last
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store",
-                                               "X-Accel-Buffering": "no"})
+        seen = (
+            int(said)
+            if said.isascii() and said.isdigit() and len(said) < 16 and int(said) <= self._last
+            else self._last
+        )
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
+        )
         await response.prepare(request)
         with contextlib.suppress(ConnectionError), cut_off(request):
             await response.write(b"retry: 2000\n\n")
@@ -71,7 +102,7 @@ class EventStream:
         return response
 
     def _since(self, seen: int, camera: str | None) -> tuple[bytes, int]:
-        """What a listener that has seen event number `seen` has to be told next, and what it has seen then."""
+        """What a listener that has seen event `seen` is told next, and its new number."""
         if seen == self._last:
             return b"", seen
         first = self._kept[0][0]

@@ -1,4 +1,7 @@
-"""Smaller pictures for the wall: made once for each picture and width, in a worker of their own, kept in memory."""
+"""Smaller pictures for the wall.
+
+Made once for each picture and width, in a worker of their own, kept in memory.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ LIMIT_S = 10.0
 
 
 class Thumbnails:
-    """JPEGs by file, moment and width; one request makes what others at the same time wait for, too."""
+    """JPEGs by file, moment and width.
+
+    One request makes what others at the same time wait for, too.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -24,8 +30,12 @@ class Thumbnails:
         self._kept_bytes = 0
         self._making: dict[tuple[Path, int, int], asyncio.Task[bytes]] = {}
 
-    async def get(self, path: Path, modified_ns: int, width: int, read: Callable[[], Awaitable[bytes]]) -> bytes:
-        """`path` as JPEG at most `width` pixels wide; of WIDTHS the next greater. `read` gives the file.
+    async def get(
+        self, path: Path, modified_ns: int, width: int, read: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        """`path` as JPEG at most `width` pixels wide; of WIDTHS the next greater.
+
+        `read` gives the file.
 
         Raises CameraError, OSError.
         """
@@ -36,12 +46,16 @@ class Thumbnails:
             return jpeg
         task = self._making.get(key)
         if task is None:
-            task = self._making[key] = asyncio.create_task(self._make(width, read), name=f"thumbnail {path.parent.name}")
+            task = self._making[key] = asyncio.create_task(
+                self._make(width, read), name=f"thumbnail {path.parent.name}"
+            )
             task.add_done_callback(lambda done: self._made(key, done))
         return await asyncio.shield(task)
 
     async def _make(self, width: int, read: Callable[[], Awaitable[bytes]]) -> bytes:
-        still = await self._decoder.inspect(await read(), width=width, deadline=asyncio.get_running_loop().time() + LIMIT_S)
+        still = await self._decoder.inspect(
+            await read(), width=width, deadline=asyncio.get_running_loop().time() + LIMIT_S
+        )
         return still.jpeg
 
     def _made(self, key: tuple[Path, int, int], task: asyncio.Task[bytes]) -> None:

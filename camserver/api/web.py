@@ -1,7 +1,10 @@
-"""The wall page and the read-only routes on TCP, for browsers and Prometheus. Owns its login and its headers.
+"""The wall page and the read-only routes on TCP, for browsers and Prometheus.
 
-GET and HEAD only. "Snapshot now" is there only with `[http] actions = true`, and only for pages of our own: the header it
-asks for is one that a browser sends to other origins after asking, and we never say yes.
+Owns its login and its headers.
+
+GET and HEAD only. "Snapshot now" is there only with `[http] actions = true`, and only for pages of
+our own: the header it asks for is one that a browser sends to other origins after asking, and we
+never say yes.
 """
 
 from __future__ import annotations
@@ -31,14 +34,21 @@ from camserver.leases import Holder
 
 MAX_CONNECTIONS = 2048
 ACTION_HEADER = "X-Camserver-Action"
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-          "form-action 'none'; frame-ancestors 'none'; frame-src {frames}")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; frame-src {frames}"
+)
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 
 class WebUnavailable(CamserverError):  # noqa: N818 - it says what is the case
@@ -46,17 +56,35 @@ class WebUnavailable(CamserverError):  # noqa: N818 - it says what is the case
 
 
 class WebServer:
-    """The wall page on `table.listen`, between `start` and `stop`; `go2rtc` is where browsers reach its player."""
+    """The wall page on `table.listen`, between `start` and `stop`.
 
-    def __init__(self, table: HttpTable, services: Services, reading: Reading, *, go2rtc: str | None = None,
-                 timezone: str = "UTC", silent_s: float = SILENT_S) -> None:
+    `go2rtc` is where browsers reach its player.
+    """
+
+    def __init__(
+        self,
+        table: HttpTable,
+        services: Services,
+        reading: Reading,
+        *,
+        go2rtc: str | None = None,
+        timezone: str = "UTC",
+        silent_s: float = SILENT_S,
+    ) -> None:
         self._table = table
         self._services = services
         self.configure(table.hosts, go2rtc=go2rtc, timezone=timezone)
-        app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain, known_parameters()])
+        app = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain, known_parameters()]
+        )
         app.on_response_prepare.append(self._mark)
-        app.add_routes([*reading.routes(), web.get("/wall/site.json", self._site),
-                        *(web.get(f"/{name}", _file(path)) for name, path in _wall())])
+        app.add_routes(
+            [
+                *reading.routes(),
+                web.get("/wall/site.json", self._site),
+                *(web.get(f"/{name}", _file(path)) for name, path in _wall()),
+            ]
+        )
         if table.actions:
             app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
         # Browsers must not take the files that cameras and pictures need.
@@ -67,8 +95,12 @@ class WebServer:
     def configure(self, hosts: Iterable[str], *, go2rtc: str | None, timezone: str) -> None:
         """What a reload may change."""
         self._timezone = timezone
-        self._hosts = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts),
-                       *([self._table.address[0].lower()] if self._table.address else [])}
+        self._hosts = {
+            "localhost",
+            socket.gethostname().lower(),
+            *(host.lower() for host in hosts),
+            *([self._table.address[0].lower()] if self._table.address else []),
+        }
         self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
         frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
         self._headers = HEADERS | {"Content-Security-Policy": POLICY.format(frames=frames)}
@@ -79,7 +111,9 @@ class WebServer:
             return
         host, port = self._table.address
         try:
-            infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
             family, kind, protocol, _, address = infos[0]
             sock = socket.socket(family, kind, protocol)
             try:
@@ -102,7 +136,8 @@ class WebServer:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """The login, where there is one, and our own name. /healthz is for load balancers.
 
-        Without a login a page of somebody else could reach us under a name of its own that it points here.
+        Without a login a page of somebody else could reach us under a name of its own that it
+        points here.
         """
         table = self._table
         try:
@@ -115,8 +150,11 @@ class WebServer:
             given = None
             with contextlib.suppress(ValueError):
                 given = BasicAuth.decode(request.headers.get("Authorization", ""), encoding="utf-8")
-            right = given is not None and hmac.compare_digest(given.login.encode(), table.username.encode()) and (
-                hmac.compare_digest(given.password.encode(), table.password.encode()))
+            right = (
+                given is not None
+                and hmac.compare_digest(given.login.encode(), table.username.encode())
+                and (hmac.compare_digest(given.password.encode(), table.password.encode()))
+            )
             if not right:
                 error = refusal(web.HTTPUnauthorized, "username and password, please")
                 error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
@@ -129,13 +167,19 @@ class WebServer:
 
     async def _site(self, _: web.Request) -> web.Response:
         """What the page may do."""
-        return web.json_response({"actions": self._table.actions, "go2rtc": self._go2rtc, "timezone": self._timezone})
+        return web.json_response(
+            {"actions": self._table.actions, "go2rtc": self._go2rtc, "timezone": self._timezone}
+        )
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         origin = request.headers.get("Origin")
-        if request.headers.get(ACTION_HEADER) != "snapshot" or (origin and urlsplit(origin).netloc != request.host):
+        if request.headers.get(ACTION_HEADER) != "snapshot" or (
+            origin and urlsplit(origin).netloc != request.host
+        ):
             raise refusal(web.HTTPForbidden, f"the header {ACTION_HEADER}: snapshot is missing")
-        attempt = await self._services.snapshot(self._services.wanted(request), Holder("snapshot", "wall page"))
+        attempt = await self._services.snapshot(
+            self._services.wanted(request), Holder("snapshot", "wall page")
+        )
         return web.json_response({"result": attempt.result, "error": attempt.error})
 
 
@@ -148,19 +192,30 @@ def _is_address(host: str) -> bool:
 
 
 def _wall() -> list[tuple[str, Traversable]]:
-    """Paths of the page's files; the page itself is at /. Browsers ask for /favicon.ico beside a bare picture."""
-    found = {p.name: p for p in (files("camserver.api") / "wall").iterdir() if p.name.endswith(tuple(KINDS))}
-    return [("favicon.ico", found["icon.svg"]),
-            *(("" if name == "index.html" else f"wall/{name}", path) for name, path in found.items())]
+    """Paths of the page's files; the page itself is at /.
+
+    Browsers ask for /favicon.ico beside a bare picture.
+    """
+    found = {
+        p.name: p
+        for p in (files("camserver.api") / "wall").iterdir()
+        if p.name.endswith(tuple(KINDS))
+    }
+    return [
+        ("favicon.ico", found["icon.svg"]),
+        *(("" if name == "index.html" else f"wall/{name}", path) for name, path in found.items()),
+    ]
 
 
 def _file(path: Traversable) -> Handler:
     body = path.read_bytes()
-    kind = KINDS[path.name[path.name.rindex("."):]]
+    kind = KINDS[path.name[path.name.rindex(".") :]]
     etag = f"{zlib.crc32(body):x}-{len(body):x}"
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.Response(content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"})
+        response = web.Response(
+            content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"}
+        )
         response.etag = etag
         if any(known.value == etag for known in request.if_none_match or ()):
             response.set_status(304)

@@ -1,13 +1,14 @@
 """`camserver lease CAMERA -- CMD`: runs CMD while holding a lease, in the manner of flock(1).
 
-Two processes: the one that was started (it passes signals and the exit status on), and a guardian that has the connection,
-runs CMD and adopts what CMD leaves running. The lease lives for as long as any process of CMD (rule one): the guardian
-ends with the last of them. When the process that was started dies, the guardian kills them all; when the guardian dies,
-the kernel kills CMD, and what CMD has left keeps the connection that it inherited (until the daemon is restarted: who kills
-the guardian after that, with SIGKILL, must kill the rest as well).
+Two processes: the one that was started (it passes signals and the exit status on), and a guardian
+that has the connection, runs CMD and adopts what CMD leaves running. The lease lives for as long as
+any process of CMD (rule one): the guardian ends with the last of them. When the process that was
+started dies, the guardian kills them all; when the guardian dies, the kernel kills CMD, and what
+CMD has left keeps the connection that it inherited (until the daemon is restarted: who kills the
+guardian after that, with SIGKILL, must kill the rest as well).
 
-When the daemon goes away, CMD goes on, and the lease is claimed again as soon as a daemon is back; when the lease is
-withdrawn or lost, CMD is ended.
+When the daemon goes away, CMD goes on, and the lease is claimed again as soon as a daemon is back;
+when the lease is withdrawn or lost, CMD is ended.
 """
 
 from __future__ import annotations
@@ -25,11 +26,25 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from camserver.api.client import ApiRefusal, HeldLease, LeaseAttempt, LeaseRequest, NoDaemon, SyncLeaseClient
+from camserver.api.client import (
+    ApiRefusal,
+    HeldLease,
+    LeaseAttempt,
+    LeaseRequest,
+    NoDaemon,
+    SyncLeaseClient,
+)
 from camserver.api.signals import Signals
 from camserver.errors import RtspBusy
 
-FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 """Those that the terminal sends reach CMD by themselves."""
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 PARENT_GONE = signal.SIGRTMIN
@@ -37,13 +52,22 @@ RECLAIM_EVERY_S = 0.2
 ASK_EVERY_S = 10.0
 """A command that runs without a lease (--no-daemon-ok) asks for one so often."""
 LOST_GRACE_S = 5.0
-"""For CMD to end its session after SIGTERM when the lease is lost; the daemon says how long when it withdraws one."""
+"""For CMD to end its session after SIGTERM when the lease is lost.
+
+The daemon says how long when it withdraws one.
+"""
 KILL_EVERY_S = 0.1
 """While processes are killed, those they leave become our children: again, until none is left."""
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36    # linux/prctl.h
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
-def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], *, no_daemon_ok: bool = False) -> int:
+def run(
+    client: SyncLeaseClient,
+    request: LeaseRequest,
+    command: Sequence[str],
+    *,
+    no_daemon_ok: bool = False,
+) -> int:
     """Run `command` under a lease; returns its exit status, 128 + n when signal n ended it.
 
     Raises RtspBusy, NoDaemon, ApiRefusal when there is no lease.
@@ -65,12 +89,13 @@ def run(client: SyncLeaseClient, request: LeaseRequest, command: Sequence[str], 
             _die_with(me, PARENT_GONE)
             os.close(to_guardian)
             status = _Guardian(client, request, held, signals, orders).run(command)
-        except Exception as error:  # noqa: BLE001 - nobody above would say it: this is a process of its own
+        # Nobody above would say it: this is a process of its own
+        except Exception as error:  # noqa: BLE001
             _say(f"internal fault: {error!r}")
         finally:
             os._exit(status)
     if held is not None:
-        held.close()        # the guardian has it
+        held.close()  # the guardian has it
     os.close(orders)
     return _front(guardian, signals, to_guardian)
 
@@ -83,7 +108,7 @@ def _front(guardian: int, signals: Signals, to_guardian: int) -> int:
             selector.select()
             for number, sent in signals.read():
                 if number in FORWARDED and sent:
-                    with contextlib.suppress(OSError):      # it has just ended
+                    with contextlib.suppress(OSError):  # it has just ended
                         os.write(to_guardian, bytes((number,)))
             pid, status = os.waitpid(guardian, os.WNOHANG)
             if pid:
@@ -92,21 +117,29 @@ def _front(guardian: int, signals: Signals, to_guardian: int) -> int:
 
 
 class _Guardian:
-    """Waits for the end of CMD, for signals, for the daemon's word and for time to pass, whichever comes first."""
+    """Waits for the end of CMD, signals, the daemon's notices and time, whichever comes first."""
 
-    def __init__(self, client: SyncLeaseClient, request: LeaseRequest, held: HeldLease | None, signals: Signals,
-                 orders: int) -> None:
+    def __init__(
+        self,
+        client: SyncLeaseClient,
+        request: LeaseRequest,
+        held: HeldLease | None,
+        signals: Signals,
+        orders: int,
+    ) -> None:
         self._client = client
         self._request = request
         self._signals = signals
-        self._orders = orders       # numbers of signals, from the process that was started
+        self._orders = orders  # numbers of signals, from the process that was started
         self._held: HeldLease | None = None
         self._attempt: LeaseAttempt | None = None
-        self._ask_at: float | None = 0.0        # when to ask for a lease (again); None: not any more
+        # When to ask for a lease (again); None: not any more
+        self._ask_at: float | None = 0.0
         self._kill_at: float | None = None
-        self._entitled = held is not None       # had a lease once: without one CMD has no right to go on
+        # Had a lease once: without one CMD has no right to go on
+        self._entitled = held is not None
         self._ttl_ends = time.monotonic() + request.ttl_s if request.ttl_s else None
-        self._ending: int | None = None         # the signal that ends CMD, and what it leaves
+        self._ending: int | None = None  # the signal that ends CMD, and what it leaves
         self._told: set[int] = set()
         self._child = 0
         self._status: int | None = None
@@ -118,23 +151,28 @@ class _Guardian:
 
     def run(self, command: Sequence[str]) -> int:
         libc = ctypes.CDLL(None)
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)     # CMD's orphans become our children
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # CMD's orphans become our children
         inherited = (self._held.fileno(),) if self._held is not None else ()
         try:
-            child = subprocess.Popen(command, pass_fds=inherited,  # noqa: S603 - the user's own
-                                     preexec_fn=partial(_begin, os.getpid(), self._signals.mask_before))  # noqa: PLW1509 - one thread
+            child = subprocess.Popen(  # noqa: S603 - the command is the user's own
+                command,
+                pass_fds=inherited,
+                preexec_fn=partial(  # noqa: PLW1509 - there is one thread
+                    _begin, os.getpid(), self._signals.mask_before
+                ),
+            )
         except OSError as error:
             _say(f"{command[0]}: {error.strerror}")
             if self._held is not None:
                 with contextlib.suppress(OSError):
-                    self._held.give_back()      # no session was opened
+                    self._held.give_back()  # no session was opened
             return 127 if isinstance(error, FileNotFoundError) else 126
         self._child = child.pid
         while self._reap():
             self._wait()
-        child.returncode = status = self._status or 0     # reaped here
+        child.returncode = status = self._status or 0  # reaped here
         if status == 0 and self._held is not None and self._kill_at is None:
-            with contextlib.suppress(OSError):     # the daemon went away in this very moment
+            with contextlib.suppress(OSError):  # the daemon went away in this very moment
                 self._held.give_back()
         return 128 - status if status < 0 else status
 
@@ -196,13 +234,16 @@ class _Guardian:
             self._ask()
 
     def _hear(self) -> None:
-        """Children that ended are seen to in any case; what a whole group gets, the process that was started gets, too."""
+        """Children that ended are seen to in any case.
+
+        What a whole group gets, the process that was started gets, too.
+        """
         if any(number == PARENT_GONE for number, _ in self._signals.read()):
             self._kill_at = 0.0
 
     def _obey(self) -> None:
         orders = os.read(self._orders, 64)
-        if not orders:      # its sender is dead; PARENT_GONE says so, too
+        if not orders:  # its sender is dead; PARENT_GONE says so, too
             self._selector.unregister(self._orders)
         for number in orders:
             self._signal(number)
@@ -221,13 +262,18 @@ class _Guardian:
     # ---- the lease, again
 
     def _ask(self) -> None:
-        """One connection that waits for as long as it takes: a second one would find the first one's claim."""
+        """One connection that waits for as long as it takes.
+
+        A second one would find the first one's claim.
+        """
         self._ask_at = None
         left_s = None if self._ttl_ends is None else max(0.1, self._ttl_ends - time.monotonic())
         try:
-            self._attempt = self._client.ask_for_lease(replace(self._request, ttl_s=left_s, wait_s=0.0))
+            self._attempt = self._client.ask_for_lease(
+                replace(self._request, ttl_s=left_s, wait_s=0.0)
+            )
         except NoDaemon:
-            self._ask_at = time.monotonic() + RECLAIM_EVERY_S       # not there yet
+            self._ask_at = time.monotonic() + RECLAIM_EVERY_S  # not there yet
             return
         self._selector.register(self._attempt, selectors.EVENT_READ)
 
@@ -238,7 +284,8 @@ class _Guardian:
             if self._entitled:
                 self._end(f"the lease is lost: {error}", LOST_GRACE_S)
             held = None
-        except (NoDaemon, ApiRefusal):      # it went away again, is stopping, or does not know the camera now
+        except (NoDaemon, ApiRefusal):
+            # It went away again, is stopping, or does not know the camera now
             held = None
         else:
             if held is None:
@@ -273,7 +320,8 @@ def _children() -> Iterator[int]:
 
 
 def _kill(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):      # gone, or somebody else's by now (sudo)
+    # Gone, or somebody else's by now (sudo)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
@@ -291,5 +339,5 @@ def _die_with(parent: int, number: int) -> None:
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError):      # the terminal may be gone
+    with contextlib.suppress(OSError):  # the terminal may be gone
         print(f"camserver lease: {text}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """What a worker process may do: limits of memory and CPU, and a list of system calls. Child's side.
 
-A captured decoder must reach nothing: it may compute, use its memory, read and write the pipes it has, and exit. The list
-is enforced by the kernel (seccomp) through libseccomp, which apt and systemd need too; names are resolved there, so the
-list holds on every architecture. Refused calls fail with EPERM: libraries that merely try something go on without it.
+A captured decoder must reach nothing: it may compute, use its memory, read and write the pipes it
+has, and exit. The list is enforced by the kernel (seccomp) through libseccomp, which apt and
+systemd need too; names are resolved there, so the list holds on every architecture. Refused calls
+fail with EPERM: libraries that merely try something go on without it.
 """
 
 from __future__ import annotations
@@ -14,28 +15,58 @@ import os
 import resource
 import signal
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 38   # linux/prctl.h
-SCMP_ACT_ALLOW, SCMP_ACT_EPERM, SCMP_FLTATR_CTL_TSYNC = 0x7FFF0000, 0x00050000 | errno.EPERM, 4    # seccomp.h
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 38  # linux/prctl.h
+# Seccomp.h
+SCMP_ACT_ALLOW, SCMP_ACT_EPERM, SCMP_FLTATR_CTL_TSYNC = 0x7FFF0000, 0x00050000 | errno.EPERM, 4
 LIBSECCOMP = "libseccomp.so.2"
 CPU_S = 20
 """CPU seconds one job may take; decoding the largest picture accepted takes less than 5."""
 
 COMPUTING = (
-    "read", "write", "close", "exit", "exit_group", "rt_sigreturn", "restart_syscall",
-    "brk", "mmap", "mmap2", "munmap", "mremap", "mprotect", "madvise",
-    "futex", "futex_time64", "rt_sigprocmask", "rt_sigaction", "sigaltstack", "gettid", "getpid",
-    "clock_gettime", "clock_gettime64", "gettimeofday", "getrandom", "sched_yield", "sched_getaffinity",
-    "fstat", "lseek", "setitimer",
+    "read",
+    "write",
+    "close",
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "restart_syscall",
+    "brk",
+    "mmap",
+    "mmap2",
+    "munmap",
+    "mremap",
+    "mprotect",
+    "madvise",
+    "futex",
+    "futex_time64",
+    "rt_sigprocmask",
+    "rt_sigaction",
+    "sigaltstack",
+    "gettid",
+    "getpid",
+    "clock_gettime",
+    "clock_gettime64",
+    "gettimeofday",
+    "getrandom",
+    "sched_yield",
+    "sched_getaffinity",
+    "fstat",
+    "lseek",
+    "setitimer",
 )
-"""All that decoding and encoding need: no call that takes a path, makes a socket, a process or a thread, or names another
-process (so no tgkill: abort ends the process without it, and no prlimit)."""
+"""All that decoding and encoding need: no call that takes a path, makes a socket, a process or a
+thread, or names another process (so no tgkill: abort ends the process without it, and no prlimit).
+"""
 
 
 def confine(parent_pid: int, memory_bytes: int, name: str) -> None:
-    """Die with the parent, dump no core, gain nothing, use no more than `memory_bytes`. Before libraries are loaded."""
+    """Die with the parent, dump no core, gain nothing, use no more than `memory_bytes`.
+
+    Before libraries are loaded.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:      # it died before the line above
+    if os.getppid() != parent_pid:  # it died before the line above
         os._exit(0)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -43,7 +74,7 @@ def confine(parent_pid: int, memory_bytes: int, name: str) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     with contextlib.suppress(OSError):
-        os.nice(5)      # decoding must not make the daemon late
+        os.nice(5)  # decoding must not make the daemon late
 
 
 def seal() -> str:
@@ -57,10 +88,11 @@ def seal() -> str:
         return f"{LIBSECCOMP} is not installed"
     lib.seccomp_init.restype = ctypes.c_void_p
     rules = ctypes.c_void_p(lib.seccomp_init(ctypes.c_uint32(SCMP_ACT_EPERM)))
-    lib.seccomp_attr_set(rules, SCMP_FLTATR_CTL_TSYNC, 1)      # threads that libraries have started, too
+    # Threads that libraries have started, too
+    lib.seccomp_attr_set(rules, SCMP_FLTATR_CTL_TSYNC, 1)
     for name in COMPUTING:
         number = lib.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0:     # negative: not on this architecture
+        if number >= 0:  # negative: not on this architecture
             lib.seccomp_rule_add(rules, ctypes.c_uint32(SCMP_ACT_ALLOW), number, 0)
     status: int = lib.seccomp_load(rules)
     lib.seccomp_release(rules)

@@ -1,9 +1,11 @@
-"""From an access unit to a JPEG, inside a worker. Imports libav and libjpeg; the daemon must never import this module.
+"""From an access unit to a JPEG, inside a worker.
 
-The picture gate: a frame libav calls corrupt, a bitstream it complains about, an H.265 slice that does not end with its
-data, a JPEG that is not whole are refused.
-Colours: JFIF means full range, BT.601. PyAV's defaults leave BT.709 as it is (25 dB to the source instead of 37), so both
-ends of the conversion are named.
+Imports libav and libjpeg; the daemon must never import this module.
+
+The picture gate: a frame libav calls corrupt, a bitstream it complains about, an H.265 slice that
+does not end with its data, a JPEG that is not whole are refused. Colours: JFIF means full range,
+BT.601. PyAV's defaults leave BT.709 as it is (25 dB to the source instead of 37), so both ends of
+the conversion are named.
 """
 
 from __future__ import annotations
@@ -27,40 +29,61 @@ from camserver.records import Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192
 """Anything larger is no camera; the worker's memory limit is the second line."""
-AV_CS_BT709, AV_CS_UNSPECIFIED, AV_CS_FCC, AV_CS_BT470BG, AV_CS_SMPTE170M, AV_CS_SMPTE240M = 1, 2, 4, 5, 6, 7
+AV_CS_BT709, AV_CS_UNSPECIFIED, AV_CS_FCC, AV_CS_BT470BG, AV_CS_SMPTE170M, AV_CS_SMPTE240M = (
+    1,
+    2,
+    4,
+    5,
+    6,
+    7,
+)
 AV_CS_BT2020 = 9
-_SWS_MATRIX = {     # libavutil's AVColorSpace -> libswscale's matrix
-    AV_CS_BT709: Colorspace.ITU709, AV_CS_FCC: Colorspace.FCC, AV_CS_BT470BG: Colorspace.ITU624,
-    AV_CS_SMPTE170M: Colorspace.SMPTE170M, AV_CS_SMPTE240M: Colorspace.SMPTE240M, AV_CS_BT2020: Colorspace.BT2020,
+_SWS_MATRIX = {  # libavutil's AVColorSpace -> libswscale's matrix
+    AV_CS_BT709: Colorspace.ITU709,
+    AV_CS_FCC: Colorspace.FCC,
+    AV_CS_BT470BG: Colorspace.ITU624,
+    AV_CS_SMPTE170M: Colorspace.SMPTE170M,
+    AV_CS_SMPTE240M: Colorspace.SMPTE240M,
+    AV_CS_BT2020: Colorspace.BT2020,
 }
 
 
 def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, quality: int) -> Still:
-    """Decode one access unit and encode it as JPEG, scaled down to `width` pixels if that is smaller.
+    """Decode one access unit and encode it as JPEG, at most `width` pixels wide.
 
     Raises CameraError(bad-picture) when the picture is not whole.
     """
     started = time.perf_counter()
     frame = _decode_frame(codec, data, extradata)
-    if codec == "hevc" and not slice_ends.end_with_their_data(data, _planes(frame), lambda d: _planes_of(codec, d, extradata)):
+    if codec == "hevc" and not slice_ends.end_with_their_data(
+        data, _planes(frame), lambda d: _planes_of(codec, d, extradata)
+    ):
         raise _bad("the keyframe is damaged: a slice does not end where its data ends")
     decoded = time.perf_counter()
     jpeg, out_width, out_height = _encode(frame, width, quality)
-    return Still(jpeg, out_width, out_height, codec, decoded - started, time.perf_counter() - decoded)
+    return Still(
+        jpeg, out_width, out_height, codec, decoded - started, time.perf_counter() - decoded
+    )
 
 
 def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
-    """Check that a camera's JPEG is whole and give it back as it is, or scaled down if `width` is smaller.
+    """Check that a camera's JPEG is whole and give it back.
+
+    It is scaled down if `width` is smaller.
 
     Raises CameraError(bad-picture) when it is not a whole JPEG.
     """
-    data = data.rstrip(b"\0\r\n")      # RTP payloads may be padded; cheap HTTP servers end a body with a line's end
+    # RTP payloads may be padded; cheap HTTP servers end a body with a line's end
+    data = data.rstrip(b"\0\r\n")
     if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
-        raise _bad("the JPEG is not whole" if data.startswith(b"\xff\xd8") else "what came is no JPEG")
+        raise _bad(
+            "the JPEG is not whole" if data.startswith(b"\xff\xd8") else "what came is no JPEG"
+        )
     try:
         height, full_width, *_ = simplejpeg.decode_jpeg_header(data)
         _check_size(full_width, height)
-        # All entropy-coded data is read at 1/8 size: strict raises on what libjpeg merely warns about.
+        # All entropy-coded data is read at 1/8 size: strict raises on what libjpeg merely warns
+        # about.
         simplejpeg.decode_jpeg(data, "GRAY", min_factor=8, fastdct=True)
         if width is None or width >= full_width:
             return Still(data, full_width, height, "mjpeg")
@@ -75,7 +98,9 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
 def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
     """The job `decode`: the blob is extradata, then the access unit."""
     cut, cpu_s = int(request["extradata_bytes"]), time.process_time()
-    still = decode(request["codec"], blob[cut:], blob[:cut], width=request["width"], quality=request["quality"])
+    still = decode(
+        request["codec"], blob[cut:], blob[:cut], width=request["width"], quality=request["quality"]
+    )
     return _reply(still, time.process_time() - cpu_s)
 
 
@@ -96,8 +121,14 @@ def warm_up() -> None:
 
 
 def _reply(still: Still, cpu_s: float) -> tuple[dict[str, Any], bytes]:
-    return {"width": still.width, "height": still.height, "codec": still.codec, "decode_s": still.decode_s,
-            "encode_s": still.encode_s, "cpu_s": cpu_s}, still.jpeg
+    return {
+        "width": still.width,
+        "height": still.height,
+        "codec": still.codec,
+        "decode_s": still.decode_s,
+        "encode_s": still.encode_s,
+        "cpu_s": cpu_s,
+    }, still.jpeg
 
 
 def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:
@@ -131,13 +162,19 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
     is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr"))
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or is_rgb
     planar = frame.reformat(
-        out_width, out_height, "yuv420p",
-        src_colorspace=_matrix(frame), dst_colorspace=Colorspace.ITU601,
-        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
-        # At the same size nothing may be smoothed: POINT is nearer to the source than BICUBIC (38.8 dB against 38.1 on
-        # colour bars, 33.0 against 32.1 on testsrc2) and takes a third of its time (5 ms against 15 for 1080p).
+        out_width,
+        out_height,
+        "yuv420p",
+        src_colorspace=_matrix(frame),
+        dst_colorspace=Colorspace.ITU601,
+        src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+        dst_color_range=ColorRange.JPEG,
+        # At the same size nothing may be smoothed: POINT is nearer to the source than BICUBIC (38.8
+        # dB against 38.1 on colour bars, 33.0 against 32.1 on testsrc2) and takes a third of its
+        # time (5 ms against 15 for 1080p).
         interpolation=Interpolation.AREA if out_width < frame.width else Interpolation.POINT,
-        threads=1,      # a worker is one of as many as there are cores; and sealed, it can't make any
+        # A worker is one of as many as there are cores; and sealed, it can't make any
+        threads=1,
     )
     jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*map(_pixels, planar.planes), quality=quality)
     return jpeg, out_width, out_height
@@ -146,8 +183,12 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
 def _planes(frame: VideoFrame) -> slice_ends.Planes:
     """As samples, which are only compared: more than 8 bits take two bytes."""
     sample = np.dtype(np.uint16 if frame.format.components[0].bits > 8 else np.uint8)
-    return [np.frombuffer(memoryview(plane), sample).reshape(plane.height, plane.line_size // sample.itemsize)[:, : plane.width]
-            for plane in frame.planes]
+    return [
+        np.frombuffer(memoryview(plane), sample).reshape(
+            plane.height, plane.line_size // sample.itemsize
+        )[:, : plane.width]
+        for plane in frame.planes
+    ]
 
 
 def _planes_of(codec: str, data: bytes, extradata: bytes) -> slice_ends.Planes | None:

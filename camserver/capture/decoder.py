@@ -12,7 +12,10 @@ MAX_JOB_S = 3600.0
 
 
 class Decoder:
-    """Turns what a camera sent into a whole JPEG; `quality` is libjpeg's, 1 to 100, and may be exchanged at a reload."""
+    """Turns what a camera sent into a whole JPEG.
+
+    `quality` is libjpeg's, 1 to 100, and may be exchanged at a reload.
+    """
 
     def __init__(self, pool: WorkerPool, quality: int) -> None:
         self._pool = pool
@@ -22,26 +25,40 @@ class Decoder:
         """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed."""
         if unit.codec == "mjpeg":
             return await self.inspect(unit.data, width=width, deadline=deadline)
-        return await self._run("decode", {"codec": unit.codec, "extradata_bytes": len(unit.extradata), "width": width},
-                               unit.extradata + unit.data, deadline)
+        return await self._run(
+            "decode",
+            {"codec": unit.codec, "extradata_bytes": len(unit.extradata), "width": width},
+            unit.extradata + unit.data,
+            deadline,
+        )
 
     async def inspect(self, jpeg: bytes, *, width: int | None, deadline: float) -> Still:
-        """Check a camera's own JPEG; its bytes are kept unless they must be scaled. Raises CameraError."""
+        """Check a camera's own JPEG; its bytes are kept unless they must be scaled.
+
+        Raises CameraError.
+        """
         return await self._run("inspect", {"width": width}, jpeg, deadline)
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Still:
-        reply = await self._pool.run(job, {**data, "quality": self.quality}, blob, deadline=deadline)
+        reply = await self._pool.run(
+            job, {**data, "quality": self.quality}, blob, deadline=deadline
+        )
         return _still(reply)
 
 
 def _still(reply: Reply) -> Still:
-    """The worker is not trusted: its answer has the right types and begins and ends like a JPEG, or it crashed."""
+    """The worker is not trusted.
+
+    Its answer has the right types and begins and ends like a JPEG, or it crashed.
+    """
     width, height, codec = (reply.data.get(k) for k in ("width", "height", "codec"))
     whole = reply.blob.startswith(b"\xff\xd8") and reply.blob.endswith(b"\xff\xd9")
     if isinstance(width, int) and isinstance(height, int) and isinstance(codec, str) and whole:
         took = (_seconds(reply.data.get(k)) for k in ("decode_s", "encode_s", "cpu_s"))
         return Still(reply.blob, width, height, codec, *took)
-    raise CameraError(Result.CRASHED, "the decoder sent an answer that makes no sense", SessionEnd.NONE)
+    raise CameraError(
+        Result.CRASHED, "the decoder sent an answer that makes no sense", SessionEnd.NONE
+    )
 
 
 def _seconds(value: object) -> float | None:

@@ -70,7 +70,10 @@ class EngineChoice:
             self.kept_until = now + KEPT_S
 
     def kept_failed(self, error: CameraError) -> None:
-        """Libav read the stream before and gave no picture now: twice in a row, and both are asked again."""
+        """Libav read the stream before and gave no picture now.
+
+        Twice in a row, and both are asked again.
+        """
         refused = error.login_refused or error.status in (401, 403) or error.result in _REFUSALS
         if refused or error.end is SessionEnd.NONE:  # the camera gave it no session to read
             return

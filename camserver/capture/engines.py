@@ -1,4 +1,7 @@
-"""Which engine speaks RTSP with which camera: `auto` is native, and libav for streams native doesn't read."""
+"""Which engine speaks RTSP with which camera.
+
+`auto` is native, and libav for streams native doesn't read.
+"""
 
 from __future__ import annotations
 
@@ -60,11 +63,17 @@ class Engines:
             choice.native_worked()
             return
         if choice.kept_until is None:
-            self._emit(Notice(
-                name="engine.libav", camera=camera.id, level="warning",
-                message=f"{camera.id}: libav reads this stream, camserver's own client does not "
-                        f"({choice.reason}); libav is used for a day, or until a reload",
-            ))
+            self._emit(
+                Notice(
+                    name="engine.libav",
+                    camera=camera.id,
+                    level="warning",
+                    message=(
+                        f"{camera.id}: libav reads this stream, camserver's own client does not "
+                        f"({choice.reason}); libav is used for a day, or until a reload"
+                    ),
+                )
+            )
         choice.libav_worked(_now())
 
     def undecodable(self, camera: Camera, url: str, unit: AccessUnit, error: CameraError) -> None:
@@ -123,8 +132,12 @@ class Engines:
                 raise
             choice.libav_failed()
             raise CameraError(
-                error.result, f"{choice.reason}; libav can't read it either: {error}", error.end,
-                status=error.status, step=error.step, login_refused=error.login_refused,
+                error.result,
+                f"{choice.reason}; libav can't read it either: {error}",
+                error.end,
+                status=error.status,
+                step=error.step,
+                login_refused=error.login_refused,
             ) from None
 
     def _choice(self, camera: Camera, url: str) -> EngineChoice:

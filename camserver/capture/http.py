@@ -1,4 +1,7 @@
-"""A camera's snapshot URL: one GET, digest or basic, bounded in time and size. The only door to aiohttp's client."""
+"""A camera's snapshot URL: one GET, digest or basic, bounded in time and size.
+
+The only door to aiohttp's client.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,17 @@ from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_chal
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
 CLOSING_S = 0.03
-"""So long after a 401 a camera may close the connection; the login then goes over a new one, and is not lost."""
+"""So long after a 401 a camera may close the connection.
+
+The login then goes over a new one, and is not lost.
+"""
 
 
 class _Connector(aiohttp.TCPConnector):
     """Gives one connection a request.
 
-    aiohttp sends a GET again by itself when the server closes the connection: with a login in it, that
-    would be two logins for one picture.
+    aiohttp sends a GET again by itself when the server closes the connection: with a login in it,
+    that would be two logins for one picture.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -65,38 +71,67 @@ class HttpSource:
     """
 
     async def fetch(self, camera: Camera, url: str, deadline: float) -> bytes:
-        """The body of `url`; whether it is a whole JPEG is the decoder's to say. Raises CameraError."""
+        """The body of `url`; whether it is a whole JPEG is the decoder's to say.
+
+        Raises CameraError.
+        """
         started = asyncio.get_running_loop().time()
         limit_s = deadline - started
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._fetch(camera, url)
         except TimeoutError:
-            raise _error(Result.TIMEOUT, f"the snapshot URL did not answer within {limit_s:.1f} s") from None
+            raise _error(
+                Result.TIMEOUT, f"the snapshot URL did not answer within {limit_s:.1f} s"
+            ) from None
         except _ClosedError:
-            raise _error(Result.UNREACHABLE, "the snapshot URL: the camera closed the connection without an answer") from None
+            raise _error(
+                Result.UNREACHABLE,
+                "the snapshot URL: the camera closed the connection without an answer",
+            ) from None
         except aiohttp.ClientConnectorCertificateError:
-            raise _error(Result.ERROR, "the snapshot URL's certificate is not valid (tls_verify = true)") from None
+            raise _error(
+                Result.ERROR, "the snapshot URL's certificate is not valid (tls_verify = true)"
+            ) from None
         except aiohttp.ClientConnectorError as error:
-            raise _error(Result.UNREACHABLE, f"the snapshot URL: {reason(error.os_error)}") from None
-        except (aiohttp.ClientError, ValueError, OSError) as error:     # their texts may quote the URL
-            raise _error(Result.UNREACHABLE, f"the snapshot URL: the answer broke off ({type(error).__name__})") from None
+            raise _error(
+                Result.UNREACHABLE, f"the snapshot URL: {reason(error.os_error)}"
+            ) from None
+        except (aiohttp.ClientError, ValueError, OSError) as error:
+            # Their texts may quote the URL
+            raise _error(
+                Result.UNREACHABLE,
+                f"the snapshot URL: the answer broke off ({type(error).__name__})",
+            ) from None
 
     async def _fetch(self, camera: Camera, url: str) -> bytes:
         connector = _Connector(ssl=camera.tls_verify, limit=1)
         async with aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         ) as session:
             answer = await self._get(session, connector, url, None)
             tried: Challenge | None = None
             while answer.status == 401 and camera.username:
                 challenge = strongest(answer.challenges)
                 if tried is None and challenge is None:
-                    raise _error(Result.ERROR, f"the snapshot URL: {not_spoken(answer.challenges)} (401)", status=401)
+                    raise _error(
+                        Result.ERROR,
+                        f"the snapshot URL: {not_spoken(answer.challenges)} (401)",
+                        status=401,
+                    )
                 if challenge is None or not _worth_a_try(challenge, tried):
                     break
-                login = authorization(challenge, camera.username, camera.password, "GET", request_target(url),
-                                      count=1, cnonce=secrets.token_hex(8))
+                login = authorization(
+                    challenge,
+                    camera.username,
+                    camera.password,
+                    "GET",
+                    request_target(url),
+                    count=1,
+                    cnonce=secrets.token_hex(8),
+                )
                 await asyncio.sleep(CLOSING_S)
                 stale, tried = tried is not None, challenge
                 answer = await self._get(session, connector, url, {"Authorization": login})
@@ -107,13 +142,18 @@ class HttpSource:
         raise _refused(answer, camera, tried)
 
     @staticmethod
-    async def _get(session: aiohttp.ClientSession, connector: _Connector, url: str,
-                   headers: dict[str, str] | None) -> _Answer:
+    async def _get(
+        session: aiohttp.ClientSession,
+        connector: _Connector,
+        url: str,
+        headers: dict[str, str] | None,
+    ) -> _Answer:
         connector.allow_one()
         async with session.get(url, headers=headers, allow_redirects=False) as response:
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
             if response.status == 401:
-                # Read, so that the answer can go over the same connection; nobody needs it, so it may be broken.
+                # Read, so that the answer can go over the same connection; nobody needs it, so it
+                # may be broken.
                 with contextlib.suppress(aiohttp.ClientError):
                     await _read(response)
                 return _Answer(401, challenges, b"")
@@ -126,7 +166,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > MAX_JPEG_BYTES:
-            raise _error(Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes")
+            raise _error(
+                Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes"
+            )
     return bytes(body)
 
 
@@ -145,25 +187,51 @@ def request_target(url: str) -> str:
 def _refused(answer: _Answer, camera: Camera, tried: Challenge | None) -> CameraError:
     status = answer.status
     if status == 401 and not camera.username:
-        return _error(Result.AUTH, "the snapshot URL asks for a login: give username and password (401)", status=401)
+        return _error(
+            Result.AUTH,
+            "the snapshot URL asks for a login: give username and password (401)",
+            status=401,
+        )
     if status == 401 or (status == 403 and answer.challenges):
         label = f", login {tried.label}" if tried is not None else ""
-        return _error(Result.AUTH, f"the snapshot URL: wrong username or password ({status}{label})", status=status,
-                      login_refused=tried is not None)
+        return _error(
+            Result.AUTH,
+            f"the snapshot URL: wrong username or password ({status}{label})",
+            status=status,
+            login_refused=tried is not None,
+        )
     if status == 403:
-        return _error(Result.FULL, "the snapshot URL: forbidden: the camera is busy, or this user may not have it (403)",
-                      status=status)
+        return _error(
+            Result.FULL,
+            "the snapshot URL: forbidden: the camera is busy, or this user may not have it (403)",
+            status=status,
+        )
     if 300 <= status < 400:
-        return _error(Result.ERROR, f"the snapshot URL redirects ({status}): give the final URL as snapshot_url", status=status)
+        return _error(
+            Result.ERROR,
+            f"the snapshot URL redirects ({status}): give the final URL as snapshot_url",
+            status=status,
+        )
     result = {404: Result.NOT_FOUND, 503: Result.FULL}.get(status, Result.ERROR)
     return _error(result, f"the snapshot URL answers {status}", status=status)
 
 
 def reason(error: OSError) -> str:
-    """Why no connection was made, without the address that asyncio quotes; gaierror has negative numbers."""
+    """Why no connection was made, without the address that asyncio quotes.
+
+    Gaierror has negative numbers.
+    """
     number = error.errno or 0
-    return os.strerror(number).lower() if number > 0 else "the host name is not known" if number else "connection failed"
+    return (
+        os.strerror(number).lower()
+        if number > 0
+        else "the host name is not known"
+        if number
+        else "connection failed"
+    )
 
 
-def _error(result: Result, message: str, *, status: int | None = None, login_refused: bool = False) -> CameraError:
+def _error(
+    result: Result, message: str, *, status: int | None = None, login_refused: bool = False
+) -> CameraError:
     return CameraError(result, message, SessionEnd.NONE, status=status, login_refused=login_refused)

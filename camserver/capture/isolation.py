@@ -1,10 +1,14 @@
-"""Worker processes for everything that hands camera bytes to C code. Parent's side; imports neither libav nor libjpeg.
+"""Worker processes for everything that hands camera bytes to C code.
 
-Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again or dead *and reaped*, also
-when the caller is cancelled, however often. So whatever session a worker held is closed by then.
+Parent's side; imports neither libav nor libjpeg.
 
-Why not anyio.to_process: its replies are pickles, and unpickling what a captured decoder sends would run its code in
-the daemon; it also runs the parent's main module again in every worker. Here replies are JSON and plain bytes.
+Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again or dead
+*and reaped*, also when the caller is cancelled, however often. So whatever session a worker held is
+closed by then.
+
+Why not anyio.to_process: its replies are pickles, and unpickling what a captured decoder sends
+would run its code in the daemon; it also runs the parent's main module again in every worker. Here
+replies are JSON and plain bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +35,13 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
-    "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",        # numpy's threads would do nothing here
-    # A picture's memory is kept for the next one: giving it back costs a tenth of decoding in page faults.
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    # Numpy's threads would do nothing here
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # A picture's memory is kept for the next one: giving it back costs a tenth of decoding in page
+    # faults.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
 HURRY = signal.SIGUSR1
 """Asks a worker to end its job now; HURRY_S later it is killed."""
@@ -51,14 +59,23 @@ class Reply:
 
 
 class WorkerPool:
-    """At most `size` worker processes, started when needed, each limited to `memory_bytes` of address space.
+    """At most `size` worker processes, started when needed.
 
-    `name` says what they are: "session" workers speak RTSP through libav, "decoder" workers are sealed off from all but
-    their pipes; where the kernel cannot do that, `on_unsealed` is told why, once.
+    Each is limited to `memory_bytes` of address space.
+
+    `name` says what they are: "session" workers speak RTSP through libav, "decoder" workers are
+    sealed off from all but their pipes; where the kernel cannot do that, `on_unsealed` is told why,
+    once.
     """
 
-    def __init__(self, name: Literal["session", "decoder"], size: int, *, memory_bytes: int = 1 << 30,
-                 on_unsealed: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        name: Literal["session", "decoder"],
+        size: int,
+        *,
+        memory_bytes: int = 1 << 30,
+        on_unsealed: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.name = name
         self.restarts = 0
         self._on_unsealed: Callable[[str], None] | None = on_unsealed
@@ -78,21 +95,34 @@ class WorkerPool:
         if not self._all:
             await finish(self._spawn())
 
-    async def run(self, job: str, data: dict[str, Any], blob: bytes = b"", *, deadline: float,
-                  late: Callable[[Reply], None] | None = None) -> Reply:
-        """Run one job; `deadline` is a moment of the event loop's clock, waiting for a worker included.
+    async def run(
+        self,
+        job: str,
+        data: dict[str, Any],
+        blob: bytes = b"",
+        *,
+        deadline: float,
+        late: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """Run one job.
 
-        Cancelled, the worker is killed; with `late`, it is asked to end the job first (HURRY), and what it says in time goes
-        there.
+        `deadline` is a moment of the event loop's clock, waiting for a worker included.
 
-        Raises CameraError: with the job's own result, timeout at the deadline (the worker is killed), or crashed.
+        Cancelled, the worker is killed; with `late`, it is asked to end the job first (HURRY), and
+        what it says in time goes there.
+
+        Raises CameraError: with the job's own result, timeout at the deadline (the worker is
+        killed), or crashed.
         """
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError:
-            raise CameraError(Result.TIMEOUT, f"no {self.name} worker came free before the deadline",
-                              SessionEnd.NONE) from None
+            raise CameraError(
+                Result.TIMEOUT,
+                f"no {self.name} worker came free before the deadline",
+                SessionEnd.NONE,
+            ) from None
         try:
             return await self._run({"job": job, **data}, blob, deadline, late)
         finally:
@@ -103,14 +133,23 @@ class WorkerPool:
         for worker in list(self._all):
             await finish(self._discard(worker))
 
-    async def _run(self, request: dict[str, Any], blob: bytes, deadline: float, late: Callable[[Reply], None] | None) -> Reply:
+    async def _run(
+        self,
+        request: dict[str, Any],
+        blob: bytes,
+        deadline: float,
+        late: Callable[[Reply], None] | None,
+    ) -> Reply:
         worker = self._take_idle()
         while worker is None:
             try:
                 await finish(self._spawn())
             except OSError as error:
-                raise CameraError(Result.ERROR, f"no {self.name} worker could be started: {error.strerror}",
-                                  SessionEnd.NONE) from None
+                raise CameraError(
+                    Result.ERROR,
+                    f"no {self.name} worker could be started: {error.strerror}",
+                    SessionEnd.NONE,
+                ) from None
             worker = self._take_idle()
         exchange = asyncio.create_task(worker.exchange(request, blob), name=f"{self.name} job")
         try:
@@ -119,10 +158,14 @@ class WorkerPool:
         except TimeoutError:
             exchange.cancel()
             await finish(self._discard(worker))
-            raise CameraError(Result.TIMEOUT, "hung until the deadline; its worker was killed") from None
+            raise CameraError(
+                Result.TIMEOUT, "hung until the deadline; its worker was killed"
+            ) from None
         except (EOFError, OSError, ValueError):
             status = await finish(self._discard(worker))
-            raise CameraError(Result.CRASHED, f"the {self.name} worker died ({_how(status)})") from None
+            raise CameraError(
+                Result.CRASHED, f"the {self.name} worker died ({_how(status)})"
+            ) from None
         except BaseException:
             await finish(self._hurry(worker, exchange, late))
             raise
@@ -138,12 +181,19 @@ class WorkerPool:
         self._idle.append(worker)
         worker.retire_later(self)
 
-    async def _hurry(self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None) -> None:
+    async def _hurry(
+        self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None
+    ) -> None:
         """End a cancelled job."""
         if late is not None:
             worker.send(HURRY)
             await asyncio.wait({exchange}, timeout=HURRY_S)
-        if late is not None and exchange.done() and not exchange.cancelled() and exchange.exception() is None:
+        if (
+            late is not None
+            and exchange.done()
+            and not exchange.cancelled()
+            and exchange.exception() is None
+        ):
             late(exchange.result())
             self._keep(worker)
         else:
@@ -164,9 +214,18 @@ class WorkerPool:
     async def _spawn(self) -> None:
         """One idle worker more; whoever asked for it may have been cancelled meanwhile."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-m", "camserver.capture.worker", str(os.getpid()), str(self._memory_bytes), self.name,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            cwd="/", start_new_session=True,
+            sys.executable,
+            "-I",
+            "-m",
+            "camserver.capture.worker",
+            str(os.getpid()),
+            str(self._memory_bytes),
+            self.name,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
             env=ENVIRONMENT,
         )
         worker = _Worker(process)
@@ -174,7 +233,7 @@ class WorkerPool:
         self._keep(worker)
 
     async def _discard(self, worker: _Worker) -> int:
-        """SIGKILL, then wait until the kernel has closed all its sockets and handed over its status."""
+        """SIGKILL, then wait until the kernel has closed all its sockets."""
         worker.keep()
         worker.send(signal.SIGKILL)
         status = await worker.process.wait()
@@ -186,7 +245,10 @@ class WorkerPool:
         return status
 
     def _retire(self, worker: _Worker) -> None:
-        """End of an idle worker's time: EOF on its stdin ends it, the loop's child watcher reaps it."""
+        """End of an idle worker's time.
+
+        EOF on its stdin ends it, the loop's child watcher reaps it.
+        """
         if worker in self._idle:
             self._idle.remove(worker)
             self._all.discard(worker)
@@ -210,7 +272,8 @@ class _Worker:
             raise ValueError("reply over the limit")
         reply = json.loads(await stdout.readexactly(header_bytes))
         if not isinstance(reply, dict):
-            raise ValueError("reply is no object")  # noqa: TRY004 - one kind of broken reply like the others
+            # One kind of broken reply like the others
+            raise ValueError("reply is no object")  # noqa: TRY004
         return Reply(reply, await stdout.readexactly(blob_bytes))
 
     def retire_later(self, pool: WorkerPool) -> None:
@@ -222,8 +285,11 @@ class _Worker:
             self._timer = None
 
     def send(self, number: int) -> None:
-        """A signal by pidfd: Popen.kill would reap a dead child behind asyncio's back, and its status were lost."""
-        if self._pidfd >= 0:        # else somebody else has just discarded it
+        """A signal by pidfd.
+
+        Popen.kill would reap a dead child behind asyncio's back, and its status were lost.
+        """
+        if self._pidfd >= 0:  # else somebody else has just discarded it
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 

@@ -1,9 +1,12 @@
-"""One RTSP session through libav, inside a worker: open, first keyframe, close. Gives the coded picture, decodes nothing.
+"""One RTSP session through libav, inside a worker: open, first keyframe, close.
 
-What was measured (PyAV 18, libav 62): default probing waits up to 5 s and decodes meanwhile, so the probe is as small as
-libav allows; only the codec's name and the first key packet are needed, both come without probing. All texts of
-FFmpegError hold the URL with the password, and classes mislead, so errors are classified by the clock first, by the
-status line libav logged second, by class last, and only our own words leave this module.
+Gives the coded picture, decodes nothing.
+
+What was measured (PyAV 18, libav 62): default probing waits up to 5 s and decodes meanwhile, so the
+probe is as small as libav allows; only the codec's name and the first key packet are needed, both
+come without probing. All texts of FFmpegError hold the URL with the password, and classes mislead,
+so errors are classified by the clock first, by the status line libav logged second, by class last,
+and only our own words leave this module.
 """
 
 from __future__ import annotations
@@ -31,17 +34,24 @@ from camserver.errors import CameraError
 from camserver.records import Result, SessionEnd
 from camserver.rtsp.refusals import refusal
 
-PROBES = {"small": {"probesize": "32", "analyzeduration": "0"},
-          "large": {"probesize": "500000", "analyzeduration": "1000000"}}
+PROBES = {
+    "small": {"probesize": "32", "analyzeduration": "0"},
+    "large": {"probesize": "500000", "analyzeduration": "1000000"},
+}
 AGAIN_S = 0.05
 MAX_ACCESS_UNIT_BYTES = 32 * 1024 * 1024
-_STATUS = re.compile(r"method (\w+) failed: (\d{3})")                 # libavformat/rtsp.c
-_LOSS = re.compile(r"bad cseq|missed \d+ packets|dropping old packet|max delay reached", re.IGNORECASE)  # rtpdec.c
+_STATUS = re.compile(r"method (\w+) failed: (\d{3})")  # libavformat/rtsp.c
+_LOSS = re.compile(
+    r"bad cseq|missed \d+ packets|dropping old packet|max delay reached", re.IGNORECASE
+)  # rtpdec.c
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to fetch; `deadline` is a moment of the host's monotonic clock, `url` holds percent-encoded credentials."""
+    """What to fetch.
+
+    `deadline` is a moment of the host's monotonic clock, `url` holds percent-encoded credentials.
+    """
 
     url: str
     transport: str
@@ -53,10 +63,17 @@ class Order:
 
 def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
     """The job `fetch`: the reply's blob is extradata, then the access unit."""
-    order = Order(request["url"], request["transport"], request["deadline"],
-                  max(0.1, request["deadline"] - time.monotonic()), request["probe"], request["tls_verify"])
+    order = Order(
+        request["url"],
+        request["transport"],
+        request["deadline"],
+        max(0.1, request["deadline"] - time.monotonic()),
+        request["probe"],
+        request["tls_verify"],
+    )
     av.logging.set_level(av.logging.WARNING)
-    av.logging.set_skip_repeated(False)     # the second refusal of a camera reads like the first, and must be seen
+    # The second refusal of a camera reads like the first, and must be seen
+    av.logging.set_skip_repeated(False)
     with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline) as asked:
         container, probe = _open(order, lines)
         end = SessionEnd.UNCLEAN
@@ -70,20 +87,30 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
             raise
         finally:
             container.close()
-    return {"codec": codec, "extradata_bytes": len(extradata), "at": at, "end": end, "probe": probe}, extradata + data
+    return {
+        "codec": codec,
+        "extradata_bytes": len(extradata),
+        "at": at,
+        "end": end,
+        "probe": probe,
+    }, extradata + data
 
 
 @contextmanager
 def _deaf_from(deadline: float) -> Iterator[threading.Event]:
-    """At the deadline, end the reading side of the session's socket, so that libav stops waiting and can still write.
+    """End the reading side of the session's socket at the deadline.
 
-    libav's own limits are per phase, and one that has struck also stops the TEARDOWN: the camera would go on counting
-    the session. The same at HURRY, the signal of a daemon that wants the session to end: then the event is set.
+    libav stops waiting then, and can still write.
+
+    libav's own limits are per phase, and one that has struck also stops the TEARDOWN: the camera
+    would go on counting the session. The same at HURRY, the signal of a daemon that wants the
+    session to end: then the event is set.
     """
     asked, over = threading.Event(), threading.Event()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {HURRY})       # waited for by one thread, which libav's C code does not hold up
+    # Waited for by one thread, which libav's C code does not hold up
+    signal.pthread_sigmask(signal.SIG_BLOCK, {HURRY})
     while signal.sigtimedwait({HURRY}, 0) is not None:
-        pass        # it came too late for the job before
+        pass  # it came too late for the job before
 
     def wait() -> None:
         hurried = signal.sigtimedwait({HURRY}, max(0.0, deadline - time.monotonic())) is not None
@@ -91,7 +118,7 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
             return
         if hurried:
             asked.set()
-        while True:     # again and again: there may be no connection yet
+        while True:  # again and again: there may be no connection yet
             for connection in _connections():
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
@@ -135,12 +162,13 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
     options = {
         "rtsp_transport": order.transport,
         "allowed_media_types": "video",
-        "skip_frame": "all",                # no decoding while probing
+        "skip_frame": "all",  # no decoding while probing
         "tls_verify": "1" if order.tls_verify else "0",
         **PROBES[order.probe],
     }
     try:
-        # PyAV counts this for each phase anew; what ends a phase in time is _deaf_from. Only connect(2) needs it.
+        # PyAV counts this for each phase anew; what ends a phase in time is _deaf_from. Only
+        # connect(2) needs it.
         container = av.open(order.url, options=options, timeout=left_s + 0.05)
     except (FFmpegError, OSError, ValueError) as error:
         raise _explain(error, order, lines) from None
@@ -148,16 +176,20 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
         container.close()
         if order.probe == "small":
             return _open(replace(order, probe="large"), lines)
-        raise CameraError(Result.ERROR, "the camera offers no video that libav knows", SessionEnd.CLEAN)
+        raise CameraError(
+            Result.ERROR, "the camera offers no video that libav knows", SessionEnd.CLEAN
+        )
     return container, order.probe
 
 
 def _first_key_packet(
-    container: InputContainer, order: Order, lines: list[tuple[int, str, str]],
+    container: InputContainer,
+    order: Order,
+    lines: list[tuple[int, str, str]],
 ) -> tuple[str, bytes, bytes, float]:
     stream = container.streams.video[0]
     codec = stream.codec_context.name
-    packets = lost = seen_lines = 0     # what was logged while opening belongs to the first packet
+    packets = lost = seen_lines = 0  # what was logged while opening belongs to the first packet
     hole = False
     try:
         for packet in container.demux(stream):
@@ -165,18 +197,30 @@ def _first_key_packet(
                 break
             if packet.size == 0:
                 if _ended():
-                    raise CameraError(Result.UNREACHABLE, "the camera closed the connection before a whole keyframe came")
-                continue        # the remainder of a picture of which nothing could be used
+                    raise CameraError(
+                        Result.UNREACHABLE,
+                        "the camera closed the connection before a whole keyframe came",
+                    )
+                continue  # the remainder of a picture of which nothing could be used
             packets += 1
-            # A hole between two pictures is logged with the first, but may have swallowed the second's beginning.
+            # A hole between two pictures is logged with the first, but may have swallowed the
+            # second's beginning.
             before, hole = hole, any(_LOSS.search(text) for _, _, text in lines[seen_lines:])
-            torn = before or hole or packet.is_corrupt or (packet.is_keyframe and _ended())     # then it is a remainder
+            # Then it is a remainder
+            torn = before or hole or packet.is_corrupt or (packet.is_keyframe and _ended())
             seen_lines = len(lines)
             lost += torn
             if packet.is_keyframe and not torn:
                 if packet.size > MAX_ACCESS_UNIT_BYTES:
-                    raise CameraError(Result.BAD_PICTURE, f"a keyframe of {packet.size} bytes is no camera's")
-                return codec, bytes(stream.codec_context.extradata or b""), bytes(packet), time.time()
+                    raise CameraError(
+                        Result.BAD_PICTURE, f"a keyframe of {packet.size} bytes is no camera's"
+                    )
+                return (
+                    codec,
+                    bytes(stream.codec_context.extradata or b""),
+                    bytes(packet),
+                    time.time(),
+                )
     except (FFmpegError, OSError, ValueError) as error:
         if _late(order) or packets == 0:
             raise _silence(packets, lost, order) from None
@@ -186,10 +230,17 @@ def _first_key_packet(
 
 def _silence(packets: int, lost: int, order: Order) -> CameraError:
     if packets == 0:
-        return CameraError(Result.TIMEOUT, f"silent after PLAY, no picture within {order.timeout_s:.1f} s")
+        return CameraError(
+            Result.TIMEOUT, f"silent after PLAY, no picture within {order.timeout_s:.1f} s"
+        )
     if lost:
-        return CameraError(Result.BAD_PICTURE, f"RTP packets were lost in every keyframe within {order.timeout_s:.1f} s")
-    return CameraError(Result.NO_KEYFRAME, f"{packets} pictures but no keyframe within {order.timeout_s:.1f} s")
+        return CameraError(
+            Result.BAD_PICTURE,
+            f"RTP packets were lost in every keyframe within {order.timeout_s:.1f} s",
+        )
+    return CameraError(
+        Result.NO_KEYFRAME, f"{packets} pictures but no keyframe within {order.timeout_s:.1f} s"
+    )
 
 
 def _late(order: Order) -> bool:
@@ -197,24 +248,39 @@ def _late(order: Order) -> bool:
 
 
 def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) -> CameraError:
-    """Our own words for libav's failure: the clock first, then the camera's status line, then the class."""
+    """Our own words for libav's failure.
+
+    The clock first, then the camera's status line, then the class.
+    """
     if _late(order):
         return CameraError(Result.TIMEOUT, f"no answer within {order.timeout_s:.1f} s")
     statuses = [m for _, _, text in lines if (m := _STATUS.search(text))]
-    refused = next((m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None)
+    refused = next(
+        (m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None
+    )
     if refused:
         error_ = refusal(refused[1], int(refused[2]))
-        if refused[1] == "PLAY":        # SETUP had made a session, libav has sent TEARDOWN
+        if refused[1] == "PLAY":  # SETUP had made a session, libav has sent TEARDOWN
             error_.end = SessionEnd.CLEAN
         return error_
     if isinstance(error, ConnectionRefusedError):
-        return CameraError(Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE)
-    if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:  # an errno of the host
+        return CameraError(
+            Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE
+        )
+    # An errno of the host
+    if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 200:
         end = SessionEnd.NONE if error.errno in _NEVER_CONNECTED else SessionEnd.UNCLEAN
-        return CameraError(Result.UNREACHABLE, f"connection failed: {os.strerror(error.errno)}", end)
-    if isinstance(error, InvalidDataError):     # probing met the remainder of a picture; a reset at SETUP looks the same
-        return CameraError(Result.UNREACHABLE, "the camera ended the connection, or what came first is damaged")
-    return CameraError(Result.UNREACHABLE, f"the camera ended the connection ({type(error).__name__})")
+        return CameraError(
+            Result.UNREACHABLE, f"connection failed: {os.strerror(error.errno)}", end
+        )
+    # Probing met the remainder of a picture; a reset at SETUP looks the same
+    if isinstance(error, InvalidDataError):
+        return CameraError(
+            Result.UNREACHABLE, "the camera ended the connection, or what came first is damaged"
+        )
+    return CameraError(
+        Result.UNREACHABLE, f"the camera ended the connection ({type(error).__name__})"
+    )
 
 
-_NEVER_CONNECTED = {110, 111, 113, 101}     # timed out, refused, no route, network unreachable
+_NEVER_CONNECTED = {110, 111, 113, 101}  # timed out, refused, no route, network unreachable

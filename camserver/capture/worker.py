@@ -1,7 +1,8 @@
 """The main loop of a worker process: limits first, then one job after the other. Child's side.
 
-Started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME`; jobs come on stdin, replies go to what
-was stdout. Ends when its stdin ends, and is killed by the kernel when its parent dies.
+Started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME`; jobs come on stdin,
+replies go to what was stdout. Ends when its stdin ends, and is killed by the kernel when its parent
+dies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ Job = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, jobs: dict[str, Job], unsealed: str) -> None:
-    """Answer requests until they end; every reply says in `unsealed` why this process is not sealed, if it is not."""
+    """Answer requests until they end.
+
+    Every reply says in `unsealed` why this process is not sealed, if it is not.
+    """
     while True:
         frame = requests.read(FRAME.size)
         if len(frame) < FRAME.size:
@@ -42,12 +46,19 @@ def _attempt(job: Job, request: dict[str, Any], blob: bytes) -> tuple[dict[str, 
     except CameraError as error:
         return {"error": str(error), "result": error.result, "end": error.end}, b""
     except MemoryError:
-        return {"error": "the picture needs more memory than a worker may use", "result": Result.BAD_PICTURE,
-                "end": SessionEnd.UNCLEAN}, b""
-    except Exception as error:  # noqa: BLE001 - the border of the process: nothing may cross it but our own words
+        return {
+            "error": "the picture needs more memory than a worker may use",
+            "result": Result.BAD_PICTURE,
+            "end": SessionEnd.UNCLEAN,
+        }, b""
+    # The border of the process: nothing may cross it but our own words
+    except Exception as error:  # noqa: BLE001
         # Not str(error): libav quotes URLs with passwords.
-        return {"error": f"unexpected {type(error).__name__} in a worker", "result": Result.ERROR,
-                "end": SessionEnd.UNCLEAN}, b""
+        return {
+            "error": f"unexpected {type(error).__name__} in a worker",
+            "result": Result.ERROR,
+            "end": SessionEnd.UNCLEAN,
+        }, b""
 
 
 def main() -> None:
@@ -55,17 +66,20 @@ def main() -> None:
     confine(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):        # C code that prints must not reach the pipe
+    for fd in (0, 1, 2):  # C code that prints must not reach the pipe
         os.dup2(null, fd)
-    if sys.argv[3] == "session":        # libav's RTSP needs the network
-        from camserver.capture import libav_session  # noqa: PLC0415 - libav is loaded after the limits are set
+    if sys.argv[3] == "session":  # libav's RTSP needs the network
+        # libav is loaded after the limits are set
+        from camserver.capture import libav_session  # noqa: PLC0415
 
         serve(requests, replies, {"fetch": libav_session.fetch_job}, "")
     else:
         from camserver.capture import decode  # noqa: PLC0415 - as above
 
         decode.warm_up()
-        serve(requests, replies, {"decode": decode.decode_job, "inspect": decode.inspect_job}, seal())
+        serve(
+            requests, replies, {"decode": decode.decode_job, "inspect": decode.inspect_job}, seal()
+        )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ from camserver.config.model import (
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """One camera with everything resolved. URLs hold no credentials; times are in seconds, `width` in pixels."""
+    """One camera with everything resolved.
+
+    URLs hold no credentials; times are in seconds, `width` in pixels.
+    """
 
     id: str
     name: str
@@ -52,7 +55,10 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything one configuration says. `files` are all files it was read from, `directories` those to watch."""
+    """Everything one configuration says.
+
+    `files` are all files it was read from, `directories` those to watch.
+    """
 
     output: OutputTable
     retention: RetentionTable

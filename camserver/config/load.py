@@ -33,28 +33,38 @@ from camserver.errors import InventoryError, InventoryUnreadable
 
 UNREAD = "?"
 """Stands for a password that was not read: there is one."""
-NO_CREDENTIALS = "systemd gave no credentials (LoadCredential= in the unit); outside of the service there are none"
+NO_CREDENTIALS = (
+    "systemd gave no credentials (LoadCredential= in the unit); outside of the service there are"
+    " none"
+)
 DEFAULT_PATH = Path("/etc/camserver/cameras.toml")
 
 
-def load_inventory(path: Path, environ: Mapping[str, str] = os.environ, *, passwords: bool = True) -> Inventory:
+def load_inventory(
+    path: Path, environ: Mapping[str, str] = os.environ, *, passwords: bool = True
+) -> Inventory:
     """Read, merge and check an inventory and what it includes.
 
-    Without `passwords` none is read from a file or from systemd's credentials, which not everybody who asks the daemon may
-    read: it is enough for where the socket and the pictures are.
-    Raises InventoryError with every fault that was found; nothing of a refused inventory is used. Raises
+    Without `passwords` none is read from a file or from systemd's credentials, which not everybody
+    who asks the daemon may read: it is enough for where the socket and the pictures are. Raises
+    InventoryError with every fault that was found; nothing of a refused inventory is used. Raises
     InventoryUnreadable when the file itself cannot be read.
     """
     try:
         return _Loader(path, environ, passwords=passwords).load()
-    except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:    # what no check foresaw, unquoted
+    except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
+        # What no check foresaw, unquoted
         raise InventoryError((f"{path}: cannot be understood ({type(error).__name__})",)) from None
 
 
 def camera_from(keys: Mapping[str, Any]) -> Camera:
-    """One camera made of its keys alone, with the built-in defaults. Raises InventoryError with every fault."""
+    """One camera made of its keys alone, with the built-in defaults.
+
+    Raises InventoryError with every fault.
+    """
     loader = _Loader(Path(), {})
-    camera = loader._camera(Path(), dict(keys), {}, loader._profiles({}))  # noqa: SLF001 - a door to this file's own class
+    # A door to this file's own class
+    camera = loader._camera(Path(), dict(keys), {}, loader._profiles({}))  # noqa: SLF001
     if camera is None or loader.faults:
         where = f"{Path()}: camera {keys.get('id')!r}: "
         raise InventoryError(tuple(fault.removeprefix(where) for fault in loader.faults))
@@ -69,7 +79,8 @@ class _Loader:
         self.faults: list[str] = []
         self.warnings: list[str] = []
         self.files: list[Path] = [path]
-        self.directories: set[Path] = {path.absolute().parent, path.resolve().parent}      # it may be a link
+        # It may be a link
+        self.directories: set[Path] = {path.absolute().parent, path.resolve().parent}
         self._seen: dict[str, Path] = {}
 
     def load(self) -> Inventory:
@@ -78,33 +89,51 @@ class _Loader:
         except OSError as error:
             help_ = ""
             if isinstance(error, PermissionError) and self.path == DEFAULT_PATH:
-                help_ = ("; root and the group camserver may read it: join it (sudo usermod -aG camserver USER, then log in "
-                         "again)")
-            raise InventoryUnreadable((f"{self.path}: cannot be read: {error.strerror}{help_}",)) from None
+                help_ = (
+                    "; root and the group camserver may read it: join it (sudo usermod -aG"
+                    " camserver USER, then log in again)"
+                )
+            raise InventoryUnreadable(
+                (f"{self.path}: cannot be read: {error.strerror}{help_}",)
+            ) from None
         raw = self._parse(self.path, data)
         if raw is None:
             raise InventoryError(tuple(self.faults))
         self._unknown(raw, InventoryTable, f"{self.path}")
-        tables = {name: self._table(model, raw.get(name, {}), f"{self.path}: [{name}]") for name, model in SECTIONS.items()}
+        tables = {
+            name: self._table(model, raw.get(name, {}), f"{self.path}: [{name}]")
+            for name, model in SECTIONS.items()
+        }
         profiles = self._profiles(raw.get("profiles", {}))
         defaults = self._keys(raw.get("defaults", {}), f"{self.path}: [defaults]")
         entries = self._entries(raw, self.path) + self._included(raw.get("include", []))
-        cameras = [c for source, entry in entries if (c := self._camera(source, entry, defaults, profiles)) is not None]
-        disabled = sum(entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries)
+        cameras = [
+            c
+            for source, entry in entries
+            if (c := self._camera(source, entry, defaults, profiles)) is not None
+        ]
+        disabled = sum(
+            entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries
+        )
         self._check_devices(cameras)
         if isinstance(http := tables["http"], HttpTable):
             password = self._password(http, f"{self.path}: [http]")
             if password == "":
-                self.faults.append(f"{self.path}: [http]: the password is empty: everybody would know it")
+                self.faults.append(
+                    f"{self.path}: [http]: the password is empty: everybody would know it"
+                )
             tables["http"] = http.model_copy(update={"password": password})
         tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
         self._check_rate(cameras, tables["polling"])
         if self.faults:
             raise InventoryError(tuple(self.faults))
         return Inventory(
-            **tables,   # type: ignore[arg-type]  # keys and models are those of SECTIONS
-            cameras=tuple(cameras), disabled=disabled, files=tuple(self.files),
-            directories=tuple(sorted(self.directories)), warnings=tuple(self.warnings),
+            **tables,  # type: ignore[arg-type]  # keys and models are those of SECTIONS
+            cameras=tuple(cameras),
+            disabled=disabled,
+            files=tuple(self.files),
+            directories=tuple(sorted(self.directories)),
+            warnings=tuple(self.warnings),
         )
 
     # ---- files
@@ -120,11 +149,18 @@ class _Loader:
         try:
             return tomli.loads(data.decode())
         except UnicodeDecodeError as error:
-            self.faults.append(f"{path}: not UTF-8 text: byte {error.start} is no part of a character")
+            self.faults.append(
+                f"{path}: not UTF-8 text: byte {error.start} is no part of a character"
+            )
         except tomli.TOMLDecodeError as error:
-            self.faults.append(f"{path}: not valid TOML: {error.msg} (line {error.lineno}, column {error.colno})")
+            self.faults.append(
+                f"{path}: not valid TOML: {error.msg} (line {error.lineno}, column {error.colno})"
+            )
         except (ValueError, RecursionError):
-            self.faults.append(f"{path}: not valid TOML: a number of thousands of digits, or tables nested too deep")
+            self.faults.append(
+                f"{path}: not valid TOML: a number of thousands of digits, or tables nested too"
+                " deep"
+            )
         return None
 
     def _included(self, patterns: object) -> list[tuple[Path, dict[str, Any]]]:
@@ -148,15 +184,20 @@ class _Loader:
                 self.files.append(path)
                 raw = self._read(path)
                 if raw is not None:
-                    self.faults += [f"{path}: {key}: an included file may hold only [[camera]] entries"
-                                    for key in raw if key != "camera"]
+                    self.faults += [
+                        f"{path}: {key}: an included file may hold only [[camera]] entries"
+                        for key in raw
+                        if key != "camera"
+                    ]
                     entries += self._entries(raw, path)
         return entries
 
     def _entries(self, raw: dict[str, Any], path: Path) -> list[tuple[Path, dict[str, Any]]]:
         entries = raw.get("camera", [])
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            self.faults.append(f"{path}: camera: write each camera under [[camera]], with two brackets")
+            self.faults.append(
+                f"{path}: camera: write each camera under [[camera]], with two brackets"
+            )
             return []
         return [(path, entry) for entry in entries]
 
@@ -173,8 +214,13 @@ class _Loader:
             self._check_the_rest(error, model, raw, where)
             return None
 
-    def _check_the_rest(self, error: ValidationError, model: type[Table], raw: dict[str, Any], where: str) -> None:
-        """What is wrong between the keys that are right in themselves: pydantic looks only when every key is."""
+    def _check_the_rest(
+        self, error: ValidationError, model: type[Table], raw: dict[str, Any], where: str
+    ) -> None:
+        """What is wrong between the keys that are right in themselves.
+
+        Pydantic looks only when every key is.
+        """
         wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
         sound = {key: value for key, value in raw.items() if key not in wrong}
         if wrong:
@@ -185,24 +231,42 @@ class _Loader:
                 self._report(rest, model, where)
 
     def _keys(self, raw: object, where: str) -> dict[str, Any]:
-        """[defaults] or a profile: checked on its own, returned raw so that only what was written overrides."""
-        return raw if self._table(CameraKeys, raw, where) is not None and isinstance(raw, dict) else {}
+        """[defaults] or a profile.
+
+        Checked on its own, returned raw so that only what was written overrides.
+        """
+        return (
+            raw if self._table(CameraKeys, raw, where) is not None and isinstance(raw, dict) else {}
+        )
 
     def _profiles(self, raw: object) -> dict[str, dict[str, Any]]:
-        profiles: dict[str, dict[str, Any]] = tomli.loads((files("camserver.config") / "profiles.toml").read_text())
+        profiles: dict[str, dict[str, Any]] = tomli.loads(
+            (files("camserver.config") / "profiles.toml").read_text()
+        )
         if not isinstance(raw, dict):
             self.faults.append(f"{self.path}: [profiles]: expected tables [profiles.NAME]")
             return profiles
         for name, keys in raw.items():
-            profiles[name] = profiles.get(name, {}) | self._keys(keys, f"{self.path}: [profiles.{name}]")
+            profiles[name] = profiles.get(name, {}) | self._keys(
+                keys, f"{self.path}: [profiles.{name}]"
+            )
         return profiles
 
     # ---- cameras
 
-    def _camera(self, source: Path, entry: dict[str, Any], defaults: dict[str, Any],
-                profiles: dict[str, dict[str, Any]]) -> Camera | None:
+    def _camera(
+        self,
+        source: Path,
+        entry: dict[str, Any],
+        defaults: dict[str, Any],
+        profiles: dict[str, dict[str, Any]],
+    ) -> Camera | None:
         camera_id = entry.get("id")
-        where = f"{source}: camera {camera_id!r}" if camera_id is not None else f"{source}: a camera without id"
+        where = (
+            f"{source}: camera {camera_id!r}"
+            if camera_id is not None
+            else f"{source}: a camera without id"
+        )
         if isinstance(camera_id, str):
             if camera_id in self._seen:
                 self.faults.append(f"{where}: id: used twice (first in {self._seen[camera_id]})")
@@ -213,9 +277,13 @@ class _Loader:
             if profile_name in profiles:
                 profile = profiles[profile_name]
             else:
-                self.faults.append(f"{where}: profile: {profile_name!r} is not known{_did_you_mean(profile_name, profiles)}")
+                self.faults.append(
+                    f"{where}: profile: {profile_name!r} is not"
+                    f" known{_did_you_mean(profile_name, profiles)}"
+                )
         merged = defaults | profile | entry
-        if any(k in entry for k in PASSWORDS):     # a camera's own password replaces one of another kind from above
+        # A camera's own password replaces one of another kind from above
+        if any(k in entry for k in PASSWORDS):
             merged = {k: v for k, v in merged.items() if k not in PASSWORDS or k in entry}
         table = self._table(CameraTable, merged, where)
         if not isinstance(table, CameraTable):
@@ -231,7 +299,9 @@ class _Loader:
         users = {u for u in (table.username, user, sub_user, http_user) if u}
         secrets = {s for s in (password, secret, sub_secret, http_secret) if s}
         if len(users) > 1 or len(secrets) > 1:
-            self.faults.append(f"{where}: username/password: the fields and the URLs give different credentials")
+            self.faults.append(
+                f"{where}: username/password: the fields and the URLs give different credentials"
+            )
         if secrets and not users:
             self.faults.append(f"{where}: password: given without a username")
         if len(self.faults) > before:
@@ -239,13 +309,26 @@ class _Loader:
         parts = urlsplit(url or snapshot_url or "")
         port = parts.port or (RTSP_PORTS | {"http": 80, "https": 443})[parts.scheme]
         return Camera(
-            id=table.id, name=table.name or table.id, url=url, sub_url=sub_url, snapshot_url=snapshot_url,
-            username=next(iter(users), ""), password=next(iter(secrets), ""),
+            id=table.id,
+            name=table.name or table.id,
+            url=url,
+            sub_url=sub_url,
+            snapshot_url=snapshot_url,
+            username=next(iter(users), ""),
+            password=next(iter(secrets), ""),
             device=table.device or f"{parts.hostname}:{port}",
-            interval_s=table.interval, timeout_s=table.timeout, lease_wait_s=table.lease_wait,
-            max_sessions=table.max_sessions, cooldown_s=table.cooldown, unclean_cooldown_s=table.unclean_cooldown,
-            transport=table.transport, engine=table.engine, width=table.width, align=table.align,
-            go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None), tls_verify=table.tls_verify,
+            interval_s=table.interval,
+            timeout_s=table.timeout,
+            lease_wait_s=table.lease_wait,
+            max_sessions=table.max_sessions,
+            cooldown_s=table.cooldown,
+            unclean_cooldown_s=table.unclean_cooldown,
+            transport=table.transport,
+            engine=table.engine,
+            width=table.width,
+            align=table.align,
+            go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None),
+            tls_verify=table.tls_verify,
         )
 
     def _password(self, table: CameraTable | Go2rtcTable | HttpTable, where: str) -> str | None:
@@ -266,7 +349,7 @@ class _Loader:
             return table.password
         try:
             return path.read_text().split("\n", 1)[0]
-        except (OSError, ValueError) as error:      # ValueError: not UTF-8, or a NUL in the name
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")
             return None
@@ -278,18 +361,24 @@ class _Loader:
         streams = [camera.id for camera in cameras if camera.go2rtc is not None]
         if table.api is None:
             if streams:
-                self.faults.append(f"camera {streams[0]!r}: go2rtc: there is no [go2rtc] api to ask"
-                                   + (f" (and {len(streams) - 1} more cameras)" if streams[1:] else ""))
+                self.faults.append(
+                    f"camera {streams[0]!r}: go2rtc: there is no [go2rtc] api to ask"
+                    + (f" (and {len(streams) - 1} more cameras)" if streams[1:] else "")
+                )
             return table
         password = self._password(table, f"{self.path}: [go2rtc]")
-        return table.model_copy(update={"password": password, "rtsp": table.rtsp or f"rtsp://{_host(table.api)}:8554"})
+        return table.model_copy(
+            update={"password": password, "rtsp": table.rtsp or f"rtsp://{_host(table.api)}:8554"}
+        )
 
     def _check_rate(self, cameras: list[Camera], polling: Table | None) -> None:
         a_second = sum(1 / camera.interval_s for camera in cameras)
         if isinstance(polling, PollingTable) and a_second > polling.open_rate:
             self.warnings.append(
-                f"{self.path}: [polling]: open_rate: {a_second:.0f} pictures a second are asked for, but only "
-                f"{polling.open_rate:g} sessions are opened: pictures will come later than their intervals say")
+                f"{self.path}: [polling]: open_rate: {a_second:.0f} pictures a second are asked"
+                f" for, but only {polling.open_rate:g} sessions are opened: pictures will come"
+                " later than their intervals say"
+            )
 
     def _check_devices(self, cameras: list[Camera]) -> None:
         first: dict[str, Camera] = {}
@@ -299,14 +388,18 @@ class _Loader:
                 mine, theirs = getattr(camera, key), getattr(other, key)
                 if mine != theirs:
                     self.faults.append(
-                        f"camera {camera.id!r}: {key.removesuffix('_s')}: {mine:g} here, {theirs:g} in camera {other.id!r}, "
-                        f"but both are sessions of device {camera.device}")
+                        f"camera {camera.id!r}: {key.removesuffix('_s')}: {mine:g} here, {theirs:g}"
+                        f" in camera {other.id!r}, but both are sessions of device {camera.device}"
+                    )
 
     # ---- faults
 
     def _unknown(self, raw: dict[str, Any], model: type[Table], where: str) -> None:
-        self.faults += [f"{where}: {key}: unknown key{_did_you_mean(key, model.model_fields)}"
-                        for key in raw if key not in model.model_fields]
+        self.faults += [
+            f"{where}: {key}: unknown key{_did_you_mean(key, model.model_fields)}"
+            for key in raw
+            if key not in model.model_fields
+        ]
 
     def _report(self, error: ValidationError, model: type[Table], where: str) -> None:
         for fault in error.errors(include_input=False, include_url=False, include_context=False):
@@ -314,7 +407,10 @@ class _Loader:
             if fault["type"] == "extra_forbidden":
                 text = f"unknown key{_did_you_mean(key, model.model_fields)}"
             elif fault["type"] == "string_pattern_mismatch" and key == "id":
-                text = "must be lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit"
+                text = (
+                    "must be lower-case letters, digits, - and _, 64 at most, beginning with a"
+                    " letter or digit"
+                )
             else:
                 text = fault["msg"].removeprefix("Value error, ")
             self.faults.append(f"{where}: {key}: {text}" if key else f"{where}: {text}")
@@ -324,7 +420,11 @@ _STAND_INS = {"id": "x", "url": "rtsp://x/", "snapshot_url": "http://x/"}
 
 
 def _glob(pattern: str) -> str:
-    """`pattern`; raises ValueError where ** is part of a name: Python refuses it until 3.12, and takes it for * since."""
+    """`pattern`.
+
+    Raises ValueError where ** is part of a name: Python refuses it until 3.12, and takes it for *
+    since.
+    """
     if any("**" in part and part != "**" for part in pattern.split("/")):
         raise ValueError(pattern)
     return pattern

@@ -1,6 +1,9 @@
-"""The shape of the inventory file, table by table, as pydantic models; also the source of its JSON Schema.
+"""The shape of the inventory file, table by table, as pydantic models.
 
-Owns keys, types, defaults and the checks one table can make on itself. What needs several tables is in load.py.
+Also the source of its JSON Schema.
+
+Owns keys, types, defaults and the checks one table can make on itself. What needs several tables is
+in load.py.
 """
 
 from __future__ import annotations
@@ -20,11 +23,31 @@ CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 RTSP_PORTS = {"rtsp": 554, "rtsps": 322}
 HTTP_PORTS = {"http": 80, "https": 443}
 ARCHIVE_DIRECTIVES = {
-    "Y": r"\d{4}", "m": r"\d\d", "d": r"\d\d", "H": r"\d\d", "M": r"\d\d", "S": r"\d\d", "L": r"\d{3}", "f": r"\d{6}",
-    "j": r"\d{3}", "y": r"\d\d", "I": r"\d\d", "z": r"[+-]\d{4}(?:\d\d)?", "s": r"\d+", "p": r"[^/]*", "a": r"[^/]+",
-    "A": r"[^/]+", "b": r"[^/]+", "B": r"[^/]+", "Z": r"[^/]*", "%": "%",
+    "Y": r"\d{4}",
+    "m": r"\d\d",
+    "d": r"\d\d",
+    "H": r"\d\d",
+    "M": r"\d\d",
+    "S": r"\d\d",
+    "L": r"\d{3}",
+    "f": r"\d{6}",
+    "j": r"\d{3}",
+    "y": r"\d\d",
+    "I": r"\d\d",
+    "z": r"[+-]\d{4}(?:\d\d)?",
+    "s": r"\d+",
+    "p": r"[^/]*",
+    "a": r"[^/]+",
+    "A": r"[^/]+",
+    "b": r"[^/]+",
+    "B": r"[^/]+",
+    "Z": r"[^/]*",
+    "%": "%",
 }
-"""What strftime's directives become: retention must know the names again. %L is ours, milliseconds."""
+"""What strftime's directives become.
+
+Retention must know the names again. %L is ours, milliseconds.
+"""
 PASSWORDS = ("password", "password_file", "password_credential")
 """Ways to give a password; one at a time."""
 
@@ -38,10 +61,20 @@ class Table(BaseModel):
 class OutputTable(Table):
     """Where pictures go."""
 
-    directory: Path = Field(Path("/var/lib/camserver/snapshots"), description="One folder for each camera id is made in it.")
-    archive: str = Field("%Y/%m/%d/%H%M%S.%LZ.jpg", description=(
-        'strftime pattern of archived pictures below <directory>/<camera>/; %L is milliseconds. "" keeps only latest.jpg.'))
-    timezone: str = Field("UTC", description="Time zone of names in the archive; facts are always UTC.")
+    directory: Path = Field(
+        Path("/var/lib/camserver/snapshots"),
+        description="One folder for each camera id is made in it.",
+    )
+    archive: str = Field(
+        "%Y/%m/%d/%H%M%S.%LZ.jpg",
+        description=(
+            "strftime pattern of archived pictures below <directory>/<camera>/; %L is milliseconds."
+            ' "" keeps only latest.jpg.'
+        ),
+    )
+    timezone: str = Field(
+        "UTC", description="Time zone of names in the archive; facts are always UTC."
+    )
     quality: int = Field(85, ge=1, le=100, description="JPEG quality.")
     fsync: bool = Field(True, description="Flush each picture to the disk before it gets its name.")
 
@@ -55,7 +88,10 @@ class OutputTable(Table):
         if self.archive and not set(used) - {"%"}:
             raise ValueError("archive must hold a date or a time, e.g. %Y/%m/%d/%H%M%S.%LZ.jpg")
         if strangers := sorted({f"%{d}" for d in used if d not in ARCHIVE_DIRECTIVES}):
-            raise ValueError(f"archive: {', '.join(strangers)}: not known; there are %{', %'.join(ARCHIVE_DIRECTIVES)}")
+            raise ValueError(
+                f"archive: {', '.join(strangers)}: not known; there are"
+                f" %{', %'.join(ARCHIVE_DIRECTIVES)}"
+            )
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
@@ -67,31 +103,63 @@ class RetentionTable(Table):
     """What is deleted from the archive, and when. latest.jpg is never deleted."""
 
     max_age: Duration | None = Field(None, description="Delete pictures older than this.")
-    max_bytes: Size | None = Field(None, description="Delete the oldest when the archive of all cameras is larger.")
-    min_free: Size | None = Field(500_000_000, description="Delete the oldest when the disk has less free space than this.")
-    keep_last: int = Field(10, ge=1, description="The newest pictures of each camera that are always kept.")
+    max_bytes: Size | None = Field(
+        None, description="Delete the oldest when the archive of all cameras is larger."
+    )
+    min_free: Size | None = Field(
+        500_000_000, description="Delete the oldest when the disk has less free space than this."
+    )
+    keep_last: int = Field(
+        10, ge=1, description="The newest pictures of each camera that are always kept."
+    )
 
 
 class PollingTable(Table):
     """How much happens at once."""
 
-    decoders: int | None = Field(None, ge=1, le=256, description="Decoder processes; default: as many as cores.")
-    sessions: int = Field(256, ge=1, le=4096, description=(
-        "Cameras polled at the same time; those not yet seen get a half, failing ones a quarter."))
-    open_rate: float = Field(20.0, ge=0.01, le=10_000, description="Sessions opened in a second, at most.")
-    stop_timeout: Duration = Field(1.5, ge=1, le=12, description=(
-        "The daemon's stop takes no longer than this; systemd's patience (TimeoutStopSec=) is 15 s."))
+    decoders: int | None = Field(
+        None, ge=1, le=256, description="Decoder processes; default: as many as cores."
+    )
+    sessions: int = Field(
+        256,
+        ge=1,
+        le=4096,
+        description=(
+            "Cameras polled at the same time; those not yet seen get a half, failing ones a"
+            " quarter."
+        ),
+    )
+    open_rate: float = Field(
+        20.0, ge=0.01, le=10_000, description="Sessions opened in a second, at most."
+    )
+    stop_timeout: Duration = Field(
+        1.5,
+        ge=1,
+        le=12,
+        description=(
+            "The daemon's stop takes no longer than this; systemd's patience (TimeoutStopSec=) is"
+            " 15 s."
+        ),
+    )
 
 
 class HttpTable(Table):
     """The wall page and metrics, read-only."""
 
-    listen: str = Field("127.0.0.1:3000", description='host:port of the wall page and metrics; "" turns it off.')
+    listen: str = Field(
+        "127.0.0.1:3000", description='host:port of the wall page and metrics; "" turns it off.'
+    )
     username: str = Field("camserver", description="Of the login, where there is a password.")
-    password: str | None = Field(None, repr=False, description="Asked for (basic authentication; use a TLS proxy outside).")
+    password: str | None = Field(
+        None, repr=False, description="Asked for (basic authentication; use a TLS proxy outside)."
+    )
     password_file: Path | None = Field(None, description="A file whose first line is the password.")
-    password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
-    hosts: list[str] = Field([], description="Names under which browsers reach the page without a password.")
+    password_credential: str | None = Field(
+        None, description="Name of a systemd credential (LoadCredential=)."
+    )
+    hosts: list[str] = Field(
+        [], description="Names under which browsers reach the page without a password."
+    )
     public: bool = Field(False, description="Listen beyond this machine without a password.")
     actions: bool = Field(False, description='The page may ask for a picture now ("snapshot now").')
 
@@ -110,7 +178,10 @@ class HttpTable(Table):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if self.listen and not given and not self.public and not _is_loopback(host.strip("[]")):
-            raise ValueError(f"listen: {self.listen} can be reached from other machines: give a password, or public = true")
+            raise ValueError(
+                f"listen: {self.listen} can be reached from other machines: give a password, or"
+                " public = true"
+            )
         return self
 
 
@@ -124,7 +195,9 @@ def _is_loopback(host: str) -> bool:
 class ApiTable(Table):
     """The API for other processes."""
 
-    socket: Path = Field(Path("/run/camserver/camserver.sock"), description="Unix socket of the API.")
+    socket: Path = Field(
+        Path("/run/camserver/camserver.sock"), description="Unix socket of the API."
+    )
 
 
 def check_url(url: str, ports: dict[str, int]) -> SplitResult:
@@ -136,20 +209,33 @@ def check_url(url: str, ports: dict[str, int]) -> SplitResult:
     except ValueError:
         port_ok = False
     if not port_ok:
-        raise ValueError("not a URL (is there a / # ? or : in the password? Then give it as password = \"…\")")
+        raise ValueError(
+            'not a URL (is there a / # ? or : in the password? Then give it as password = "…")'
+        )
     if parts.scheme not in ports:
         raise ValueError(f"expected a URL that begins with {schemes}")
     if re.search(r"[\s\x00-\x1f\x7f]", url):
-        raise ValueError("there is a space in the URL: in a path write %20; in a password, give it as password = \"…\"")
+        raise ValueError(
+            "there is a space in the URL: in a path write %20; in a password, give it as password"
+            ' = "…"'
+        )
     if not parts.hostname:
         raise ValueError("the URL names no host")
     if parts.fragment:
-        raise ValueError("there is a # in the URL: in a password, give it as password = \"…\"; elsewhere write %23")
-    if "@" in parts.path and "@" in parts.netloc:        # part of the password would be taken for a host, and be looked up
-        raise ValueError("there is a / in the password, or an @ in the path: give the password as password = \"…\"; an @ of "
-                         "the path is written %40")
+        raise ValueError(
+            'there is a # in the URL: in a password, give it as password = "…"; elsewhere write %23'
+        )
+    # Part of the password would be taken for a host, and be looked up
+    if "@" in parts.path and "@" in parts.netloc:
+        raise ValueError(
+            "there is a / in the password, or an @ in the path: give the password as password ="
+            ' "…"; an @ of the path is written %40'
+        )
     if "@" in parts.path + parts.query and ":" in parts.netloc and "@" not in parts.netloc:
-        raise ValueError("there is a / or ? in the password: give it as password = \"…\"; an @ of the path is written %40")
+        raise ValueError(
+            'there is a / or ? in the password: give it as password = "…"; an @ of the path is'
+            " written %40"
+        )
     return parts
 
 
@@ -171,17 +257,36 @@ class Go2rtcTable(Table):
     """A go2rtc beside camserver."""
 
     api: HttpUrl | None = Field(None, description="Its API.", examples=["http://127.0.0.1:1984"])
-    rtsp: RtspUrl | None = Field(None, description="Its RTSP server; default: port 8554 of the API's host.",
-                                 examples=["rtsp://127.0.0.1:8554"])
-    page: HttpUrl | None = Field(None, description="Where browsers reach its player, for the wall page; default: the API.")
+    rtsp: RtspUrl | None = Field(
+        None,
+        description="Its RTSP server; default: port 8554 of the API's host.",
+        examples=["rtsp://127.0.0.1:8554"],
+    )
+    page: HttpUrl | None = Field(
+        None, description="Where browsers reach its player, for the wall page; default: the API."
+    )
     username: str | None = Field(None, description="Of both, if they ask for a login.")
     password: str | None = Field(None, repr=False)
     password_file: Path | None = Field(None, description="A file whose first line is the password.")
-    password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
-    mode: Literal["when-live", "always", "never"] = Field("when-live", description=(
-        "When pictures are taken from go2rtc: while it has a session of the camera anyway, always, or never."))
-    register_cameras: bool = Field(False, alias="register", description=(     # BaseModel.register is ABCMeta's
-        "Make a stream in go2rtc for each camera with `go2rtc` that has none there, and remove it with the camera."))
+    password_credential: str | None = Field(
+        None, description="Name of a systemd credential (LoadCredential=)."
+    )
+    mode: Literal["when-live", "always", "never"] = Field(
+        "when-live",
+        description=(
+            "When pictures are taken from go2rtc: while it has a session of the camera anyway,"
+            " always, or never."
+        ),
+    )
+    # BaseModel.register is ABCMeta's
+    register_cameras: bool = Field(
+        False,
+        alias="register",
+        description=(
+            "Make a stream in go2rtc for each camera with `go2rtc` that has none there, and remove"
+            " it with the camera."
+        ),
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Go2rtcTable:
@@ -198,29 +303,72 @@ class Go2rtcTable(Table):
 class CameraKeys(Table):
     """The keys of a camera that also [defaults] and [profiles.NAME] may give."""
 
-    url: RtspUrl | None = Field(None, description="rtsp:// or rtsps:// URL of the main stream.", examples=["rtsp://10.0.0.5/stream1"])
-    sub_url: RtspUrl | None = Field(None, description="URL of a smaller stream, tried when the main one gives no picture.")
-    snapshot_url: HttpUrl | None = Field(None, description="http(s):// URL that answers a JPEG, tried last.")
+    url: RtspUrl | None = Field(
+        None,
+        description="rtsp:// or rtsps:// URL of the main stream.",
+        examples=["rtsp://10.0.0.5/stream1"],
+    )
+    sub_url: RtspUrl | None = Field(
+        None, description="URL of a smaller stream, tried when the main one gives no picture."
+    )
+    snapshot_url: HttpUrl | None = Field(
+        None, description="http(s):// URL that answers a JPEG, tried last."
+    )
     username: str | None = None
-    password: str | None = Field(None, repr=False, description="Any characters; camserver does the percent-encoding.")
+    password: str | None = Field(
+        None, repr=False, description="Any characters; camserver does the percent-encoding."
+    )
     password_file: Path | None = Field(None, description="A file whose first line is the password.")
-    password_credential: str | None = Field(None, description="Name of a systemd credential (LoadCredential=).")
-    profile: str | None = Field(None, description="A built-in brand profile or one of [profiles.NAME].")
-    device: str | None = Field(None, description="The box that limits sessions; default: host and port of the URL.")
+    password_credential: str | None = Field(
+        None, description="Name of a systemd credential (LoadCredential=)."
+    )
+    profile: str | None = Field(
+        None, description="A built-in brand profile or one of [profiles.NAME]."
+    )
+    device: str | None = Field(
+        None, description="The box that limits sessions; default: host and port of the URL."
+    )
     interval: Duration = Field(10.0, ge=0.1, description="Time between pictures.")
-    timeout: Duration = Field(10.0, ge=0.5, le=300, description="One deadline for a whole picture, after the lease.")
-    lease_wait: Duration = Field(5.0, ge=0, le=300, description="How long to wait for a session of the device.")
+    timeout: Duration = Field(
+        10.0, ge=0.5, le=300, description="One deadline for a whole picture, after the lease."
+    )
+    lease_wait: Duration = Field(
+        5.0, ge=0, le=300, description="How long to wait for a session of the device."
+    )
     max_sessions: int = Field(1, ge=1, le=64, description="Sessions the device gives at once.")
-    cooldown: Duration = Field(0.25, le=600, description="Time a device still counts a session after a clean end.")
-    unclean_cooldown: Duration = Field(4.0, le=600, description=(
-        "The same after an end without TEARDOWN; shorter than lease_wait, or live view finds a hung camera busy."))
+    cooldown: Duration = Field(
+        0.25, le=600, description="Time a device still counts a session after a clean end."
+    )
+    unclean_cooldown: Duration = Field(
+        4.0,
+        le=600,
+        description=(
+            "The same after an end without TEARDOWN; shorter than lease_wait, or live view finds a"
+            " hung camera busy."
+        ),
+    )
     transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP comes.")
-    engine: Literal["auto", "native", "libav"] = Field("auto", description=(
-        "Who speaks RTSP: camserver itself (native), libav in a worker process, or native where it can (auto)."))
-    width: int | None = Field(None, ge=16, le=16384, description="Scale pictures down to this width in pixels.")
-    align: bool = Field(False, description="Take pictures at multiples of the interval by the clock, for timelapses.")
-    go2rtc: bool | str = Field(False, description="Name of the camera's stream in go2rtc; true means the camera's id.")
-    tls_verify: bool = Field(False, description="Check certificates of rtsps:// and https:// (most cameras sign their own).")
+    engine: Literal["auto", "native", "libav"] = Field(
+        "auto",
+        description=(
+            "Who speaks RTSP: camserver itself (native), libav in a worker process, or native where"
+            " it can (auto)."
+        ),
+    )
+    width: int | None = Field(
+        None, ge=16, le=16384, description="Scale pictures down to this width in pixels."
+    )
+    align: bool = Field(
+        False,
+        description="Take pictures at multiples of the interval by the clock, for timelapses.",
+    )
+    go2rtc: bool | str = Field(
+        False, description="Name of the camera's stream in go2rtc; true means the camera's id."
+    )
+    tls_verify: bool = Field(
+        False,
+        description="Check certificates of rtsps:// and https:// (most cameras sign their own).",
+    )
     enabled: bool = True
 
 
@@ -240,7 +388,10 @@ class CameraTable(CameraKeys):
         if len(given := [k for k in PASSWORDS if getattr(self, k) is not None]) > 1:
             problems.append(f"{' and '.join(given)} exclude each other")
         if self.cooldown > self.unclean_cooldown:
-            problems.append(f"cooldown {self.cooldown:g} s is longer than unclean_cooldown {self.unclean_cooldown:g} s")
+            problems.append(
+                f"cooldown {self.cooldown:g} s is longer than unclean_cooldown"
+                f" {self.unclean_cooldown:g} s"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -249,7 +400,9 @@ class CameraTable(CameraKeys):
 class InventoryTable(Table):
     """The whole file."""
 
-    include: list[str] = Field([], description="Globs of files with more [[camera]] entries, relative to this file.")
+    include: list[str] = Field(
+        [], description="Globs of files with more [[camera]] entries, relative to this file."
+    )
     output: OutputTable = OutputTable()
     retention: RetentionTable = RetentionTable()
     polling: PollingTable = PollingTable()
@@ -262,8 +415,12 @@ class InventoryTable(Table):
 
 
 SECTIONS: dict[str, type[Table]] = {
-    "output": OutputTable, "retention": RetentionTable, "polling": PollingTable,
-    "http": HttpTable, "api": ApiTable, "go2rtc": Go2rtcTable,
+    "output": OutputTable,
+    "retention": RetentionTable,
+    "polling": PollingTable,
+    "http": HttpTable,
+    "api": ApiTable,
+    "go2rtc": Go2rtcTable,
 }
 
 

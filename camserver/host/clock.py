@@ -1,4 +1,7 @@
-"""Wall-clock moments and how they are written. Schedules use the event loop's monotonic clock, not this."""
+"""Wall-clock moments and how they are written.
+
+Schedules use the event loop's monotonic clock, not this.
+"""
 
 from __future__ import annotations
 

@@ -20,13 +20,19 @@ class Disk:
         """(free, total) bytes; None when `directory` cannot be reached, or not within LIMIT_S."""
         if self._measuring is None or self._measuring.done():
             self._measuring = asyncio.get_running_loop().create_future()
-            threading.Thread(target=_measure, args=(directory, asyncio.get_running_loop(), self._measuring), name="disk",
-                             daemon=True).start()
+            threading.Thread(
+                target=_measure,
+                args=(directory, asyncio.get_running_loop(), self._measuring),
+                name="disk",
+                daemon=True,
+            ).start()
         done, _ = await asyncio.wait({self._measuring}, timeout=LIMIT_S)
         return self._measuring.result() if done else None
 
 
-def _measure(directory: Path, loop: asyncio.AbstractEventLoop, told: asyncio.Future[tuple[int, int] | None]) -> None:
+def _measure(
+    directory: Path, loop: asyncio.AbstractEventLoop, told: asyncio.Future[tuple[int, int] | None]
+) -> None:
     try:
         usage = shutil.disk_usage(directory)
         found = usage.free, usage.total
@@ -39,5 +45,5 @@ def _measure(directory: Path, loop: asyncio.AbstractEventLoop, told: asyncio.Fut
 
     try:
         loop.call_soon_threadsafe(tell)
-    except RuntimeError:    # the loop is closed: nobody asks any more
+    except RuntimeError:  # the loop is closed: nobody asks any more
         return

@@ -1,4 +1,6 @@
-"""Who may open sessions for an output directory: one daemon, or snapshots of different devices beside each other.
+"""Who may open sessions for an output directory.
+
+One daemon, or snapshots of different devices beside each other.
 
 File locks (flock(2)): the kernel gives them back when their holder dies.
 """
@@ -19,11 +21,15 @@ START_WAIT_S = 10.0
 
 
 async def lock_for_daemon(directory: Path) -> IO[str] | None:
-    """The whole directory; None when another daemon has it. Raises OSError when the directory can't be written."""
+    """The whole directory; None when another daemon has it.
+
+    Raises OSError when the directory can't be written.
+    """
     file = _open(directory, NAME)
     deadline = _now() + START_WAIT_S
     while not _take(file, fcntl.LOCK_EX):
-        if not _take(file, fcntl.LOCK_SH) or _now() >= deadline:    # not even shared: it is a daemon's
+        # Not even shared: it is a daemon's
+        if not _take(file, fcntl.LOCK_SH) or _now() >= deadline:
             file.close()
             return None
         fcntl.flock(file, fcntl.LOCK_UN)
@@ -31,11 +37,13 @@ async def lock_for_daemon(directory: Path) -> IO[str] | None:
     return file
 
 
-async def lock_for_snapshot(directory: Path, device: str, wait_s: float) -> tuple[IO[str], IO[str]] | None:
+async def lock_for_snapshot(
+    directory: Path, device: str, wait_s: float
+) -> tuple[IO[str], IO[str]] | None:
     """One device; None when a daemon is running.
 
-    Raises TimeoutError when another snapshot of the device takes longer than `wait_s`, OSError when the directory can't be
-    written.
+    Raises TimeoutError when another snapshot of the device takes longer than `wait_s`, OSError when
+    the directory can't be written.
     """
     shared = _open(directory, NAME)
     if not _take(shared, fcntl.LOCK_SH):

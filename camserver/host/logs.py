@@ -1,7 +1,10 @@
-"""Logging: structlog in front, the journal or a console behind. The only door to structlog and systemd.journal.
+"""Logging: structlog in front, the journal or a console behind.
 
-Under systemd each line goes to the journal with structured fields (EVENT=, CAMERA=, DEVICE=, ...). A hung journald
-blocks its writers after about a dozen messages, so a queue and a thread stand between it and the event loop.
+The only door to structlog and systemd.journal.
+
+Under systemd each line goes to the journal with structured fields (EVENT=, CAMERA=, DEVICE=, ...).
+A hung journald blocks its writers after about a dozen messages, so a queue and a thread stand
+between it and the event loop.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ QUEUE_LINES = 10_000
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Scrubs what libraries log themselves, too: they may quote what they were given, also in tracebacks."""
+    """Scrubs what libraries log themselves, too.
+
+    They may quote what they were given, also in tracebacks.
+    """
 
     def __init__(self, lines: queue.Queue[logging.LogRecord], redactor: Redactor) -> None:
         super().__init__(lines)
@@ -40,9 +46,11 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         record.msg, record.args = self._redactor.scrub(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = self._redactor.scrub(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = self._redactor.scrub(
+                logging.Formatter().formatException(record.exc_info)
+            )
             record.exc_info = None
-        return record       # the thread is in this process: nothing has to be pickled
+        return record  # the thread is in this process: nothing has to be pickled
 
 
 def under_journal() -> bool:
@@ -55,26 +63,49 @@ def under_journal() -> bool:
     return (stat.st_dev, stat.st_ino) == (int(device), int(inode))
 
 
-def set_up(redactor: Redactor, *, level: str = "info", journal: bool | None = None,
-           stream: TextIO = sys.stderr) -> Callable[[], None]:
-    """Send all logging of the process to the journal or to `stream`; returns a function that flushes and stops it."""
+def set_up(
+    redactor: Redactor,
+    *,
+    level: str = "info",
+    journal: bool | None = None,
+    stream: TextIO = sys.stderr,
+) -> Callable[[], None]:
+    """Send all logging of the process to the journal or to `stream`.
+
+    Returns a function that flushes and stops it.
+    """
     journal = under_journal() if journal is None else journal
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
     target: logging.Handler = _journal_handler() if journal else logging.StreamHandler(stream)
     listener = logging.handlers.QueueListener(lines, target)
     root = logging.getLogger()
     root.handlers = [_DroppingQueueHandler(lines, redactor)]
-    root.setLevel(logging.WARNING)      # what libraries say of their insides helps nobody
+    root.setLevel(logging.WARNING)  # what libraries say of their insides helps nobody
     logging.getLogger("camserver").setLevel(level.upper())
 
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        return {key: redactor.scrub(value) if isinstance(value, str) else value for key, value in event.items()}
+        return {
+            key: redactor.scrub(value) if isinstance(value, str) else value
+            for key, value in event.items()
+        }
 
-    shared: list[Processor] = [structlog.stdlib.add_log_level, structlog.processors.format_exc_info, scrub]
-    render: Processor = _to_journal if journal else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+    shared: list[Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.format_exc_info,
+        scrub,
+    ]
+    render: Processor = (
+        _to_journal
+        if journal
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty(), pad_event_to=0)
+    )
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared,
-                    *([] if journal else [structlog.processors.TimeStamper(fmt="%H:%M:%S")]), render],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            *([] if journal else [structlog.processors.TimeStamper(fmt="%H:%M:%S")]),
+            render,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
@@ -90,7 +121,9 @@ def _journal_handler() -> logging.Handler:
     return handler
 
 
-def _to_journal(_: WrappedLogger, __: str, event: EventDict) -> tuple[tuple[str], dict[str, object]]:
+def _to_journal(
+    _: WrappedLogger, __: str, event: EventDict
+) -> tuple[tuple[str], dict[str, object]]:
     message = str(event.pop("event"))
     event.pop("level", None)
     data = {key.upper(): str(value) for key, value in event.items() if value is not None}

@@ -11,22 +11,29 @@ import os
 import socket
 
 try:
-    from systemd import daemon as _systemd  # type: ignore[attr-defined, unused-ignore]  # mypy takes ./systemd for it
-except ImportError:     # not Linux
+    # Mypy takes ./systemd for it
+    from systemd import daemon as _systemd  # type: ignore[attr-defined, unused-ignore]
+except ImportError:  # not Linux
     _systemd = None
 
 
 def notify(state: str) -> None:
-    """Send one state string, e.g. READY=1; never raises: a broken notify socket must not end the daemon."""
+    """Send one state string, e.g.
+
+    READY=1; never raises: a broken notify socket must not end the daemon.
+    """
     if _systemd is not None:
         try:
             _systemd.notify(state)
-        except OSError:     # stale NOTIFY_SOCKET: ConnectionRefusedError (systemd-python 235)
+        except OSError:  # stale NOTIFY_SOCKET: ConnectionRefusedError (systemd-python 235)
             return
 
 
 def inherited_socket(name: str) -> socket.socket | None:
-    """The listening socket that systemd passed under `name` (FileDescriptorName=), None if it passed none."""
+    """The listening socket that systemd passed under `name`; None if it passed none.
+
+    The name is FileDescriptorName= of the socket unit.
+    """
     if _systemd is None:
         return None
     found = None
@@ -39,14 +46,17 @@ def inherited_socket(name: str) -> socket.socket | None:
 
 
 def reloading() -> None:
-    """RELOADING=1 with the monotonic moment Type=notify-reload asks for; older managers ignore it."""
+    """RELOADING=1 with the monotonic moment Type=notify-reload asks for.
+
+    Older managers ignore it.
+    """
     from time import CLOCK_MONOTONIC, clock_gettime_ns  # noqa: PLC0415 - only on reload
 
     notify(f"RELOADING=1\nMONOTONIC_USEC={clock_gettime_ns(CLOCK_MONOTONIC) // 1000}")
 
 
 def watchdog_interval_s() -> float | None:
-    """Seconds within which systemd wants a sign of life from this process, or None (sd_watchdog_enabled(3))."""
+    """Seconds within which systemd wants a sign of life, or None (sd_watchdog_enabled(3))."""
     usec = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
@@ -55,7 +65,10 @@ def watchdog_interval_s() -> float | None:
 
 
 async def watchdog() -> None:
-    """Send WATCHDOG=1 at a third of the interval, from the loop itself: a hung loop is what it must reveal."""
+    """Send WATCHDOG=1 at a third of the interval, from the loop itself.
+
+    A hung loop is what it must reveal.
+    """
     interval_s = watchdog_interval_s()
     while interval_s is not None:
         notify("WATCHDOG=1")

@@ -1,4 +1,7 @@
-"""Keeps secrets, and what terminals would obey, out of every text that leaves the process. Owns the known secrets."""
+"""Keeps secrets, and what terminals would obey, out of every text that leaves the process.
+
+Owns the known secrets.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,13 @@ class Redactor:
 
     def replace_secrets(self, secrets: Iterable[str]) -> None:
         """Forget the old secrets and know these."""
-        forms = {form for s in secrets for form in (s, quote(s, safe=""), quote(s), quote_plus(s), repr(s)[1:-1])}
-        # Longest first, so that one secret inside another leaves no rest. One or two characters would blank every text.
+        forms = {
+            form
+            for s in secrets
+            for form in (s, quote(s, safe=""), quote(s), quote_plus(s), repr(s)[1:-1])
+        }
+        # Longest first, so that one secret inside another leaves no rest. One or two characters
+        # would blank every text.
         self._forms = tuple(sorted((f for f in forms if len(f) > 2), key=len, reverse=True))
 
     def scrub(self, text: str) -> str:

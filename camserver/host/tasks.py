@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
-    """Await `work` to its end however often we are cancelled, then pass the cancellation on; `on_cancel` may hurry it."""
+    """Await `work` to its end however often we are cancelled, then pass the cancellation on.
+
+    `on_cancel` may hurry it.
+    """
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():
@@ -20,6 +23,6 @@ async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = l
             cancelled = True
             on_cancel()
     if cancelled:
-        task.exception()    # fetched, so that it is not reported as lost
+        task.exception()  # fetched, so that it is not reported as lost
         raise asyncio.CancelledError
     return task.result()

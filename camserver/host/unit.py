@@ -1,6 +1,9 @@
-"""The daemon's systemd unit, as systemd tells it: whether a socket is systemd's, and whether its daemon is stopped.
+"""The daemon's systemd unit, as systemd tells it.
 
-A connection to a socket that systemd keeps starts the daemon. Commands that only read must ask here first.
+Whether a socket is systemd's, and whether its daemon is stopped.
+
+A connection to a socket that systemd keeps starts the daemon. Commands that only read must ask here
+first.
 """
 
 from __future__ import annotations
@@ -19,14 +22,26 @@ STOPPED = ("inactive", "failed")
 def stopped(socket: Path, *, booted: Path = BOOTED) -> str | None:
     """Why the daemon behind `socket` does not run: "is stopped" or "has failed".
 
-    None when it runs or is about to, when the socket is not systemd's, and when systemd can't be asked.
+    None when it runs or is about to, when the socket is not systemd's, and when systemd can't be
+    asked.
     """
     if not booted.is_dir():
         return None
     try:
         answer = subprocess.run(  # noqa: S603 - no word of it comes from outside
-            ["systemctl", "show", "--property=Listen,ActiveState,Job", f"{NAME}.socket", f"{NAME}.service"],  # noqa: S607
-            capture_output=True, text=True, timeout=ANSWER_S, check=False, stdin=subprocess.DEVNULL)
+            [  # noqa: S607 - the one in PATH
+                "systemctl",
+                "show",
+                "--property=Listen,ActiveState,Job",
+                f"{NAME}.socket",
+                f"{NAME}.service",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return said(answer.stdout, socket)
@@ -39,13 +54,17 @@ def _same(listen: str, socket: Path) -> bool:
 
 def said(text: str, socket: Path) -> str | None:
     """The same from what `systemctl show` printed of the socket and the service."""
-    units = [dict(line.split("=", 1) for line in unit.splitlines() if "=" in line) for unit in text.strip().split("\n\n")]
+    units = [
+        dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+        for unit in text.strip().split("\n\n")
+    ]
     if len(units) != 2:
         return None
     listening, service = units
     if listening.get("ActiveState") != "active" or not _same(listening.get("Listen", ""), socket):
         return None
     state = service.get("ActiveState", "")
-    if state not in STOPPED or service.get("Job", "0") not in ("", "0"):        # a restart passes through "inactive"
+    # A restart passes through "inactive"
+    if state not in STOPPED or service.get("Job", "0") not in ("", "0"):
         return None
     return "has failed" if state == "failed" else "is stopped"

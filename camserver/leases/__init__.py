@@ -1,4 +1,7 @@
-"""Leases: the right to hold one session of a device. A lease ends when the transport is proven closed."""
+"""Leases: the right to hold one session of a device.
+
+A lease ends when the transport is proven closed.
+"""
 
 from camserver.leases.manager import RtspLease, RtspManager
 from camserver.leases.values import Budget, DeviceStatistics, Holder, Priority

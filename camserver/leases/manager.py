@@ -1,10 +1,14 @@
-"""RtspManager: waiting for a lease, over the pure table. Owns the waiters and the cool-down timers, nothing else.
+"""RtspManager: waiting for a lease, over the pure table.
 
-Rule one: a lease ends when the transport is proven closed, never when a task is cancelled. So nothing here releases a
-held lease on its own; the code that closed the transport does, by leaving the lease's `with` block.
+Owns the waiters and the cool-down timers, nothing else.
 
-Races that were thought of: a waiter that is cancelled or timed out in the same loop turn in which it was offered a slot
-(cancelled: the offer goes on to the next waiter; timed out: the offer stands, so it is taken).
+Rule one: a lease ends when the transport is proven closed, never when a task is cancelled. So
+nothing here releases a held lease on its own; the code that closed the transport does, by leaving
+the lease's `with` block.
+
+Races that were thought of: a waiter that is cancelled or timed out in the same loop turn in which
+it was offered a slot (cancelled: the offer goes on to the next waiter; timed out: the offer stands,
+so it is taken).
 """
 
 from __future__ import annotations
@@ -20,7 +24,15 @@ from camserver.errors import RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
 from camserver.leases.state import CLAIM_S, State
 from camserver.leases.table import LEARNED_S, LeaseTable
-from camserver.leases.values import Budget, DeviceStatistics, Holder, Learned, Priority, Ticket, TicketState
+from camserver.leases.values import (
+    Budget,
+    DeviceStatistics,
+    Holder,
+    Learned,
+    Priority,
+    Ticket,
+    TicketState,
+)
 from camserver.records import SessionEnd
 
 LEASE_WAIT_S = 5.0
@@ -29,8 +41,8 @@ LEASE_WAIT_S = 5.0
 class RtspLease:
     """The right to hold one session of a device, until `release()` or the end of the `with` block.
 
-    Say how the session ended with `ended()` before leaving; unsaid counts as unclean. `generation` grows with every
-    grant, so that a late message about an older lease can be told from this one.
+    Say how the session ended with `ended()` before leaving; unsaid counts as unclean. `generation`
+    grows with every grant, so that a late message about an older lease can be told from this one.
     """
 
     def __init__(self, manager: RtspManager, ticket: Ticket, camera: str) -> None:
@@ -54,13 +66,19 @@ class RtspLease:
         return self._manager._company(self._ticket)  # noqa: SLF001
 
     def on_withdraw(self, give_way: Callable[[], None]) -> None:
-        """Have `give_way` called when a live request wants the session; the lease goes on until it is released."""
+        """Have `give_way` called when a live request wants the session.
+
+        The lease goes on until it is released.
+        """
         self._manager._on_withdraw[self._ticket] = give_way  # noqa: SLF001
         if self._ticket.withdrawn:
             give_way()
 
     def refused(self, *, certain: bool) -> None:
-        """Say that the device was full for this session: fewer are opened for a while, if others were open beside it."""
+        """Say that the device was full for this session.
+
+        Fewer are opened for a while, if others were open beside it.
+        """
         self._manager._refused(self, self._ticket, certain=certain)  # noqa: SLF001
 
     def ended(self, end: SessionEnd) -> None:
@@ -68,13 +86,20 @@ class RtspLease:
         self._end = end
 
     def release(self) -> None:
-        """Give the session back; call it only when the transport is closed. A second call does nothing."""
+        """Give the session back; call it only when the transport is closed.
+
+        A second call does nothing.
+        """
         if not self._released:
             self._released = True
-            self._manager._release(self, self._ticket, self._end)  # noqa: SLF001 - two halves of one thing
+            # Two halves of one thing
+            self._manager._release(self, self._ticket, self._end)  # noqa: SLF001
 
     def abandon(self) -> None:
-        """Leave the session to its holder, another program, because this process ends; the next one gives it back to it."""
+        """Leave the session to its holder, another program, because this process ends.
+
+        The next one gives it back to it.
+        """
         self._released = True
 
     def __enter__(self) -> Self:
@@ -84,15 +109,23 @@ class RtspLease:
         self.release()
 
     def __del__(self) -> None:
-        # Nobody can prove the transport closed any more; the long cool-down bounds the damage to the device.
+        # Nobody can prove the transport closed any more; the long cool-down bounds the damage to
+        # the device.
         if not getattr(self, "_released", True):
-            warnings.warn(f"lease of {self.device} for {self.holder} was dropped without release",
-                          ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                f"lease of {self.device} for {self.holder} was dropped without release",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
             self.release()
 
 
 class RtspManager:
-    """Gives leases within every device's budget; one instance in the process is the truth for all of it."""
+    """Gives leases within every device's budget.
+
+    One instance in the process is the truth for all of it.
+    """
 
     def __init__(self, emit: Callable[[Event], None] = lambda _: None) -> None:
         self._table = LeaseTable()
@@ -100,13 +133,18 @@ class RtspManager:
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._on_withdraw: dict[Ticket, Callable[[], None]] = {}
-        self._observed_before: dict[str, list[int]] = {}        # camera -> generations of an earlier process
-        self._in_vain: dict[tuple[str, str], float] = {}        # (camera, device) of polls -> since when they get nothing
+        # Camera -> generations of an earlier process
+        self._observed_before: dict[str, list[int]] = {}
+        # (camera, device) of polls -> since when they get nothing
+        self._in_vain: dict[tuple[str, str], float] = {}
 
-    def configure(self, budgets: Mapping[str, Budget], cameras: Mapping[str, str] | None = None) -> None:
+    def configure(
+        self, budgets: Mapping[str, Budget], cameras: Mapping[str, str] | None = None
+    ) -> None:
         """Make `budgets` the known devices; running leases go on.
 
-        `cameras` says which device each camera is on; who holds or waits for a session of it follows it there.
+        `cameras` says which device each camera is on; who holds or waits for a session of it
+        follows it there.
         """
         self._wake(self._table.configure(budgets, _now(), cameras))
         for device in budgets:
@@ -114,13 +152,24 @@ class RtspManager:
             self._ask_to_give_way(device)
         self._in_vain = {key: since for key, since in self._in_vain.items() if key[1] in budgets}
 
-    def restore(self, state: State, unclean_cooldown_s: Callable[[str], float], wall: Callable[[], float] = time.time) -> None:
-        """Take over what an earlier process left: its own sessions cool down as unclean, others' wait to be claimed."""
+    def restore(
+        self,
+        state: State,
+        unclean_cooldown_s: Callable[[str], float],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Take over what an earlier process left.
+
+        Its own sessions cool down as unclean, others' wait to be claimed.
+        """
         self._table.continue_after(state.generation)
         for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
-            # The wall clock may have been set meanwhile: no session cools down longer than after an unclean end.
-            left_s = unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), unclean_s)
+            # The wall clock may have been set meanwhile: no session cools down longer than after an
+            # unclean end.
+            left_s = (
+                unclean_s if s.cooling_until is None else min(s.cooling_until - wall(), unclean_s)
+            )
             if left_s > 0 or s.claimable:
                 until = _now() + (max(unclean_s, CLAIM_S) if s.claimable else left_s)
                 self._table.restore(s.device, s.generation, until, _now(), claimable=s.claimable)
@@ -134,13 +183,18 @@ class RtspManager:
                 self._table.learn(device, Learned(cap, _now() + left_s))
 
     def observe(self, camera: str, device: str, holder: Holder) -> RtspLease:
-        """A session that another program has opened without asking: counted from now on, until it is released.
+        """A session that another program has opened without asking.
 
-        Polls are asked to give way when it is one too many. Raises LeaseStateError for a device that is not in the inventory.
+        Counted from now on, until it is released.
+
+        Polls are asked to give way when it is one too many. Raises LeaseStateError for a device
+        that is not in the inventory.
         """
         lease = self._seen_before(camera, device, holder)
         if lease is None:
-            lease = self._lease(self._table.observe(device, holder, _now(), camera), camera, observed=True)
+            lease = self._lease(
+                self._table.observe(device, holder, _now(), camera), camera, observed=True
+            )
         self._ask_to_give_way(device)
         return lease
 
@@ -154,8 +208,10 @@ class RtspManager:
                 return self._lease(ticket, camera, claimed=generation, observed=True)
         return None
 
-    def claim(self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority) -> RtspLease | None:
-        """The lease again that an earlier process gave as `generation`, None when it is too late for that."""
+    def claim(
+        self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority
+    ) -> RtspLease | None:
+        """The lease that an earlier process gave as `generation`; None when it is too late."""
         ticket = self._table.claim(device, generation, holder, priority, _now(), camera)
         return None if ticket is None else self._lease(ticket, camera, claimed=generation)
 
@@ -170,12 +226,15 @@ class RtspManager:
     ) -> RtspLease:
         """Wait for a session of `device`, at most `lease_wait_s` seconds.
 
-        Raises RtspBusy when none came free, LeaseStateError for a device that is not in the inventory.
+        Raises RtspBusy when none came free, LeaseStateError for a device that is not in the
+        inventory.
         """
         key = (camera, device)
         poll = priority is Priority.POLL and not holder.external
         ageing_since = self._in_vain.get(key) if poll else None
-        ticket, offered = self._table.request(device, holder, priority, _now(), camera=camera, ageing_since=ageing_since)
+        ticket, offered = self._table.request(
+            device, holder, priority, _now(), camera=camera, ageing_since=ageing_since
+        )
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
             try:
@@ -186,13 +245,19 @@ class RtspManager:
                 raise
         if poll:
             self._in_vain.pop(key, None)
-        if ticket.device != device and not holder.external:     # we would open what the inventory said before
+        # We would open what the inventory said before
+        if ticket.device != device and not holder.external:
             self._wake(self._table.withdraw(ticket, _now(), busy=False))
             raise RtspBusy(f"{camera}: its device is {ticket.device} by now, not {device}")
         return self._grant(ticket, camera)
 
     def try_acquire(
-        self, camera: str, device: str, holder: Holder, *, priority: Priority = Priority.POLL,
+        self,
+        camera: str,
+        device: str,
+        holder: Holder,
+        *,
+        priority: Priority = Priority.POLL,
     ) -> RtspLease | None:
         """A session of `device` if one is free this instant and nobody waits for it, else None."""
         ticket, offered = self._table.request(device, holder, priority, _now(), camera=camera)
@@ -212,7 +277,14 @@ class RtspManager:
     def _refused(self, lease: RtspLease, ticket: Ticket, *, certain: bool) -> None:
         learned = self._table.refused(ticket, _now(), certain=certain)
         if learned is not None:
-            self._emit(CapLearned(camera=lease.camera, device=lease.device, cap=learned.cap, for_s=learned.until - _now()))
+            self._emit(
+                CapLearned(
+                    camera=lease.camera,
+                    device=lease.device,
+                    cap=learned.cap,
+                    for_s=learned.until - _now(),
+                )
+            )
 
     def _ask_to_give_way(self, device: str) -> None:
         for poll in self._table.withdraw_for_live(device, _now()):
@@ -228,7 +300,8 @@ class RtspManager:
             async with asyncio.timeout(lease_wait_s):
                 await waiter
         except TimeoutError:
-            if ticket.state is TicketState.OFFERED:     # the slot came in the same instant: it is ours, take it
+            # The slot came in the same instant: it is ours, take it
+            if ticket.state is TicketState.OFFERED:
                 return
             busy = self._busy(ticket, camera, lease_wait_s)
             self._wake(self._table.withdraw(ticket, _now(), busy=True))
@@ -242,25 +315,44 @@ class RtspManager:
     def _grant(self, ticket: Ticket, camera: str) -> RtspLease:
         self._table.accept(ticket, _now())
         lease = self._lease(ticket, camera)
-        self._ask_to_give_way(ticket.device)        # live may have asked since the offer
+        self._ask_to_give_way(ticket.device)  # live may have asked since the offer
         return lease
 
-    def _lease(self, ticket: Ticket, camera: str, claimed: int = 0, *, observed: bool = False) -> RtspLease:
+    def _lease(
+        self, ticket: Ticket, camera: str, claimed: int = 0, *, observed: bool = False
+    ) -> RtspLease:
         lease = RtspLease(self, ticket, camera)
-        self._emit(LeaseAcquired(camera=camera, claimed=claimed, observed=observed, device=lease.device,
-                                 holder=str(lease.holder), generation=lease.generation, wait_ms=lease.wait_s * 1000,
-                                 external=lease.holder.external))
+        self._emit(
+            LeaseAcquired(
+                camera=camera,
+                claimed=claimed,
+                observed=observed,
+                device=lease.device,
+                holder=str(lease.holder),
+                generation=lease.generation,
+                wait_ms=lease.wait_s * 1000,
+                external=lease.holder.external,
+            )
+        )
         return lease
 
     def _release(self, lease: RtspLease, ticket: Ticket, end: SessionEnd) -> None:
         now = _now()
         self._on_withdraw.pop(ticket, None)
         self._wake(self._table.release(ticket, end, now))
-        for device in self._table.names():      # it may have counted on others, too
+        for device in self._table.names():  # it may have counted on others, too
             self._arm(device)
-        self._emit(LeaseReleased(camera=lease.camera, device=lease.device, holder=str(lease.holder),
-                                 generation=lease.generation, held_ms=(now - ticket.held_since) * 1000, end=end,
-                                 external=lease.holder.external))
+        self._emit(
+            LeaseReleased(
+                camera=lease.camera,
+                device=lease.device,
+                holder=str(lease.holder),
+                generation=lease.generation,
+                held_ms=(now - ticket.held_since) * 1000,
+                end=end,
+                external=lease.holder.external,
+            )
+        )
 
     def _wake(self, offered: list[Ticket]) -> None:
         for ticket in offered:
@@ -279,7 +371,8 @@ class RtspManager:
 
     def _thawed(self, device: str) -> None:
         del self._timers[device]
-        # The loop may fire up to its clock's resolution early; the moment asked for is the moment meant.
+        # The loop may fire up to its clock's resolution early; the moment asked for is the moment
+        # meant.
         self._wake(self._table.offer(device, _now() + _resolution()))
         self._arm(device)
 
@@ -292,8 +385,10 @@ class RtspManager:
             taken.append(f"{device.cooling} cooling down")
         if device.learned is not None:
             taken.append(f"it gave no more than {device.learned.cap} lately")
-        return RtspBusy(f"{camera}: no session of {ticket.device} came free in {lease_wait_s:.3g} s "
-                        f"(max_sessions {device.max_sessions}: {'; '.join(taken) or 'others are waiting'})")
+        return RtspBusy(
+            f"{camera}: no session of {ticket.device} came free in {lease_wait_s:.3g} s "
+            f"(max_sessions {device.max_sessions}: {'; '.join(taken) or 'others are waiting'})"
+        )
 
 
 def _now() -> float:

@@ -1,11 +1,14 @@
-"""What a new daemon must know of the last one's leases: a journal in the runtime directory, gone with a reboot.
+"""What a new daemon must know of the last one's leases.
 
-After `kill -9` cameras still count the sessions of the dead daemon, and a wrapped command of another program still has its
-own. So held leases come back as cool-downs; another program's can be claimed by its generation, however often the daemon
-dies before that. What devices said of their budget is kept, too.
+A journal in the runtime directory, gone with a reboot.
 
-A line of JSON is appended for each event, before anything else happens: with hundreds of sessions a whole file would cost
-the event loop milliseconds each time. It is written anew when it has grown.
+After `kill -9` cameras still count the sessions of the dead daemon, and a wrapped command of
+another program still has its own. So held leases come back as cool-downs; another program's can be
+claimed by its generation, however often the daemon dies before that. What devices said of their
+budget is kept, too.
+
+A line of JSON is appended for each event, before anything else happens: with hundreds of sessions a
+whole file would cost the event loop milliseconds each time. It is written anew when it has grown.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ SPARE_LINES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One session; times in seconds since 1970. `cooling_until`: closed; else it was held when it was written down."""
+    """One session; times in seconds since 1970.
+
+    `cooling_until`: closed; else it was held when it was written down.
+    """
 
     device: str
     generation: int
@@ -38,7 +44,10 @@ class Remembered:
     observed: bool = False
     """Nobody asked for it: another program opened it, and nobody will claim it."""
     opened_on: str = ""
-    """The device where it was opened, when its camera has another one by now: it counts there as well."""
+    """The device where it was opened, when its camera has another one by now.
+
+    It counts there as well.
+    """
 
     @property
     def claimable(self) -> bool:
@@ -48,18 +57,31 @@ class Remembered:
 
 @dataclass(slots=True)
 class State:
-    """The last generation given, sessions by theirs, and what devices give at most: (cap, until; seconds since 1970)."""
+    """The last generation given, sessions by theirs, and what devices give at most: (cap, until.
+
+    Seconds since 1970).
+    """
 
     generation: int = 0
     sessions: dict[int, Remembered] = field(default_factory=dict)
     learned: dict[str, tuple[int, float]] = field(default_factory=dict)
     streams: dict[str, str] = field(default_factory=dict)
-    """Those that were registered in go2rtc, and the URL that was written: only they may be changed there."""
+    """Those that were registered in go2rtc, and the URL that was written.
+
+    Only they may be changed there.
+    """
 
     def on(self, devices: Mapping[str, str]) -> State:
-        """The same, with the names that the cameras' devices have now: the inventory may have been changed since."""
-        sessions = {g: replace(s, device=devices[s.camera], opened_on=s.device)
-                    if devices.get(s.camera, s.device) != s.device else s for g, s in self.sessions.items()}
+        """The same, with the names that the cameras' devices have now.
+
+        The inventory may have been changed since.
+        """
+        sessions = {
+            g: replace(s, device=devices[s.camera], opened_on=s.device)
+            if devices.get(s.camera, s.device) != s.device
+            else s
+            for g, s in self.sessions.items()
+        }
         return replace(self, sessions=sessions)
 
     def apply(self, line: str) -> None:
@@ -69,9 +91,14 @@ class State:
             match entry.pop("is"):
                 case "session":
                     session = Remembered(
-                        str(entry["device"]), int(entry["generation"]), bool(entry["external"]),
+                        str(entry["device"]),
+                        int(entry["generation"]),
+                        bool(entry["external"]),
                         None if entry["cooling_until"] is None else float(entry["cooling_until"]),
-                        str(entry.get("camera", "")), bool(entry.get("observed")), str(entry.get("opened_on", "")))
+                        str(entry.get("camera", "")),
+                        bool(entry.get("observed")),
+                        str(entry.get("opened_on", "")),
+                    )
                     self.sessions[session.generation] = session
                     self.generation = max(self.generation, session.generation)
                     self.sessions.pop(int(entry.get("claimed", 0)), None)
@@ -95,11 +122,19 @@ def load(path: Path) -> State:
 
 
 class StateFile:
-    """A listener that keeps the journal. A directory that can't be written costs the memory, nothing else."""
+    """A listener that keeps the journal.
 
-    def __init__(self, path: Path, cooldown_s: Callable[[str, str], float], clock: Callable[[], float] = time.time) -> None:
+    A directory that can't be written costs the memory, nothing else.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        cooldown_s: Callable[[str, str], float],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.path = path
-        self._cooldown_s = cooldown_s       # of a device, after an end
+        self._cooldown_s = cooldown_s  # of a device, after an end
         self._clock = clock
         self._state = State()
         self._claim_until: dict[int, float] = {}
@@ -108,9 +143,14 @@ class StateFile:
         self._shared = False
 
     def take_over(self, state: State, unclean_cooldown_s: Callable[[str], float]) -> None:
-        """Go on from what an earlier process left: it is kept for as long as it may matter to the next one."""
+        """Go on from what an earlier process left.
+
+        It is kept for as long as it may matter to the next one.
+        """
         now = self._clock()
-        self._state = State(state.generation, learned=dict(state.learned), streams=dict(state.streams))
+        self._state = State(
+            state.generation, learned=dict(state.learned), streams=dict(state.streams)
+        )
         for s in state.sessions.values():
             unclean_s = unclean_cooldown_s(s.device)
             if s.claimable:
@@ -122,12 +162,19 @@ class StateFile:
         self._rewrite()
 
     def join(self) -> State:
-        """Write beside other processes, which do not know each other's numbers; returns what the journal says."""
+        """Write beside other processes, which do not know each other's numbers.
+
+        Returns what the journal says.
+        """
         state = load(self.path)
-        self._state.generation = state.generation = max(state.generation, int(self._clock() * 1000) * 1000 + os.getpid() % 1000)
+        self._state.generation = state.generation = max(
+            state.generation, int(self._clock() * 1000) * 1000 + os.getpid() % 1000
+        )
         self._shared = True
         with contextlib.suppress(OSError):
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
+            )
         return state
 
     def close(self) -> None:
@@ -140,16 +187,33 @@ class StateFile:
         """A lease was acquired or released, or a budget learned."""
         match event:
             case LeaseAcquired():
-                entry = _session(Remembered(event.device, event.generation, event.external, None, event.camera, event.observed),
-                                 claimed=event.claimed)
+                entry = _session(
+                    Remembered(
+                        event.device,
+                        event.generation,
+                        event.external,
+                        None,
+                        event.camera,
+                        event.observed,
+                    ),
+                    claimed=event.claimed,
+                )
             case LeaseReleased():
                 until = self._clock() + self._cooldown_s(event.device, event.end)
-                entry = _session(Remembered(event.device, event.generation, event.external, until, event.camera))
+                entry = _session(
+                    Remembered(event.device, event.generation, event.external, until, event.camera)
+                )
             case CapLearned():
-                entry = _line("learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s)
+                entry = _line(
+                    "learned", device=event.device, cap=event.cap, until=self._clock() + event.for_s
+                )
             case Notice(name="go2rtc.registered" | "go2rtc.removed" | "go2rtc.forgotten"):
-                entry = _line("stream", name=event.data["stream"], source=event.data.get("source", ""),
-                              registered=event.name == "go2rtc.registered")
+                entry = _line(
+                    "stream",
+                    name=event.data["stream"],
+                    source=event.data.get("source", ""),
+                    registered=event.name == "go2rtc.registered",
+                )
             case _:
                 return
         self._state.apply(entry)
@@ -159,7 +223,10 @@ class StateFile:
             self._rewrite()
 
     def _append(self, line: bytes) -> bool:
-        """Whether the journal has the whole line; after a full disk it is written anew, as soon as that works."""
+        """Whether the journal has the whole line.
+
+        After a full disk it is written anew, as soon as that works.
+        """
         try:
             return self._fd >= 0 and os.write(self._fd, line) == len(line)
         except OSError:
@@ -169,15 +236,31 @@ class StateFile:
         """The facts that still matter, in a new file."""
         now = self._clock()
         for generation, s in list(self._state.sessions.items()):
-            until = s.cooling_until if s.cooling_until is not None else self._claim_until.get(generation, now + 1)
+            until = (
+                s.cooling_until
+                if s.cooling_until is not None
+                else self._claim_until.get(generation, now + 1)
+            )
             if until <= now:
                 del self._state.sessions[generation]
                 self._claim_until.pop(generation, None)
-        self._state.learned = {device: (cap, until) for device, (cap, until) in self._state.learned.items() if until > now}
-        lines = [_line("generation", generation=self._state.generation), *map(_session, self._state.sessions.values())]
-        lines += [_line("learned", device=d, cap=cap, until=until) for d, (cap, until) in self._state.learned.items()]
-        lines += [_line("stream", name=name, source=source, registered=True)
-                  for name, source in sorted(self._state.streams.items())]
+        self._state.learned = {
+            device: (cap, until)
+            for device, (cap, until) in self._state.learned.items()
+            if until > now
+        }
+        lines = [
+            _line("generation", generation=self._state.generation),
+            *map(_session, self._state.sessions.values()),
+        ]
+        lines += [
+            _line("learned", device=d, cap=cap, until=until)
+            for d, (cap, until) in self._state.learned.items()
+        ]
+        lines += [
+            _line("stream", name=name, source=source, registered=True)
+            for name, source in sorted(self._state.streams.items())
+        ]
         self._lines = self._kept = len(lines)
         self.close()
         with contextlib.suppress(OSError):

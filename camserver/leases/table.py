@@ -3,9 +3,11 @@
 Owns the states of tickets and the slots of devices. Must not wait, log, or read a clock.
 
 Invariants, for each device, at every moment:
-- held + offered + moved + cooling <= cap: max_sessions, or less while the device is known to give less (unless the cap was
-  lowered below what was already held, a session was observed that nobody had asked for, or a camera brought one along);
-- a free slot and a waiting ticket never exist together: the slot is offered at once, in order of priority, then arrival;
+- held + offered + moved + cooling <= cap: max_sessions, or less while the device is known to give
+  less (unless the cap was lowered below what was already held, a session was observed that nobody
+  had asked for, or a camera brought one along);
+- a free slot and a waiting ticket never exist together: the slot is offered at once, in order of
+  priority, then arrival;
 - an offer is a reservation: nobody passes it until its ticket accepts or withdraws.
 """
 
@@ -16,11 +18,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from camserver.errors import LeaseStateError
-from camserver.leases.values import Budget, DeviceStatistics, Holder, Learned, Priority, Ticket, TicketEvent, TicketState
+from camserver.leases.values import (
+    Budget,
+    DeviceStatistics,
+    Holder,
+    Learned,
+    Priority,
+    Ticket,
+    TicketEvent,
+    TicketState,
+)
 from camserver.records import SessionEnd
 
 LEARNED_S, GUESSED_S = 600.0, 60.0
-"""How long a device that said "full" is believed to give no more than it did then; and one whose silence may have meant it.
+"""How long a device that said "full" is believed to give no more than it did then.
+
+And one whose silence may have meant it.
 
 Afterwards it is asked again.
 """
@@ -31,10 +44,12 @@ class _Device:
     budget: Budget
     learned: Learned | None = None
     waiting: list[Ticket] = field(default_factory=list)
-    taken: list[Ticket] = field(default_factory=list)         # offered or held
+    taken: list[Ticket] = field(default_factory=list)  # offered or held
     cooling_until: list[float] = field(default_factory=list)
-    moved: list[Ticket] = field(default_factory=list)       # taken here; their cameras have another device by now
-    claimable: dict[int, float] = field(default_factory=dict)       # generation -> its moment in cooling_until
+    # Taken here; their cameras have another device by now
+    moved: list[Ticket] = field(default_factory=list)
+    # Generation -> its moment in cooling_until
+    claimable: dict[int, float] = field(default_factory=dict)
     granted: int = 0
     opened: int = 0
     held_s_total: float = 0.0
@@ -46,20 +61,27 @@ class _Device:
 class LeaseTable:
     """All devices and their tickets.
 
-    Methods that can free a slot return the tickets that were offered one by it; the caller wakes their waiters.
+    Methods that can free a slot return the tickets that were offered one by it; the caller wakes
+    their waiters.
     """
 
     def __init__(self) -> None:
         self._devices: dict[str, _Device] = {}
-        self._cameras: dict[str, str] = {}      # camera id -> its device
-        self._left: list[tuple[str, int, float, bool]] = []     # sessions of an earlier process on devices not known (yet)
+        self._cameras: dict[str, str] = {}  # camera id -> its device
+        # Sessions of an earlier process on devices not known (yet)
+        self._left: list[tuple[str, int, float, bool]] = []
         self._sequence = 0
         self._generation = 0
 
-    def configure(self, budgets: Mapping[str, Budget], now: float, cameras: Mapping[str, str] | None = None) -> list[Ticket]:
-        """Make `budgets` the known devices. One that left stays for as long as somebody holds, waits or it cools.
+    def configure(
+        self, budgets: Mapping[str, Budget], now: float, cameras: Mapping[str, str] | None = None
+    ) -> list[Ticket]:
+        """Make `budgets` the known devices.
 
-        `cameras` says which device each camera is on: one that has changed it takes its tickets along.
+        One that left stays for as long as somebody holds, waits or it cools.
+
+        `cameras` says which device each camera is on: one that has changed it takes its tickets
+        along.
         """
         for name, budget in budgets.items():
             if name in self._devices:
@@ -80,44 +102,71 @@ class LeaseTable:
     def _move(self, cameras: Mapping[str, str], now: float) -> None:
         """The sessions of a camera count on its device, whatever that is called by now.
 
-        And on the one where they were opened, until they have ended: it may be the same box, or another that goes on. What
-        cools down has no camera any more: it counts under both names, too.
+        And on the one where they were opened, until they have ended: it may be the same box, or
+        another that goes on. What cools down has no camera any more: it counts under both names,
+        too.
         """
-        pairs = {(old, new) for camera, new in cameras.items() if (old := self._cameras.get(camera, new)) != new}
+        pairs = {
+            (old, new)
+            for camera, new in cameras.items()
+            if (old := self._cameras.get(camera, new)) != new
+        }
         for device in self._devices.values():
             self._thaw(device, now)
-        cooling = {old: (list(d.cooling_until), dict(d.claimable)) for old, _ in pairs if (d := self._devices.get(old))}
+        cooling = {
+            old: (list(d.cooling_until), dict(d.claimable))
+            for old, _ in pairs
+            if (d := self._devices.get(old))
+        }
         for old, new in pairs:
             until, claimable = cooling.get(old, ([], {}))
-            known = Counter(self._devices[new].cooling_until)      # a session that counted on both is one
+            # A session that counted on both is one
+            known = Counter(self._devices[new].cooling_until)
             self._devices[new].cooling_until += (Counter(until) - known).elements()
             self._devices[new].claimable |= claimable
         for name, device in list(self._devices.items()):
-            for ticket in [t for t in (*device.waiting, *device.taken) if cameras.get(t.camera, name) != name]:
+            for ticket in [
+                t for t in (*device.waiting, *device.taken) if cameras.get(t.camera, name) != name
+            ]:
                 waits = ticket in device.waiting
                 (device.waiting if waits else device.taken).remove(ticket)
                 if not waits:
                     device.moved.append(ticket)
                 ticket.device = cameras[ticket.camera]
                 new_device = self._devices[ticket.device]
-                if ticket in new_device.moved:      # it comes back
+                if ticket in new_device.moved:  # it comes back
                     new_device.moved.remove(ticket)
                 (new_device.waiting if waits else new_device.taken).append(ticket)
         self._cameras = dict(cameras)
 
-    def request(self, device: str, holder: Holder, priority: Priority, now: float, *, camera: str = "",
-                ageing_since: float | None = None) -> tuple[Ticket, list[Ticket]]:
-        """Enter the queue of a device; the ticket is already offered when a slot is free and nobody is before it.
+    def request(
+        self,
+        device: str,
+        holder: Holder,
+        priority: Priority,
+        now: float,
+        *,
+        camera: str = "",
+        ageing_since: float | None = None,
+    ) -> tuple[Ticket, list[Ticket]]:
+        """Enter the queue of a device.
 
-        Also returns all tickets that were offered a slot: others may wait for one whose cool-down has just passed, before
-        the timer told them. Raises LeaseStateError for a device that was never configured.
+        The ticket is already offered when a slot is free and nobody is before it.
+
+        Also returns all tickets that were offered a slot: others may wait for one whose cool-down
+        has just passed, before the timer told them. Raises LeaseStateError for a device that was
+        never configured.
         """
         ticket = self._ticket(device, camera, holder, priority, now, ageing_since)
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
 
-    def restore(self, device: str, generation: int, until: float, now: float, *, claimable: bool) -> None:
-        """A session of an earlier process: its slot is taken until then, or until its holder claims it.
+    def restore(
+        self, device: str, generation: int, until: float, now: float, *, claimable: bool
+    ) -> None:
+        """A session of an earlier process.
+
+        Its slot is taken until then, or until its holder claims it.
 
         A device that is not known is waited for: its camera may come back with the next inventory.
         """
@@ -139,8 +188,15 @@ class LeaseTable:
         """
         return self._hold(device, camera, holder, Priority.LIVE, now)
 
-    def claim(self, device: str, generation: int, holder: Holder, priority: Priority, now: float,
-              camera: str = "") -> Ticket | None:
+    def claim(
+        self,
+        device: str,
+        generation: int,
+        holder: Holder,
+        priority: Priority,
+        now: float,
+        camera: str = "",
+    ) -> Ticket | None:
         """Turn a restored session's slot into its holder's again; None when it has passed."""
         entry = self._devices.get(device)
         until = entry.claimable.pop(generation, 0.0) if entry is not None else 0.0
@@ -151,7 +207,8 @@ class LeaseTable:
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""
-        ticket._apply(TicketEvent.ACCEPT)  # noqa: SLF001 - the table is the one that changes tickets
+        # The table is the one that changes tickets
+        ticket._apply(TicketEvent.ACCEPT)  # noqa: SLF001
         self._generation += 1
         ticket.generation = self._generation
         ticket.held_since = now
@@ -162,7 +219,10 @@ class LeaseTable:
         device.wait_s_max = max(device.wait_s_max, waited)
 
     def withdraw(self, ticket: Ticket, now: float, *, busy: bool) -> list[Ticket]:
-        """Leave the queue (timed out or cancelled). An offer that was already made goes to the next waiter."""
+        """Leave the queue (timed out or cancelled).
+
+        An offer that was already made goes to the next waiter.
+        """
         was_offered = ticket.state is TicketState.OFFERED
         ticket._apply(TicketEvent.WITHDRAW)  # noqa: SLF001
         device = self._devices[ticket.device]
@@ -171,7 +231,10 @@ class LeaseTable:
         return self._ended_elsewhere(ticket, SessionEnd.NONE, now) + self.offer(ticket.device, now)
 
     def release(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
-        """Give a session back after its transport was closed; its slot cools down as the end demands."""
+        """Give a session back after its transport was closed.
+
+        Its slot cools down as the end demands.
+        """
         ticket._apply(TicketEvent.RELEASE)  # noqa: SLF001
         device = self._devices[ticket.device]
         device.taken.remove(ticket)
@@ -183,9 +246,12 @@ class LeaseTable:
         return self._ended_elsewhere(ticket, end, now) + self.offer(ticket.device, now)
 
     def offer(self, name: str, now: float) -> list[Ticket]:
-        """Hand every free slot of a device to the waiters in order; call it when a cool-down has passed."""
+        """Hand every free slot of a device to the waiters in order.
+
+        Call it when a cool-down has passed.
+        """
         device = self._devices.get(name)
-        if device is None:      # a reload has removed it
+        if device is None:  # a reload has removed it
             return []
         self._thaw(device, now)
         offered = []
@@ -198,13 +264,15 @@ class LeaseTable:
         return offered
 
     def withdraw_for_live(self, name: str, now: float) -> list[Ticket]:
-        """Held polls that should give way to live requests that wait, or to observed sessions over the cap.
+        """Held polls that should be preempted: live requests wait, or the cap is exceeded.
 
         Each is named once, the newest first.
         """
         device = self._devices[name]
         held = [t for t in device.taken if t.held]
-        wanted = sum(t.priority is Priority.LIVE for t in device.waiting) + max(0, len(held) - self._cap(device, now))
+        wanted = sum(t.priority is Priority.LIVE for t in device.waiting) + max(
+            0, len(held) - self._cap(device, now)
+        )
         wanted -= sum(t.withdrawn for t in held)
         polls = [t for t in reversed(held) if t.gives_way][: max(0, wanted)]
         for ticket in polls:
@@ -218,10 +286,13 @@ class LeaseTable:
         return held + sum(until > now for until in device.cooling_until)
 
     def refused(self, ticket: Ticket, now: float, *, certain: bool) -> Learned | None:
-        """The device was full for this ticket's session: busy, and it gives no more than it gave to others just now.
+        """The device was full for this ticket's session.
 
-        `certain` when it said so; silence, a wrong password or an end of the connection may mean something else.
-        Returns what was learned, if anything was: alone, a session was refused for somebody we do not know of.
+        Busy, and it gives no more than it gave to others just now.
+
+        `certain` when it said so; silence, a wrong password or an end of the connection may mean
+        something else. Returns what was learned, if anything was: alone, a session was refused for
+        somebody we do not know of.
         """
         device = self._devices[ticket.device]
         device.busy += 1
@@ -241,7 +312,7 @@ class LeaseTable:
         return tuple(name for name, device in self._devices.items() if device.waiting)
 
     def next_thaw(self, name: str, now: float) -> float | None:
-        """The moment a device may have another slot without anybody's doing, while somebody waits for it; or None."""
+        """When a device has another slot by itself, if somebody waits for it; or None."""
         device = self._devices.get(name)
         if device is None:
             return None
@@ -257,7 +328,10 @@ class LeaseTable:
                 device=name,
                 max_sessions=d.budget.max_sessions,
                 held=tuple((t.holder, t.held_since) for t in (*d.taken, *d.moved) if t.held),
-                queue=tuple((t.holder, t.requested_at) for t in (*(t for t in d.taken if not t.held), *d.waiting)),
+                queue=tuple(
+                    (t.holder, t.requested_at)
+                    for t in (*(t for t in d.taken if not t.held), *d.waiting)
+                ),
                 cooling_until=tuple(until for until in d.cooling_until if until > now),
                 learned=d.learned if d.learned is not None and d.learned.until > now else None,
                 granted=d.granted,
@@ -275,7 +349,12 @@ class LeaseTable:
         device.cooling_until = [until for until in device.cooling_until if until > now]
 
     def _free(self, device: _Device, now: float) -> int:
-        return self._cap(device, now) - len(device.taken) - len(device.moved) - len(device.cooling_until)
+        return (
+            self._cap(device, now)
+            - len(device.taken)
+            - len(device.moved)
+            - len(device.cooling_until)
+        )
 
     def _ended_elsewhere(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
         """A ticket has ended that counted on devices where its camera was before."""
@@ -295,14 +374,31 @@ class LeaseTable:
             return device.budget.max_sessions
         return min(learned.cap, device.budget.max_sessions)
 
-    def _ticket(self, device: str, camera: str, holder: Holder, priority: Priority, now: float,
-                ageing_since: float | None = None) -> Ticket:
+    def _ticket(
+        self,
+        device: str,
+        camera: str,
+        holder: Holder,
+        priority: Priority,
+        now: float,
+        ageing_since: float | None = None,
+    ) -> Ticket:
         if device not in self._devices:
             raise LeaseStateError(f"device {device} is not in the inventory")
         self._sequence += 1
-        return Ticket(device, camera, holder, priority, self._sequence, now, now if ageing_since is None else ageing_since)
+        return Ticket(
+            device,
+            camera,
+            holder,
+            priority,
+            self._sequence,
+            now,
+            now if ageing_since is None else ageing_since,
+        )
 
-    def _hold(self, device: str, camera: str, holder: Holder, priority: Priority, now: float) -> Ticket:
+    def _hold(
+        self, device: str, camera: str, holder: Holder, priority: Priority, now: float
+    ) -> Ticket:
         """A ticket for a session that is open already."""
         ticket = self._ticket(device, camera, holder, priority, now)
         ticket._apply(TicketEvent.OFFER)  # noqa: SLF001 - the table is the one that changes tickets

@@ -1,4 +1,7 @@
-"""What the lease table is made of: priorities, tickets and their states, budgets, statistics. Pure values."""
+"""What the lease table is made of: priorities, tickets and their states, budgets, statistics.
+
+Pure values.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from camserver.errors import LeaseStateError
 from camserver.records import SessionEnd
 
 AGEING_S = 10.0
-"""A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot starve polling."""
+"""A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot
+starve polling.
+"""
 
 
 class Priority(IntEnum):
@@ -73,7 +78,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a device gives: sessions at once, and for how long it still counts one after it was closed."""
+    """What a device gives.
+
+    Sessions at once, and for how long it still counts one after it was closed.
+    """
 
     max_sessions: int = 1
     cooldown_s: float = 0.25
@@ -102,7 +110,10 @@ class Ticket:
     sequence: int
     requested_at: float
     ageing_since: float
-    """When its camera first asked in vain: a poll gives up after lease_wait, comes again, and must get older all the same."""
+    """When its camera first asked in vain.
+
+    A poll gives up after lease_wait, comes again, and must get older all the same.
+    """
     state: TicketState = TicketState.WAITING
     generation: int = 0
     held_since: float = 0.0
@@ -119,16 +130,28 @@ class Ticket:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
             raise LeaseStateError(
-                f"lease of {self.device} for {self.holder}: {event} is impossible when {self.state}") from None
+                f"lease of {self.device} for {self.holder}: {event} is impossible when {self.state}"
+            ) from None
 
     def rank(self, now: float) -> tuple[int, float, int]:
         """Sort key among waiters: aged priority, then who has asked for longest, then arrival."""
-        return max(0, self.priority - int((now - self.ageing_since) / AGEING_S)), self.ageing_since, self.sequence
+        return (
+            max(0, self.priority - int((now - self.ageing_since) / AGEING_S)),
+            self.ageing_since,
+            self.sequence,
+        )
 
     @property
     def gives_way(self) -> bool:
-        """Whether it can be asked to give way: a poll, unless it has waited so long that it came as soon as live."""
-        return self.priority is Priority.POLL and not self.withdrawn and self.rank(self.held_since)[0] > Priority.LIVE
+        """Whether it can be asked to give way.
+
+        A poll, unless it has waited so long that it came as soon as live.
+        """
+        return (
+            self.priority is Priority.POLL
+            and not self.withdrawn
+            and self.rank(self.held_since)[0] > Priority.LIVE
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +164,10 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatistics:
-    """A frozen picture of one device; counters since start, moments of the monotonic clock, seconds."""
+    """A frozen picture of one device.
+
+    Counters since start, moments of the monotonic clock, seconds.
+    """
 
     device: str
     max_sessions: int

@@ -1,1 +1,4 @@
-"""RTSP and RTP without I/O: bytes in, values out, and back. Shared by the simulator and the coming native client."""
+"""RTSP and RTP without I/O: bytes in, values out, and back.
+
+Shared by the simulator and the coming native client.
+"""

@@ -1,6 +1,9 @@
-"""Login schemes of RTSP and HTTP: challenges (RFC 9110, 11.6.1), digest (RFC 7616), basic (RFC 7617). Pure.
+"""Login schemes of RTSP and HTTP.
 
-Client's side: `parse_challenges`, `strongest`, `authorization`. Server's side, for the simulator: `accepts`.
+Challenges (RFC 9110, 11.6.1), digest (RFC 7616), basic (RFC 7617). Pure.
+
+Client's side: `parse_challenges`, `strongest`, `authorization`. Server's side, for the simulator:
+`accepts`.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ _HASHES: dict[str, Callable[[bytes], str]] = {
 _SEPARATOR = re.compile(r"[\s,]*")
 _WORD = re.compile(r'[^\s,="]{1,200}')
 _EQUALS = re.compile(r"\s{0,8}=\s{0,8}")
-# A quote ends a quoted string where a comma, the end or the next parameter follows; elsewhere it is a
-# quote that the camera forgot to escape.
+# A quote ends a quoted string where a comma, the end or the next parameter follows; elsewhere it is
+# a quote that the camera forgot to escape.
 _QUOTED = re.compile(
     r'"((?:[^"\\]|\\.|"(?!\s{0,8}(?:,|$)|\s{1,8}[\w-]{1,20}\s{0,8}=))*)"?', re.DOTALL
 )
@@ -39,7 +42,10 @@ _BARE = re.compile(r"[^\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One challenge of a server: its scheme in lower case, its parameters unquoted, names in lower case."""
+    """One challenge of a server.
+
+    Its scheme in lower case, its parameters unquoted, names in lower case.
+    """
 
     scheme: str
     parameters: dict[str, str] = field(default_factory=dict)
@@ -77,7 +83,10 @@ class Challenge:
 
     @property
     def label(self) -> str:
-        """Its name for a person: "basic", "digest SHA-256", "digest MD5 with qop auth-int", "bearer"."""
+        """Its name for a person.
+
+        "basic", "digest SHA-256", "digest MD5 with qop auth-int", "bearer".
+        """
         if self.scheme != "digest":
             return self.scheme
         algorithm = self.algorithm.removesuffix("-SESS")
@@ -160,7 +169,7 @@ def _value(header: str, at: int) -> tuple[str, int]:
 
 
 def parameters(text: str) -> dict[str, str]:
-    """The name=value pairs of credentials or of Authentication-Info, unquoted, names in lower case."""
+    """The name=value pairs of credentials or Authentication-Info, unquoted, names in lower case."""
     challenges = _parse_header("x " + text[:MAX_CHALLENGE_CHARS])
     return challenges[0].parameters if challenges else {}
 

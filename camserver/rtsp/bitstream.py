@@ -1,4 +1,7 @@
-"""What a client must read in H.264 and H.265 byte streams: NAL units, slice headers, recovery points. Pure."""
+"""What a client must read in H.264 and H.265 byte streams.
+
+NAL units, slice headers, recovery points. Pure.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""One RTSP session of ours: open, first whole key picture, and an honest end. asyncio, TCP or UDP, plain or TLS.
+"""One RTSP session of ours.
 
-Rule one lives in `close`: TEARDOWN is sent, its answer awaited, the transport closed and *seen* closed; what is known of
-the end is its value. Cancelling any await here leaves a session that `close` can still end.
+Open, first whole key picture, and an honest end. asyncio, TCP or UDP, plain or TLS.
 
-What fails after anything remembered (a track, a challenge) is forgotten and tried again on a new connection, which begins
-cold; the connection before it is seen closed first.
+Rule one lives in `close`: TEARDOWN is sent, its answer awaited, the transport closed and *seen*
+closed; what is known of the end is its value. Cancelling any await here leaves a session that
+`close` can still end.
+
+What fails after anything remembered (a track, a challenge) is forgotten and tried again on a new
+connection, which begins cold; the connection before it is seen closed first.
 """
 
 from __future__ import annotations
@@ -35,21 +38,37 @@ CLOSE_S = 1.0
 RELEASE_S = 0.1
 """The same when it is in a hurry."""
 MAX_RECONNECTS = 2
-"""New connections within one `open`: one for what was remembered, one for a camera that closes after its 401."""
+"""New connections within one `open`.
+
+One for what was remembered, one for a camera that closes after its 401.
+"""
 SESSION_NOT_FOUND = 454
 NOT_KNOWN = frozenset((400, 404, 405, SESSION_NOT_FOUND, 501, 551))
 """Answers to GET_PARAMETER that mean: ask something else to keep the session alive."""
 MEANS_SOMETHING_ELSE = frozenset((401, 403, 404, 453, SESSION_NOT_FOUND, 503))
-"""Refusals that say what is wrong; any other may be a camera that wants to be asked in another way."""
+"""Refusals that say what is wrong.
+
+Any other may be a camera that wants to be asked in another way.
+"""
 OTHER_TRANSPORT = frozenset((400, 461, 500))
 """Answers to SETUP of cameras that don't speak the transport."""
 
 
 class RtspSession:
-    """One session: `open`, `key_picture`, `close`, in this order; `close` always, whatever the others did."""
+    """One session: `open`, `key_picture`, `close`, in this order.
 
-    def __init__(self, url: str, memory: Memory, login_memory: LoginMemory, *, tls: ssl.SSLContext | None = None,
-                 on_step: Callable[[str], None] = lambda _: None) -> None:
+    `close` always, whatever the others did.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        memory: Memory,
+        login_memory: LoginMemory,
+        *,
+        tls: ssl.SSLContext | None = None,
+        on_step: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._url = url
         self._on_step = on_step
         self._memory = memory
@@ -57,7 +76,8 @@ class RtspSession:
         self._tls = tls
         self._connection: Connection | None = None
         self._media: Media | None = None
-        self._set_up = False        # a SETUP went out over this connection: the camera may count a session
+        # A SETUP went out over this connection: the camera may count a session
+        self._set_up = False
         self._keep_alive: asyncio.TimerHandle | None = None
         self._hurried_s: float | None = None
         self._ending: asyncio.Timeout | None = None
@@ -105,17 +125,24 @@ class RtspSession:
                     return
             await self._negotiate(carried)
         except Reconnect:
-            raise CameraError(Result.UNREACHABLE, f"the camera closed the connection again and again at {self.step}") from None
+            raise CameraError(
+                Result.UNREACHABLE,
+                f"the camera closed the connection again and again at {self.step}",
+            ) from None
         except WireClosed as closed:
             result = Result.ERROR if closed.unparsable else Result.UNREACHABLE
-            raise CameraError(result, f"{closed} at {self.step}{self._stray()}", step=self.step) from None
-        except (OSError, ValueError) as error:      # the host has no port left, or an answer held what nobody writes
+            raise CameraError(
+                result, f"{closed} at {self.step}{self._stray()}", step=self.step
+            ) from None
+        except (OSError, ValueError) as error:
+            # The host has no port left, or an answer held what nobody writes
             raise CameraError(Result.ERROR, f"{type(error).__name__} at {self.step}") from None
 
     async def _negotiate(self, carried: Challenge | None) -> None:
         """One connection's way to PLAY. Raises Reconnect when it is worth another."""
-        self._connection = connection = await Connection.open(self._url, self._tls, self._login_memory, carried,
-                                                              self._begin_step)
+        self._connection = connection = await Connection.open(
+            self._url, self._tls, self._login_memory, carried, self._begin_step
+        )
         self._media = media = Media(connection.wire)
         memory = self._memory
         self.warm = memory.may_be_warm
@@ -127,7 +154,7 @@ class RtspSession:
             await self._play()
         except WireClosed as closed:
             remembered = self.warm or connection.login.remembered
-            in_doubt = self._set_up and media.over_udp      # over UDP a session may live on
+            in_doubt = self._set_up and media.over_udp  # over UDP a session may live on
             if not remembered or connection.has_session or closed.unparsable or in_doubt:
                 raise
             if connection.login.remembered:
@@ -136,7 +163,9 @@ class RtspSession:
             raise Reconnect from None
 
     async def _open_warm(self) -> bool:
-        """Play by what is remembered, without DESCRIBE; False when the camera refuses that, and has no session of ours.
+        """Play by what is remembered, without DESCRIBE.
+
+        False when the camera refuses that, and has no session of ours.
 
         What was remembered is no longer so then, or the camera never takes this.
         """
@@ -162,10 +191,19 @@ class RtspSession:
         self.description = description = parse_sdp(response.body)
         track = description.video()
         if track is None or track.codec is None:
-            offered = ", ".join(sorted({t.encoding or t.kind for t in description.tracks})) or "nothing"
-            raise Unsupported(Result.ERROR, f"the camera offers no video that camserver speaks (it has {offered})",
-                              SessionEnd.NONE)
-        base = response.headers.get("Content-Base") or response.headers.get("Content-Location") or self._url
+            offered = (
+                ", ".join(sorted({t.encoding or t.kind for t in description.tracks})) or "nothing"
+            )
+            raise Unsupported(
+                Result.ERROR,
+                f"the camera offers no video that camserver speaks (it has {offered})",
+                SessionEnd.NONE,
+            )
+        base = (
+            response.headers.get("Content-Base")
+            or response.headers.get("Content-Location")
+            or self._url
+        )
         if not re.match(r"rtsps?://", base, re.IGNORECASE):
             base = self._url
         memory.base = control_url(base.strip(), description.control)
@@ -191,14 +229,23 @@ class RtspSession:
     def _choose(self, track: Track) -> None:
         """Take this track's pictures from now on."""
         memory = self._memory
-        others = [t for t in self.description.tracks if t is not track] if self.description is not None else []
+        others = (
+            [t for t in self.description.tracks if t is not track]
+            if self.description is not None
+            else []
+        )
         memory.track = track
         memory.track_url = control_url(memory.base, track.control)
-        memory.other_tracks = tuple(control_url(memory.base, t.control) for t in others if t.control)
+        memory.other_tracks = tuple(
+            control_url(memory.base, t.control) for t in others if t.control
+        )
         memory.other_types = frozenset(t.payload_type for t in others)
 
     async def methods(self) -> str:
-        """What the camera says to OPTIONS, in an open session. Raises CameraError, Moved, WireClosed."""
+        """What the camera says to OPTIONS, in an open session.
+
+        Raises CameraError, Moved, WireClosed.
+        """
         return (await self.connection.request("OPTIONS", self._url, {})).headers.get("Public")
 
     async def _setup(self) -> None:
@@ -210,7 +257,7 @@ class RtspSession:
         except CameraError as error:
             first = error
         if self.description is None:
-            raise first     # it was not asked for one: that comes first
+            raise first  # it was not asked for one: that comes first
         other = "udp" if memory.transport == "tcp" else "tcp"
         if first.status in OTHER_TRANSPORT and await self._set_up_otherwise(other):
             return
@@ -252,8 +299,15 @@ class RtspSession:
             media.close()
             raise
         connection.has_session = True
-        media.begin(response.headers.get("Transport"), Reception(memory.track, proof=memory.proof, others=memory.other_types,
-                                                                 unordered=media.over_udp))
+        media.begin(
+            response.headers.get("Transport"),
+            Reception(
+                memory.track,
+                proof=memory.proof,
+                others=memory.other_types,
+                unordered=media.over_udp,
+            ),
+        )
         self._arm_keep_alive(connection.session_timeout_s / 2)
 
     async def _play(self) -> None:
@@ -271,13 +325,17 @@ class RtspSession:
             memory.all_tracks = True
 
     async def _set_up_other_tracks(self) -> bool:
-        """Some cameras play nothing unless all tracks are set up; what comes of the others is not heard.
+        """Some cameras play nothing unless all tracks are set up.
+
+        What comes of the others is not heard.
 
         By interleaved channels always: nobody has to listen on a port. False when there is none.
         """
         for number, url in enumerate(self._memory.other_tracks, start=1):
             channels = f"{2 * number}-{2 * number + 1}"
-            await self.connection.ask("SETUP", url, {"Transport": f"RTP/AVP/TCP;unicast;interleaved={channels}"})
+            await self.connection.ask(
+                "SETUP", url, {"Transport": f"RTP/AVP/TCP;unicast;interleaved={channels}"}
+            )
         return bool(self._memory.other_tracks)
 
     def _stray(self) -> str:
@@ -286,7 +344,9 @@ class RtspSession:
     # ---- pictures
 
     async def key_picture(self) -> Shot:
-        """The first whole key picture; called again, the next one. Waits without a limit of its own.
+        """The first whole key picture; called again, the next one.
+
+        Waits without a limit of its own.
 
         Raises CameraError when the camera ends it.
         """
@@ -297,7 +357,11 @@ class RtspSession:
         if self.warm:
             memory.warm_refusals, memory.warm_worked = 0, True
         report = media.reception.report if media.reception is not None else None
-        offset_s = None if report is None else report.wall_at(picture.timestamp, memory.track.clock_hz) - captured_s
+        offset_s = (
+            None
+            if report is None
+            else report.wall_at(picture.timestamp, memory.track.clock_hz) - captured_s
+        )
         return Shot(picture, memory.track.codec or "", captured_s, offset_s)
 
     @property
@@ -314,15 +378,20 @@ class RtspSession:
         seen, step = self._reception, self.step
         if step != STEP or seen is None:
             what = "no connection" if step == CONNECTING else f"no answer to {step}"
-            return CameraError(Result.TIMEOUT, f"{what} within {limit_s:.1f} s{self._stray()}", step=step)
+            return CameraError(
+                Result.TIMEOUT, f"{what} within {limit_s:.1f} s{self._stray()}", step=step
+            )
         return no_picture(seen, limit_s)
 
     # ---- end
 
     async def close(self) -> SessionEnd:
-        """End the session and see the transport closed. Takes at most TEARDOWN_S + CLOSE_S; must not be cancelled.
+        """End the session and see the transport closed.
 
-        Clean: TEARDOWN was answered, or the camera closed after it. None: no session was ever opened.
+        Takes at most TEARDOWN_S + CLOSE_S; must not be cancelled.
+
+        Clean: TEARDOWN was answered, or the camera closed after it. None: no session was ever
+        opened.
         """
         if self._keep_alive is not None:
             self._keep_alive.cancel()
@@ -348,33 +417,42 @@ class RtspSession:
         wire = self._connection.wire
         wire.close()
         try:
-            async with asyncio.timeout(CLOSE_S if self._hurried_s is None else RELEASE_S) as self._ending:
+            async with asyncio.timeout(
+                CLOSE_S if self._hurried_s is None else RELEASE_S
+            ) as self._ending:
                 await asyncio.shield(wire.closed)
         except TimeoutError:
             wire.abort()
             await wire.closed
 
     def hurry(self, teardown_s: float) -> None:
-        """From now on TEARDOWN has only so long to be answered, and the close less; also when `close` is already at it."""
+        """From now on TEARDOWN has only so long to be answered, and the close less.
+
+        Also when `close` is already at it.
+        """
         if self._hurried_s is None:
             self._hurried_s = teardown_s
             if self._ending is not None and (when := self._ending.when()) is not None:
-                with contextlib.suppress(RuntimeError):     # it has just ended
-                    self._ending.reschedule(min(when, asyncio.get_running_loop().time() + teardown_s))
+                with contextlib.suppress(RuntimeError):  # it has just ended
+                    self._ending.reschedule(
+                        min(when, asyncio.get_running_loop().time() + teardown_s)
+                    )
 
     async def _tear_down(self) -> bool:
         over_udp = self._here.over_udp
         try:
-            async with asyncio.timeout(TEARDOWN_S if self._hurried_s is None else self._hurried_s) as self._ending:
+            async with asyncio.timeout(
+                TEARDOWN_S if self._hurried_s is None else self._hurried_s
+            ) as self._ending:
                 response = await self.connection.ask("TEARDOWN", self._memory.base, {})
         except TimeoutError:
             return False
         except WireClosed as closed:
             return closed.by_camera
-        except (CameraError, Reconnect):      # 401: over UDP the session may live on
+        except (CameraError, Reconnect):  # 401: over UDP the session may live on
             return not over_udp
-        # Over TCP the session ends with the connection, whatever it answered; over UDP only a 200 says so, or a 454: there
-        # is no such session any more.
+        # Over TCP the session ends with the connection, whatever it answered; over UDP only a 200
+        # says so, or a 454: there is no such session any more.
         return not over_udp or response.status in (200, SESSION_NOT_FOUND)
 
     def _arm_keep_alive(self, every_s: float) -> None:
@@ -383,13 +461,20 @@ class RtspSession:
         self._keep_alive = asyncio.get_running_loop().call_later(every_s, self._remind, every_s)
 
     def _remind(self, every_s: float) -> None:
-        """Tell the camera that somebody is there; one that doesn't know the method is asked OPTIONS from then on."""
+        """Tell the camera that somebody is there.
+
+        One that doesn't know the method is asked OPTIONS from then on.
+        """
         memory, connection = self._memory, self.connection
         if connection.wire.end is not None:
             return
 
         def answered(response: Response) -> None:
-            if response.status in NOT_KNOWN and memory.keep_alive != "OPTIONS" and connection.wire.end is None:
+            if (
+                response.status in NOT_KNOWN
+                and memory.keep_alive != "OPTIONS"
+                and connection.wire.end is None
+            ):
                 memory.keep_alive = "OPTIONS"
                 ask()
 

@@ -1,7 +1,8 @@
-"""Requests over one connection to a camera, each with its answer, after a login where the camera asks for one.
+"""Requests over one connection to a camera, each with its answer, and the login.
 
-Rule two lives here and in camserver.rtsp.login: a right password is never sent in a way that a camera can count as a wrong one.
-What fails after anything remembered raises Reconnect: the session begins again on a new connection, and begins that one cold.
+Rule two lives here and in camserver.rtsp.login: a right password is never sent in a way that a
+camera can count as a wrong one. What fails after anything remembered raises Reconnect: the session
+begins again on a new connection, and begins that one cold.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ from camserver.rtsp.wire import Wire, WireClosed
 PORTS = {"rtsp": 554, "rtsps": 322}
 USER_AGENT = "camserver"
 CLOSING_S = 0.3
-"""How long a camera is given to close the connection after its 401, until it is known whether it does."""
+"""How long a camera is given to close the connection after its 401, until it is known whether it
+does.
+"""
 MAX_TRIES = 3
-"""Sendings of one request: without a login, with one, and once more for a nonce that was too old."""
+"""Sendings of one request.
+
+Without a login, with one, and once more for a nonce that was too old.
+"""
 CONNECTING = "connecting"
 SESSION_TIMEOUT_S = 60
 """Of a session whose Session header names none (RFC 2326, 12.37)."""
@@ -37,7 +43,8 @@ SESSION_TIMEOUT_S = 60
 class Reconnect(Exception):  # noqa: N818 - not an error: what to do
     """Raised when the session has to begin again on a new connection.
 
-    `carried` is the challenge that the new one answers; without one, all that was remembered is to be forgotten.
+    `carried` is the challenge that the new one answers; without one, all that was remembered is to
+    be forgotten.
     """
 
     def __init__(self, carried: Challenge | None = None) -> None:
@@ -48,36 +55,59 @@ class Reconnect(Exception):  # noqa: N818 - not an error: what to do
 class Connection:
     """One connection; `step` is what is waited for, and `on_step` hears of each."""
 
-    def __init__(self, wire: Wire, login: Login, login_memory: LoginMemory, on_step: Callable[[str], None]) -> None:
+    def __init__(
+        self, wire: Wire, login: Login, login_memory: LoginMemory, on_step: Callable[[str], None]
+    ) -> None:
         self.wire = wire
         self.login = login
         self.session_id = ""
         self.session_timeout_s = SESSION_TIMEOUT_S
         self.has_session = False
-        """A SETUP was answered: the session lives on this connection, and so does every answer to a 401."""
+        """A SETUP was answered.
+
+        The session lives on this connection, and so does every answer to a 401.
+        """
         self._login_memory = login_memory
         self._on_step = on_step
 
     @classmethod
-    async def open(cls, url: str, tls: ssl.SSLContext | None, login_memory: LoginMemory, carried: Challenge | None,
-                   on_step: Callable[[str], None]) -> Connection:
+    async def open(
+        cls,
+        url: str,
+        tls: ssl.SSLContext | None,
+        login_memory: LoginMemory,
+        carried: Challenge | None,
+        on_step: Callable[[str], None],
+    ) -> Connection:
         """Connect to the host of `url`. Raises CameraError."""
         parts = urlsplit(url)
         port = parts.port or PORTS[parts.scheme]
         on_step(CONNECTING)
         try:
-            _, wire = await asyncio.get_running_loop().create_connection(Wire, parts.hostname or "", port, ssl=tls)
+            _, wire = await asyncio.get_running_loop().create_connection(
+                Wire, parts.hostname or "", port, ssl=tls
+            )
         except ssl.SSLCertVerificationError:
-            raise CameraError(Result.ERROR, "its certificate is not valid (tls_verify = true)", SessionEnd.NONE) from None
+            raise CameraError(
+                Result.ERROR, "its certificate is not valid (tls_verify = true)", SessionEnd.NONE
+            ) from None
         except ConnectionRefusedError:
-            raise CameraError(Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE) from None
+            raise CameraError(
+                Result.UNREACHABLE, "connection refused: nothing listens there", SessionEnd.NONE
+            ) from None
         except OSError as error:
-            raise CameraError(Result.UNREACHABLE, f"connection failed: {error.strerror or type(error).__name__}",
-                              SessionEnd.NONE) from None
+            raise CameraError(
+                Result.UNREACHABLE,
+                f"connection failed: {error.strerror or type(error).__name__}",
+                SessionEnd.NONE,
+            ) from None
         return cls(wire, Login(login_memory, carried), login_memory, on_step)
 
     async def request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
-        """An answer of 200. Raises CameraError with the meaning of any other, Moved, WireClosed, Reconnect."""
+        """An answer of 200.
+
+        Raises CameraError with the meaning of any other, Moved, WireClosed, Reconnect.
+        """
         response = await self.ask(method, uri, headers)
         if response.status in (301, 302, 303, 307, 308):
             raise Moved(response.headers.get("Location"))
@@ -86,7 +116,10 @@ class Connection:
         return response
 
     async def ask(self, method: str, uri: str, headers: dict[str, str]) -> Response:
-        """Any answer but 401, after the login. Raises WireClosed, Reconnect, and CameraError when the login fails."""
+        """Any answer but 401, after the login.
+
+        Raises WireClosed, Reconnect, and CameraError when the login fails.
+        """
         self._on_step(method)
         for _ in range(MAX_TRIES):
             fields = self._fields(method, uri)
@@ -97,8 +130,12 @@ class Connection:
                 if not sent or self.login.remembered or self.login.was_accepted:
                     raise
                 self._login_memory.closes_after_challenge = None
-                raise CameraError(Result.UNREACHABLE, f"{closed} at {method}, when it was sent the login", step=method,
-                                  login_refused=True) from None
+                raise CameraError(
+                    Result.UNREACHABLE,
+                    f"{closed} at {method}, when it was sent the login",
+                    step=method,
+                    login_refused=True,
+                ) from None
             self._note_session(method, response)
             if response.status != 401:
                 if sent and response.status != 403:
@@ -112,6 +149,7 @@ class Connection:
 
     def ask_later(self, method: str, uri: str, answered: Callable[[Response], None]) -> None:
         """Send a request and go on; `answered` hears of its answer, never if none comes."""
+
         def noted(response: Response) -> None:
             if response.status not in (401, 403):
                 self.login.accepted(response.headers.get("Authentication-Info"))
@@ -121,12 +159,19 @@ class Connection:
 
     def stray(self) -> str:
         """What came and was no RTSP, for the end of a message."""
-        return f" ({self.wire.stray_bytes} bytes came that are no RTSP)" if self.wire.stray_bytes else ""
+        return (
+            f" ({self.wire.stray_bytes} bytes came that are no RTSP)"
+            if self.wire.stray_bytes
+            else ""
+        )
 
     async def _answer_elsewhere(self, response: Response) -> None:
-        """Answer over a new connection where the camera closes this one after its 401 (some Dahua do).
+        """Answer over a new connection where the camera closes this one after its 401.
 
-        Nothing is sent before that is known: a login on a dying connection could be counted, and be sent twice.
+        Some Dahua cameras do.
+
+        Nothing is sent before that is known: a login on a dying connection could be counted, and be
+        sent twice.
         """
         login, memory = self.login, self._login_memory
         if self.has_session or login.carried or login.was_accepted:
@@ -148,16 +193,28 @@ class Connection:
             case Verdict.RECONNECT:
                 raise Reconnect
             case Verdict.NO_LOGIN:
-                raise _refused(Result.AUTH, "it asks for a login: give username and password", method)
+                raise _refused(
+                    Result.AUTH, "it asks for a login: give username and password", method
+                )
             case Verdict.NOT_SPOKEN:
                 raise _refused(Result.ERROR, self.login.words, method)
             case Verdict.LATER_REFUSED:
-                raise _refused(Result.FULL, "it took the login, then refused it: its sessions are taken, or this user may not "
-                               "watch", method)
+                raise _refused(
+                    Result.FULL,
+                    "it took the login, then refused it: its sessions are taken, or this user may"
+                    " not watch",
+                    method,
+                )
             case _:
                 challenge = self.login.challenge
                 label = f", login {challenge.label}" if challenge is not None else ""
-                raise _refused(Result.AUTH, "wrong username or password", method, login_refused=True, label=label)
+                raise _refused(
+                    Result.AUTH,
+                    "wrong username or password",
+                    method,
+                    login_refused=True,
+                    label=label,
+                )
 
     def _note_session(self, method: str, response: Response) -> None:
         """The first session id of any answer counts; some cameras name it to DESCRIBE only."""
@@ -177,6 +234,14 @@ class Connection:
         return fields
 
 
-def _refused(result: Result, words: str, method: str, *, login_refused: bool = False, label: str = "") -> CameraError:
-    return CameraError(result, f"{words} (401 to {method}{label})", SessionEnd.NONE, status=401, step=method,
-                       login_refused=login_refused)
+def _refused(
+    result: Result, words: str, method: str, *, login_refused: bool = False, label: str = ""
+) -> CameraError:
+    return CameraError(
+        result,
+        f"{words} (401 to {method}{label})",
+        SessionEnd.NONE,
+        status=401,
+        step=method,
+        login_refused=login_refused,
+    )

@@ -1,4 +1,4 @@
-"""Depacketiser of JPEG (RFC 2435), and of the whole-JFIF kind some cameras send under the same name. Pure."""
+"""Depacketiser of JPEG (RFC 2435), and of the whole-JFIF kind under the same name. Pure."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ EXTENSION_PROFILE = 0xFFD8
 DQT, SOF0, DHT, SOS = 0xDB, 0xC0, 0xC4, 0xDA
 
 # ITU-T T.81, Annex K: the tables RFC 2435 leaves out of the packets. Quantisation in zigzag order.
-_QUANTISERS = tuple(bytes.fromhex(text) for text in (
-    "100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c3933383740485c4e404457453738506d51575f626768673e4d71"
-    "797064785c656763",
-    "1112121815182f1a1a2f63423842636363636363636363636363636363636363636363636363636363636363636363636363636363636363"
-    "6363636363636363",
-))
-_HUFFMAN = {    # class and destination, as in a DHT segment -> counts and values
-    0x00: bytes.fromhex(
-        "00010501010101010100000000000000000102030405060708090a0b"),
+_QUANTISERS = tuple(
+    bytes.fromhex(text)
+    for text in (
+        (
+            "100b0c0e0c0a100e0d0e1211101318281a181616183123251d283a333d3c3933383740485c4e404457453738506d51575f626768673e4d71"
+            "797064785c656763"
+        ),
+        (
+            "1112121815182f1a1a2f63423842636363636363636363636363636363636363636363636363636363636363636363636363636363636363"
+            "6363636363636363"
+        ),
+    )
+)
+_HUFFMAN = {  # class and destination, as in a DHT segment -> counts and values
+    0x00: bytes.fromhex("00010501010101010100000000000000000102030405060708090a0b"),
     0x10: bytes.fromhex(
         "0002010303020403050504040000017d01020300041105122131410613516107227114328191a1082342b1c11552d1f02433627282090a16"
         "1718191a25262728292a3435363738393a434445464748494a535455565758595a636465666768696a737475767778797a83848586878889"
         "8a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9ea"
-        "f1f2f3f4f5f6f7f8f9fa"),
-    0x01: bytes.fromhex(
-        "00030101010101010101010000000000000102030405060708090a0b"),
+        "f1f2f3f4f5f6f7f8f9fa"
+    ),
+    0x01: bytes.fromhex("00030101010101010101010000000000000102030405060708090a0b"),
     0x11: bytes.fromhex(
         "00020102040403040705040400010277000102031104052131061241510761711322328108144291a1b1c109233352f0156272d10a162434"
         "e125f11718191a262728292a35363738393a434445464748494a535455565758595a636465666768696a737475767778797a828384858687"
         "88898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8e9"
-        "eaf2f3f4f5f6f7f8f9fa"),
+        "eaf2f3f4f5f6f7f8f9fa"
+    ),
 }
 
 
@@ -48,7 +55,9 @@ class _MainHeader:
 
 
 class JpegDepacketiser:
-    """Fragments of a scan to a JFIF file; tables with Q 128 to 254 are kept, as they may come only once.
+    """Fragments of a scan to a JFIF file.
+
+    Tables with Q 128 to 254 are kept, as they may come only once.
 
     RFC 2435 counts sizes in 8 pixels up to 2040. Larger pictures say their size in the description
     (a=x-dimensions), or in a header extension (ONVIF Streaming Specification, 5.1.3), which brings
@@ -91,7 +100,7 @@ class JpegDepacketiser:
             self._extension.setdefault(marker, []).append(body)
 
     def add(self, payload: bytes) -> None:
-        """One payload: main header, restart and quantisation headers where they belong, a piece of the scan."""
+        """One payload: main header, restart and quantisation headers, a piece of the scan."""
         if not self._scan and payload[:2] == b"\xff\xd8":
             self._whole_file = True
         if self._whole_file:
@@ -124,7 +133,10 @@ class JpegDepacketiser:
         return 1
 
     def ends(self) -> bool:
-        """A whole file with its end marker. A scan may end without one; the decoder reads all of it and sees a hole."""
+        """A whole file with its end marker.
+
+        A scan may end without one; the decoder reads all of it and sees a hole.
+        """
         return bool(self._scan) and (not self._whole_file or self._end_marked())
 
     def finish(self) -> tuple[bytes, bool, bool]:
@@ -138,10 +150,17 @@ class JpegDepacketiser:
         if not tables or not frame:
             return b"", True, False
         end = b"" if self._end_marked() else b"\xff\xd9"
-        return self._file_header(self._header, tables, frame) + bytes(self._scan) + end, True, self._complete
+        return (
+            self._file_header(self._header, tables, frame) + bytes(self._scan) + end,
+            True,
+            self._complete,
+        )
 
     def _end_marked(self) -> bool:
-        """Whether the end marker stands at the end, padding left aside; asked for every packet with RTP's marker."""
+        """Whether the end marker stands at the end, padding left aside.
+
+        Asked for every packet with RTP's marker.
+        """
         return self._scan[-MAX_PADDING_BYTES:].rstrip(b"\0").endswith(b"\xff\xd9")
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
@@ -161,10 +180,15 @@ class JpegDepacketiser:
             self._obstacle = f"the camera does not send its quantisation tables (Q {header.q})"
             return []
         if not 1 <= header.q <= 99:
-            self._obstacle = f"the camera names a quantisation that nobody has defined (Q {header.q})"
+            self._obstacle = (
+                f"the camera names a quantisation that nobody has defined (Q {header.q})"
+            )
             return []
         scale = 5000 // header.q if header.q < 50 else 200 - header.q * 2
-        return [bytes(max(1, min(255, (value * scale + 50) // 100)) for value in table) for table in _QUANTISERS]
+        return [
+            bytes(max(1, min(255, (value * scale + 50) // 100)) for value in table)
+            for table in _QUANTISERS
+        ]
 
     def _extension_tables(self) -> bytes:
         """The 8-bit tables 0 and 1 of the extension's DQT segments."""
@@ -181,15 +205,18 @@ class JpegDepacketiser:
                 return body
         kind = header.kind & 0x3F
         if kind > 1:
-            self._obstacle = f"the camera sends JPEG of a type that nobody has defined ({header.kind})"
+            self._obstacle = (
+                f"the camera sends JPEG of a type that nobody has defined ({header.kind})"
+            )
             return b""
         if 0 in (header.width, header.height):
             self._obstacle = (
-                f"the picture has more than {MAX_SIDE} pixels a side, which RTP has no room for, and the "
-                "camera says its size neither in its description nor in a header extension"
+                f"the picture has more than {MAX_SIDE} pixels a side, which RTP has no room for,"
+                " and the camera says its size neither in its description nor in a header"
+                " extension"
             )
             return b""
-        luma_sampling = 0x21 if kind == 0 else 0x22     # 4:2:2, 4:2:0
+        luma_sampling = 0x21 if kind == 0 else 0x22  # 4:2:2, 4:2:0
         return struct.pack(">BHHB", 8, header.height, header.width, 3) + bytes(
             (1, luma_sampling, 0, 2, 0x11, 1, 3, 0x11, 1)
         )
@@ -198,12 +225,19 @@ class JpegDepacketiser:
         parts = [b"\xff\xd8", _segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")]
         parts += [_segment(DQT, bytes((number,)) + table) for number, table in enumerate(tables)]
         parts.append(_segment(SOF0, frame))
-        huffman = self._extension.get(DHT) or [bytes((number,)) + table for number, table in _HUFFMAN.items()]
+        huffman = self._extension.get(DHT) or [
+            bytes((number,)) + table for number, table in _HUFFMAN.items()
+        ]
         parts += [_segment(DHT, body) for body in huffman]
         if header.restart:
             parts.append(_segment(0xDD, header.restart.to_bytes(2, "big")))
         components = frame[6], frame[9], frame[12]
-        parts.append(_segment(SOS, bytes((3, components[0], 0x00, components[1], 0x11, components[2], 0x11, 0, 63, 0))))
+        parts.append(
+            _segment(
+                SOS,
+                bytes((3, components[0], 0x00, components[1], 0x11, components[2], 0x11, 0, 63, 0)),
+            )
+        )
         return b"".join(parts)
 
 

@@ -33,7 +33,8 @@ class Verdict(Enum):
     NO_LOGIN = auto()  # the camera wants a login, and none is configured
     NOT_SPOKEN = auto()  # it offers no scheme that camserver speaks
     WRONG = auto()  # the answer to a challenge of this very connection was refused
-    LATER_REFUSED = auto()  # the login was accepted before, and this request was refused all the same
+    # The login was accepted before, and this request was refused all the same
+    LATER_REFUSED = auto()
 
 
 @dataclass(slots=True)
@@ -56,7 +57,10 @@ class LoginMemory:
     single_use: bool = False
     """The camera takes each nonce once: every request begins without a login."""
     closes_after_challenge: bool | None = None
-    """It closes the connection after its 401: the answer goes over the next one. None: nobody has looked."""
+    """It closes the connection after its 401: the answer goes over the next one.
+
+    None: nobody has looked.
+    """
 
     def forget(self) -> None:
         """What was kept was refused."""
@@ -87,7 +91,7 @@ class Login:
 
     @property
     def remembered(self) -> bool:
-        """Whether it answers a challenge of an earlier connection, which nothing has confirmed yet."""
+        """Whether it answers an earlier connection's challenge that nothing has confirmed yet."""
         return self._remembered and not self._accepted
 
     @property
@@ -160,7 +164,11 @@ class Login:
                 return Verdict.LATER_REFUSED
             self._answered_again = True
             return self._take(another)
-        same_scheme = self._challenge is not None and offer is not None and offer.scheme == self._challenge.scheme
+        same_scheme = (
+            self._challenge is not None
+            and offer is not None
+            and offer.scheme == self._challenge.scheme
+        )
         if another is not None and another.stale and same_scheme and not self._answered_stale:
             self._answered_stale = True
             return self._take(another)

@@ -1,4 +1,7 @@
-"""Where the packets of one session arrive, by channels of its connection or a pair of UDP ports, and the pictures they give."""
+"""Where the packets of one session arrive, and the pictures they give.
+
+They come by channels of its connection, or by a pair of UDP ports.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ from camserver.rtsp.wire import Wire
 
 
 class Media:
-    """The receiving end of one connection: `offer`, then `begin` with the camera's answer, then `key_picture`; `close`."""
+    """The receiving end of one connection.
+
+    `offer`, then `begin` with the camera's answer, then `key_picture`; `close`.
+    """
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -31,7 +37,10 @@ class Media:
         return self._udp is not None
 
     async def offer(self, transport: str) -> str:
-        """The Transport header of a SETUP (RFC 2326, 12.39); for "udp" ports are opened. Raises OSError."""
+        """The Transport header of a SETUP (RFC 2326, 12.39); for "udp" ports are opened.
+
+        Raises OSError.
+        """
         self.close()
         if transport != "udp":
             return "RTP/AVP/TCP;unicast;interleaved=0-1"
@@ -52,10 +61,14 @@ class Media:
         self._wire.on_packet = self._packet
 
     async def key_picture(self) -> tuple[CodedPicture, float]:
-        """The next whole key picture, and when it was complete (seconds since 1970). Raises CameraError."""
+        """The next whole key picture, and when it was complete (seconds since 1970).
+
+        Raises CameraError.
+        """
         assert self._found is not None  # noqa: S101 - begun
         found = await self._found
-        self._found = asyncio.get_running_loop().create_future()    # for the next one, if anybody asks
+        # For the next one, if anybody asks
+        self._found = asyncio.get_running_loop().create_future()
         return found
 
     def close(self) -> None:
@@ -81,5 +94,7 @@ class Media:
 
     def _ended(self) -> None:
         if self._found is not None and not self._found.done():
-            self._found.set_exception(CameraError(Result.UNREACHABLE, f"{self._wire.end} before a whole keyframe came"))
-            self._found.exception()     # seen: nobody may be waiting any more
+            self._found.set_exception(
+                CameraError(Result.UNREACHABLE, f"{self._wire.end} before a whole keyframe came")
+            )
+            self._found.exception()  # seen: nobody may be waiting any more

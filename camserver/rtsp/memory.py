@@ -1,4 +1,7 @@
-"""What one session leaves for the next, what it gives, and how it can be no session of ours. Values only."""
+"""What one session leaves for the next, what it gives, and how it can be no session of ours.
+
+Values only.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from camserver.rtsp.sdp import Track
 
 @dataclass(slots=True)
 class Memory:
-    """What one session leaves for the next of the same stream: fewer round trips, nothing that must be true."""
+    """What one session leaves for the next of the same stream.
+
+    Fewer round trips, nothing that must be true.
+    """
 
     track: Track | None = None
     track_url: str = ""
@@ -34,7 +40,10 @@ class Memory:
 
     @property
     def may_be_warm(self) -> bool:
-        """Whether the next session is tried without DESCRIBE: one failure is enough where it has never worked."""
+        """Whether the next session is tried without DESCRIBE.
+
+        One failure is enough where it has never worked.
+        """
         return self.track is not None and self.warm_refusals < (2 if self.warm_worked else 1)
 
 
@@ -52,7 +61,10 @@ class Moved(Exception):  # noqa: N818 - not an error: a direction
 
 @dataclass(slots=True)
 class Shot:
-    """A key picture, when it was complete (seconds since 1970) and what the camera's clock said then, if it told."""
+    """A key picture, when it was complete (seconds since 1970), and the camera's clock then.
+
+    The clock is None if the camera did not tell it.
+    """
 
     picture: CodedPicture
     codec: str

@@ -1,6 +1,7 @@
 """RTSP 1.0 messages and interleaved frames (RFC 2326), with strict limits. Pure.
 
-Lenient where cameras are: bare LF ends a line, header lines may be folded, header names have any case.
+Lenient where cameras are: bare LF ends a line, header lines may be folded, header names have any
+case.
 """
 
 from __future__ import annotations
@@ -11,9 +12,21 @@ from dataclasses import dataclass, field
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
-REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-           453: "Not Enough Bandwidth", 454: "Session Not Found", 455: "Method Not Valid in This State",
-           461: "Unsupported Transport", 500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable"}
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    453: "Not Enough Bandwidth",
+    454: "Session Not Found",
+    455: "Method Not Valid in This State",
+    461: "Unsupported Transport",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]|\s")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -84,7 +97,9 @@ class Response:
 
     def encode(self) -> bytes:
         """The bytes of the message."""
-        return _encode(f"RTSP/1.0 {self.status} {REASONS.get(self.status, 'Unknown')}", self.headers, self.body)
+        return _encode(
+            f"RTSP/1.0 {self.status} {REASONS.get(self.status, 'Unknown')}", self.headers, self.body
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +128,17 @@ class MessageParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
-        self._head: tuple[str, Headers, int, int] | None = None     # of a message whose body is coming: its bytes, and in all
-        self._stray_bytes = 0       # skipped since the newest message
+        # Of a message whose body is coming: its bytes, and in all
+        self._head: tuple[str, Headers, int, int] | None = None
+        self._stray_bytes = 0  # skipped since the newest message
         self.stray_bytes_total = 0
         """Bytes that belonged to no message."""
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """All messages that `data` completes. Raises RtspProtocolError; the connection is then beyond repair."""
+        """All messages that `data` completes.
+
+        Raises RtspProtocolError; the connection is then beyond repair.
+        """
         self._buffer += data
         while (message := self._next()) is not None:
             self._stray_bytes = 0
@@ -151,7 +170,9 @@ class MessageParser:
             self._at += 1
         if self._at >= len(buffer):
             return False
-        if not self._stray_bytes and (buffer[self._at] == ord("$") or _MAY_BEGIN.match(buffer, self._at)):
+        if not self._stray_bytes and (
+            buffer[self._at] == ord("$") or _MAY_BEGIN.match(buffer, self._at)
+        ):
             return True
         for candidate in _CANDIDATE.finditer(buffer, self._at):
             at = candidate.start()
@@ -208,18 +229,19 @@ def _is_rtp_frame(buffer: bytearray, at: int) -> bool:
     """Whether a "$" among stray bytes begins an interleaved frame: RTP and RTCP have version 2."""
     channel_and_version = buffer[at + 1 : at + 2] + buffer[at + 4 : at + 5]
     if len(channel_and_version) < 2:
-        return True     # not known yet
+        return True  # not known yet
     return channel_and_version[0] <= MAX_STRAY_CHANNEL and channel_and_version[1] >> 6 == 2
 
 
 def _parse_head(head: bytes) -> tuple[str, Headers]:
-    text = re.sub(r"\r?\n[ \t]+", " ", head.decode("utf-8", "replace"))     # folded lines
+    text = re.sub(r"\r?\n[ \t]+", " ", head.decode("utf-8", "replace"))  # folded lines
     start, *lines = re.split(r"\r?\n", text)
     headers = Headers()
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon and name.strip():      # what has no name says nothing
-            headers.add(name.strip(), _CONTROL.sub(" ", value).strip())     # it may be sent back in a header of ours
+        if colon and name.strip():  # what has no name says nothing
+            # It may be sent back in a header of ours
+            headers.add(name.strip(), _CONTROL.sub(" ", value).strip())
     return start, headers
 
 

@@ -20,13 +20,22 @@ from camserver.rtsp.bitstream import (
 
 MAX_SETS_OF_A_KIND = 4
 MAX_SET_BYTES = 4096
-"""Cameras' parameter sets have some dozen bytes; they are put before every key picture that lacks them."""
+"""Cameras' parameter sets have some dozen bytes.
+
+They are put before every key picture that lacks them.
+"""
 MAX_UNITS = 4096
-"""NAL units of one picture; cameras make a few dozen, slices of single macroblocks a few thousand."""
+"""NAL units of one picture.
+
+Cameras make a few dozen, slices of single macroblocks a few thousand.
+"""
 
 
 class NalDepacketiser:
-    """What both have in common; the codec says how a NAL unit's kind, a fragment and an aggregate look."""
+    """What both have in common.
+
+    The codec says how a NAL unit's kind, a fragment and an aggregate look.
+    """
 
     HEADER_BYTES: int
     SETS: frozenset[int]
@@ -38,7 +47,9 @@ class NalDepacketiser:
     REFUSED: frozenset[int]
     """Kinds of payload that carry picture data in ways that are not negotiated."""
 
-    def __init__(self, parameter_sets: Iterable[bytes] = (), *, order_numbers: bool = False) -> None:
+    def __init__(
+        self, parameter_sets: Iterable[bytes] = (), *, order_numbers: bool = False
+    ) -> None:
         """`order_numbers`: payloads carry decoding order numbers (DONL; RFC 7798, 4.4)."""
         self._sets: dict[int, list[bytes]] = {}
         self._start_bits = False  # this sender marks first fragments
@@ -54,7 +65,8 @@ class NalDepacketiser:
         self._units: list[bytes] = []
         self._fragment: bytearray | None = None
         self._complete = True
-        self._first_slice_marked: bool | None = None  # whether the first slice's beginning is certain
+        # Whether the first slice's beginning is certain
+        self._first_slice_marked: bool | None = None
 
     @property
     def obstacle(self) -> str:
@@ -75,7 +87,10 @@ class NalDepacketiser:
         return kind in self.PICTURES and bool(nal[self.HEADER_BYTES] & 0x80)
 
     def continues(self, payload: bytes) -> bool:
-        """Whether this payload can only be in the middle of a picture: a later slice, a later fragment."""
+        """Whether this payload can only be in the middle of a picture.
+
+        A later slice, a later fragment.
+        """
         head = self.HEADER_BYTES
         if len(payload) > head and self.kind(payload) == self.FRAGMENT and not payload[head] & 0x80:
             return self._start_bits
@@ -135,7 +150,9 @@ class NalDepacketiser:
         key = self.is_key(slices)
         kept = [nal for nal in units if self.kind(nal) in self.PICTURES | self.SETS]
         if key:
-            missing = [nal for kind in sorted(self.SETS - kinds) for nal in self._sets.get(kind, ())]
+            missing = [
+                nal for kind in sorted(self.SETS - kinds) for nal in self._sets.get(kind, ())
+            ]
             kept = self.decodable([*missing, *kept])
             # Without parameter sets nobody can decode it.
             complete &= kinds | self._sets.keys() >= self.SETS
@@ -159,7 +176,10 @@ class NalDepacketiser:
         raise NotImplementedError
 
     def _without_start_code(self, payload: bytes) -> bytes:
-        """Some cameras put an Annex B stream into packets: then the first unit's header comes later."""
+        """Some cameras put an Annex B stream into packets.
+
+        Then the first unit's header comes later.
+        """
         for code in (START_CODE, SHORT_START_CODE):
             if payload.startswith(code):
                 return payload[len(code) :]

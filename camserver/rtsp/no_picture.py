@@ -1,4 +1,7 @@
-"""Why a session that plays has given no whole keyframe: told from what came of its packets. Pure."""
+"""Why a session that plays has given no whole keyframe: told from what came of its packets.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,19 @@ def _reason(seen: Reception, within: str) -> tuple[Result, str]:
     reasons = (
         (seen.obstacle, Result.BAD_PICTURE, seen.obstacle),
         (seen.torn_keys, Result.BAD_PICTURE, f"every keyframe {within} was incomplete"),
-        (seen.unproved_key, Result.NO_KEYFRAME, f"a keyframe came, but {within} nothing after it that proves it whole "
-                                                "(a camera that sends less than a picture in that time?)"),
+        (
+            seen.unproved_key,
+            Result.NO_KEYFRAME,
+            f"a keyframe came, but {within} nothing after it that proves it whole "
+            "(a camera that sends less than a picture in that time?)",
+        ),
         (seen.pictures, Result.NO_KEYFRAME, f"{seen.pictures} pictures but no keyframe {within}"),
-        (seen.packets, Result.NO_KEYFRAME, f"{seen.packets} packets came {within}, but no end of a picture (it sends too "
-                                           "slowly, or neither markers nor times)"),
+        (
+            seen.packets,
+            Result.NO_KEYFRAME,
+            f"{seen.packets} packets came {within}, but no end of a picture (it sends too "
+            "slowly, or neither markers nor times)",
+        ),
         (True, Result.TIMEOUT, f"silent after PLAY, no picture {within}"),
     )
     return next((result, text) for holds, result, text in reasons if holds)

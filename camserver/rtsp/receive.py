@@ -1,4 +1,7 @@
-"""RTP and RTCP on the receiving side (RFC 3550): packets, sender reports, and order for what comes by UDP. Pure."""
+"""RTP and RTCP on the receiving side (RFC 3550).
+
+Packets, sender reports, and order for what comes by UDP. Pure.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,7 @@ class RtpPacket:
             end -= data[-1]
         sequence, timestamp, ssrc = struct.unpack_from(">HII", data, 2)
         marker = bool(data[1] & 0x80)
-        return cls(
-            data[1] & 0x7F, marker, sequence, timestamp, ssrc, data[start:end], extension
-        )
+        return cls(data[1] & 0x7F, marker, sequence, timestamp, ssrc, data[start:end], extension)
 
 
 def is_rtcp(data: bytes) -> bool:

@@ -1,4 +1,6 @@
-"""The receiving side of one session's video: packets are told apart by sender, put in order, assembled. Pure.
+"""The receiving side of one session's video.
+
+Packets are told apart by sender, put in order, assembled. Pure.
 
 A channel may carry more than the video: RTCP, audio, other payload types, another sender (SSRC).
 Each (SSRC, payload type) has an assembler of its own. The payload type of the description counts
@@ -48,8 +50,13 @@ class _Sender:
 class Reception:
     """Takes the packets of one session, gives its pictures; counts what came."""
 
-    def __init__(self, track: Track, *, proof: Proof | None, others: frozenset[int], unordered: bool) -> None:
-        """`others`: payload types of other tracks; `unordered`: by UDP, packets may overtake each other."""
+    def __init__(
+        self, track: Track, *, proof: Proof | None, others: frozenset[int], unordered: bool
+    ) -> None:
+        """`others`: payload types of other tracks.
+
+        `unordered`: by UDP, packets may overtake each other.
+        """
         self._track = track
         self._proof = proof
         self._others = (others | AUDIO_TYPES) - {track.payload_type}
@@ -124,7 +131,10 @@ class Reception:
 
 
 def _latest(known: OrderedDict[K, V], key: K, make: Callable[[], V]) -> V:
-    """The value of `key`, made when it is new; the one used least lately goes when there are too many."""
+    """The value of `key`, made when it is new.
+
+    The one used least lately goes when there are too many.
+    """
     value = known.pop(key, None)
     known[key] = value = make() if value is None else value
     if len(known) > MAX_SENDERS:

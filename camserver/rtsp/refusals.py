@@ -1,4 +1,7 @@
-"""What a camera means by a status code (RFC 2326, 7.1.1; what makers do with it: design 4.6). Pure."""
+"""What a camera means by a status code (RFC 2326, 7.1.1; what makers do with it: design 4.6).
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,33 @@ _FULL_VOICES = {Result.AUTH, Result.UNREACHABLE, Result.TIMEOUT}
 
 
 def in_company(error: CameraError, others: int) -> CameraError:
-    """What `error` means while `others` sessions of the same device are known to be open, or not yet forgotten by it.
+    """What `error` means while `others` sessions of the same device are open.
 
-    Cameras say "full" with 401 or 403, with RST, EOF or silence after PLAY. A wrong password would back off longer, and
-    counts as a login; so while there is company it is taken for "full".
+    The device may not have forgotten closed ones yet.
+
+    Cameras say "full" with 401 or 403, with RST, EOF or silence after PLAY. A wrong password would
+    back off longer, and counts as a login; so while there is company it is taken for "full".
     """
-    voice = error.status == 401 or error.result is Result.AUTH or (
-        error.result in _FULL_VOICES and error.end is not SessionEnd.NONE)
+    voice = (
+        error.status == 401
+        or error.result is Result.AUTH
+        or (error.result in _FULL_VOICES and error.end is not SessionEnd.NONE)
+    )
     if not others or not voice:
         return error
-    return CameraError(Result.FULL, f"{error}, while {others} other session(s) of the device are open: taken as full",
-                       error.end, status=error.status, step=error.step, login_refused=error.login_refused)
+    return CameraError(
+        Result.FULL,
+        f"{error}, while {others} other session(s) of the device are open: taken as full",
+        error.end,
+        status=error.status,
+        step=error.step,
+        login_refused=error.login_refused,
+    )
 
 
 def refusal(method: str, status: int) -> CameraError:
     """The error for a refused request; the session's end is none: refused is not opened."""
     result, words = _MEANING.get(status, (Result.ERROR, "refused"))
-    return CameraError(result, f"{words} ({status} to {method})", SessionEnd.NONE, status=status, step=method)
+    return CameraError(
+        result, f"{words} ({status} to {method})", SessionEnd.NONE, status=status, step=method
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 CLOCK_HZ = 90_000
 MAX_PAYLOAD_BYTES = 1400
-NTP_EPOCH_S = 2_208_988_800     # 1900 to 1970
+NTP_EPOCH_S = 2_208_988_800  # 1900 to 1970
 
 
 @dataclass(slots=True)
@@ -26,18 +26,34 @@ class RtpSender:
 
     def packet(self, payload: bytes, timestamp: int, *, marker: bool) -> bytes:
         """The next packet."""
-        header = struct.pack(">BBHII", 0x80, self.payload_type | (marker << 7), self.sequence & 0xFFFF,
-                             timestamp & 0xFFFFFFFF, self.ssrc)
+        header = struct.pack(
+            ">BBHII",
+            0x80,
+            self.payload_type | (marker << 7),
+            self.sequence & 0xFFFF,
+            timestamp & 0xFFFFFFFF,
+            self.ssrc,
+        )
         self.sequence += 1
         self.packets += 1
         self.octets += len(payload)
         return header + payload
 
     def sender_report(self, wall_s: float, timestamp: int) -> bytes:
-        """RTCP SR: `wall_s` (seconds since 1970 by the camera's clock) belongs to RTP `timestamp`."""
+        """RTCP SR: `wall_s` (seconds since 1970, the camera's clock) belongs to RTP `timestamp`."""
         seconds, fraction = divmod(wall_s + NTP_EPOCH_S, 1)
-        return struct.pack(">BBHIIIIII", 0x80, 200, 6, self.ssrc, int(seconds), int(fraction * 2**32),
-                           timestamp & 0xFFFFFFFF, self.packets & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)
+        return struct.pack(
+            ">BBHIIIIII",
+            0x80,
+            200,
+            6,
+            self.ssrc,
+            int(seconds),
+            int(fraction * 2**32),
+            timestamp & 0xFFFFFFFF,
+            self.packets & 0xFFFFFFFF,
+            self.octets & 0xFFFFFFFF,
+        )
 
 
 def h264_payloads(nals: list[bytes], limit: int = MAX_PAYLOAD_BYTES) -> Iterator[bytes]:
@@ -66,7 +82,9 @@ def h265_payloads(nals: list[bytes], limit: int = MAX_PAYLOAD_BYTES) -> Iterator
 
 
 def jpeg_payloads(jpeg: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Iterator[bytes]:
-    """A baseline 4:2:0 JFIF file with standard Huffman tables (RFC 2435, type 1, Q 255, tables in band).
+    """A baseline 4:2:0 JFIF file with standard Huffman tables.
+
+    RFC 2435: type 1, Q 255, tables in band.
 
     Raises ValueError for another kind, or for more than 2040 pixels a side.
     """
@@ -76,7 +94,9 @@ def jpeg_payloads(jpeg: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Iterator[bytes
         raise ValueError("RFC 2435 ends at 2040 pixels")
     offset = 0
     while offset < len(scan):
-        header = struct.pack(">B3sBBBB", 0, offset.to_bytes(3, "big"), 1, 255, (width + 7) // 8, (height + 7) // 8)
+        header = struct.pack(
+            ">B3sBBBB", 0, offset.to_bytes(3, "big"), 1, 255, (width + 7) // 8, (height + 7) // 8
+        )
         if offset == 0:
             header += struct.pack(">BBH", 0, 0, len(tables)) + tables
         piece = scan[offset : offset + limit - len(header)]
@@ -89,7 +109,10 @@ def _parse_jpeg(jpeg: bytes) -> tuple[bytes, tuple[int, int], bytes]:
     size = (0, 0)
     position = 2
     while position + 4 <= len(jpeg):
-        marker, length = jpeg[position + 1], int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        marker, length = (
+            jpeg[position + 1],
+            int.from_bytes(jpeg[position + 2 : position + 4], "big"),
+        )
         body = jpeg[position + 4 : position + 2 + length]
         position += 2 + length
         if marker == 0xDB:

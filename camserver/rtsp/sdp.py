@@ -1,7 +1,10 @@
-"""Session descriptions (RFC 8866), as far as a video track needs them. Pure; lenient where cameras are.
+"""Session descriptions (RFC 8866), as far as a video track needs them.
 
-Track URLs follow RFC 2326, C.1.1, and what cameras make of it: `*` or nothing means the base itself, relative ones are
-appended to the base (not resolved against it: cameras leave the trailing slash away), absolute ones stand alone.
+Pure; lenient where cameras are.
+
+Track URLs follow RFC 2326, C.1.1, and what cameras make of it: `*` or nothing means the base
+itself, relative ones are appended to the base (not resolved against it: cameras leave the trailing
+slash away), absolute ones stand alone.
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from camserver.rtsp.messages import sendable_url
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*")
 MAX_TRACKS = 32
-STATIC = {26: ("JPEG", 90_000)}     # RFC 3551, table 5
+STATIC = {26: ("JPEG", 90_000)}  # RFC 3551, table 5
 CODECS = {"H264": "h264", "H265": "hevc", "HEVC": "hevc", "JPEG": "mjpeg"}
-"""Encoding names of RTP (upper case) that camserver speaks, with libav's names for their decoders."""
+"""Encoding names of RTP (upper case) that camserver speaks, with libav's names for their decoders.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Track:
     encoding: str = ""
     clock_hz: int = 90_000
     control: str = ""
-    parameters: dict[str, str] = field(default_factory=dict)    # of a=fmtp, names in lower case
+    parameters: dict[str, str] = field(default_factory=dict)  # of a=fmtp, names in lower case
     dimensions: tuple[int, int] | None = None
     """Width and height in pixels, if they are named."""
 
@@ -42,15 +46,24 @@ class Track:
         return CODECS.get(self.encoding) if self.kind == "video" else None
 
     def parameter_sets(self) -> list[bytes]:
-        """NAL units the description carries (RFC 6184, 8.1; RFC 7798, 7.1); what isn't base64 is left out."""
-        names = ("sprop-parameter-sets",) if self.encoding == "H264" else ("sprop-vps", "sprop-sps", "sprop-pps")
+        """NAL units the description carries (RFC 6184, 8.1.
+
+        RFC 7798, 7.1); what isn't base64 is left out.
+        """
+        names = (
+            ("sprop-parameter-sets",)
+            if self.encoding == "H264"
+            else ("sprop-vps", "sprop-sps", "sprop-pps")
+        )
         sets = []
         for text in (part for name in names for part in self.parameters.get(name, "").split(",")):
             # What follows the base64 is none of it; some cameras let one field hold several units.
             match = _BASE64.match(text.strip())
             digits = match[0] if match else ""
             try:
-                data = base64.b64decode(digits[: len(digits) - (len(digits) % 4 == 1)] + "=" * (-len(digits) % 4))
+                data = base64.b64decode(
+                    digits[: len(digits) - (len(digits) % 4 == 1)] + "=" * (-len(digits) % 4)
+                )
             except (binascii.Error, ValueError):
                 continue
             sets += [unit for unit in split_annex_b(data) if len(unit) > 1]
@@ -58,8 +71,14 @@ class Track:
 
     @property
     def order_numbers(self) -> bool:
-        """Whether H.265 payloads carry decoding order numbers (RFC 7798, 7.1: sprop-max-don-diff)."""
-        return self.encoding != "H264" and self.parameters.get("sprop-max-don-diff", "0") not in ("", "0")
+        """Whether H.265 payloads carry decoding order numbers (RFC 7798, 7.1.
+
+        Sprop-max-don-diff).
+        """
+        return self.encoding != "H264" and self.parameters.get("sprop-max-don-diff", "0") not in (
+            "",
+            "0",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +113,11 @@ def parse_sdp(body: bytes) -> Description:
         elif name == "a":
             key, _, rest = value.partition(":")
             key, rest = key.strip().lower(), rest.strip()
-            if section and key == "fmtp":       # some cameras write several lines for one format
+            if section and key == "fmtp":  # some cameras write several lines for one format
                 payload_type, _, pairs = rest.partition(" ")
-                section[f"fmtp {payload_type}"] = f"{section.get(f'fmtp {payload_type}', '')};{pairs}"
+                section[f"fmtp {payload_type}"] = (
+                    f"{section.get(f'fmtp {payload_type}', '')};{pairs}"
+                )
             elif section:
                 section.setdefault(f"rtpmap {rest.split(' ')[0]}" if key == "rtpmap" else key, rest)
             elif key == "control":
@@ -110,27 +131,43 @@ def _track(section: dict[str, str]) -> list[Track]:
         return []
     payload_type = int(words[3])
     encoding, clock_hz = STATIC.get(payload_type, ("", 90_000))
-    if match := re.match(r"[0-9]+\s+([^/\s]+)/([0-9]{1,9})", section.get(f"rtpmap {payload_type}", "")):
+    if match := re.match(
+        r"[0-9]+\s+([^/\s]+)/([0-9]{1,9})", section.get(f"rtpmap {payload_type}", "")
+    ):
         encoding, clock_hz = match[1].upper(), int(match[2]) or clock_hz
     parameters: dict[str, str] = {}
     for pair in section.get(f"fmtp {payload_type}", "").split(";"):
         key, _, value = pair.strip().partition("=")
         if key:
             parameters.setdefault(key.strip().lower(), value.strip())
-    return [Track(words[0].lower(), payload_type, encoding, clock_hz, section.get("control", ""), parameters,
-                  _dimensions(section, payload_type))]
+    return [
+        Track(
+            words[0].lower(),
+            payload_type,
+            encoding,
+            clock_hz,
+            section.get("control", ""),
+            parameters,
+            _dimensions(section, payload_type),
+        )
+    ]
 
 
 def _dimensions(section: dict[str, str], payload_type: int) -> tuple[int, int] | None:
     """a=x-dimensions:WIDTH,HEIGHT or a=framesize:TYPE WIDTH-HEIGHT (3GPP TS 26.234, 5.3.3.2)."""
-    named = section.get("x-dimensions") or section.get("framesize", "").removeprefix(f"{payload_type} ")
+    named = section.get("x-dimensions") or section.get("framesize", "").removeprefix(
+        f"{payload_type} "
+    )
     match = re.fullmatch(r"\s*([0-9]{1,5})\s*[,x-]\s*([0-9]{1,5})\s*", named)
     sides = (int(match[1]), int(match[2])) if match else (0, 0)
     return sides if all(0 < side < 65536 for side in sides) else None
 
 
 def control_url(base: str, control: str) -> str:
-    """The URL a SETUP goes to, from the presentation's base and a control attribute; fit for a request line."""
+    """The URL a SETUP goes to, from the presentation's base and a control attribute.
+
+    Fit for a request line.
+    """
     if control in ("", "*"):
         url = base
     elif re.match(r"rtsps?://", control, re.IGNORECASE):
@@ -143,9 +180,14 @@ def control_url(base: str, control: str) -> str:
 
 
 def control_from_root(base: str, control: str) -> str | None:
-    """What a control attribute means that is a path from the server's root (RFC 3986, 5.2); None for any other."""
+    """What a control attribute means that is a path from the server's root (RFC 3986, 5.2).
+
+    None for any other.
+    """
     if not control.startswith("/"):
         return None
     with contextlib.suppress(ValueError):
-        return sendable_url(urljoin(base.replace("rtsp", "http", 1), control).replace("http", "rtsp", 1))
+        return sendable_url(
+            urljoin(base.replace("rtsp", "http", 1), control).replace("http", "rtsp", 1)
+        )
     return None

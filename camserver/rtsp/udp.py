@@ -17,7 +17,12 @@ RECEIVE_BUFFER_BYTES = 1 << 20
 class UdpPair:
     """Gives what the camera sends to `listener(0 or 1, data)`; other senders are not heard."""
 
-    def __init__(self, host: str, sockets: tuple[socket.socket, socket.socket], listener: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self,
+        host: str,
+        sockets: tuple[socket.socket, socket.socket],
+        listener: Callable[[int, bytes], None],
+    ) -> None:
         self.ports: tuple[int, int] = (sockets[0].getsockname()[1], sockets[1].getsockname()[1])
         self._host = host
         self._senders = {host}
@@ -31,7 +36,9 @@ class UdpPair:
         family = socket.AF_INET6 if ":" in local else socket.AF_INET
         for _ in range(TRIES):
             with contextlib.ExitStack() as stack:
-                pair = [stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2)]
+                pair = [
+                    stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2)
+                ]
                 try:
                     pair[0].bind((local, 0))
                     port = pair[0].getsockname()[1]
@@ -56,17 +63,22 @@ class UdpPair:
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             ear = _Ear(self._senders, channel, self._listener)
-            self._transports.append((await loop.create_datagram_endpoint(partial(_same, ear), sock=sock))[0])
+            self._transports.append(
+                (await loop.create_datagram_endpoint(partial(_same, ear), sock=sock))[0]
+            )
 
     def accept(self, source: str) -> None:
-        """Hear another sender, too: the literal unicast address that the camera names as its source."""
+        """Hear another sender, too.
+
+        The literal unicast address that the camera names as its source.
+        """
         with contextlib.suppress(ValueError):
             address = ipaddress.ip_address(source)
             if not (address.is_multicast or address.is_unspecified):
                 self._senders.add(str(address))
 
     def punch(self, *ports: int) -> None:
-        """Send something to the camera's ports, so that a firewall in between lets its packets in."""
+        """Send something to the camera's ports, so that a firewall lets its packets in."""
         for transport, port in zip(self._transports, ports, strict=False):
             if 0 < port < 65536:
                 transport.sendto(b"\x80\x00\x00\x00", (self._host, port))
@@ -75,7 +87,7 @@ class UdpPair:
         """Close both."""
         for transport in self._transports:
             transport.close()
-        for sock in self._sockets[len(self._transports):]:      # those that nobody listened to yet
+        for sock in self._sockets[len(self._transports) :]:  # those that nobody listened to yet
             sock.close()
 
 
@@ -84,7 +96,9 @@ def _same(ear: _Ear) -> _Ear:
 
 
 class _Ear(asyncio.DatagramProtocol):
-    def __init__(self, senders: set[str], channel: int, listener: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self, senders: set[str], channel: int, listener: Callable[[int, bytes], None]
+    ) -> None:
         self._senders, self._channel, self._listener = senders, channel, listener
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:

@@ -1,4 +1,7 @@
-"""One RTSP connection: requests out, answers and interleaved packets in. Knows no session and no pictures."""
+"""One RTSP connection: requests out, answers and interleaved packets in.
+
+Knows no session and no pictures.
+"""
 
 from __future__ import annotations
 
@@ -43,10 +46,11 @@ class Wire(asyncio.Protocol):
         self.on_packet: PacketListener | None = None
         self.on_end: Callable[[], None] | None = None
         self.closed = asyncio.get_running_loop().create_future()
-        self.end: WireClosed | None = None      # how it ended, None while it is open
+        self.end: WireClosed | None = None  # how it ended, None while it is open
         self._parser = MessageParser()
-        self._coming: Iterator[Message] | None = None       # what is parsed, as far as it was not taken yet
-        self._answers: dict[int, asyncio.Future[Response]] = {}     # by CSeq, the oldest first
+        # What is parsed, as far as it was not taken yet
+        self._coming: Iterator[Message] | None = None
+        self._answers: dict[int, asyncio.Future[Response]] = {}  # by CSeq, the oldest first
         self._number = 0
         self._transport: asyncio.Transport | None = None
 
@@ -57,26 +61,36 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answers go to who waits for them, packets to the listener, the camera's own requests get an answer."""
+        """Pass on answers and packets, answer the camera's own requests."""
         self._coming = self._parser.feed(data)
         self._take()
 
     def _take(self) -> None:
-        """A share of what came; the rest in the loop's next turns, so that a flood of tiny messages holds up nobody else."""
+        """A share of what came.
+
+        The rest in the loop's next turns, so that a flood of tiny messages holds up nobody else.
+        """
         if self._coming is None or self._transport is None:
             return
         count = 0
         try:
-            for count, message in enumerate(islice(self._coming, SHARE), start=1):  # noqa: B007 - used after the loop
+            # Used after the loop
+            for count, message in enumerate(islice(self._coming, SHARE), start=1):  # noqa: B007
                 self._message(message)
         except RtspProtocolError as error:
             self._coming = None
-            self._end(WireClosed(str(error) if isinstance(error, HttpAnswerError) else f"what it sent is no RTSP: {error}",
-                                 unparsable=True))
+            self._end(
+                WireClosed(
+                    str(error)
+                    if isinstance(error, HttpAnswerError)
+                    else f"what it sent is no RTSP: {error}",
+                    unparsable=True,
+                )
+            )
             self.abort()
             return
         if count == SHARE:
-            self._transport.pause_reading()     # does nothing the second time
+            self._transport.pause_reading()  # does nothing the second time
             asyncio.get_running_loop().call_soon(self._take)
         else:
             self._coming = None
@@ -102,8 +116,9 @@ class Wire(asyncio.Protocol):
     def _answered(self, response: Response) -> int:
         """The number of the request that a response answers; 0 when it answers none that waits.
 
-        Some cameras answer with CSeq 0, with none, or name it twice. What names no request of ours is the answer to the
-        oldest that waits; what names one that was answered already is a repeat.
+        Some cameras answer with CSeq 0, with none, or name it twice. What names no request of ours
+        is the answer to the oldest that waits; what names one that was answered already is a
+        repeat.
         """
         text = response.headers.get("CSeq").split(",")[0].strip()
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
@@ -117,14 +132,23 @@ class Wire(asyncio.Protocol):
         self.abort()
 
     def eof_received(self) -> None:
-        """The camera closed its side; so do we. What came before counts: TLS does not wait for a pause of reading."""
+        """The camera closed its side; so do we.
+
+        What came before counts: TLS does not wait for a pause of reading.
+        """
         self._take_rest()
         self._end(WireClosed("the camera closed the connection", by_camera=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The transport is closed, whoever closed it."""
         self._take_rest()
-        self._end(WireClosed(f"the connection broke ({type(error).__name__})" if error else "the connection was closed"))
+        self._end(
+            WireClosed(
+                f"the connection broke ({type(error).__name__})"
+                if error
+                else "the connection was closed"
+            )
+        )
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -141,8 +165,14 @@ class Wire(asyncio.Protocol):
         finally:
             self._answers.pop(number, None)
 
-    def ask(self, method: str, uri: str, headers: dict[str, str], answered: Callable[[Response], None]) -> None:
-        """Send a request and go on; `answered` is called when an answer comes, never if none does."""
+    def ask(
+        self, method: str, uri: str, headers: dict[str, str], answered: Callable[[Response], None]
+    ) -> None:
+        """Send a request and go on.
+
+        `answered` is called when an answer comes, never if none does.
+        """
+
         def done(waiter: asyncio.Future[Response]) -> None:
             if not waiter.cancelled() and waiter.exception() is None:
                 answered(waiter.result())
@@ -151,7 +181,9 @@ class Wire(asyncio.Protocol):
         waiter.add_done_callback(done)
         self._send(method, uri, headers, waiter)
 
-    def _send(self, method: str, uri: str, headers: dict[str, str], waiter: asyncio.Future[Response]) -> int:
+    def _send(
+        self, method: str, uri: str, headers: dict[str, str], waiter: asyncio.Future[Response]
+    ) -> int:
         self._number += 1
         number = self._number
         fields = Headers()
@@ -171,12 +203,20 @@ class Wire(asyncio.Protocol):
     @property
     def local_host(self) -> str:
         """The address this side has on the connection."""
-        return str(self._transport.get_extra_info("sockname")[0]) if self._transport is not None else ""
+        return (
+            str(self._transport.get_extra_info("sockname")[0])
+            if self._transport is not None
+            else ""
+        )
 
     @property
     def remote_host(self) -> str:
         """The camera's address."""
-        return str(self._transport.get_extra_info("peername")[0]) if self._transport is not None else ""
+        return (
+            str(self._transport.get_extra_info("peername")[0])
+            if self._transport is not None
+            else ""
+        )
 
     def close(self) -> None:
         """Close the transport; `closed` tells when it is."""

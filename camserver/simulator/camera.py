@@ -1,4 +1,7 @@
-"""One simulated camera: what it is, what is wrong with it, how many sessions it gives, and what it saw. No I/O."""
+"""One simulated camera.
+
+What it is, what is wrong with it, how many sessions it gives, and what it saw. No I/O.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ _NUMBERS = {"loss": 1, "reorder": 1, "slow": 1, "reboot": 2}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault with its arguments, from a text such as "status:503:SETUP" or, for one stream only, "cut@stream1"."""
+    """One fault with its arguments, from a text such as "status:503:SETUP".
+
+    "cut@stream1" is for one stream only.
+    """
 
     kind: str = "none"
     arguments: tuple[str, ...] = ()
@@ -55,7 +61,9 @@ class Fault:
             if stream:
                 STREAMS.index(stream)
         except (IndexError, ValueError):
-            raise ValueError(f"fault {text!r}: expected {FAULTS[kind]}; @stream1 or @stream2 for one stream only") from None
+            raise ValueError(
+                f"fault {text!r}: expected {FAULTS[kind]}; @stream1 or @stream2 for one stream only"
+            ) from None
         return cls(kind, tuple(arguments), stream)
 
     def on(self, stream: str) -> Fault:
@@ -79,23 +87,30 @@ class Fault:
 
 @dataclass(slots=True)
 class Record:
-    """What a camera saw. A session here is a connection: from accept until the camera knows it closed."""
+    """What a camera saw.
+
+    A session here is a connection: from accept until the camera knows it closed.
+    """
 
     sessions_now: int = 0
     sessions_max: int = 0
     opens: int = 0
-    ends_clean: int = 0         # TEARDOWN came before the end
-    ends_unclean: int = 0       # a set-up session ended without it
-    ends_without: int = 0       # a connection ended that never had a session
+    ends_clean: int = 0  # TEARDOWN came before the end
+    ends_unclean: int = 0  # a set-up session ended without it
+    ends_without: int = 0  # a connection ended that never had a session
     refused_full: int = 0
-    wrong_logins: int = 0       # answers to a challenge that did not prove the password, old nonces included
-    locked: bool = False        # the account was locked after `lock_after` of them
-    early: int = 0              # connections that came while a cool-down left no session for them
+    # Answers to a challenge that did not prove the password, old nonces included
+    wrong_logins: int = 0
+    locked: bool = False  # the account was locked after `lock_after` of them
+    early: int = 0  # connections that came while a cool-down left no session for them
 
 
 @dataclass(slots=True)
 class SimulatedCamera:
-    """State of one camera. `fault`, `quirk` (names of QUIRKS, joined by "+") and `full_voice` may be changed while it runs."""
+    """State of one camera.
+
+    `fault`, `quirk` (names of QUIRKS, joined by "+") and `full_voice` may be changed while it runs.
+    """
 
     id: str
     name: str
@@ -110,7 +125,7 @@ class SimulatedCamera:
     username: str = ""
     password: str = field(default="", repr=False)
     auth: str = "digest"
-    lock_after: int = 0         # wrong logins; 0: never
+    lock_after: int = 0  # wrong logins; 0: never
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     """Of the quirks that keep one; else each connection has its own."""
     join_at_keyframe: bool = False
@@ -159,13 +174,18 @@ class SimulatedCamera:
             r.ends_unclean += 1
         else:
             r.ends_without += 1
-        cooldown_s = self.cooldown_s if torn_down else self.unclean_cooldown_s if had_session else 0.0
+        cooldown_s = (
+            self.cooldown_s if torn_down else self.unclean_cooldown_s if had_session else 0.0
+        )
         if cooldown_s:
             self._cooling_until.append(now + cooldown_s)
 
     def admit(self, session: object, now: float) -> bool:
         """Whether one more session may be set up."""
-        if session not in self._set_up and len(self._set_up) + self._cooling(now) >= self.max_sessions:
+        if (
+            session not in self._set_up
+            and len(self._set_up) + self._cooling(now) >= self.max_sessions
+        ):
             self.record.refused_full += 1
             return False
         self._set_up.add(session)

@@ -1,4 +1,4 @@
-"""How a simulated camera describes its stream (SDP, RFC 8866), with the habits that its quirks name. Pure."""
+"""How a simulated camera describes its stream (SDP, RFC 8866), with its quirks. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ def describe(camera: SimulatedCamera, parameter_sets: list[bytes], base: str) ->
     """The answer to DESCRIBE; `parameter_sets` are NAL units, `base` is the URL that was asked."""
     codec, quirks = camera.codec, camera.quirks
     kind = PAYLOAD_TYPES[codec]
-    lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", f"s={camera.name}", "c=IN IP4 0.0.0.0", "t=0 0",
-             *(AUDIO if "tracks" in quirks else ()),
-             f"m=video 0 RTP/AVP {kind}", f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
-             *control(quirks, base), *_formats(camera, kind, parameter_sets)]
+    lines = [
+        "v=0",
+        "o=- 1 1 IN IP4 127.0.0.1",
+        f"s={camera.name}",
+        "c=IN IP4 0.0.0.0",
+        "t=0 0",
+        *(AUDIO if "tracks" in quirks else ()),
+        f"m=video 0 RTP/AVP {kind}",
+        f"a=rtpmap:{kind} {'JPEG' if codec == 'mjpeg' else codec.upper()}/{CLOCK_HZ}",
+        *control(quirks, base),
+        *_formats(camera, kind, parameter_sets),
+    ]
     lines += METADATA if "tracks" in quirks else ()
     lines += AUDIO if "all-tracks" in quirks and "tracks" not in quirks else ()
     return "\r\n".join([*lines, ""]).encode()

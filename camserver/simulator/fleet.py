@@ -22,8 +22,13 @@ _FILES_PER_CAMERA = 8
 class Fleet:
     """Serves cameras on `host`; pictures are shared by all cameras of one codec and size."""
 
-    def __init__(self, cameras: Iterable[SimulatedCamera], *, host: str = "127.0.0.1",
-                 tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        cameras: Iterable[SimulatedCamera],
+        *,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.cameras = {camera.id: camera for camera in cameras}
         self._host = host
         self._tls = tls
@@ -35,11 +40,16 @@ class Fleet:
     async def start(self) -> None:
         """Listen; a camera with port 0 gets a free one. Raises OSError when a port is taken."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, _FILES_PER_CAMERA * len(self.cameras))), hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE,
+            (min(hard, max(soft, _FILES_PER_CAMERA * len(self.cameras))), hard),
+        )
         for camera in self.cameras.values():
             await self._listen(camera)
             if camera.fault.kind == "reboot":
-                self._reboots.append(asyncio.create_task(self._keep_rebooting(camera), name=f"reboot {camera.id}"))
+                self._reboots.append(
+                    asyncio.create_task(self._keep_rebooting(camera), name=f"reboot {camera.id}")
+                )
 
     async def stop(self) -> None:
         """Close everything."""
@@ -49,7 +59,7 @@ class Fleet:
             await self._power_off(camera_id)
 
     async def reboot(self, camera_id: str, gone_s: float) -> None:
-        """End all connections of a camera, be gone for `gone_s` seconds, come back on the same port."""
+        """End all connections of a camera, be gone for `gone_s` seconds, come back on its port."""
         await self._power_off(camera_id)
         await asyncio.sleep(gone_s)
         await self._listen(self.cameras[camera_id])
@@ -67,7 +77,12 @@ class Fleet:
         """An inventory of the fleet as TOML, with the right passwords."""
         lines = ["[defaults]", *(f"{key} = {_toml(value)}" for key, value in defaults.items())]
         for camera in self.cameras.values():
-            keys = {"id": camera.id, "name": camera.name, "url": self.url(camera.id), "max_sessions": camera.max_sessions}
+            keys = {
+                "id": camera.id,
+                "name": camera.name,
+                "url": self.url(camera.id),
+                "max_sessions": camera.max_sessions,
+            }
             if camera.username:
                 keys |= {"username": camera.username, "password": camera.password}
             lines += ["", "[[camera]]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]
@@ -86,7 +101,11 @@ class Fleet:
         connections = self._connections.setdefault(camera.id, set())
 
         server = await asyncio.get_running_loop().create_server(
-            lambda: RtspConnection(camera, streams, connections), self._host, camera.port, ssl=self._tls)
+            lambda: RtspConnection(camera, streams, connections),
+            self._host,
+            camera.port,
+            ssl=self._tls,
+        )
         camera.port = server.sockets[0].getsockname()[1]
         self._servers[camera.id] = server
 
@@ -104,5 +123,8 @@ class Fleet:
 
 
 def _toml(value: object) -> str:
-    """A string or a number as TOML; a JSON string is a TOML basic string, but for DEL, which TOML wants escaped."""
+    """A string or a number as TOML.
+
+    A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    """
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,8 +1,11 @@
-"""Test pictures with a camera's name and a running clock, cheap for a thousand cameras. Holds the encoders.
+"""Test pictures with a camera's name and a running clock, cheap for a thousand cameras.
 
-A picture is four slices: bars, name, clock, bars. Slices of one picture may come from different runs of an encoder, if
-deblocking across them is off. So the bars are encoded once, a name once a camera, the clock once a second for all; and
-pictures between keyframes are "nothing changed" slices, encoded once from flat grey, valid after any such keyframe.
+Holds the encoders.
+
+A picture is four slices: bars, name, clock, bars. Slices of one picture may come from different
+runs of an encoder, if deblocking across them is off. So the bars are encoded once, a name once a
+camera, the clock once a second for all; and pictures between keyframes are "nothing changed"
+slices, encoded once from flat grey, valid after any such keyframe.
 """
 
 from __future__ import annotations
@@ -26,11 +29,27 @@ from camserver.rtsp.rtp import h264_payloads, h265_payloads, jpeg_payloads
 SLICES = 4
 NAME_SLICE, CLOCK_SLICE = 1, 2
 MAX_GOP = 100
-_BARS = ((180, 128, 128), (168, 86, 132), (145, 137, 86), (133, 95, 90), (63, 160, 166), (51, 118, 170), (28, 170, 124))
-"""75 % bars at half saturation: 4:2:0 and JPEG can hold their edges, so a picture may be compared with its source."""
-_X264 = "slices=4:sliced-threads=0:threads=1:no-deblock=1:keyint=250:scenecut=0:qp=22:repeat-headers=1:no-cabac=1:bframes=0"
-_X265 = ("slices=4:pools=2:frame-threads=1:wpp=1:no-deblock=1:no-sao=1:keyint=250:scenecut=0:qp=22:repeat-headers=1:ctu=16:"
-         "log-level=none:no-info=1:no-open-gop=1:bframes=0")
+_BARS = (
+    (180, 128, 128),
+    (168, 86, 132),
+    (145, 137, 86),
+    (133, 95, 90),
+    (63, 160, 166),
+    (51, 118, 170),
+    (28, 170, 124),
+)
+"""75 % bars at half saturation.
+
+4:2:0 and JPEG can hold their edges, so a picture may be compared with its source.
+"""
+_X264 = (
+    "slices=4:sliced-threads=0:threads=1:no-deblock=1:keyint=250:scenecut=0:qp=22:repeat-headers=1"
+    ":no-cabac=1:bframes=0"
+)
+_X265 = (
+    "slices=4:pools=2:frame-threads=1:wpp=1:no-deblock=1:no-sao=1:keyint=250:scenecut=0:qp=22:repeat-headers=1:ctu=16:"
+    "log-level=none:no-info=1:no-open-gop=1:bframes=0"
+)
 ENCODERS = {"h264": ("libx264", "x264-params", _X264), "h265": ("libx265", "x265-params", _X265)}
 
 Planes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -55,7 +74,9 @@ class Pictures:
             return
         self._heads, self._bars = self._split(self._encode([self.draw("", None)])[0])
         grey = np.full((self.height * 3 // 2, self.width), 128, np.uint8)
-        self._skips = [self._packetise(split_annex_b(unit)) for unit in self._encode([grey] * MAX_GOP)[1:]]
+        self._skips = [
+            self._packetise(split_annex_b(unit)) for unit in self._encode([grey] * MAX_GOP)[1:]
+        ]
 
     @property
     def parameter_sets(self) -> list[bytes]:
@@ -67,7 +88,10 @@ class Pictures:
         if name not in self._names:
             self._names[name] = self._split(self._encode([self.draw(name, None)])[0])[1][NAME_SLICE]
         if self._clock[0] != second:
-            self._clock = second, self._split(self._encode([self.draw("", second)])[0])[1][CLOCK_SLICE]
+            self._clock = (
+                second,
+                self._split(self._encode([self.draw("", second)])[0])[1][CLOCK_SLICE],
+            )
         slices = list(self._bars)
         slices[NAME_SLICE], slices[CLOCK_SLICE] = self._names[name], self._clock[1]
         return [*self._heads, *slices]
@@ -75,15 +99,22 @@ class Pictures:
     def jpeg(self, name: str, second: int) -> bytes:
         """A JFIF file of the same picture."""
         frame = VideoFrame.from_ndarray(self.draw(name, second), "yuv420p")
-        rgb = frame.to_ndarray(format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", dst_color_range="JPEG")
+        rgb = frame.to_ndarray(
+            format="rgb24", src_colorspace="ITU709", src_color_range="MPEG", dst_color_range="JPEG"
+        )
         jpeg: bytes = simplejpeg.encode_jpeg(rgb, quality=85, colorsubsampling="420")
         return jpeg
 
     def payloads(self, name: str, index: int, second: int) -> list[bytes]:
-        """RTP payloads of the index-th picture of a group that began at `second`; all but the first say "no change"."""
+        """RTP payloads of the index-th picture of a group that began at `second`.
+
+        All but the first say "no change".
+        """
         if self.codec == "mjpeg":
             return _jpeg_payloads(self, name, second)
-        return self._packetise(self.keyframe(name, second)) if index == 0 else self._skips[index - 1]
+        return (
+            self._packetise(self.keyframe(name, second)) if index == 0 else self._skips[index - 1]
+        )
 
     def sent(self, name: str, second: int) -> bytes:
         """What a picture of the keyframe must equal: Annex B or a JFIF file."""
@@ -102,10 +133,12 @@ class Pictures:
         clock = "" if second is None else time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(second))
         for text, quarter in ((name, NAME_SLICE), (clock, CLOCK_SLICE)):
             self._write(y, u, v, text, quarter)
-        return np.concatenate((y.ravel(), u.ravel(), v.ravel())).reshape(self.height * 3 // 2, self.width)
+        return np.concatenate((y.ravel(), u.ravel(), v.ravel())).reshape(
+            self.height * 3 // 2, self.width
+        )
 
     def _write(self, y: Planes, u: Planes, v: Planes, text: str, quarter: int) -> None:
-        rows = -(-self.height // 16)        # coding blocks: text must stay inside its slice
+        rows = -(-self.height // 16)  # coding blocks: text must stay inside its slice
         top = (-(-rows * quarter // SLICES) + 1) * 16
         bottom = (rows * (quarter + 1) // SLICES - 1) * 16
         image = Image.new("L", (self.width, bottom - top), 24)
@@ -113,7 +146,9 @@ class Pictures:
         size = bottom - top
         while size > 8 and draw.textlength(text, font=_font(size)) > self.width * 0.95:
             size -= 2
-        draw.text((self.width / 2, (bottom - top) / 2), text, fill=230, font=_font(size), anchor="mm")
+        draw.text(
+            (self.width / 2, (bottom - top) / 2), text, fill=230, font=_font(size), anchor="mm"
+        )
         y[top:bottom] = np.asarray(image)
         u[top // 2 : bottom // 2] = v[top // 2 : bottom // 2] = 128
 
@@ -123,7 +158,12 @@ class Pictures:
         assert isinstance(context, VideoCodecContext)  # noqa: S101 - both are video encoders
         context.width, context.height, context.pix_fmt = self.width, self.height, "yuv420p"
         context.time_base, context.framerate = Fraction(1, 10), Fraction(10, 1)
-        context.colorspace, context.color_range, context.color_primaries, context.color_trc = 1, 1, 1, 1
+        context.colorspace, context.color_range, context.color_primaries, context.color_trc = (
+            1,
+            1,
+            1,
+            1,
+        )
         context.options = {"preset": "ultrafast", "tune": "zerolatency", key: options}
         units = []
         for number, picture in enumerate(pictures):
@@ -141,8 +181,12 @@ class Pictures:
     def _split(self, unit: bytes) -> tuple[list[bytes], list[bytes]]:
         """(parameter sets, slices) of a keyframe; SEI messages are left out."""
         nals = split_annex_b(unit)
-        slices = [n for n in nals if (self._kind(n) == 5 if self.codec == "h264" else self._kind(n) < 32)]
-        heads = [n for n in nals if self._kind(n) in ((7, 8) if self.codec == "h264" else (32, 33, 34))]
+        slices = [
+            n for n in nals if (self._kind(n) == 5 if self.codec == "h264" else self._kind(n) < 32)
+        ]
+        heads = [
+            n for n in nals if self._kind(n) in ((7, 8) if self.codec == "h264" else (32, 33, 34))
+        ]
         if len(slices) != SLICES:
             raise ValueError(f"the encoder made {len(slices)} slices instead of {SLICES}")
         return heads, slices

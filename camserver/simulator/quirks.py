@@ -1,4 +1,7 @@
-"""What real cameras do differently though nothing is broken, as data: each is a name that a simulated camera may have. Pure."""
+"""What real cameras do differently though nothing is broken, as data.
+
+Each is a name that a simulated camera may have. Pure.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,26 @@ QUIRKS = {
     "new-nonce": "a new nonce for every request",
     "no-session-id": "no Session header in any answer",
     "describe-first": "takes no SETUP without a DESCRIBE on the same connection",
-    "play-needs-describe": "takes SETUP and PLAY without a DESCRIBE, then closes the connection (go2rtc)",
-    "timeout": "ends a session that asked nothing for a second, though it plays; knows OPTIONS only for that",
+    "play-needs-describe": (
+        "takes SETUP and PLAY without a DESCRIBE, then closes the connection (go2rtc)"
+    ),
+    "timeout": (
+        "ends a session that asked nothing for a second, though it plays; knows OPTIONS only for"
+        " that"
+    ),
     "marked-units": "an RTP marker on every NAL unit",
     "no-markers": "no RTP marker at all",
     "no-clock": "one RTP timestamp for all pictures",
     "kept-nonce": "one digest nonce for all connections",
-    "stale-bare-401": "answers a digest nonce of another connection with a 401 without a challenge, and closes (MediaMTX)",
+    "stale-bare-401": (
+        "answers a digest nonce of another connection with a 401 without a challenge, and closes"
+        " (MediaMTX)"
+    ),
     "stale-closes": "closes the connection at a digest nonce of another one",
     "wrong-login-closes": "closes the connection at a wrong login, without an answer",
-    "closes-after-401": "closes the connection after each 401, and takes the answer over the next one (Dahua)",
+    "closes-after-401": (
+        "closes the connection after each 401, and takes the answer over the next one (Dahua)"
+    ),
     "md5-sess": "digest MD5-sess with qop",
     "sha-256": "offers basic, digest MD5 and digest SHA-256, and takes SHA-256 only",
     "cseq-zero": "answers with CSeq 0",
@@ -62,13 +75,21 @@ QUIRKS = {
 TIMEOUT_S = 1
 MOVED = "/moved"
 AUDIO = ["m=audio 0 RTP/AVP 8", "a=rtpmap:8 PCMA/8000", "a=control:trackID=1"]
-METADATA = ["m=application 0 RTP/AVP 107", "a=rtpmap:107 vnd.onvif.metadata/90000", "a=control:trackID=2"]
+METADATA = [
+    "m=application 0 RTP/AVP 107",
+    "a=rtpmap:107 vnd.onvif.metadata/90000",
+    "a=control:trackID=2",
+]
 
 
 def control(quirks: frozenset[str], base: str) -> list[str]:
     """The a=control line of the picture's track."""
-    values = {"control-absolute": f"{base}trackID=0", "control-star": "*", "control-missing": "",
-              "control-slash": "/trackID=0"}
+    values = {
+        "control-absolute": f"{base}trackID=0",
+        "control-star": "*",
+        "control-missing": "",
+        "control-slash": "/trackID=0",
+    }
     value = next((values[quirk] for quirk in sorted(quirks) if quirk in values), "trackID=0")
     return [f"a=control:{value}"] if value else []
 
@@ -128,7 +149,11 @@ def challenges(quirks: frozenset[str], basic: bool, realm: str, nonce: str) -> l
     if "md5-sess" in quirks:
         return [f'{plain}, algorithm=MD5-sess, qop="auth,auth-int"']
     if "sha-256" in quirks:
-        return [f'Basic realm="{realm}"', f'{plain}, algorithm=SHA-256, qop="auth"', f"{plain}, algorithm=MD5"]
+        return [
+            f'Basic realm="{realm}"',
+            f'{plain}, algorithm=SHA-256, qop="auth"',
+            f"{plain}, algorithm=MD5",
+        ]
     stale = ", stale=true" if "new-nonce" in quirks else ""
     return [f"{plain}, algorithm=MD5{stale}"]
 
@@ -163,7 +188,7 @@ def _is_h265_fragment(payload: bytes) -> bool:
 
 
 def padded(packet: bytes) -> bytes:
-    """A packet that says it is padded, where its last byte then says that more is padding than there is."""
+    """A packet that says it is padded, with a last byte beyond what there is."""
     lies = packet[-1] > len(packet) - 12
     return bytes((packet[0] | (0x20 if lies else 0),)) + packet[1:]
 

@@ -1,4 +1,7 @@
-"""`camserver simulate`: a fleet that runs until it is told to stop, and keeps its record in a file."""
+"""`camserver simulate`.
+
+A fleet that runs until it is told to stop, and keeps its record in a file.
+"""
 
 from __future__ import annotations
 
@@ -48,22 +51,43 @@ class SimulateOptions:
 
 
 def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
-    """The cameras, cam1 to camN. Raises ValueError when a fault is meant for a camera that is not there."""
+    """The cameras, cam1 to camN.
+
+    Raises ValueError when a fault is meant for a camera that is not there.
+    """
     width, height = options.size
     cameras = [
         SimulatedCamera(
-            f"cam{n + 1}", NAMES[n] if n < len(NAMES) else f"Camera {n + 1}",
-            CODECS[n % len(CODECS)] if options.codec == "mixed" else options.codec, width, height, options.fps, options.gop,
-            options.max_sessions, options.cooldown_s, options.unclean_cooldown_s, options.username, options.password,
-            options.auth, full_voice=options.full_voice, port=options.base_port + n if options.base_port else 0,
-            fault=options.faults.get(f"cam{n + 1}", options.faults.get("*", Fault())), quirk=options.quirk)
+            f"cam{n + 1}",
+            NAMES[n] if n < len(NAMES) else f"Camera {n + 1}",
+            CODECS[n % len(CODECS)] if options.codec == "mixed" else options.codec,
+            width,
+            height,
+            options.fps,
+            options.gop,
+            options.max_sessions,
+            options.cooldown_s,
+            options.unclean_cooldown_s,
+            options.username,
+            options.password,
+            options.auth,
+            full_voice=options.full_voice,
+            port=options.base_port + n if options.base_port else 0,
+            fault=options.faults.get(f"cam{n + 1}", options.faults.get("*", Fault())),
+            quirk=options.quirk,
+        )
         for n in range(options.cameras)
     ]
     strangers = options.faults.keys() - {"*"} - {c.id for c in cameras}
     if cameras[-1].port > 65535:
-        raise ValueError(f"--base-port: {len(cameras)} ports from {options.base_port} on are too many")
+        raise ValueError(
+            f"--base-port: {len(cameras)} ports from {options.base_port} on are too many"
+        )
     if strangers:
-        raise ValueError(f"--fault: there is no {', '.join(sorted(strangers))}; cameras are cam1 to cam{options.cameras}")
+        raise ValueError(
+            f"--fault: there is no {', '.join(sorted(strangers))}; cameras are cam1 to"
+            f" cam{options.cameras}"
+        )
     return cameras
 
 
@@ -73,7 +97,7 @@ async def serve(options: SimulateOptions) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    if options.until_eof:       # a parent that dies in any way closes the pipe
+    if options.until_eof:  # a parent that dies in any way closes the pipe
         loop.add_reader(0, lambda: None if os.read(0, 4096) else stop.set())
     tls = None
     if options.tls is not None:
@@ -82,16 +106,24 @@ async def serve(options: SimulateOptions) -> int:
     fleet = Fleet(make_cameras(options), host=options.host, tls=tls)
     await fleet.start()
     if options.inventory is not None:
-        _replace(options.inventory, _tables(options.output) + fleet.inventory(interval=options.interval))
+        _replace(
+            options.inventory, _tables(options.output) + fleet.inventory(interval=options.interval)
+        )
     for camera in list(fleet.cameras.values())[:12]:
         fault = f", {camera.fault.kind}" if camera.fault.kind != "none" else ""
-        print(f"{camera.id}  {fleet.url(camera.id)}  {camera.codec} {camera.width}x{camera.height}{fault}")  # noqa: T201
-    print(f"{len(fleet.cameras)} cameras are ready; Ctrl-C ends them", flush=True)  # noqa: T201 - the command's output
+        print(  # noqa: T201 - the command's output
+            f"{camera.id}  {fleet.url(camera.id)}  {camera.codec}"
+            f" {camera.width}x{camera.height}{fault}"
+        )
+    # The command's output
+    print(f"{len(fleet.cameras)} cameras are ready; Ctrl-C ends them", flush=True)  # noqa: T201
     ends_at = None if options.seconds is None else loop.time() + options.seconds
     while not stop.is_set() and (ends_at is None or loop.time() < ends_at):
         _write_record(options.record, fleet)
         try:
-            async with asyncio.timeout(RECORD_S if ends_at is None else min(RECORD_S, ends_at - loop.time())):
+            async with asyncio.timeout(
+                RECORD_S if ends_at is None else min(RECORD_S, ends_at - loop.time())
+            ):
                 await stop.wait()
         except TimeoutError:
             continue
@@ -105,8 +137,10 @@ def _tables(output: Path | None) -> str:
     if output is None:
         return ""
     folder = output.absolute()
-    return (f"[output]\ndirectory = {json.dumps(str(folder / 'snapshots'))}\n"
-            f"[api]\nsocket = {json.dumps(str(folder / 'camserver.sock'))}\n\n")
+    return (
+        f"[output]\ndirectory = {json.dumps(str(folder / 'snapshots'))}\n"
+        f"[api]\nsocket = {json.dumps(str(folder / 'camserver.sock'))}\n\n"
+    )
 
 
 def _write_record(path: Path | None, fleet: Fleet) -> None:

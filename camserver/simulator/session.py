@@ -1,4 +1,7 @@
-"""One connection to a simulated camera: answers RTSP, plays pictures, misbehaves as the camera's fault says."""
+"""One connection to a simulated camera.
+
+Answers RTSP, plays pictures, misbehaves as the camera's fault says.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from camserver.rtsp import auth
-from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
+from camserver.rtsp.messages import (
+    Headers,
+    Interleaved,
+    MessageParser,
+    Request,
+    Response,
+    RtspProtocolError,
+)
 from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
 from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
 from camserver.simulator.description import PAYLOAD_TYPES, describe
@@ -43,8 +53,10 @@ PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
 class RtspConnection(asyncio.Protocol):
     """Server's side of one RTSP connection; TCP interleaved or UDP."""
 
-    def __init__(self, camera: SimulatedCamera, streams: dict[str, Pictures], peers: set[RtspConnection]) -> None:
-        self._peers = peers     # all connections of the camera
+    def __init__(
+        self, camera: SimulatedCamera, streams: dict[str, Pictures], peers: set[RtspConnection]
+    ) -> None:
+        self._peers = peers  # all connections of the camera
         self._camera = camera
         self._streams = streams
         self._stream = STREAMS[0]
@@ -57,7 +69,7 @@ class RtspConnection(asyncio.Protocol):
         self._options_seen = False
         self._tracks_set_up = 0
         self._channels = (0, 1)
-        self._play_request: Request | None = None       # not answered yet
+        self._play_request: Request | None = None  # not answered yet
         self._timeout: asyncio.TimerHandle | None = None
         self._udp: tuple[asyncio.DatagramTransport, asyncio.DatagramTransport] | None = None
         self._player: asyncio.Task[None] | None = None
@@ -84,10 +96,15 @@ class RtspConnection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The client is gone; what it sent last may still be unread, because writing to it failed first."""
+        """The client is gone.
+
+        What it sent last may still be unread, because writing to it failed first.
+        """
         if self._transport.get_extra_info("sslcontext") is None:
             with contextlib.suppress(OSError, ValueError):
-                self.data_received(os.read(self._transport.get_extra_info("socket").fileno(), 65536))
+                self.data_received(
+                    os.read(self._transport.get_extra_info("socket").fileno(), 65536)
+                )
         self._stop_playing()
         if self._timeout is not None:
             self._timeout.cancel()
@@ -124,7 +141,9 @@ class RtspConnection(asyncio.Protocol):
         elif method != "OPTIONS" and not self._authorized(request):
             self._refuse_login(request)
         elif self._has("redirect") and method == "DESCRIBE" and MOVED not in request.uri:
-            self._reply(request, 302, {"Location": request.uri.replace("/stream", f"{MOVED}/stream")})
+            self._reply(
+                request, 302, {"Location": request.uri.replace("/stream", f"{MOVED}/stream")}
+            )
         else:
             if self._has("new-nonce"):
                 self._nonce = secrets.token_hex(16)
@@ -143,7 +162,11 @@ class RtspConnection(asyncio.Protocol):
                 base = request.uri.rstrip("/") + "/"
                 self._described = True
                 session = {"Session": self._session} if self._has("session-describe") else {}
-                headers = base_header(self._camera.quirks, base) | session | {"Content-Type": "application/sdp"}
+                headers = (
+                    base_header(self._camera.quirks, base)
+                    | session
+                    | {"Content-Type": "application/sdp"}
+                )
                 parameter_sets = self._streams[self._stream].parameter_sets
                 self._reply(request, 200, headers, describe(self._camera, parameter_sets, base))
             case "SETUP":
@@ -165,8 +188,12 @@ class RtspConnection(asyncio.Protocol):
             return False
         challenge = auth.strongest(auth.parse_challenges(self._challenges()))
         return challenge is not None and auth.accepts(
-            request.headers.get("Authorization"), camera.username, camera.password, request.method,
-            challenge.parameters | {"realm": REALM, "nonce": self._current_nonce})
+            request.headers.get("Authorization"),
+            camera.username,
+            camera.password,
+            request.method,
+            challenge.parameters | {"realm": REALM, "nonce": self._current_nonce},
+        )
 
     @property
     def _current_nonce(self) -> str:
@@ -174,12 +201,17 @@ class RtspConnection(asyncio.Protocol):
         return self._camera.nonce if kept else self._nonce
 
     def _challenges(self) -> list[str]:
-        return challenges(self._camera.quirks, self._camera.auth == "basic", REALM, self._current_nonce)
+        return challenges(
+            self._camera.quirks, self._camera.auth == "basic", REALM, self._current_nonce
+        )
 
     def _refuse_login(self, request: Request) -> None:
-        """401 with a challenge; what a login with another connection's nonce gets is the camera's habit."""
+        """401 with a challenge.
+
+        What a login with another connection's nonce gets is the camera's habit.
+        """
         sent = request.headers.get("Authorization")
-        if sent and not self._has("new-nonce"):     # that one says stale=true, and does not count
+        if sent and not self._has("new-nonce"):  # that one says stale=true, and does not count
             self._camera.wrong_login()
         if sent and self._has("wrong-login-closes"):
             self._transport.close()
@@ -214,15 +246,20 @@ class RtspConnection(asyncio.Protocol):
         else:
             self._answer_play(request)
             if self._has("server-requests"):
-                self._transport.write(Request("OPTIONS", request.uri, Headers({"Cseq": "1"})).encode())
+                self._transport.write(
+                    Request("OPTIONS", request.uri, Headers({"Cseq": "1"})).encode()
+                )
             else:
                 self._start_playing()
 
     def _set_up(self, request: Request) -> None:
         self._tracks_set_up += 1
         if self._has("all-tracks") and request.uri.endswith("/trackID=1"):
-            self._reply(request, 200, self._session_header() | {
-                "Transport": request.headers.get("Transport")})
+            self._reply(
+                request,
+                200,
+                self._session_header() | {"Transport": request.headers.get("Transport")},
+            )
             return
         if not is_track(self._camera.quirks, request.uri):
             self._reply(request, 404)
@@ -238,8 +275,16 @@ class RtspConnection(asyncio.Protocol):
             self._reply(request, 461)
         elif tcp:
             self._channels = (4, 5) if self._has("renumbered") else (0, 1)
-            self._reply(request, 200, self._session_header() | {
-                "Transport": f"RTP/AVP/TCP;unicast;interleaved={self._channels[0]}-{self._channels[1]}"})
+            self._reply(
+                request,
+                200,
+                self._session_header()
+                | {
+                    "Transport": (
+                        f"RTP/AVP/TCP;unicast;interleaved={self._channels[0]}-{self._channels[1]}"
+                    )
+                },
+            )
         elif "client_port=" in transport:
             ports = transport.split("client_port=")[1].split(";")[0].split("-")
             self._spawn(self._set_up_udp(request, int(ports[0]), int(ports[-1])), "udp")
@@ -250,13 +295,27 @@ class RtspConnection(asyncio.Protocol):
         host = self._transport.get_extra_info("peername")[0]
         local = self._transport.get_extra_info("sockname")[0]
         loop = asyncio.get_running_loop()
-        pair = [(await loop.create_datagram_endpoint(asyncio.DatagramProtocol, (local, 0), (host, port)))[0]
-                for port in (rtp_port, rtcp_port)]
-        self._close_udp()       # of an earlier SETUP of this connection
+        pair = [
+            (
+                await loop.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, (local, 0), (host, port)
+                )
+            )[0]
+            for port in (rtp_port, rtcp_port)
+        ]
+        self._close_udp()  # of an earlier SETUP of this connection
         self._udp = pair[0], pair[1]
         mine = [t.get_extra_info("sockname")[1] for t in pair]
-        self._reply(request, 200, self._session_header() | {
-            "Transport": f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}"})
+        self._reply(
+            request,
+            200,
+            self._session_header()
+            | {
+                "Transport": (
+                    f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}"
+                )
+            },
+        )
 
     def _says_full(self, request: Request) -> bool:
         """Refuse in the camera's voice; False when it notices only at PLAY."""
@@ -265,8 +324,10 @@ class RtspConnection(asyncio.Protocol):
                 self._one_too_many = True
                 return False
             case "rst":
-                linger = struct.pack("ii", 1, 0)    # closing sends RST instead of FIN
-                self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                linger = struct.pack("ii", 1, 0)  # closing sends RST instead of FIN
+                self._transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
                 self._transport.abort()
             case status:
                 self._reply(request, int(status))
@@ -290,7 +351,13 @@ class RtspConnection(asyncio.Protocol):
     def _answer_play(self, request: Request) -> None:
         self._reply(request, 200, {"Session": self._session, "Range": "npt=0.000-"})
 
-    def _reply(self, request: Request, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+    def _reply(
+        self,
+        request: Request,
+        status: int,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> None:
         fields = Headers()
         fields["CSeq"] = request.headers.get("CSeq", "0")
         for name, value in (headers or {}).items():
@@ -314,8 +381,13 @@ class RtspConnection(asyncio.Protocol):
         camera = self._camera
         rtp = RtpSender(PAYLOAD_TYPES[camera.codec], secrets.randbits(32), secrets.randbits(16))
         start = time.time()
-        # Cameras are somewhere in their group of pictures when a client comes; a few make a keyframe for it.
-        number = 0 if camera.join_at_keyframe else int((start + zlib.crc32(camera.id.encode()) % 97) * camera.fps) % camera.gop
+        # Cameras are somewhere in their group of pictures when a client comes; a few make a
+        # keyframe for it.
+        number = (
+            0
+            if camera.join_at_keyframe
+            else int((start + zlib.crc32(camera.id.encode()) % 97) * camera.fps) % camera.gop
+        )
         reported = 0.0
         began = int(start)
         for frame in range(2**40):
@@ -329,7 +401,9 @@ class RtspConnection(asyncio.Protocol):
             began = int(due) if index == 0 else began
             number += 1
             backlog_bytes = self._transport.get_write_buffer_size() + len(self._slow)
-            if (index == 0 and self._fault.kind == "no-keyframe") or backlog_bytes > MAX_BACKLOG_BYTES:
+            if (
+                index == 0 and self._fault.kind == "no-keyframe"
+            ) or backlog_bytes > MAX_BACKLOG_BYTES:
                 continue
             if not self._send_picture(rtp, index, stamp, began):
                 return
@@ -346,8 +420,10 @@ class RtspConnection(asyncio.Protocol):
             if fault.kind == "damage":
                 payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
         payloads = as_camera_makes_them(camera.quirks, camera.codec, payloads)
-        packets = [rtp.packet(p, stamp, marker=m)
-                   for p, m in zip(payloads, markers(camera.quirks, camera.codec, payloads), strict=True)]
+        packets = [
+            rtp.packet(p, stamp, marker=m)
+            for p, m in zip(payloads, markers(camera.quirks, camera.codec, payloads), strict=True)
+        ]
         if self._has("padding-lie"):
             packets = [padded(packet) for packet in packets]
         if fault.kind == "cut" and index == 0:
@@ -369,7 +445,10 @@ class RtspConnection(asyncio.Protocol):
             if fault.kind != "loss" or camera.random.random() >= fault.number:
                 self._send(0, packet)
             if number % 3 == 1:
-                for other in (*others(camera.quirks, number), *([packet] if self._has("repeats") else ())):
+                for other in (
+                    *others(camera.quirks, number),
+                    *([packet] if self._has("repeats") else ()),
+                ):
                     self._send(0, other)
         over_tcp = self._udp is None and fault.kind != "slow"
         if self._has("stray-bytes") and over_tcp and not self._transport.is_closing():

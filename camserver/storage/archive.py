@@ -21,7 +21,10 @@ _DAYS = frozenset("Ymdjy")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One archived picture: `path` below the camera's folder, `taken_at` in seconds since the epoch."""
+    """One archived picture.
+
+    `path` below the camera's folder, `taken_at` in seconds since the epoch.
+    """
 
     path: str
     taken_at: float
@@ -35,7 +38,10 @@ class Archive:
         self.output = output
 
     def path(self, camera: str, relative: str) -> Path | None:
-        """The file of a picture; None for what the archive's pattern could not have named, or is not there."""
+        """The file of a picture.
+
+        None for what the archive's pattern could not have named, or is not there.
+        """
         if not self.output.archive or not archive_regex(self.output.archive).fullmatch(relative):
             return None
         path = self.output.directory / camera / relative

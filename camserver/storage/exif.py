@@ -1,4 +1,7 @@
-"""EXIF of a published JPEG (Exif 2.32): when, which camera, by whom. Pure; Pillow writes the TIFF structure."""
+"""EXIF of a published JPEG (Exif 2.32): when, which camera, by whom.
+
+Pure; Pillow writes the TIFF structure.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,21 @@ from camserver import __version__
 
 
 def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
-    """`jpeg` with an APP1 segment of ours; an Exif segment of the camera's own is replaced. Pixels are untouched."""
+    """`jpeg` with an APP1 segment of ours; an Exif segment of the camera's own is replaced.
+
+    Pixels are untouched.
+    """
     exif = Exif()
-    exif[ExifTags.Base.ImageDescription] = name.encode()    # bytes: Pillow would turn all but ASCII into "?"
+    # Bytes: Pillow would turn all but ASCII into "?"
+    exif[ExifTags.Base.ImageDescription] = name.encode()
     exif[ExifTags.Base.Software] = f"camserver {__version__}"
     exif[ExifTags.Base.DateTime] = _stamp(captured_at)
     details = exif.get_ifd(ExifTags.IFD.Exif)
     details[ExifTags.Base.DateTimeOriginal] = _stamp(captured_at)
     details[ExifTags.Base.SubsecTimeOriginal] = f"{captured_at.microsecond // 1000:03d}"
-    details[ExifTags.Base.OffsetTimeOriginal] = f"{captured_at:%z}"[:3] + ":" + f"{captured_at:%z}"[3:5]
+    details[ExifTags.Base.OffsetTimeOriginal] = (
+        f"{captured_at:%z}"[:3] + ":" + f"{captured_at:%z}"[3:5]
+    )
     payload = exif.tobytes()
     app1 = b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
     head, rest = _split_head(jpeg)
@@ -32,10 +41,12 @@ def captured_at(jpeg: bytes) -> datetime | None:
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             details = image.getexif().get_ifd(ExifTags.IFD.Exif)
-        text = (f"{details[ExifTags.Base.DateTimeOriginal]}.{details[ExifTags.Base.SubsecTimeOriginal]}"
-                f"{details[ExifTags.Base.OffsetTimeOriginal]}")
+        text = (
+            f"{details[ExifTags.Base.DateTimeOriginal]}.{details[ExifTags.Base.SubsecTimeOriginal]}"
+            f"{details[ExifTags.Base.OffsetTimeOriginal]}"
+        )
         return datetime.strptime(text, "%Y:%m:%d %H:%M:%S.%f%z")
-    except (OSError, ValueError, KeyError, SyntaxError):       # Pillow's word for a broken file
+    except (OSError, ValueError, KeyError, SyntaxError):  # Pillow's word for a broken file
         return None
 
 
@@ -53,11 +64,14 @@ def _stamp(moment: datetime) -> str:
 
 
 def _split_head(jpeg: bytes) -> tuple[bytes, bytes]:
-    """(SOI and a leading JFIF segment, everything after it without Exif segments that directly follow)."""
+    """(SOI and a leading JFIF segment, the rest without Exif segments that directly follow)."""
     position = 2
     if jpeg[2:4] == b"\xff\xe0":
         position += 2 + int.from_bytes(jpeg[4:6], "big")
     head = jpeg[:position]
-    while jpeg[position : position + 2] == b"\xff\xe1" and jpeg[position + 4 : position + 8] == b"Exif":
+    while (
+        jpeg[position : position + 2] == b"\xff\xe1"
+        and jpeg[position + 4 : position + 8] == b"Exif"
+    ):
         position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
     return head, jpeg[position:]

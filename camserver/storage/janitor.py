@@ -25,9 +25,14 @@ FULL_DISK_PAUSE_S = 10.0
 
 
 class Janitor:
-    """Runs retention over the whole output directory; `output` and `policy` may be exchanged at a reload."""
+    """Runs retention over the whole output directory.
 
-    def __init__(self, output: OutputTable, policy: RetentionTable, emit: Callable[[Event], None]) -> None:
+    `output` and `policy` may be exchanged at a reload.
+    """
+
+    def __init__(
+        self, output: OutputTable, policy: RetentionTable, emit: Callable[[Event], None]
+    ) -> None:
         self.output = output
         self.policy = policy
         self._emit = emit
@@ -39,19 +44,27 @@ class Janitor:
         self._kicked.set()
 
     async def run(self) -> None:
-        """A pass at start, every INTERVAL_S, and after a kick; until cancelled. Never raises for the disk."""
+        """A pass at start, every INTERVAL_S, and after a kick; until cancelled.
+
+        Never raises for the disk.
+        """
         try:
             await self._run()
         finally:
-            self._over = True       # a pass that is under way in its thread ends soon
+            self._over = True  # a pass that is under way in its thread ends soon
 
     async def _run(self) -> None:
         while True:
             self._kicked.clear()
             deleted, freed = await asyncio.to_thread(self.sweep, time.time())
             if deleted:
-                self._emit(Notice(name="retention.deleted", message=f"{deleted} pictures ({freed // 1_000_000} MB) deleted",
-                                  data={"files": deleted, "bytes": freed}))
+                self._emit(
+                    Notice(
+                        name="retention.deleted",
+                        message=f"{deleted} pictures ({freed // 1_000_000} MB) deleted",
+                        data={"files": deleted, "bytes": freed},
+                    )
+                )
             await asyncio.sleep(FULL_DISK_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S - FULL_DISK_PAUSE_S):
@@ -64,7 +77,7 @@ class Janitor:
             return 0, 0
         try:
             free_bytes = shutil.disk_usage(directory).free
-        except OSError:     # not there yet, or gone: polling tells
+        except OSError:  # not there yet, or gone: polling tells
             return 0, 0
         for file in choose(self._files(), self.policy, now=now, free_bytes=free_bytes):
             if self._over:
@@ -84,7 +97,9 @@ class Janitor:
                 relative = os.path.relpath(root, folder)
                 for name in names:
                     path = Path(root, name)
-                    if name != "latest.jpg" and ours.fullmatch(name if relative == "." else f"{relative}/{name}"):
+                    if name != "latest.jpg" and ours.fullmatch(
+                        name if relative == "." else f"{relative}/{name}"
+                    ):
                         with contextlib.suppress(OSError):
                             stat = path.stat(follow_symlinks=False)
                             yield Archived(stat.st_mtime, stat.st_size, folder.name, path)
@@ -101,7 +116,14 @@ class Janitor:
 
 
 def _folders(directory: Path) -> list[Path]:
-    """Those of cameras, also of cameras that have left the inventory; whatever else lies there is not ours."""
+    """Those of cameras, also of cameras that have left the inventory.
+
+    Whatever else lies there is not ours.
+    """
     with contextlib.suppress(OSError):
-        return sorted(p for p in directory.iterdir() if re.fullmatch(CAMERA_ID, p.name) and (p / "latest.json").is_file())
+        return sorted(
+            p
+            for p in directory.iterdir()
+            if re.fullmatch(CAMERA_ID, p.name) and (p / "latest.json").is_file()
+        )
     return []

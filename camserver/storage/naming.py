@@ -9,7 +9,10 @@ from camserver.config.model import ARCHIVE_DIRECTIVES
 
 
 def archive_name(pattern: str, moment: datetime) -> str:
-    """The path below the camera's folder for a picture of `moment`; %L is milliseconds, the rest is strftime's."""
+    """The path below the camera's folder for a picture of `moment`.
+
+    %L is milliseconds, the rest is strftime's.
+    """
     milliseconds = f"{moment.microsecond // 1000:03d}"
     parts = re.split(r"(%.)", pattern)
     return moment.strftime("".join(milliseconds if part == "%L" else part for part in parts))
@@ -22,8 +25,13 @@ def numbered(name: str, number: int) -> str:
 
 
 def archive_regex(pattern: str) -> re.Pattern[str]:
-    """Matches exactly the paths `archive_name` and `numbered` can give: nothing else in the folder is ours to delete."""
+    """Matches exactly the paths `archive_name` and `numbered` can give.
+
+    Nothing else in the folder is ours to delete.
+    """
     stem, _, suffix = pattern.rpartition(".")
-    body = "".join(ARCHIVE_DIRECTIVES[part[1]] if part.startswith("%") else re.escape(part)
-                   for part in re.split(r"(%.)", stem))
+    body = "".join(
+        ARCHIVE_DIRECTIVES[part[1]] if part.startswith("%") else re.escape(part)
+        for part in re.split(r"(%.)", stem)
+    )
     return re.compile(rf"{body}(?:-\d+)?\.{re.escape(suffix)}")

@@ -1,4 +1,7 @@
-"""What is published of a snapshot, the same for every way out: the JPEG with its EXIF, and the facts beside it. Pure."""
+"""What is published of a snapshot, the same for every way out.
+
+The JPEG with its EXIF, and the facts beside it. Pure.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,20 @@ from camserver.host.clock import rfc3339
 from camserver.records import Snapshot
 from camserver.storage.exif import captured_at, size, with_exif
 
-FACTS = ("captured_at", "published_at", "source", "width", "height", "bytes", "codec", "path", "camera_clock_offset_s",
-         "capture_ms", "lease_wait_ms", "engine")
+FACTS = (
+    "captured_at",
+    "published_at",
+    "source",
+    "width",
+    "height",
+    "bytes",
+    "codec",
+    "path",
+    "camera_clock_offset_s",
+    "capture_ms",
+    "lease_wait_ms",
+    "engine",
+)
 """The keys of latest.json that tell of the picture, not of the camera's newest attempt."""
 
 
@@ -21,20 +36,31 @@ def jpeg_of(snapshot: Snapshot) -> bytes:
     return with_exif(snapshot.still.jpeg, snapshot.name, snapshot.captured_at)
 
 
-def facts_of(snapshot: Snapshot, size: int, *, published_at: datetime | None = None, path: str | None = None) -> dict[str, Any]:
+def facts_of(
+    snapshot: Snapshot, size: int, *, published_at: datetime | None = None, path: str | None = None
+) -> dict[str, Any]:
     """The facts of a picture of `size` bytes; `path` is its name in the archive, if it is there."""
     return {
-        "captured_at": rfc3339(snapshot.captured_at), "published_at": published_at and rfc3339(published_at),
-        "source": snapshot.source.value, "engine": snapshot.engine,
-        "width": snapshot.still.width, "height": snapshot.still.height,
-        "bytes": size, "codec": snapshot.still.codec, "path": path,
+        "captured_at": rfc3339(snapshot.captured_at),
+        "published_at": published_at and rfc3339(published_at),
+        "source": snapshot.source.value,
+        "engine": snapshot.engine,
+        "width": snapshot.still.width,
+        "height": snapshot.still.height,
+        "bytes": size,
+        "codec": snapshot.still.codec,
+        "path": path,
         "camera_clock_offset_s": snapshot.camera_clock_offset_s,
-        "capture_ms": round(snapshot.capture_ms, 1), "lease_wait_ms": round(snapshot.lease_wait_ms, 1),
+        "capture_ms": round(snapshot.capture_ms, 1),
+        "lease_wait_ms": round(snapshot.lease_wait_ms, 1),
     }
 
 
 def facts_beside(jpeg: bytes, latest_json: bytes) -> dict[str, Any] | None:
-    """The facts of a published picture, out of the latest.json beside it; None when that tells of another picture."""
+    """The facts of a published picture, out of the latest.json beside it.
+
+    None when that tells of another picture.
+    """
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         known = json.loads(latest_json)
         if datetime.fromisoformat(known["captured_at"]) == captured_at(jpeg):
@@ -46,5 +72,9 @@ def facts_within(jpeg: bytes) -> dict[str, Any]:
     """What a picture of ours says of itself."""
     taken_at = captured_at(jpeg)
     width, height = size(jpeg)
-    return dict.fromkeys(FACTS) | {"captured_at": taken_at and rfc3339(taken_at), "width": width, "height": height,
-                                   "bytes": len(jpeg)}
+    return dict.fromkeys(FACTS) | {
+        "captured_at": taken_at and rfc3339(taken_at),
+        "width": width,
+        "height": height,
+        "bytes": len(jpeg),
+    }

@@ -1,4 +1,7 @@
-"""Which archived pictures to delete. Pure: takes the list, the moment and the free space, returns the choice."""
+"""Which archived pictures to delete.
+
+Pure: takes the list, the moment and the free space, returns the choice.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ class Archived(NamedTuple):
     path: Path
 
 
-def choose(files: Iterable[Archived], policy: RetentionTable, *, now: float, free_bytes: int) -> list[Archived]:
+def choose(
+    files: Iterable[Archived], policy: RetentionTable, *, now: float, free_bytes: int
+) -> list[Archived]:
     """What must go, oldest first: too old, then too many bytes, then too little free space.
 
     The newest `keep_last` of each camera are never chosen, whatever the limits say.
@@ -41,7 +46,7 @@ def choose(files: Iterable[Archived], policy: RetentionTable, *, now: float, fre
     for file in candidates:
         too_old = policy.max_age is not None and now - file.taken_at > policy.max_age
         if not too_old and freed >= max(too_many, too_few):
-            break       # everything after it is younger still
+            break  # everything after it is younger still
         chosen.append(file)
         freed += file.bytes
     return chosen

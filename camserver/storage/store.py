@@ -1,8 +1,10 @@
-"""SnapshotStore: publishing. latest.jpg is always a whole picture, replaced atomically, or not there yet.
+"""SnapshotStore: publishing.
 
-One write, two names: the picture is written to a temporary file in the camera's folder, flushed, linked into the archive
-and renamed to latest.jpg. A reader never sees a partial file; a crash leaves at most a temporary one, removed at start.
-The only door to aiofiles.
+latest.jpg is always a whole picture, replaced atomically, or not there yet.
+
+One write, two names: the picture is written to a temporary file in the camera's folder, flushed,
+linked into the archive and renamed to latest.jpg. A reader never sees a partial file; a crash
+leaves at most a temporary one, removed at start. The only door to aiofiles.
 """
 
 from __future__ import annotations
@@ -29,14 +31,15 @@ from camserver.storage.naming import archive_name, numbered
 from camserver.storage.published import FACTS, facts_of, jpeg_of
 
 TEMPORARY = ".camserver-{}.tmp"
-NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}     # vfat, some SMB mounts
+# Vfat, some SMB mounts
+NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 _counter = itertools.count()
 
 
 @dataclass(slots=True)
 class _CameraState:
     facts: dict[str, Any] = field(default_factory=dict)
-    read: bool = False      # what an earlier run left
+    read: bool = False  # what an earlier run left
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -53,17 +56,25 @@ class SnapshotStore:
         return await asyncio.to_thread(self._clean)
 
     def newest(self, cameras: list[str]) -> dict[str, str]:
-        """When the newest picture of each camera was captured, as an earlier run left it (RFC 3339). Blocking."""
+        """When the newest picture of each camera was captured, as an earlier run left it.
+
+        RFC 3339. Blocking.
+        """
         found = {}
         for camera in cameras:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                found[camera] = str(json.loads((self.output.directory / camera / "latest.json").read_text())["captured_at"])
+                found[camera] = str(
+                    json.loads((self.output.directory / camera / "latest.json").read_text())[
+                        "captured_at"
+                    ]
+                )
         return found
 
     async def record(self, attempt: Attempt, failures_before: int) -> Attempt:
         """Publish the attempt's picture if it has one, and its outcome in any case.
 
-        Returns the attempt, or one with result `storage` when the disk did not take it. Never raises for the disk.
+        Returns the attempt, or one with result `storage` when the disk did not take it. Never
+        raises for the disk.
         """
         state = self._states.setdefault(attempt.camera, _CameraState())
         async with state.lock:
@@ -75,7 +86,8 @@ class SnapshotStore:
                 except StorageError as error:
                     attempt = Attempt(attempt.camera, attempt.at, Result.STORAGE, str(error))
             failures = 0 if attempt.ok else failures_before + (attempt.result is not Result.BUSY)
-            with contextlib.suppress(StorageError):     # the picture's own error was told; facts are tried next time
+            # The picture's own error was told; facts are tried next time
+            with contextlib.suppress(StorageError):
                 await self._write_facts(attempt, state, failures)
         return attempt
 
@@ -86,7 +98,11 @@ class SnapshotStore:
             await aiofiles.os.makedirs(folder, exist_ok=True)
             async with _temporary(folder) as temporary:
                 await self._write(temporary, jpeg)
-                path = await self._archive(temporary, folder, snapshot, jpeg) if self.output.archive else None
+                path = (
+                    await self._archive(temporary, folder, snapshot, jpeg)
+                    if self.output.archive
+                    else None
+                )
                 await aiofiles.os.replace(temporary, folder / "latest.jpg")
             if self.output.fsync:
                 await asyncio.to_thread(_fsync_folder, folder)
@@ -115,13 +131,22 @@ class SnapshotStore:
 
     async def _write_facts(self, attempt: Attempt, state: _CameraState, failures: int) -> None:
         folder = self.output.directory / attempt.camera
-        facts = {"camera": attempt.camera, **state.facts,
-                 "attempt": {"at": rfc3339(attempt.at), "result": attempt.result.value, "error": attempt.error},
-                 "consecutive_failures": failures}
+        facts = {
+            "camera": attempt.camera,
+            **state.facts,
+            "attempt": {
+                "at": rfc3339(attempt.at),
+                "result": attempt.result.value,
+                "error": attempt.error,
+            },
+            "consecutive_failures": failures,
+        }
         try:
             await aiofiles.os.makedirs(folder, exist_ok=True)
             async with _temporary(folder) as temporary:
-                await self._write(temporary, json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
+                await self._write(
+                    temporary, json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n"
+                )
                 await aiofiles.os.replace(temporary, folder / "latest.json")
         except OSError as error:
             raise _storage_error(attempt.camera, folder, error) from None
@@ -177,4 +202,6 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def _storage_error(camera: str, folder: Path, error: OSError) -> StorageError:
-    return StorageError(f"{camera}: {folder} does not take the picture: {error.strerror or type(error).__name__}")
+    return StorageError(
+        f"{camera}: {folder} does not take the picture: {error.strerror or type(error).__name__}"
+    )

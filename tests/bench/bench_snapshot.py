@@ -1,14 +1,17 @@
-"""One camera, one picture: camserver against ffmpeg, on GStreamer's server and on the simulator, alternating in one run.
+"""One camera, one picture.
+
+Camserver against ffmpeg, on GStreamer's server and on the simulator, alternating in one run.
 
     bench_snapshot.py [--rounds N] [--size 1920x1080] [--delay MS]
 
-Wall is from "now" to the JPEG on the disk; CPU is user + system of everything that had to run for it: for camserver the
-daemon's process and its workers (warm, as between two polls), for ffmpeg its process. Servers are not counted. Medians.
-Open is how long the camera had a session to keep (a lease held); CPU is split into RTSP (while the lease was held),
-decoding (the decoder worker) and the rest (publishing). `--delay` puts a link of that round trip in between (slow_link.py).
+Wall is from "now" to the JPEG on the disk; CPU is user + system of everything that had to run for
+it: for camserver the daemon's process and its workers (warm, as between two polls), for ffmpeg its
+process. Servers are not counted. Medians. Open is how long the camera had a session to keep (a
+lease held); CPU is split into RTSP (while the lease was held), decoding (the decoder worker) and
+the rest (publishing). `--delay` puts a link of that round trip in between (slow_link.py).
 
-Read the simulator's H.265 line with care: ffmpeg with the small probe is quick there because it joins in the middle of a
-group of pictures and writes a uniformly grey picture.
+Read the simulator's H.265 line with care: ffmpeg with the small probe is quick there because it
+joins in the middle of a group of pictures and writes a uniformly grey picture.
 """
 
 from __future__ import annotations
@@ -67,16 +70,27 @@ class Ours:
     def __init__(self, url: str, folder: Path, engine: str) -> None:
         self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0, engine=engine)
         self.sessions, self.decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
-        self._leases: list[tuple[float, float]] = []    # moments and CPU of the process when one began and ended
-        manager = RtspManager(lambda _: self._leases.append((time.monotonic(), self._cpu_s(self.sessions))))
+        # Moments and CPU of the process when one began and ended
+        self._leases: list[tuple[float, float]] = []
+        manager = RtspManager(
+            lambda _: self._leases.append((time.monotonic(), self._cpu_s(self.sessions)))
+        )
         manager.configure({self.camera.device: Budget(4, 0.0, 0.0)})
-        self.service = SnapshotService(manager, Engines(NativeEngine(), LibavEngine(self.sessions)), HttpSource(),
-                                       Decoder(self.decoders, 85))
+        self.service = SnapshotService(
+            manager,
+            Engines(NativeEngine(), LibavEngine(self.sessions)),
+            HttpSource(),
+            Decoder(self.decoders, 85),
+        )
         self.store = SnapshotStore(OutputTable(directory=folder, archive=""))
 
     async def shot(self) -> Measured:
         self._leases.clear()
-        started, cpu_s, decode_s = time.monotonic(), self._cpu_s(self.sessions, self.decoders), _workers_s(self.decoders)
+        started, cpu_s, decode_s = (
+            time.monotonic(),
+            self._cpu_s(self.sessions, self.decoders),
+            _workers_s(self.decoders),
+        )
         published = 0.0
 
         async def deliver(attempt: Attempt) -> Attempt:
@@ -89,8 +103,13 @@ class Ours:
         if not attempt.ok:
             raise SystemExit(f"no picture: {attempt.error}")
         (begun, begun_cpu_s), (ended, ended_cpu_s) = self._leases
-        return Measured(published - started, self._cpu_s(self.sessions, self.decoders) - cpu_s, ended - begun,
-                        ended_cpu_s - begun_cpu_s, _workers_s(self.decoders) - decode_s)
+        return Measured(
+            published - started,
+            self._cpu_s(self.sessions, self.decoders) - cpu_s,
+            ended - begun,
+            ended_cpu_s - begun_cpu_s,
+            _workers_s(self.decoders) - decode_s,
+        )
 
     @staticmethod
     def _cpu_s(*pools: WorkerPool) -> float:
@@ -108,10 +127,13 @@ def _workers_s(*pools: WorkerPool) -> float:
 
 def ffmpeg(url: str, target: Path, *options: str) -> Callable[[], Awaitable[Measured]]:
     """One `ffmpeg` run that writes one JPEG."""
+
     async def shot() -> Measured:
         started = time.monotonic()
-        process = subprocess.Popen([*FFMPEG, *options, "-i", url, "-frames:v", "1", "-y", str(target)],   # noqa: ASYNC220 - wait4 gives its CPU
-                                   stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(  # noqa: ASYNC220 - wait4(2) gives its CPU
+            [*FFMPEG, *options, "-i", url, "-frames:v", "1", "-y", str(target)],
+            stderr=subprocess.DEVNULL,
+        )
         _, status, usage = await asyncio.to_thread(os.wait4, process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if status or not target.stat().st_size:
@@ -124,17 +146,43 @@ def ffmpeg(url: str, target: Path, *options: str) -> Callable[[], Awaitable[Meas
 def encode(folder: Path, size: str) -> list[Path]:
     """Noisy films as cameras send them, 4 Mbit/s, a keyframe every two seconds.
 
-    `bare-h264` is what design section 4 measured: an encoder's defaults (B-pictures) and no timestamps, so that default
-    probing runs to its end. The others have regular timestamps and no B-pictures, the best case for probing.
+    `bare-h264` is what design section 4 measured: an encoder's defaults (B-pictures) and no
+    timestamps, so that default probing runs to its end. The others have regular timestamps and no
+    B-pictures, the best case for probing.
     """
     films = []
-    for name, encoder, options in (("h264.mp4", "libx264", ["-bf", "0"]),
-                                   ("h265.mp4", "libx265", ["-bf", "0", "-x265-params", "log-level=none"]),
-                                   ("bare-h264.264", "libx264", [])):
+    for name, encoder, options in (
+        ("h264.mp4", "libx264", ["-bf", "0"]),
+        ("h265.mp4", "libx265", ["-bf", "0", "-x265-params", "log-level=none"]),
+        ("bare-h264.264", "libx264", []),
+    ):
         film = folder / name
-        subprocess.run(["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", f"testsrc2=s={size}:r=25", "-t", "8",
-                        "-vf", "noise=alls=12:allf=t,format=yuv420p", "-c:v", encoder, "-preset", "veryfast", "-g", "50",
-                        "-b:v", "4M", *options, str(film)], check=True)
+        subprocess.run(
+            [
+                "ffmpeg",
+                "-loglevel",
+                "error",
+                "-f",
+                "lavfi",
+                "-i",
+                f"testsrc2=s={size}:r=25",
+                "-t",
+                "8",
+                "-vf",
+                "noise=alls=12:allf=t,format=yuv420p",
+                "-c:v",
+                encoder,
+                "-preset",
+                "veryfast",
+                "-g",
+                "50",
+                "-b:v",
+                "4M",
+                *options,
+                str(film),
+            ],
+            check=True,
+        )
         films.append(film)
     return films
 
@@ -143,12 +191,17 @@ def encode(folder: Path, size: str) -> list[Path]:
 def gstreamer(films: list[Path]) -> Iterator[dict[str, str]]:
     """URLs of GStreamer's server by name."""
     port = free_port()
-    with subprocess.Popen(["/usr/bin/python3", str(GST_SERVER), str(port), "0", "0", "0", "-", *map(str, films)],
-                          stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["/usr/bin/python3", str(GST_SERVER), str(port), "0", "0", "0", "-", *map(str, films)],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:
-            yield {f"GStreamer {film.stem}": f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films}
+            yield {
+                f"GStreamer {film.stem}": f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films
+            }
         finally:
             process.kill()
 
@@ -157,9 +210,25 @@ def gstreamer(films: list[Path]) -> Iterator[dict[str, str]]:
 def simulator(folder: Path, size: str) -> Iterator[dict[str, str]]:
     """URLs of simulated cameras by name."""
     inventory = folder / "sim.toml"
-    with subprocess.Popen([sys.executable, "-m", "camserver", "simulate", "--cameras=2", "--base-port=0", "--until-eof",
-                           f"--size={size}", "--max-sessions=4", "--fps=25", "--gop=50", f"--inventory={inventory}"],
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "camserver",
+            "simulate",
+            "--cameras=2",
+            "--base-port=0",
+            "--until-eof",
+            f"--size={size}",
+            "--max-sessions=4",
+            "--fps=25",
+            "--gop=50",
+            f"--inventory={inventory}",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         try:
@@ -178,7 +247,7 @@ async def compare(url: str, folder: Path, rounds: int) -> dict[str, Measured]:
         "ffmpeg small probe": ffmpeg(url, folder / "b.jpg", *PROBE),
     }
     seen: dict[str, list[Measured]] = {name: [] for name in contenders}
-    for one in (ours, through_libav):   # starts the workers, as the daemon's first poll does
+    for one in (ours, through_libav):  # starts the workers, as the daemon's first poll does
         await one.shot()
     for number in range(rounds):
         for name, shot in contenders.items():
@@ -186,19 +255,27 @@ async def compare(url: str, folder: Path, rounds: int) -> dict[str, Measured]:
         print(f"\r  round {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
     await ours.close()
     await through_libav.close()
-    return {name: Measured(*(statistics.median(values) for values in zip(*map(astuple, all_), strict=True)))
-            for name, all_ in seen.items()}
+    return {
+        name: Measured(
+            *(statistics.median(values) for values in zip(*map(astuple, all_), strict=True))
+        )
+        for name, all_ in seen.items()
+    }
 
 
 def show(medians: dict[str, Measured]) -> None:
     ours = medians["camserver"]
     for contender, m in medians.items():
-        line = (f"  {contender:20} {m.wall * 1000:7.0f} ms wall {m.wall / ours.wall:6.1f}x  "
-                f"{m.cpu * 1000:6.0f} ms CPU {m.cpu / ours.cpu:6.1f}x")
+        line = (
+            f"  {contender:20} {m.wall * 1000:7.0f} ms wall {m.wall / ours.wall:6.1f}x  "
+            f"{m.cpu * 1000:6.0f} ms CPU {m.cpu / ours.cpu:6.1f}x"
+        )
         if m.open:
             rest = m.cpu - m.cpu_rtsp - m.cpu_decode
-            line += (f"   open {m.open * 1000:5.0f} ms, CPU: RTSP {m.cpu_rtsp * 1000:.1f}, decode {m.cpu_decode * 1000:.1f}, "
-                     f"rest {rest * 1000:.1f} ms")
+            line += (
+                f"   open {m.open * 1000:5.0f} ms, CPU: RTSP {m.cpu_rtsp * 1000:.1f}, decode"
+                f" {m.cpu_decode * 1000:.1f}, rest {rest * 1000:.1f} ms"
+            )
         print(line)
 
 
@@ -209,20 +286,34 @@ def slow_links(urls: dict[str, str], milliseconds: int) -> Iterator[dict[str, st
         slow = {}
         for name, url in urls.items():
             port = url.split(":")[2].split("/")[0]
-            link = stack.enter_context(subprocess.Popen([sys.executable, str(SLOW_LINK), port, str(milliseconds)],
-                                                        stdout=subprocess.PIPE, text=True))
+            link = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, str(SLOW_LINK), port, str(milliseconds)],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
             stack.callback(link.kill)
             assert link.stdout is not None
-            slow[f"{name}, {milliseconds} ms away"] = url.replace(f":{port}/", f":{link.stdout.readline().strip()}/")
+            slow[f"{name}, {milliseconds} ms away"] = url.replace(
+                f":{port}/", f":{link.stdout.readline().strip()}/"
+            )
         yield slow
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--size", default="1920x1080")
     parser.add_argument("--json", type=Path, help="also write the medians to this file")
-    parser.add_argument("--delay", type=int, metavar="MS", help="only this: GStreamer's server, so many milliseconds away")
+    parser.add_argument(
+        "--delay",
+        type=int,
+        metavar="MS",
+        help="only this: GStreamer's server, so many milliseconds away",
+    )
     arguments = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as name:
@@ -234,7 +325,7 @@ def main() -> None:
             else:
                 urls |= stack.enter_context(simulator(folder, arguments.size))
             for server, url in urls.items():
-                medians = run_loop(lambda url=url: compare(url, folder, arguments.rounds))     # type: ignore[misc]
+                medians = run_loop(lambda url=url: compare(url, folder, arguments.rounds))  # type: ignore[misc]
                 results[server] = medians
                 print(f"\r{server}, {arguments.size}, {arguments.rounds} rounds")
                 show(medians)

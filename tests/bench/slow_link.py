@@ -1,7 +1,8 @@
 """A TCP link that takes time: slow_link.py TARGET_PORT MILLISECONDS; prints the port it listens on.
 
-What goes through arrives half of MILLISECONDS later, in both directions; the first bytes of a connection wait for a whole
-round trip more, as for TCP's handshake. (netem does it in the kernel, but many kernels are built without it.)
+What goes through arrives half of MILLISECONDS later, in both directions; the first bytes of a
+connection wait for a whole round trip more, as for TCP's handshake. (netem does it in the kernel,
+but many kernels are built without it.)
 """
 
 from __future__ import annotations
@@ -55,13 +56,17 @@ class Near(End):
     async def reach(self) -> None:
         await asyncio.sleep(2 * self.delay_s)
         loop = asyncio.get_running_loop()
-        _, self.other = await loop.create_connection(partial(End, self.delay_s, self), "127.0.0.1", self.port)
+        _, self.other = await loop.create_connection(
+            partial(End, self.delay_s, self), "127.0.0.1", self.port
+        )
         for data in self.held:
             self.data_received(data)
 
 
 async def main(port: int, delay_s: float) -> None:
-    server = await asyncio.get_running_loop().create_server(partial(Near, delay_s, port), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(
+        partial(Near, delay_s, port), "127.0.0.1", 0
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

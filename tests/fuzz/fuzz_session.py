@@ -1,4 +1,6 @@
-"""Coverage-guided fuzzing of the whole client, from its bytes to a picture or an error: `make fuzz ARGS=-max_total_time=600`.
+"""Coverage-guided fuzzing of the whole client, from its bytes to a picture or an error.
+
+`make fuzz ARGS=-max_total_time=600`.
 
 A crash leaves its input in .fuzz; `make fuzz ARGS=.fuzz/crash-…` runs it again.
 """

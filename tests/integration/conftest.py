@@ -18,35 +18,102 @@ SERVER = Path(__file__).with_name("gst_server.py")
 
 @pytest.fixture(scope="session")
 def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Short films with known colours, encoded by ffmpeg: H.264 and H.265 tagged BT.709, MJPEG as JFIF has it."""
+    """Short films with known colours, encoded by ffmpeg.
+
+    H.264 and H.265 tagged BT.709, MJPEG as JFIF has it.
+    """
     folder = tmp_path_factory.mktemp("films")
     made = {}
     for codec, encoder in (("h264", "libx264"), ("h265", "libx265")):
         made[codec] = folder / f"{codec}.mp4"
         subprocess.run(
-            ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "smptehdbars=s=1280x720:r=10", "-t", "4",
-             "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-colorspace", "bt709",
-             "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv", "-c:v", encoder, "-preset", "veryfast",
-             "-g", "10", "-bf", "0", "-crf", "18",
-             *(["-tag:v", "hvc1", "-x265-params", "log-level=none"] if codec == "h265" else []),
-             str(made[codec])], check=True)
+            [
+                "ffmpeg",
+                "-loglevel",
+                "error",
+                "-f",
+                "lavfi",
+                "-i",
+                "smptehdbars=s=1280x720:r=10",
+                "-t",
+                "4",
+                "-vf",
+                "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
+                "-colorspace",
+                "bt709",
+                "-color_primaries",
+                "bt709",
+                "-color_trc",
+                "bt709",
+                "-color_range",
+                "tv",
+                "-c:v",
+                encoder,
+                "-preset",
+                "veryfast",
+                "-g",
+                "10",
+                "-bf",
+                "0",
+                "-crf",
+                "18",
+                *(["-tag:v", "hvc1", "-x265-params", "log-level=none"] if codec == "h265" else []),
+                str(made[codec]),
+            ],
+            check=True,
+        )
     made["mjpeg"] = folder / "mjpeg.avi"
     subprocess.run(
-        ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "smptehdbars=s=1280x720:r=10", "-t", "4",
-         "-vf", "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p", "-c:v", "mjpeg", "-huffman", "default",
-         "-q:v", "3", str(made["mjpeg"])], check=True)
+        [
+            "ffmpeg",
+            "-loglevel",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "smptehdbars=s=1280x720:r=10",
+            "-t",
+            "4",
+            "-vf",
+            "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p",
+            "-c:v",
+            "mjpeg",
+            "-huffman",
+            "default",
+            "-q:v",
+            "3",
+            str(made["mjpeg"]),
+        ],
+        check=True,
+    )
     return made
 
 
 @pytest.fixture(scope="session")
-def gst(films: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """Ports of four servers: open, with digest, with basic, with TLS; films by their names, live at /live-h264 and …."""
+def gst(
+    films: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, int]]:
+    """Ports of four servers: open, with digest, with basic, with TLS.
+
+    Films by their names, live at /live-h264 and ….
+    """
     ports = {kind: free_port() for kind in ("open", "digest", "basic", "tls")}
     folder = tmp_path_factory.mktemp("tls")
     certificate(folder)
-    (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "cert.pem").read_text())
-    with subprocess.Popen(["/usr/bin/python3", str(SERVER), *map(str, ports.values()), str(folder / "both.pem"),
-                           *map(str, films.values())], stdout=subprocess.PIPE, text=True) as process:
+    (folder / "both.pem").write_text(
+        (folder / "key.pem").read_text() + (folder / "cert.pem").read_text()
+    )
+    with subprocess.Popen(
+        [
+            "/usr/bin/python3",
+            str(SERVER),
+            *map(str, ports.values()),
+            str(folder / "both.pem"),
+            *map(str, films.values()),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield ports
@@ -61,6 +128,10 @@ def sources(films: dict[str, Path]) -> dict[str, np.ndarray[Any, Any]]:
         with av.open(str(path)) as container:
             frame = next(container.decode(video=0))
         colours = ("ITU601", "JPEG") if codec == "mjpeg" else ("ITU709", "MPEG")
-        pictures[codec] = frame.to_ndarray(format="rgb24", src_colorspace=colours[0], src_color_range=colours[1],
-                                           dst_color_range="JPEG")
+        pictures[codec] = frame.to_ndarray(
+            format="rgb24",
+            src_colorspace=colours[0],
+            src_color_range=colours[1],
+            dst_color_range="JPEG",
+        )
     return pictures

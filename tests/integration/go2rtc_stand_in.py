@@ -1,9 +1,12 @@
-"""A stand-in for go2rtc, for the system's Python: its documented API, and a real RTSP restream by GStreamer.
+"""A stand-in for go2rtc, for the system's Python.
 
-go2rtc_stand_in.py API_PORT RTSP_PORT [NAME=URL ...]; a stream is live, with one session of its camera, while somebody
-watches it. A URL may be go2rtc's `exec:` form: what its command reads after -i is restreamed. For the tests alone:
-POST /stand-in?mode=ok|hang|garbage|empty|mute says what the API answers, or (mute) that RTSP gives nothing; WATCH_S in
-the environment: somebody watches the first stream for so long, then it ends by itself.
+Its documented API, and a real RTSP restream by GStreamer.
+
+go2rtc_stand_in.py API_PORT RTSP_PORT [NAME=URL ...]; a stream is live, with one session of its
+camera, while somebody watches it. A URL may be go2rtc's `exec:` form: what its command reads after
+-i is restreamed. For the tests alone: POST /stand-in?mode=ok|hang|garbage|empty|mute says what the
+API answers, or (mute) that RTSP gives nothing; WATCH_S in the environment: somebody watches the
+first stream for so long, then it ends by itself.
 """
 
 import json
@@ -32,16 +35,21 @@ class Stream:
 
     def __init__(self, name: str, source: str) -> None:
         self.source, self.name, self.live = source, name, False
-        self.broken = False         # the camera ended a session, not we
+        self.broken = False  # the camera ended a session, not we
         words = source.split()
         self.url = words[words.index("-i") + 1] if source.startswith("exec:") else source
         self.factory = GstRtspServer.RTSPMediaFactory()
         parts = urlsplit(self.url)
         location = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        self.login = {"user-id": unquote(parts.username or ""), "user-pw": unquote(parts.password or "")}
-        self.factory.set_launch(f"( rtspsrc name=camera location={location} protocols=tcp latency=0 "
-                                "teardown-timeout=2000000000 ! rtph264depay name=depay ! h264parse "
-                                "! rtph264pay name=pay0 pt=96 config-interval=-1 )")
+        self.login = {
+            "user-id": unquote(parts.username or ""),
+            "user-pw": unquote(parts.password or ""),
+        }
+        self.factory.set_launch(
+            f"( rtspsrc name=camera location={location} protocols=tcp latency=0 "
+            "teardown-timeout=2000000000 ! rtph264depay name=depay ! h264parse "
+            "! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+        )
         self.factory.set_shared(True)
         self.factory.connect("media-configure", self.configured)
         server.get_mount_points().add_factory("/" + name, self.factory)
@@ -51,7 +59,8 @@ class Stream:
         for key, value in self.login.items():
             media.get_element().get_by_name("camera").set_property(key, value)
         media.get_element().get_by_name("depay").get_static_pad("src").add_probe(
-            Gst.PadProbeType.EVENT_DOWNSTREAM, self.passing)
+            Gst.PadProbeType.EVENT_DOWNSTREAM, self.passing
+        )
         media.connect("unprepared", self.unprepared)
 
     def passing(self, _: object, info: Gst.PadProbeInfo) -> Gst.PadProbeReturn:
@@ -64,13 +73,29 @@ class Stream:
     def view(self) -> dict[str, object]:
         """As streams/producer.go does: the connection, or the URL alone."""
         parts = urlsplit(self.url)
-        masked = urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2])) if "@" in self.url else self.url
+        masked = (
+            urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+            if "@" in self.url
+            else self.url
+        )
         exec_ = {"source": self.source} if self.source != self.url else {}
         if not self.live:
             return {"producers": [{"url": self.source if exec_ else masked}], "consumers": None}
         remote = f"{parts.hostname}:{parts.port}"
-        return {"producers": [{"id": 1, "format_name": "rtsp", "protocol": "rtsp+tcp", "remote_addr": remote, "url": masked,
-                               "bytes_recv": 1, **exec_}], "consumers": [{"id": 2, "format_name": "rtsp"}]}
+        return {
+            "producers": [
+                {
+                    "id": 1,
+                    "format_name": "rtsp",
+                    "protocol": "rtsp+tcp",
+                    "remote_addr": remote,
+                    "url": masked,
+                    "bytes_recv": 1,
+                    **exec_,
+                }
+            ],
+            "consumers": [{"id": 2, "format_name": "rtsp"}],
+        }
 
 
 class Api(BaseHTTPRequestHandler):
@@ -86,7 +111,12 @@ class Api(BaseHTTPRequestHandler):
         if mode == "hang":
             time.sleep(3600)
         body = {"garbage": b"<html>", "empty": b""}.get(mode)
-        self.answer(200, json.dumps({n: s.view() for n, s in streams.items()}).encode() if body is None else body)
+        self.answer(
+            200,
+            json.dumps({n: s.view() for n, s in streams.items()}).encode()
+            if body is None
+            else body,
+        )
 
     def do_PUT(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
@@ -106,7 +136,7 @@ class Api(BaseHTTPRequestHandler):
             for name, stream in streams.items():
                 server.get_mount_points().add_factory("/" + name, stream.factory)
         mode = parse_qs(urlsplit(self.path).query)["mode"][0]
-        if mode == "mute":      # who watches goes on; nobody else comes in
+        if mode == "mute":  # who watches goes on; nobody else comes in
             for name in streams:
                 server.get_mount_points().remove_factory("/" + name)
         self.answer(200)
@@ -130,11 +160,28 @@ print("ready", flush=True)
 def watch(seconds: str) -> None:
     name, stream = next(iter(streams.items()))
     ends = time.monotonic() + float(seconds)
-    viewer = subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-i",
-                    f"rtsp://127.0.0.1:{sys.argv[2]}/{name}", "-t", seconds, "-f", "null", "-"], check=False)
+    viewer = subprocess.run(
+        [
+            "ffmpeg",
+            "-nostdin",
+            "-loglevel",
+            "quiet",
+            "-rtsp_transport",
+            "tcp",
+            "-i",
+            f"rtsp://127.0.0.1:{sys.argv[2]}/{name}",
+            "-t",
+            seconds,
+            "-f",
+            "null",
+            "-",
+        ],
+        check=False,
+    )
     while stream.live:
         time.sleep(0.02)
-    # After any end but ours GStreamer may have closed without TEARDOWN: not in good order. The viewer calls that an end, too.
+    # After any end but ours GStreamer may have closed without TEARDOWN: not in good order. The
+    # viewer calls that an end, too.
     os._exit(viewer.returncode or stream.broken or time.monotonic() < ends)
 
 

@@ -1,7 +1,8 @@
 """GStreamer's RTSP server, for the system's Python.
 
-gst_server.py OPEN DIGEST BASIC TLS CERTIFICATE FILE ...: four ports, 0 for none; CERTIFICATE is a PEM file with its key.
-Files are served by their stems; /live-h264 and /live-h265 are encoded once for all who watch, so one joins in the middle.
+gst_server.py OPEN DIGEST BASIC TLS CERTIFICATE FILE ...: four ports, 0 for none; CERTIFICATE is a
+PEM file with its key. Files are served by their stems; /live-h264 and /live-h265 are encoded once
+for all who watch, so one joins in the middle.
 """
 
 import sys
@@ -16,10 +17,15 @@ from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
 Gst.init(None)
 PORTS, CERTIFICATE, FILES = sys.argv[1:5], sys.argv[5], sys.argv[6:]
-LIVE = "videotestsrc is-live=true pattern=smpte100 ! video/x-raw,format=I420,width=640,height=360,framerate=10/1"
+LIVE = (
+    "videotestsrc is-live=true pattern=smpte100 !"
+    " video/x-raw,format=I420,width=640,height=360,framerate=10/1"
+)
 PAYER = "name=pay0 config-interval=-1"
-ENCODERS = {"h264": "x264enc tune=zerolatency key-int-max=20 quantizer=20 pass=quant",
-            "h265": "x265enc tune=zerolatency key-int-max=20 qp=20"}
+ENCODERS = {
+    "h264": "x264enc tune=zerolatency key-int-max=20 quantizer=20 pass=quant",
+    "h265": "x265enc tune=zerolatency key-int-max=20 qp=20",
+}
 
 
 def launches() -> dict[str, tuple[str, bool]]:
@@ -27,12 +33,20 @@ def launches() -> dict[str, tuple[str, bool]]:
     made = {}
     for path in FILES:
         if path.endswith(".avi"):
-            made[Path(path).stem] = f"filesrc location={path} ! avidemux ! jpegparse ! rtpjpegpay pt=26 name=pay0", False
+            made[Path(path).stem] = (
+                f"filesrc location={path} ! avidemux ! jpegparse ! rtpjpegpay pt=26 name=pay0",
+                False,
+            )
             continue
         codec = "h265" if "265" in path else "h264"
         # A bare elementary stream has no timestamps to send, like cameras whose clock is broken.
-        source = "qtdemux" if path.endswith(".mp4") else f"{codec}parse ! video/x-{codec},alignment=au"
-        made[Path(path).stem] = f"filesrc location={path} ! {source} ! {codec}parse ! rtp{codec}pay {PAYER}", False
+        source = (
+            "qtdemux" if path.endswith(".mp4") else f"{codec}parse ! video/x-{codec},alignment=au"
+        )
+        made[Path(path).stem] = (
+            f"filesrc location={path} ! {source} ! {codec}parse ! rtp{codec}pay {PAYER}",
+            False,
+        )
     for codec, encoder in ENCODERS.items():
         made[f"live-{codec}"] = f"{LIVE} ! {encoder} ! {codec}parse ! rtp{codec}pay {PAYER}", True
     return made
@@ -48,8 +62,12 @@ def serve(port: str, role: str) -> GstRtspServer.RTSPServer:
         factory.set_launch(f"( {launch} )")
         factory.set_shared(shared)
         if role:
-            factory.add_role_from_structure(Gst.Structure.new_from_string(
-                f"{role}, media.factory.access=(boolean)true, media.factory.construct=(boolean)true"))
+            factory.add_role_from_structure(
+                Gst.Structure.new_from_string(
+                    f"{role}, media.factory.access=(boolean)true,"
+                    " media.factory.construct=(boolean)true"
+                )
+            )
         server.get_mount_points().add_factory("/" + name, factory)
     return server
 

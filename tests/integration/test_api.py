@@ -27,11 +27,19 @@ from camserver.simulator.camera import Fault, SimulatedCamera
 
 def test_what_can_be_read(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
-        cameras = await desk.until(lambda: [c for c in desk.client.get("/v1/cameras") if c["latest"]])
+        cameras = await desk.until(
+            lambda: [c for c in desk.client.get("/v1/cameras") if c["latest"]]
+        )
         assert (cameras[0]["id"], cameras[0]["latest"]["camera"]) == ("cam", "cam")
         assert await asyncio.to_thread(desk.client.get, "/v1/cameras/cam")
         curl = await asyncio.create_subprocess_exec(
-            "curl", "-s", "--unix-socket", desk.socket, "http://x/v1/cameras/cam/latest.jpg", stdout=asyncio.subprocess.PIPE)
+            "curl",
+            "-s",
+            "--unix-socket",
+            desk.socket,
+            "http://x/v1/cameras/cam/latest.jpg",
+            stdout=asyncio.subprocess.PIPE,
+        )
         assert (await curl.communicate())[0][:2] == b"\xff\xd8"
         assert (await asyncio.to_thread(desk.client.snapshot, "cam")).jpeg[-2:] == b"\xff\xd9"
         with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
@@ -42,14 +50,22 @@ def test_what_can_be_read(tmp_path: Path) -> None:
 
 
 def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Path) -> None:
-    """While another program holds the only session the camera sees none of ours; afterwards pictures go on."""
+    """While another program holds the only session the camera sees none of ours.
+
+    Afterwards pictures go on.
+    """
+
     async def work(desk: Desk) -> None:
         record = desk.house.fleet.cameras["cam"].record
         async with LeaseClient(desk.socket).lease("cam", label="a recorder", wait_s=60) as granted:
             assert granted.granted.camera == "cam"
             opens = record.opens
             held = (await asyncio.to_thread(desk.held))[0]
-            assert (held["holder"], held["label"], held["pid"]) == ("live", "a recorder", os.getpid())
+            assert (held["holder"], held["label"], held["pid"]) == (
+                "live",
+                "a recorder",
+                os.getpid(),
+            )
             await desk.until(lambda: desk.client.get("/v1/leases")[0]["waiting"])
             with pytest.raises(RtspBusy, match=r"live a recorder \(pid"):
                 async with LeaseClient(desk.socket).lease("cam", wait_s=0.1):
@@ -69,11 +85,15 @@ def test_a_lease_keeps_the_poller_out_and_ends_with_its_connection(tmp_path: Pat
 
 @pytest.mark.parametrize("engine", ["native", "libav"])
 def test_a_poll_gives_way_to_live_view(tmp_path: Path, engine: str) -> None:
-    """The camera sends nothing, so the poll would hold its session for a minute: live view has it at once, after TEARDOWN."""
+    """The camera sends nothing, so the poll would hold its session for a minute.
+
+    Live view has it at once, after TEARDOWN.
+    """
+
     async def work(desk: Desk) -> None:
         simulated = desk.house.fleet.cameras["cam"]
         await desk.until(lambda: "PLAY" in simulated.requests)
-        with pytest.raises(RtspBusy):       # an event does not push a poll away
+        with pytest.raises(RtspBusy):  # an event does not push a poll away
             async with LeaseClient(desk.socket).lease("cam", priority="event", wait_s=0.2):
                 pass
         async with LeaseClient(desk.socket).lease("cam", wait_s=20):
@@ -86,21 +106,41 @@ def test_a_poll_gives_way_to_live_view(tmp_path: Path, engine: str) -> None:
         ends = re.findall(r"lease.released .*end=(\w+) .*holder='poller cam'", desk.log.read_text())
         assert ends[0] == "clean", ends
 
-    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", fault=Fault("silent"))], timeout="60s", engine=engine,
-                unclean_cooldown="60s")
+    at_the_desk(
+        tmp_path,
+        work,
+        [SimulatedCamera("cam", "Gate", fault=Fault("silent"))],
+        timeout="60s",
+        engine=engine,
+        unclean_cooldown="60s",
+    )
 
 
 def test_a_stop_ends_what_others_wait_for(tmp_path: Path) -> None:
-    """Snapshots of cameras that send nothing, by libav, asked for by clients: the daemon stops in order all the same."""
+    """Snapshots of cameras that send nothing, by libav, asked for by clients.
+
+    The daemon stops in order all the same.
+    """
+
     async def work(desk: Desk) -> None:
         cameras = desk.house.fleet.cameras
-        asking.extend(asyncio.create_task(asyncio.to_thread(desk.ask, "POST", f"/v1/cameras/{camera}/snapshot"))
-                      for camera in cameras)
+        asking.extend(
+            asyncio.create_task(
+                asyncio.to_thread(desk.ask, "POST", f"/v1/cameras/{camera}/snapshot")
+            )
+            for camera in cameras
+        )
         await desk.until(lambda: all("PLAY" in c.requests for c in cameras.values()))
 
-    asking: list[asyncio.Task[Any]] = []        # they end with the daemon, whose status at_the_desk looks at
-    at_the_desk(tmp_path, work, [SimulatedCamera(f"cam{n}", "Gate", fault=Fault("silent")) for n in range(4)], timeout="60s",
-                engine="libav")
+    # They end with the daemon, whose status at_the_desk looks at
+    asking: list[asyncio.Task[Any]] = []
+    at_the_desk(
+        tmp_path,
+        work,
+        [SimulatedCamera(f"cam{n}", "Gate", fault=Fault("silent")) for n in range(4)],
+        timeout="60s",
+        engine="libav",
+    )
 
 
 def test_requests_that_make_no_sense(tmp_path: Path) -> None:
@@ -109,13 +149,21 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
             with pytest.raises(ApiRefusal, match=f"{query.partition('=')[0]}: expected") as refused:
                 await asyncio.to_thread(desk.client.post, f"/v1/cameras/cam/lease?{query}")
             assert refused.value.status == 400
-        for route, words in (("/v1/cameras?widht=320", "widht: unknown parameter (there is none)"),
-                             ("/v1/cameras/cam/latest.jpg?widht=320", "widht: unknown parameter (did you mean width?)"),
-                             ("/v1/cameras/cam/latest.jpg?width=320&width=640", "width: given more than once"),
-                             ("/v1/cameras/cam/archive?day=2026-01-04&max_age=5", "max_age: unknown parameter (there is day)"),
-                             ("/v1/cameras/cam/archive/x.jpg?at=1&w=2", "w: unknown parameter (there is at, width)"),
-                             ("/v1/leases?x=%00", "x: unknown parameter (there is none)"),
-                             ("/v1/events?cam=1", "cam: unknown parameter (did you mean camera?)")):
+        for route, words in (
+            ("/v1/cameras?widht=320", "widht: unknown parameter (there is none)"),
+            (
+                "/v1/cameras/cam/latest.jpg?widht=320",
+                "widht: unknown parameter (did you mean width?)",
+            ),
+            ("/v1/cameras/cam/latest.jpg?width=320&width=640", "width: given more than once"),
+            (
+                "/v1/cameras/cam/archive?day=2026-01-04&max_age=5",
+                "max_age: unknown parameter (there is day)",
+            ),
+            ("/v1/cameras/cam/archive/x.jpg?at=1&w=2", "w: unknown parameter (there is at, width)"),
+            ("/v1/leases?x=%00", "x: unknown parameter (there is none)"),
+            ("/v1/events?cam=1", "cam: unknown parameter (did you mean camera?)"),
+        ):
             with pytest.raises(ApiRefusal, match=re.escape(words)) as refused:
                 await asyncio.to_thread(desk.client.get, route)
             assert refused.value.status == 400
@@ -127,7 +175,11 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
 
 
 def test_a_command_runs_under_a_lease(tmp_path: Path) -> None:
-    """Its status and its signals pass through; 75 when it is busy, 69 without a daemon, 127 for no such command."""
+    """Its status and its signals pass through.
+
+    75 when it is busy, 69 without a daemon, 127 for no such command.
+    """
+
     async def work(desk: Desk) -> None:
         async def status(*arguments: str) -> int:
             return await (await desk.run("lease", *arguments)).wait()
@@ -144,17 +196,45 @@ def test_a_command_runs_under_a_lease(tmp_path: Path) -> None:
         sleeping.terminate()
         assert await sleeping.wait() == 128 + signal.SIGTERM
         assert await status("--socket", str(tmp_path / "nobody"), "cam", "--", "true") == 69
-        assert await status("--socket", str(tmp_path / "nobody"), "--no-daemon-ok", "cam", "--", "sh", "-c", "exit 3") == 3
+        assert (
+            await status(
+                "--socket",
+                str(tmp_path / "nobody"),
+                "--no-daemon-ok",
+                "cam",
+                "--",
+                "sh",
+                "-c",
+                "exit 3",
+            )
+            == 3
+        )
 
     at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
 
 
 def test_a_lease_is_withdrawn_for_live_view_and_at_its_time(tmp_path: Path) -> None:
-    """A recorder with priority poll is told to end when live view comes; one with a ttl at its time. Both see TERM."""
+    """A recorder with priority poll is told to end when live view comes.
+
+    One with a ttl at its time. Both see TERM.
+    """
+
     async def work(desk: Desk) -> None:
         script = 'trap "echo told; exit 5" TERM; echo ready; while :; do sleep 0.05; done'
         for options in (("--priority", "poll"), ("--ttl", "0.5")):
-            recorder = await desk.run("lease", *options, "--wait", "60", "--label", "film", "cam", "--", "sh", "-c", script)
+            recorder = await desk.run(
+                "lease",
+                *options,
+                "--wait",
+                "60",
+                "--label",
+                "film",
+                "cam",
+                "--",
+                "sh",
+                "-c",
+                script,
+            )
             assert recorder.stdout is not None
             assert await recorder.stdout.readline() == b"ready\n"
             if "poll" in options:
@@ -163,20 +243,29 @@ def test_a_lease_is_withdrawn_for_live_view_and_at_its_time(tmp_path: Path) -> N
                     assert lease.granted.generation > 1
             out, err = await recorder.communicate()
             assert (out, recorder.returncode) == (b"told\n", 5)
-            assert b"withdrawn (" + (b"live view" if "poll" in options else b"its time of 0.5 s") in err
+            assert (
+                b"withdrawn (" + (b"live view" if "poll" in options else b"its time of 0.5 s")
+                in err
+            )
 
     at_the_desk(tmp_path, work, interval="100s", unclean_cooldown="300ms")
 
 
 def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> None:
-    """A holder that hangs: the bound is ttl and the grace, then the long cool-down, then others go on."""
+    """A holder that hangs.
+
+    The bound is ttl and the grace, then the long cool-down, then others go on.
+    """
+
     async def inside(house: House) -> None:
         manager = house.manager
         manager.configure({"cam": Budget(1, 0.0, 0.5)})
         server = ApiServer(*bare(tmp_path, manager), grace_s=0.2)
         await server.listen(tmp_path / "s")
         await server.serve()
-        held = await asyncio.to_thread(SyncLeaseClient(tmp_path / "s").open_lease, LeaseRequest("cam", ttl_s=0.2))
+        held = await asyncio.to_thread(
+            SyncLeaseClient(tmp_path / "s").open_lease, LeaseRequest("cam", ttl_s=0.2)
+        )
         with await manager.acquire("cam", "cam", Holder("poller"), lease_wait_s=30) as lease:
             assert lease.wait_s > 0.5
         words = [held.word(), held.word()]
@@ -188,13 +277,21 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
 
 
 def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> None:
-    """What CMD leaves running in the background still has its session; when the wrapper is killed it is, too."""
+    """What CMD leaves running in the background still has its session.
+
+    When the wrapper is killed it is, too.
+    """
+
     async def work(desk: Desk) -> None:
         mark = f"{2000 + os.getpid()}.5"
         script = f"sleep {mark} >/dev/null 2>&1 & exit 0"
         for kill_wrapper in (False, True):
-            wrapper = await desk.run("lease", "--label", "bg", "--wait", "30", "cam", "--", "setsid", "sh", "-c", script)
-            await desk.until(lambda: running(mark) and [h for h in desk.held() if h["label"] == "bg"])
+            wrapper = await desk.run(
+                "lease", "--label", "bg", "--wait", "30", "cam", "--", "setsid", "sh", "-c", script
+            )
+            await desk.until(
+                lambda: running(mark) and [h for h in desk.held() if h["label"] == "bg"]
+            )
             with pytest.raises(RtspBusy):
                 async with LeaseClient(desk.socket).lease("cam", wait_s=0.3):
                     pass
@@ -202,7 +299,9 @@ def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> Non
             if kill_wrapper:
                 wrapper.kill()
             else:
-                await asyncio.to_thread(subprocess.run, ["pkill", "-f", f"^sleep {mark}"], check=True)
+                await asyncio.to_thread(
+                    subprocess.run, ["pkill", "-f", f"^sleep {mark}"], check=True
+                )
             await desk.until(lambda: not desk.held())
             assert not running(mark)
             assert await wrapper.wait() == (-signal.SIGKILL if kill_wrapper else 0)
@@ -211,7 +310,11 @@ def test_a_lease_lives_as_long_as_anything_of_its_command(tmp_path: Path) -> Non
 
 
 def test_too_many_and_silent_connections_are_turned_away(tmp_path: Path) -> None:
-    """The limit is told with 503; who connects and says nothing, or never ends a header, is dropped and others go on."""
+    """The limit is told with 503.
+
+    Who connects and says nothing, or never ends a header, is dropped and others go on.
+    """
+
     async def inside(house: House) -> None:
         server = ApiServer(*bare(tmp_path, house.manager), connections=3, silent_s=0.5)
         await server.listen(tmp_path / "s")
@@ -232,18 +335,25 @@ def test_too_many_and_silent_connections_are_turned_away(tmp_path: Path) -> None
 
 
 def test_signals_reach_the_command_and_what_it_leaves(tmp_path: Path) -> None:
-    """INT to the wrapper alone ends a film in good order; TERM also ends what a shell left waiting."""
+    """INT to the wrapper alone ends a film in good order.
+
+    TERM also ends what a shell left waiting.
+    """
+
     async def work(desk: Desk) -> None:
         script = 'trap "exit 9" INT; echo ready; while :; do sleep 0.05; done'
         wrapper = await desk.run("lease", "--wait", "30", "cam", "--", "sh", "-c", script)
         assert wrapper.stdout is not None
         assert await wrapper.stdout.readline() == b"ready\n"
         (guardian,) = workers_of(wrapper.pid)
-        os.kill(guardian, signal.SIGINT)        # as pkill does: the one that counts must not be lost among the others
+        # As pkill does: the one that counts must not be lost among the others
+        os.kill(guardian, signal.SIGINT)
         wrapper.send_signal(signal.SIGINT)
         assert await wrapper.wait() == 9
         mark = f"{3000 + os.getpid()}.5"
-        wrapper = await desk.run("lease", "--wait", "30", "cam", "--", "sh", "-c", f"sleep {mark} >/dev/null 2>&1; true")
+        wrapper = await desk.run(
+            "lease", "--wait", "30", "cam", "--", "sh", "-c", f"sleep {mark} >/dev/null 2>&1; true"
+        )
         await desk.until(lambda: running(mark))
         wrapper.terminate()
         assert await wrapper.wait() == 128 + signal.SIGTERM
@@ -253,7 +363,11 @@ def test_signals_reach_the_command_and_what_it_leaves(tmp_path: Path) -> None:
 
 
 def test_a_claim_of_somebody_who_has_left_is_not_taken(tmp_path: Path) -> None:
-    """It waited in the socket's queue while no daemon was there; the one who still waits has the lease again."""
+    """It waited in the socket's queue while no daemon was there.
+
+    The one who still waits has the lease again.
+    """
+
     async def inside(house: House) -> None:
         path, manager = tmp_path / "s", RtspManager()
         manager.configure({"cam": Budget(1, 0.0, 5.0)})
@@ -273,15 +387,20 @@ def test_a_claim_of_somebody_who_has_left_is_not_taken(tmp_path: Path) -> None:
 
 
 def running(mark: str) -> bool:
-    return bool(subprocess.run(["pgrep", "-f", f"^sleep {mark}"], check=False, capture_output=True).stdout)
+    return bool(
+        subprocess.run(["pgrep", "-f", f"^sleep {mark}"], check=False, capture_output=True).stdout
+    )
 
 
 def test_a_killed_wrapper_takes_its_command_with_it(tmp_path: Path) -> None:
     """SIGKILL: the command is dead and the lease free, without anybody's help."""
+
     async def work(desk: Desk) -> None:
         mark = f"{1000 + os.getpid()}.25"
         wrapper = await desk.run("lease", "cam", "--", "sleep", mark)
-        await desk.until(lambda: [h for h in desk.held() if h["label"] == "sleep"] and running(mark))
+        await desk.until(
+            lambda: [h for h in desk.held() if h["label"] == "sleep"] and running(mark)
+        )
         wrapper.kill()
         await desk.until(lambda: not [h for h in desk.held() if h["label"] == "sleep"])
         await desk.until(lambda: not running(mark))
@@ -290,7 +409,11 @@ def test_a_killed_wrapper_takes_its_command_with_it(tmp_path: Path) -> None:
 
 
 def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -> None:
-    """Restarted in order or killed: the command goes on, and no poll opens a session beside it, before or after."""
+    """Restarted in order or killed.
+
+    The command goes on, and no poll opens a session beside it, before or after.
+    """
+
     async def inside(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(interval="200ms", lease_wait="100ms")
@@ -300,7 +423,9 @@ def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -
             return any(held["label"] == "film" for held in desk.held())
 
         async with desk.daemon():
-            wrapper = await desk.run("lease", "--label", "film", "--wait", "60", "cam", "--", "sleep", "1000")
+            wrapper = await desk.run(
+                "lease", "--label", "film", "--wait", "60", "cam", "--", "sleep", "1000"
+            )
             await desk.until(mine)
             opens = (await house.seen("cam")).opens
         async with desk.daemon() as second:
@@ -309,7 +434,8 @@ def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -
             await second.wait()
         async with desk.daemon():
             await desk.until(mine)
-            await desk.until(lambda: desk.client.get("/v1/leases")[0]["busy"])      # polls try, and are told to wait
+            # Polls try, and are told to wait
+            await desk.until(lambda: desk.client.get("/v1/leases")[0]["busy"])
             assert record.opens == opens
             assert wrapper.returncode is None
             wrapper.terminate()
@@ -320,7 +446,11 @@ def test_a_command_outlives_the_daemon_and_has_its_lease_again(tmp_path: Path) -
 
 
 def test_after_a_restart_too_a_killed_wrapper_takes_everything_with_it(tmp_path: Path) -> None:
-    """Also what the command has started itself: no process that may have the session outlives the lease."""
+    """Also what the command has started itself.
+
+    No process that may have the session outlives the lease.
+    """
+
     async def inside(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(interval="100s", unclean_cooldown="300ms")
@@ -330,8 +460,18 @@ def test_after_a_restart_too_a_killed_wrapper_takes_everything_with_it(tmp_path:
             return any(held["label"] == "film" for held in desk.held())
 
         async with desk.daemon():
-            wrapper = await desk.run("lease", "--label", "film", "--wait", "60", "cam", "--", "sh", "-c",
-                                     f"sleep {mark} >/dev/null 2>&1; true")
+            wrapper = await desk.run(
+                "lease",
+                "--label",
+                "film",
+                "--wait",
+                "60",
+                "cam",
+                "--",
+                "sh",
+                "-c",
+                f"sleep {mark} >/dev/null 2>&1; true",
+            )
             await desk.until(lambda: mine() and running(mark))
         async with desk.daemon():
             await desk.until(mine)
@@ -343,7 +483,11 @@ def test_after_a_restart_too_a_killed_wrapper_takes_everything_with_it(tmp_path:
 
 
 def test_a_killed_daemons_sessions_cool_down_before_the_next_one_opens_any(tmp_path: Path) -> None:
-    """The camera counts a session for a while after its connection broke; nobody knocks in that time."""
+    """The camera counts a session for a while after its connection broke.
+
+    Nobody knocks in that time.
+    """
+
     async def inside(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(interval="200ms", unclean_cooldown="3s", timeout="60s")
@@ -358,11 +502,18 @@ def test_a_killed_daemons_sessions_cool_down_before_the_next_one_opens_any(tmp_p
         record = await house.seen("cam")
         assert (record.early, record.refused_full, record.sessions_max) == (0, 0, 1)
 
-    with_house([SimulatedCamera("cam", "Gate", gop=2, unclean_cooldown_s=2.0, fault=Fault("silent"))], inside)
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=2, unclean_cooldown_s=2.0, fault=Fault("silent"))],
+        inside,
+    )
 
 
 def test_reload_says_what_became_of_it(tmp_path: Path) -> None:
-    """0 when the inventory was taken over, 1 and every fault when it was refused; the running one stays."""
+    """0 when the inventory was taken over, 1 and every fault when it was refused.
+
+    The running one stays.
+    """
+
     async def work(desk: Desk) -> None:
         desk.write(interval="99s")
         good = await desk.run("reload")
@@ -376,7 +527,9 @@ def test_reload_says_what_became_of_it(tmp_path: Path) -> None:
         assert b"lower-case" in words
         assert (await asyncio.to_thread(desk.client.get, "/healthz"))["cameras"] == 1
 
-    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", fault=Fault("refuse"))], interval="100s")
+    at_the_desk(
+        tmp_path, work, [SimulatedCamera("cam", "Gate", fault=Fault("refuse"))], interval="100s"
+    )
 
 
 def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
@@ -387,17 +540,43 @@ def test_a_stranger_gets_nothing(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         tmp_path.chmod(0o755)
         stranger = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])", desk.socket,
-            user=65534, group=65534, extra_groups=[], stderr=asyncio.subprocess.PIPE, cwd="/")
+            sys.executable,
+            "-c",
+            "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])",
+            desk.socket,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+        )
         assert b"PermissionError" in (await stranger.communicate())[1]
-        for command in (("snapshot", "cam"), ("leases",), ("lease", "--no-daemon-ok", "cam", "--", "echo", "it runs"),
-                        ("doctor", desk.house.fleet.url("cam"))):
+        for command in (
+            ("snapshot", "cam"),
+            ("leases",),
+            ("lease", "--no-daemon-ok", "cam", "--", "echo", "it runs"),
+            ("doctor", desk.house.fleet.url("cam")),
+        ):
             stranger = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "camserver", *command, user=65534, group=65534, extra_groups=[], cwd="/",
-                env=os.environ | {"CAMSERVER_SOCKET": str(desk.socket), "CAMSERVER_CONFIG": "/nobody"},
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+                sys.executable,
+                "-m",
+                "camserver",
+                *command,
+                user=65534,
+                group=65534,
+                extra_groups=[],
+                cwd="/",
+                env=os.environ
+                | {"CAMSERVER_SOCKET": str(desk.socket), "CAMSERVER_CONFIG": "/nobody"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
             out, err = await stranger.communicate()
-            assert (stranger.returncode, out, b"join it" in err) == (77, b"", True), (command, out, err)
+            assert (stranger.returncode, out, b"join it" in err) == (77, b"", True), (
+                command,
+                out,
+                err,
+            )
 
     for folder in tmp_path.parents:
         if folder.stat().st_uid == os.geteuid() and folder.name.startswith("pytest"):

@@ -8,10 +8,12 @@ from chaos import run
 
 
 def test_no_camera_sees_too_many_sessions_or_one_too_soon(tmp_path: Path) -> None:
-    """Pollers, recorders, viewers and waiters on four cameras; workers, wrappers and the daemon are killed meanwhile.
+    """Pollers, recorders, viewers and waiters on four cameras.
 
-    Judged by the cameras' record: no session over a budget, none inside a cool-down; no lease is lost, nobody starves,
-    freshness comes back.
+    Workers, wrappers and the daemon are killed meanwhile.
+
+    Judged by the cameras' record: no session over a budget, none inside a cool-down; no lease is
+    lost, nobody starves, freshness comes back.
     """
     done, wrong = run(tmp_path, 25, 4)
     print(done)

@@ -19,13 +19,23 @@ PASSWORD = f"p{os.getpid()}@:/#%? ü"
 SECRET = f"s3cret{os.getpid()}"
 
 
-def camserver(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "camserver", *arguments], capture_output=True, cwd=cwd, timeout=100,
-                          check=False)
+def camserver(
+    *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "camserver", *arguments],
+        capture_output=True,
+        cwd=cwd,
+        timeout=100,
+        check=False,
+    )
 
 
 def tables(folder: Path) -> str:
-    return f'[http]\nlisten = ""\n[output]\ndirectory = "{folder}/out"\n[api]\nsocket = "{folder}/api.sock"\n'
+    return (
+        f'[http]\nlisten = ""\n[output]\ndirectory = "{folder}/out"\n[api]\nsocket ='
+        f' "{folder}/api.sock"\n'
+    )
 
 
 def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
@@ -44,24 +54,41 @@ def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
 
 
 def test_an_inventory_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
-    """It is not called wrong; and where the socket's name stands in it, the default one is said to be a guess."""
+    """It is not called wrong.
+
+    And where the socket's name stands in it, the default one is said to be a guess.
+    """
     config = tmp_path / "c.toml"
     for command in (("check",), ("run",), ("snapshot", "cam")):
         run = camserver(*command, "--config", config)
         assert (run.returncode, run.stderr.decode()) == (
-            78, f"camserver: {config}: cannot be read: No such file or directory\n"), run.stderr
-    config.mkdir()      # root may read everything, but no folder
-    for command, words in (("leases", "because of"), ("status", "the files can't be found:"), ("reload", "because of")):
+            78,
+            f"camserver: {config}: cannot be read: No such file or directory\n",
+        ), run.stderr
+    config.mkdir()  # root may read everything, but no folder
+    for command, words in (
+        ("leases", "because of"),
+        ("status", "the files can't be found:"),
+        ("reload", "because of"),
+    ):
         run = camserver(command, "--config", config)
         assert run.returncode == 69
-        assert f"{words} {config}: cannot be read: Is a directory" in run.stderr.decode(), run.stderr
+        assert f"{words} {config}: cannot be read: Is a directory" in run.stderr.decode(), (
+            run.stderr
+        )
 
 
 def test_who_only_asks_needs_no_password(tmp_path: Path) -> None:
-    """A credential is there for the service alone: `status` and `leases` go on, `check` says what it lacks, or skips it."""
+    """A credential is there for the service alone.
+
+    `status` and `leases` go on, `check` says what it lacks, or skips it.
+    """
     config = tmp_path / "c.toml"
-    config.write_text(tables(tmp_path) + '[[camera]]\nid = "gate"\nurl = "rtsp://127.0.0.1:9/x"\nusername = "viewer"\n'
-                      'password_credential = "gate"\n')
+    config.write_text(
+        tables(tmp_path)
+        + '[[camera]]\nid = "gate"\nurl = "rtsp://127.0.0.1:9/x"\nusername = "viewer"\n'
+        'password_credential = "gate"\n'
+    )
     assert b"systemd gave no credentials" in camserver("check", "--config", config).stderr
     assert camserver("check", "--without-passwords", "--config", config).returncode == 0
     for command in ("status", "leases"):
@@ -73,37 +100,55 @@ def test_who_only_asks_needs_no_password(tmp_path: Path) -> None:
 
 
 def test_simulate_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
-    for arguments, words in ((("--force",), b"go with --inventory"), (("--output", tmp_path), b"go with --inventory"),
-                             (("--inventory", tmp_path), b"expected the name of a file"),
-                             (("--inventory", tmp_path / "no/x.toml"), b"in a folder that exists")):
+    for arguments, words in (
+        (("--force",), b"go with --inventory"),
+        (("--output", tmp_path), b"go with --inventory"),
+        (("--inventory", tmp_path), b"expected the name of a file"),
+        (("--inventory", tmp_path / "no/x.toml"), b"in a folder that exists"),
+    ):
         run = camserver("simulate", "--seconds", "0.1", "--base-port", "0", *arguments)
         assert (run.returncode, words in run.stderr) == (2, True), run.stderr
 
 
 def test_snapshot_takes_one_picture_and_shows_no_password(tmp_path: Path) -> None:
-    """To a file and to stdout; 1 when the camera fails, 2 for an unknown one; by the daemon while one is running."""
+    """To a file and to stdout.
+
+    1 when the camera fails, 2 for an unknown one; by the daemon while one is running.
+    """
     config = tmp_path / "c.toml"
 
     async def work(house: House) -> None:
-        config.write_text(tables(tmp_path) + house.fleet.inventory(interval="1s") + f"""
+        config.write_text(
+            tables(tmp_path)
+            + house.fleet.inventory(interval="1s")
+            + f"""
 [[camera]]
 id = "nobody"
 url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
-""")
+"""
+        )
 
         async def snapshot(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
             return await asyncio.to_thread(camserver, "snapshot", "--config", config, *arguments)
 
         run = await snapshot("cam", "-o", tmp_path / "cam.jpg")
-        assert (run.returncode, (tmp_path / "cam.jpg").read_bytes()[:2]) == (0, b"\xff\xd8"), run.stderr
+        assert (run.returncode, (tmp_path / "cam.jpg").read_bytes()[:2]) == (
+            0,
+            b"\xff\xd8",
+        ), run.stderr
         run = await snapshot("cam")
         assert (run.returncode, run.stdout[:2], run.stdout[-2:]) == (0, b"\xff\xd8", b"\xff\xd9")
         assert captured_at(run.stdout), "the same EXIF as a published picture"
         run = await snapshot("nobody")
-        assert (run.returncode, b"refused" in run.stderr, SECRET.encode() in run.stderr) == (1, True, False)
+        assert (run.returncode, b"refused" in run.stderr, SECRET.encode() in run.stderr) == (
+            1,
+            True,
+            False,
+        )
         assert (await snapshot("stranger")).returncode == 2
         daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL)
+            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL
+        )
         while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
             await asyncio.sleep(0.05)
         ps = await asyncio.create_subprocess_exec("ps", "axeww", stdout=subprocess.PIPE)
@@ -111,7 +156,8 @@ url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
         for secret in (PASSWORD.encode(), f"p{os.getpid()}%40".encode(), SECRET.encode()):
             assert secret not in processes
         run = await snapshot("cam")
-        assert (run.returncode, run.stdout[:2]) == (0, b"\xff\xd8"), run.stderr      # the daemon took it
+        # The daemon took it
+        assert (run.returncode, run.stdout[:2]) == (0, b"\xff\xd8"), run.stderr
         assert captured_at(run.stdout)
         run = await snapshot("--socket", tmp_path / "none", "cam")
         assert (run.returncode, b"none answers" in run.stderr) == (69, True)
@@ -125,21 +171,28 @@ url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
 
 
 def test_snapshots_side_by_side_share_the_cameras_one_session(tmp_path: Path) -> None:
-    """Four at once, no daemon: each waits for the one before; a daemon that starts meanwhile waits, too."""
+    """Four at once, no daemon: each waits for the one before.
+
+    A daemon that starts meanwhile waits, too.
+    """
     config = tmp_path / "c.toml"
 
     async def work(house: House) -> None:
         config.write_text(tables(tmp_path) + house.fleet.inventory(interval="1s", lease_wait="60s"))
 
         async def snapshot(output: str) -> subprocess.CompletedProcess[bytes]:
-            return await asyncio.to_thread(camserver, "snapshot", "--config", config, "cam", "-o", tmp_path / output)
+            return await asyncio.to_thread(
+                camserver, "snapshot", "--config", config, "cam", "-o", tmp_path / output
+            )
 
         snapshots = asyncio.gather(*(snapshot(f"{n}.jpg") for n in range(4)))
         while not house.fleet.cameras["cam"].record.opens:
             await asyncio.sleep(0.01)
         daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL)
-        assert {run.returncode for run in await snapshots} <= {0, 69}      # 69: by a daemon whose socket is still to come
+            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL
+        )
+        # 69: by a daemon whose socket is still to come
+        assert {run.returncode for run in await snapshots} <= {0, 69}
         while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
             await asyncio.sleep(0.05)
         daemon.terminate()
@@ -148,7 +201,9 @@ def test_snapshots_side_by_side_share_the_cameras_one_session(tmp_path: Path) ->
         assert (record.sessions_max, record.refused_full, record.ends_unclean) == (1, 0, 0)
         assert (await snapshot("no/x.jpg")).returncode == 2
         (tmp_path / "file").touch()
-        config.write_text(f'[output]\ndirectory = "{tmp_path}/file/out"\n' + house.fleet.inventory())
+        config.write_text(
+            f'[output]\ndirectory = "{tmp_path}/file/out"\n' + house.fleet.inventory()
+        )
         run = await snapshot("x.jpg")
         assert (run.returncode, b"must be writable" in run.stderr) == (1, True)
 
@@ -161,7 +216,15 @@ def test_sigterm_ends_a_snapshot_with_its_session(tmp_path: Path) -> None:
     async def work(house: House) -> None:
         config.write_text(tables(tmp_path) + house.fleet.inventory(timeout="60s"))
         run = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "snapshot", "--config", config, "cam", stderr=subprocess.PIPE)
+            sys.executable,
+            "-m",
+            "camserver",
+            "snapshot",
+            "--config",
+            config,
+            "cam",
+            stderr=subprocess.PIPE,
+        )
         while "PLAY" not in house.fleet.cameras["cam"].requests:
             await asyncio.sleep(0.01)
         run.terminate()
@@ -173,20 +236,41 @@ def test_sigterm_ends_a_snapshot_with_its_session(tmp_path: Path) -> None:
 
 
 def test_demo_runs_by_itself_and_ends_clean(tmp_path: Path) -> None:
-    """Pictures on disk, lines for each, the cameras' own record at the end; nothing is left running."""
+    """Pictures on disk, lines for each, the cameras' own record at the end.
+
+    Nothing is left running.
+    """
     run = camserver("demo", "--cameras", "4", "--seconds", "8", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert b"never more than 1 at once on any camera, 0 left open" in run.stdout
     assert (tmp_path / "camserver-demo/snapshots/cam1/latest.jpg").exists()
-    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, check=False).stdout.split()
+    left = subprocess.run(
+        ["pgrep", "-f", str(tmp_path)], capture_output=True, check=False
+    ).stdout.split()
     assert [p for p in left if int(p) != os.getpid()] == []
 
 
 def test_simulate_keeps_its_record_and_refuses_nonsense(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
-    with subprocess.Popen([sys.executable, "-m", "camserver", "simulate", "--cameras", "2", "--base-port", "0",
-                           "--fault", "cam2=refuse", "--until-eof", "--record", str(record)],
-                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as simulator:
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "camserver",
+            "simulate",
+            "--cameras",
+            "2",
+            "--base-port",
+            "0",
+            "--fault",
+            "cam2=refuse",
+            "--until-eof",
+            "--record",
+            str(record),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    ) as simulator:
         until(record.exists)
         assert simulator.stdin is not None
         simulator.stdin.close()
@@ -202,7 +286,17 @@ def test_simulate_replaces_no_inventory_unasked(tmp_path: Path) -> None:
     """It may be the real one."""
     inventory = tmp_path / "cameras.toml"
     inventory.write_text("# mine")
-    arguments = ("simulate", "--cameras", "1", "--base-port", "0", "--seconds", "0", "--inventory", str(inventory))
+    arguments = (
+        "simulate",
+        "--cameras",
+        "1",
+        "--base-port",
+        "0",
+        "--seconds",
+        "0",
+        "--inventory",
+        str(inventory),
+    )
     refused = camserver(*arguments)
     assert (refused.returncode, inventory.read_text()) == (2, "# mine")
     assert b"--force" in refused.stderr
@@ -218,8 +312,12 @@ def test_quirks_can_be_combined_and_unknown_ones_are_named() -> None:
 
 def test_check_names_cameras_that_share_a_device_because_of_their_address(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
-    config.write_text("".join(f'[[camera]]\nid = "{name}"\nurl = "rtsp://192.0.2.1/{name}"\n{device}'
-                              for name, device in (("a", ""), ("b", ""), ("c", 'device = "c"\n'))))
+    config.write_text(
+        "".join(
+            f'[[camera]]\nid = "{name}"\nurl = "rtsp://192.0.2.1/{name}"\n{device}'
+            for name, device in (("a", ""), ("b", ""), ("c", 'device = "c"\n'))
+        )
+    )
     said = camserver("check", "--config", str(config)).stdout.decode()
     assert "a, b share its sessions" in said
     assert "device of its own" in said

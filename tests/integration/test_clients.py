@@ -1,4 +1,7 @@
-"""The Python clients: what other programs fetch from a daemon, and what they hear when it breaks off."""
+"""The Python clients.
+
+What other programs fetch from a daemon, and what they hear when it breaks off.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ from camserver.storage.exif import captured_at
 
 
 def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
-    """Bytes and facts are of the same picture, however fast pictures come; both clients; a picture taken now, too."""
+    """Bytes and facts are of the same picture, however fast pictures come.
+
+    Both clients; a picture taken now, too.
+    """
+
     def whole(picture: Picture) -> None:
         with Image.open(io.BytesIO(picture.jpeg)) as image:
             assert image.size == (picture.facts["width"], picture.facts["height"]) == (640, 360)
@@ -35,10 +42,15 @@ def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
             whole(picture := await LeaseClient(desk.socket).latest("cam"))
             whole(await asyncio.to_thread(desk.client.latest, "cam"))
             seen.add(picture.captured_at)
-        for picture in (await LeaseClient(desk.socket).snapshot("cam"), await asyncio.to_thread(desk.client.snapshot, "cam")):
+        for picture in (
+            await LeaseClient(desk.socket).snapshot("cam"),
+            await asyncio.to_thread(desk.client.snapshot, "cam"),
+        ):
             whole(picture)
             assert (desk.output / "cam" / picture.facts["path"]).exists(), "it is published"
-        await asyncio.to_thread((desk.output / "cam/latest.json").write_text, '{"captured_at": null}')   # a torn pair
+        await asyncio.to_thread(
+            (desk.output / "cam/latest.json").write_text, '{"captured_at": null}'
+        )  # a torn pair
         alone = await LeaseClient(desk.socket).latest("cam")
         assert captured_at(alone.jpeg) == alone.captured_at
         with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
@@ -48,13 +60,29 @@ def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
         with pytest.raises(NoDaemon, match="no daemon answers"):
             await LeaseClient(tmp_path / "nobody").latest("cam")
 
-    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2), SimulatedCamera("new", "New", fault=Fault("refuse"))],
-                interval="200ms", lease_wait="20s")
+    at_the_desk(
+        tmp_path,
+        work,
+        [
+            SimulatedCamera("cam", "Gate", gop=2),
+            SimulatedCamera("new", "New", fault=Fault("refuse")),
+        ],
+        interval="200ms",
+        lease_wait="20s",
+    )
 
 
 def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> None:
-    """Nothing, half a head, half a body, silence: NoDaemon from both clients, never half a picture."""
-    answers = [b"", b"HTTP/1.1 200 OK\r\nConte", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\xff\xd8", b"nonsense\r\n\r\n"]
+    """Nothing, half a head, half a body, silence.
+
+    NoDaemon from both clients, never half a picture.
+    """
+    answers = [
+        b"",
+        b"HTTP/1.1 200 OK\r\nConte",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n\xff\xd8",
+        b"nonsense\r\n\r\n",
+    ]
 
     async def work() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,9 +103,12 @@ def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> Non
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("header", ["", "X-Camserver-Facts: no JSON\r\n", "X-Camserver-Facts: []\r\n"])
+@pytest.mark.parametrize(
+    "header", ["", "X-Camserver-Facts: no JSON\r\n", "X-Camserver-Facts: []\r\n"]
+)
 def test_a_picture_of_an_older_daemon_has_no_facts(tmp_path: Path, header: str) -> None:
     """The JPEG needs none."""
+
     async def work() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -85,8 +116,10 @@ def test_a_picture_of_an_older_daemon_has_no_facts(tmp_path: Path, header: str) 
             writer.close()
 
         async with await asyncio.start_unix_server(answer, tmp_path / "api.sock") as server:
-            for picture in (await LeaseClient(tmp_path / "api.sock").latest("cam"),
-                            await asyncio.to_thread(SyncLeaseClient(tmp_path / "api.sock").snapshot, "cam")):
+            for picture in (
+                await LeaseClient(tmp_path / "api.sock").latest("cam"),
+                await asyncio.to_thread(SyncLeaseClient(tmp_path / "api.sock").snapshot, "cam"),
+            ):
                 assert (picture.jpeg, picture.facts, picture.captured_at) == (b"JPEG", {}, None)
             server.close()
 

@@ -28,12 +28,21 @@ from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
 from camserver.storage import Janitor
 
-WORDS = {"nothing": "unreachable", "deaf": "timeout", "silent": "timeout", "wrong": "auth", "last": "no-keyframe"}
+WORDS = {
+    "nothing": "unreachable",
+    "deaf": "timeout",
+    "silent": "timeout",
+    "wrong": "auth",
+    "last": "no-keyframe",
+}
 
 
 def tables(folder: Path, output: str = "") -> str:
     """Where everything of a test's daemon is: nothing of it is the machine's."""
-    return f'[http]\nlisten = ""\n[api]\nsocket = "{folder}/api.sock"\n[output]\ndirectory = "{folder}/out"\n{output}\n'
+    return (
+        f'[http]\nlisten = ""\n[api]\nsocket = "{folder}/api.sock"\n[output]\ndirectory ='
+        f' "{folder}/out"\n{output}\n'
+    )
 
 
 def results(output: Path) -> dict[str, str]:
@@ -41,18 +50,23 @@ def results(output: Path) -> dict[str, str]:
     found = {}
     for camera_id in WORDS:
         with contextlib.suppress(FileNotFoundError):
-            found[camera_id] = json.loads((output / camera_id / "latest.json").read_text())["attempt"]["result"]
+            found[camera_id] = json.loads((output / camera_id / "latest.json").read_text())[
+                "attempt"
+            ]["result"]
     return found
 
 
 def sent_pictures(simulated: SimulatedCamera, around_s: float) -> list[Any]:
     """What the camera showed in the seconds around a moment, decoded."""
     pictures = Pictures(simulated.codec, simulated.width, simulated.height)
-    return [rgb(simulated.codec, pictures.sent(simulated.name, int(around_s) - back)) for back in range(4)]
+    return [
+        rgb(simulated.codec, pictures.sent(simulated.name, int(around_s) - back))
+        for back in range(4)
+    ]
 
 
 HEALTHY = ("h264", "h265", "mjpeg")
-LOGIN = {"username": "viewer", "password": "right: @/#%? ü"}     # the daemon has a wrong one
+LOGIN = {"username": "viewer", "password": "right: @/#%? ü"}  # the daemon has a wrong one
 
 
 @contextlib.asynccontextmanager
@@ -60,7 +74,8 @@ async def running(config: Path, log: Path) -> AsyncIterator[asyncio.subprocess.P
     """A daemon; whoever leaves has ended it."""
     with log.open("w") as file:
         daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", str(config), stderr=file)
+            sys.executable, "-m", "camserver", "run", "--config", str(config), stderr=file
+        )
         try:
             yield daemon
         finally:
@@ -78,12 +93,23 @@ async def until(condition: Callable[[], Any], limit_s: float = 60) -> None:
 def torn_pictures(output: Path) -> list[Path]:
     """What a reader would call half a picture."""
     pictures = ((path, path.read_bytes()) for path in output.glob("*/latest.jpg"))
-    return [path for path, data in pictures if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9"))]
+    return [
+        path
+        for path, data in pictures
+        if not (data.startswith(b"\xff\xd8") and data.endswith(b"\xff\xd9"))
+    ]
 
 
-async def live_through_it(house: House, config: Path, output: Path, log: Path) -> tuple[int, list[Path]]:
-    """Start the daemon, kill workers, change the inventory, stop it; (workers killed, torn pictures seen meanwhile)."""
-    text = tables(output.parent, "quality = 95") + house.fleet.inventory(interval="300ms", timeout="3s")
+async def live_through_it(
+    house: House, config: Path, output: Path, log: Path
+) -> tuple[int, list[Path]]:
+    """Start the daemon, kill workers, change the inventory, stop it.
+
+    (workers killed, torn pictures seen meanwhile).
+    """
+    text = tables(output.parent, "quality = 95") + house.fleet.inventory(
+        interval="300ms", timeout="3s"
+    )
     before, _, after = text.partition('id = "wrong"')
     text = before + 'id = "wrong"' + after.replace(LOGIN["password"], "wr0ng-secret", 1)
     config.write_text(text)
@@ -96,55 +122,79 @@ async def live_through_it(house: House, config: Path, output: Path, log: Path) -
 
     async with running(config, log) as daemon:
         for clean in (3, 6, 9):
-            await until(lambda clean=clean: reached(clean), 90)     # type: ignore[misc]
+            await until(lambda clean=clean: reached(clean), 90)  # type: ignore[misc]
             for pid in workers_of(daemon.pid, "cam-")[:2]:
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
         config.write_text(text.replace("300ms", "400ms"))
         await until(lambda: reached(15), 90)
-        await until(lambda: results(output) == WORDS)   # the kills may have been what a failing camera's last attempt met
+        # The kills may have been what a failing camera's last attempt met
+        await until(lambda: results(output) == WORDS)
         daemon.terminate()
         assert await daemon.wait() == 0
     return kills, torn
 
 
 def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: Path) -> None:
-    """Three healthy cameras and five that are not; workers are killed, the inventory is reloaded, then SIGTERM.
+    """Three healthy cameras and five that are not.
 
-    The cameras' record shows one session at most and none left, every reader sees whole pictures, and they are true.
+    Workers are killed, the inventory is reloaded, then SIGTERM.
+
+    The cameras' record shows one session at most and none left, every reader sees whole pictures,
+    and they are true.
     """
+
     async def work(house: House) -> None:
         output = tmp_path / "out"
-        kills, torn = await live_through_it(house, tmp_path / "cameras.toml", output, tmp_path / "log")
+        kills, torn = await live_through_it(
+            house, tmp_path / "cameras.toml", output, tmp_path / "log"
+        )
         records = {camera_id: await house.seen(camera_id) for camera_id in house.fleet.cameras}
-        assert {camera_id for camera_id, record in records.items() if record.sessions_max > 1} == set()
+        assert {
+            camera_id for camera_id, record in records.items() if record.sessions_max > 1
+        } == set()
         assert kills
         assert records["wrong"].ends_without
-        assert 0 < records["wrong"].wrong_logins <= records["wrong"].opens     # once a poll
+        assert 0 < records["wrong"].wrong_logins <= records["wrong"].opens  # once a poll
         house.may_refuse_logins.add("wrong")
         assert sum(records[c].ends_unclean for c in HEALTHY) <= kills
         assert records["silent"].ends_clean
         assert not torn
         assert not list(tmp_path.rglob("*.tmp"))
         for camera_id in HEALTHY:
-            around_s = datetime.fromisoformat(json.loads(
-                (output / camera_id / "latest.json").read_text())["captured_at"]).timestamp()
+            around_s = datetime.fromisoformat(
+                json.loads((output / camera_id / "latest.json").read_text())["captured_at"]
+            ).timestamp()
             shown = simplejpeg.decode_jpeg((output / camera_id / "latest.jpg").read_bytes())
-            assert max(psnr(shown, sent) for sent in sent_pictures(house.fleet.cameras[camera_id], around_s)) > 35
-        everything = (tmp_path / "log").read_text() + "".join(p.read_text() for p in output.glob("*/*.json"))
+            assert (
+                max(
+                    psnr(shown, sent)
+                    for sent in sent_pictures(house.fleet.cameras[camera_id], around_s)
+                )
+                > 35
+            )
+        everything = (tmp_path / "log").read_text() + "".join(
+            p.read_text() for p in output.glob("*/*.json")
+        )
         for secret in (LOGIN["password"], "wr0ng-secret", "right%3A"):
             assert secret not in everything
 
-    with_house([*(SimulatedCamera(c, c, c, gop=3) for c in HEALTHY),
-                SimulatedCamera("nothing", "Nothing", fault=Fault("refuse")),
-                SimulatedCamera("deaf", "Deaf", fault=Fault("deaf")),
-                SimulatedCamera("silent", "Silent", fault=Fault("silent")),
-                SimulatedCamera("wrong", "Wrong", **LOGIN),
-                SimulatedCamera("last", "No keyframe", fault=Fault("no-keyframe"))], work)
+    with_house(
+        [
+            *(SimulatedCamera(c, c, c, gop=3) for c in HEALTHY),
+            SimulatedCamera("nothing", "Nothing", fault=Fault("refuse")),
+            SimulatedCamera("deaf", "Deaf", fault=Fault("deaf")),
+            SimulatedCamera("silent", "Silent", fault=Fault("silent")),
+            SimulatedCamera("wrong", "Wrong", **LOGIN),
+            SimulatedCamera("last", "No keyframe", fault=Fault("no-keyframe")),
+        ],
+        work,
+    )
 
 
 def test_a_stop_does_not_wait_for_cameras_that_answer_no_teardown(tmp_path: Path) -> None:
     """Status 0 and "stopped" in the log, although ten cameras are silent at the end."""
+
     async def work(house: House) -> None:
         config = tmp_path / "c.toml"
         config.write_text(tables(tmp_path) + house.fleet.inventory(interval="100ms"))
@@ -154,11 +204,18 @@ def test_a_stop_does_not_wait_for_cameras_that_answer_no_teardown(tmp_path: Path
             assert await daemon.wait() == 0
         assert "no session is left open" in (tmp_path / "log").read_text()
 
-    with_house([SimulatedCamera(f"cam{n}", "x", gop=2, fault=Fault.parse("stall:TEARDOWN")) for n in range(10)], work)
+    with_house(
+        [
+            SimulatedCamera(f"cam{n}", "x", gop=2, fault=Fault.parse("stall:TEARDOWN"))
+            for n in range(10)
+        ],
+        work,
+    )
 
 
 def test_every_save_of_the_inventory_counts(tmp_path: Path) -> None:
-    """Also the second of two in quick succession, and one that comes while the first is being read."""
+    """Also the second of two in quick succession, and one that comes while the first is read."""
+
     async def work(house: House) -> None:
         config, log = tmp_path / "c.toml", tmp_path / "log"
         text = tables(tmp_path) + house.fleet.inventory(interval="100s")
@@ -167,7 +224,8 @@ def test_every_save_of_the_inventory_counts(tmp_path: Path) -> None:
             await until((tmp_path / "out/cam/latest.jpg").exists)
             for number in range(8):
                 config.write_text(text.replace("100s", f"{200 + number}s"))
-                await asyncio.sleep(0.15)       # faster than the watcher's pause: what is under test
+                # Faster than the watcher's pause: what is under test
+                await asyncio.sleep(0.15)
             config.write_text(text.replace("Gate", "the last word"))
             await until(lambda: b"the last word" in (tmp_path / "out/cam/latest.jpg").read_bytes())
 
@@ -175,7 +233,8 @@ def test_every_save_of_the_inventory_counts(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(_: Janitor) -> None:
         raise RuntimeError("a bug")
 
@@ -189,7 +248,11 @@ def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
 
 
 def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: Path) -> None:
-    """A second one would open more sessions than cameras give: it ends with 75, also when the directory came later."""
+    """A second one would open more sessions than cameras give.
+
+    It ends with 75, also when the directory came later.
+    """
+
     async def inside() -> None:
         ways = {name: tmp_path / f"{name}.toml" for name in ("first", "same socket", "same output")}
         blocker = tmp_path / "disk"
@@ -197,7 +260,10 @@ def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: 
         for name, config in ways.items():
             output = "elsewhere" if name == "same socket" else "disk/out"
             socket = "other" if name == "same output" else "first"
-            config.write_text(f'[output]\ndirectory = "{tmp_path}/{output}"\n[api]\nsocket = "{tmp_path}/{socket}.sock"\n')
+            config.write_text(
+                f'[output]\ndirectory = "{tmp_path}/{output}"\n[api]\nsocket ='
+                f' "{tmp_path}/{socket}.sock"\n'
+            )
         async with running(ways["first"], tmp_path / "log") as first:
             await until((tmp_path / "first.sock").exists)
             async with running(ways["same socket"], tmp_path / "log2") as second:
@@ -212,17 +278,34 @@ def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: 
 
 
 def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
-    """A thousand cameras whose keyframe doesn't come: less than 150 MB, no thread and no process for any of them."""
+    """A thousand cameras whose keyframe doesn't come.
+
+    Less than 150 MB, no thread and no process for any of them.
+    """
     record, config = tmp_path / "record.json", tmp_path / "c.toml"
 
     async def inside() -> None:
         simulator = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "simulate", "--cameras=1000", "--base-port=0", "--fps=0.5", "--until-eof",
-            "--fault=*=no-keyframe", f"--record={record}", f"--inventory={config}",
-            stdin=asyncio.subprocess.PIPE, stdout=subprocess.DEVNULL)
+            sys.executable,
+            "-m",
+            "camserver",
+            "simulate",
+            "--cameras=1000",
+            "--base-port=0",
+            "--fps=0.5",
+            "--until-eof",
+            "--fault=*=no-keyframe",
+            f"--record={record}",
+            f"--inventory={config}",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
         await until(config.exists)
-        config.write_text(tables(tmp_path) + '[polling]\nsessions = 2000\nopen_rate = 500\nstop_timeout = "12s"\n'
-                          + config.read_text().replace("[defaults]", '[defaults]\ntimeout = "300s"'))
+        config.write_text(
+            tables(tmp_path)
+            + '[polling]\nsessions = 2000\nopen_rate = 500\nstop_timeout = "12s"\n'
+            + config.read_text().replace("[defaults]", '[defaults]\ntimeout = "300s"')
+        )
 
         def waiting() -> int:
             with contextlib.suppress(FileNotFoundError):
@@ -231,7 +314,10 @@ def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
 
         async with running(config, tmp_path / "log") as daemon:
             await until(lambda: waiting() == 1000, 120)
-            status = dict(line.split(":", 1) for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines())
+            status = dict(
+                line.split(":", 1)
+                for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
+            )
             assert int(status["VmRSS"].split()[0]) < 150_000
             assert int(status["Threads"]) < 20
             assert len(workers_of(daemon.pid)) <= 1 + (os.cpu_count() or 1)

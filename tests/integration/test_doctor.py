@@ -25,36 +25,50 @@ from camserver.host.redact import Redactor
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
-async def examine(house: House, *, sessions: bool = False, company: int = 0, **keys: object) -> Report:
+async def examine(
+    house: House, *, sessions: bool = False, company: int = 0, **keys: object
+) -> Report:
     found: list[Finding] = []
-    target = camera("cam", **({"url": house.fleet.url("cam"), "timeout_s": 2.0, "cooldown_s": 0.0} | keys))
-    doctor = Doctor(target, Decoder(house.decoders, 85), LibavEngine(house.sessions), found.append, company=company,
-                    scrub=Redactor([target.password] if target.password else ()).scrub)
+    target = camera(
+        "cam", **({"url": house.fleet.url("cam"), "timeout_s": 2.0, "cooldown_s": 0.0} | keys)
+    )
+    doctor = Doctor(
+        target,
+        Decoder(house.decoders, 85),
+        LibavEngine(house.sessions),
+        found.append,
+        company=company,
+        scrub=Redactor([target.password] if target.password else ()).scrub,
+    )
     report = await doctor.examine(sessions=sessions)
     assert found == report.findings
     await house.seen("cam")
     return report
 
 
-@pytest.mark.parametrize(("fault", "step", "words"), [
-    ("refuse", "session", "connection refused"),
-    ("deaf", "session", "no answer to DESCRIBE within 2.0 s"),
-    ("stall:DESCRIBE", "session", "no answer to DESCRIBE within 2.0 s"),
-    ("stall:SETUP", "session", "no answer to SETUP within 2.0 s"),
-    ("stall:PLAY", "session", "no answer to PLAY within 2.0 s"),
-    ("silent", "keyframe", "silent after PLAY"),
-    ("no-keyframe", "keyframe", "pictures but no keyframe within 2.0 s"),
-    ("cut", "keyframe", "the camera closed the connection before a whole keyframe came"),
-    ("damage", "picture", "the keyframe"),
-    ("loss:0.7", "keyframe", "every keyframe within 2.0 s was incomplete"),
-    ("reorder:1", "keyframe", "every keyframe within 2.0 s was incomplete"),
-    ("status:401", "session", "it asks for a login"),
-    ("status:404", "session", "no such stream (404 to DESCRIBE)"),
-    ("status:453:SETUP", "session", "its sessions are taken (453 to SETUP)"),
-    ("status:503", "session", "busy: its sessions are taken (503 to DESCRIBE)"),
-])
+@pytest.mark.parametrize(
+    ("fault", "step", "words"),
+    [
+        ("refuse", "session", "connection refused"),
+        ("deaf", "session", "no answer to DESCRIBE within 2.0 s"),
+        ("stall:DESCRIBE", "session", "no answer to DESCRIBE within 2.0 s"),
+        ("stall:SETUP", "session", "no answer to SETUP within 2.0 s"),
+        ("stall:PLAY", "session", "no answer to PLAY within 2.0 s"),
+        ("silent", "keyframe", "silent after PLAY"),
+        ("no-keyframe", "keyframe", "pictures but no keyframe within 2.0 s"),
+        ("cut", "keyframe", "the camera closed the connection before a whole keyframe came"),
+        ("damage", "picture", "the keyframe"),
+        ("loss:0.7", "keyframe", "every keyframe within 2.0 s was incomplete"),
+        ("reorder:1", "keyframe", "every keyframe within 2.0 s was incomplete"),
+        ("status:401", "session", "it asks for a login"),
+        ("status:404", "session", "no such stream (404 to DESCRIBE)"),
+        ("status:453:SETUP", "session", "its sessions are taken (453 to SETUP)"),
+        ("status:503", "session", "busy: its sessions are taken (503 to DESCRIBE)"),
+    ],
+)
 def test_each_fault_by_its_name(fault: str, step: str, words: str) -> None:
     """The step, the words, and advice for each; the camera is left as it was found."""
+
     async def work(house: House) -> None:
         report = await examine(house)
         failed = [f for f in report.findings if not f.ok]
@@ -70,6 +84,7 @@ def test_each_fault_by_its_name(fault: str, step: str, words: str) -> None:
 
 def test_a_camera_that_reboots_is_found_when_it_is_back() -> None:
     """Gone it refuses, or nothing listens; back it is well."""
+
     async def work(house: House) -> None:
         rebooting = asyncio.create_task(house.fleet.reboot("cam", 0.5))
         await asyncio.sleep(0)
@@ -95,24 +110,46 @@ def test_a_wrong_password_is_named_and_not_shown() -> None:
 
 
 def test_the_other_client_is_tried_where_ours_reads_nothing() -> None:
-    """And the doctor says which of the two reads the camera: this one has neither clock nor markers."""
+    """And the doctor says which of the two reads the camera.
+
+    This one has neither clock nor markers.
+    """
+
     async def work(house: House) -> None:
         report = await examine(house, timeout_s=4.0)
-        assert any("libav reads this camera" in f.text for f in report.findings if f.step == "libav"), report.findings
-        assert any("but no end of a picture" in f.text for f in report.findings if f.step == "keyframe")
+        assert any(
+            "libav reads this camera" in f.text for f in report.findings if f.step == "libav"
+        ), report.findings
+        assert any(
+            "but no end of a picture" in f.text for f in report.findings if f.step == "keyframe"
+        )
         assert report.ok
 
     with_house([SimulatedCamera("cam", "Gate", gop=3, quirk="no-clock+no-markers")], work)
 
 
-@pytest.mark.parametrize(("change", "step", "words"), [
-    ({"fault": Fault.parse("status:501:OPTIONS")}, "methods", "OPTIONS is not answered (refused (501 to OPTIONS))"),
-    ({"fault": Fault.parse("stall:OPTIONS")}, "methods", "OPTIONS is not answered (within 2 s)"),
-    ({"quirk": "redirect"}, "redirect", "it sends us to rtsp://127.0.0.1"),
-    ({"fault": Fault.parse("status:404@stream1")}, "session", "no such stream"),
-])
-def test_what_polls_put_up_with_is_no_failure(change: dict[str, Any], step: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "step", "words"),
+    [
+        (
+            {"fault": Fault.parse("status:501:OPTIONS")},
+            "methods",
+            "OPTIONS is not answered (refused (501 to OPTIONS))",
+        ),
+        (
+            {"fault": Fault.parse("stall:OPTIONS")},
+            "methods",
+            "OPTIONS is not answered (within 2 s)",
+        ),
+        ({"quirk": "redirect"}, "redirect", "it sends us to rtsp://127.0.0.1"),
+        ({"fault": Fault.parse("status:404@stream1")}, "session", "no such stream"),
+    ],
+)
+def test_what_polls_put_up_with_is_no_failure(
+    change: dict[str, Any], step: str, words: str
+) -> None:
     """A camera of which pictures come by any way is well; each way is looked at."""
+
     async def work(house: House) -> None:
         report = await examine(house, sub_url=house.fleet.url("cam").replace("stream1", "stream2"))
         found = {f.step: f.text for f in report.findings}
@@ -124,12 +161,16 @@ def test_what_polls_put_up_with_is_no_failure(change: dict[str, Any], step: str,
 
 
 def test_a_rest_is_as_long_as_the_end_before_it_asks_for() -> None:
-    """TEARDOWN is not answered: the device is owed the long cool-down between two sessions of ours."""
+    """TEARDOWN is not answered.
+
+    The device is owed the long cool-down between two sessions of ours.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         moments: list[float] = []
         opened = simulated.opened
-        simulated.opened = lambda now: (moments.append(now), opened(now))[1]       # type: ignore[method-assign]
+        simulated.opened = lambda now: (moments.append(now), opened(now))[1]  # type: ignore[method-assign]
         await examine(house, unclean_cooldown_s=3.0)
         assert moments[1] - moments[0] > 3.0
 
@@ -142,12 +183,21 @@ def test_a_rest_is_as_long_as_the_end_before_it_asks_for() -> None:
 def test_full_in_the_voice_of_a_wrong_password_is_full() -> None:
     async def work(house: House) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.fleet.cameras["cam"].port)
-        writer.write(b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
-                     b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n")
+        writer.write(
+            b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
+            b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
+        )
         await reader.readuntil(b"\r\n\r\n")
-        target = camera("cam", url=house.fleet.url("cam"), timeout_s=2.0, username="a", password="b")
-        report = await Doctor(target, Decoder(house.decoders, 85), LibavEngine(house.sessions), lambda _: None,
-                              company=1).examine(sessions=False)
+        target = camera(
+            "cam", url=house.fleet.url("cam"), timeout_s=2.0, username="a", password="b"
+        )
+        report = await Doctor(
+            target,
+            Decoder(house.decoders, 85),
+            LibavEngine(house.sessions),
+            lambda _: None,
+            company=1,
+        ).examine(sessions=False)
         writer.close()
         await writer.wait_closed()
         failed = next(f for f in report.findings if not f.ok)
@@ -159,6 +209,7 @@ def test_full_in_the_voice_of_a_wrong_password_is_full() -> None:
 
 def test_a_common_password_spoils_no_entry() -> None:
     """admin/admin: the user's name is not the password."""
+
     async def work(house: House) -> None:
         report = await examine(house, username="admin", password="admin")
         assert 'username = "admin"' in report.toml()
@@ -168,20 +219,28 @@ def test_a_common_password_spoils_no_entry() -> None:
 
 
 @pytest.mark.parametrize(("sessions", "cooldown_s", "said"), [(1, 0.0, "0 s"), (2, 0.8, "1 s")])
-def test_it_counts_sessions_and_the_pause_between_two(sessions: int, cooldown_s: float, said: str) -> None:
+def test_it_counts_sessions_and_the_pause_between_two(
+    sessions: int, cooldown_s: float, said: str
+) -> None:
     """As many as it gives, one more is tried; then how soon after a TEARDOWN the next is taken."""
+
     async def work(house: House) -> None:
         report = await examine(house, sessions=True, cooldown_s=2 * cooldown_s)
         assert report.ok, report.findings
         found = {f.step: f.text for f in report.findings}
         assert found["sessions"].startswith(f"{sessions} at once; the next one:")
         assert found["gap"] == f"a new session {said} after a TEARDOWN works"
-        assert (report.keys.get("max_sessions", 1), report.keys.get("cooldown", "0s")) == (sessions, said.replace(" ", ""))
+        assert (report.keys.get("max_sessions", 1), report.keys.get("cooldown", "0s")) == (
+            sessions,
+            said.replace(" ", ""),
+        )
         record = await house.seen("cam")
         assert record.sessions_max == sessions + 1
         assert record.ends_unclean == 0
 
-    with_house([SimulatedCamera("cam", "Gate", gop=2, max_sessions=sessions, cooldown_s=cooldown_s)], work)
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=2, max_sessions=sessions, cooldown_s=cooldown_s)], work
+    )
 
 
 def test_what_it_finds_of_a_healthy_camera() -> None:
@@ -196,29 +255,59 @@ def test_what_it_finds_of_a_healthy_camera() -> None:
         assert found["fast open"].startswith("works")
         assert re.fullmatch(r"the camera's clock is \+(3599|3600)\.\d s from ours", found["clock"])
 
-    with_house([SimulatedCamera("cam", "Gate", gop=3, username="viewer", password="p: @", clock_offset_s=3600.0)], work)
+    with_house(
+        [
+            SimulatedCamera(
+                "cam", "Gate", gop=3, username="viewer", password="p: @", clock_offset_s=3600.0
+            )
+        ],
+        work,
+    )
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_against_gstreamer_it_ends_with_an_entry_that_works(gst: dict[str, int], codec: str, tmp_path: Path) -> None:
+def test_against_gstreamer_it_ends_with_an_entry_that_works(
+    gst: dict[str, int], codec: str, tmp_path: Path
+) -> None:
     """`camserver check` accepts what it prints, and a snapshot by it succeeds."""
     url = f"rtsp://127.0.0.1:{gst['open']}/{codec}"
-    doctor = subprocess.run([sys.executable, "-m", "camserver", "doctor", url], capture_output=True, text=True, check=False,
-                            env={"CAMSERVER_SOCKET": str(tmp_path / "none"), "PATH": "/usr/bin"})
+    doctor = subprocess.run(
+        [sys.executable, "-m", "camserver", "doctor", url],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"CAMSERVER_SOCKET": str(tmp_path / "none"), "PATH": "/usr/bin"},
+    )
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert f"1280x720 {'hevc' if codec == 'h265' else codec}" in doctor.stdout
     config = tmp_path / "c.toml"
-    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n[api]\nsocket = "{tmp_path}/s"\n'
-                      + doctor.stdout[doctor.stdout.index("[[camera]]"):])
+    config.write_text(
+        f'[output]\ndirectory = "{tmp_path}/out"\n[api]\nsocket = "{tmp_path}/s"\n'
+        + doctor.stdout[doctor.stdout.index("[[camera]]") :]
+    )
     assert load_inventory(config).cameras[0].url == url
-    shot = subprocess.run([sys.executable, "-m", "camserver", "snapshot", "--config", config, "camera"], capture_output=True,
-                          check=True)
+    shot = subprocess.run(
+        [sys.executable, "-m", "camserver", "snapshot", "--config", config, "camera"],
+        capture_output=True,
+        check=True,
+    )
     assert shot.stdout[:2] == b"\xff\xd8"
 
 
 def test_a_long_pause_gives_an_entry_that_is_accepted_too(tmp_path: Path) -> None:
-    """The cool-down it found is longer than the usual one after an unclean end: both are written."""
-    report = Report(keys={"id": "cam", "url": "rtsp://127.0.0.1/x", "cooldown": "5s", "unclean_cooldown": "10s"}, pictures=1)
+    """The cool-down it found is longer than the usual one after an unclean end.
+
+    Both are written.
+    """
+    report = Report(
+        keys={
+            "id": "cam",
+            "url": "rtsp://127.0.0.1/x",
+            "cooldown": "5s",
+            "unclean_cooldown": "10s",
+        },
+        pictures=1,
+    )
     (tmp_path / "c.toml").write_text(report.toml())
     assert load_inventory(tmp_path / "c.toml").cameras[0].cooldown_s == 5.0
 
@@ -233,19 +322,29 @@ def test_what_cannot_be_reached_is_not_well() -> None:
 
 
 def test_an_end_without_an_answer_is_told_to_the_lease(tmp_path: Path) -> None:
-    """The camera answers no TEARDOWN: the doctor's lease ends as unclean, by a URL as well, and the poller waits for long."""
+    """The camera answers no TEARDOWN.
+
+    The doctor's lease ends as unclean, by a URL as well, and the poller waits for long.
+    """
+
     async def work(desk: Desk) -> None:
         url = desk.house.fleet.url("cam")
         doctor = await desk.run("doctor", "--config", str(desk.config), url)
         await doctor.communicate()
         assert re.search(r"lease.released camera=cam .*end=unclean.*doctor", desk.log.read_text())
 
-    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))], interval="100s",
-                unclean_cooldown="300ms")
+    at_the_desk(
+        tmp_path,
+        work,
+        [SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))],
+        interval="100s",
+        unclean_cooldown="300ms",
+    )
 
 
 def test_beside_a_daemon_it_takes_a_lease(tmp_path: Path) -> None:
     """The poller waits meanwhile; 2 for a camera nobody knows, 2 and words for what is no URL."""
+
     async def work(desk: Desk) -> None:
         await desk.until(lambda: desk.facts().get("captured_at"))
         doctor = await desk.run("doctor", "--json", "--config", str(desk.config), "cam")
@@ -257,7 +356,10 @@ def test_beside_a_daemon_it_takes_a_lease(tmp_path: Path) -> None:
         record = desk.house.fleet.cameras["cam"].record
         assert record.sessions_max == 1
         assert "doctor" in desk.log.read_text()
-        for arguments, words in ((("nobody",), b"no enabled camera"), (("rtsp://u:s3cret/x",), b"not a URL")):
+        for arguments, words in (
+            (("nobody",), b"no enabled camera"),
+            (("rtsp://u:s3cret/x",), b"not a URL"),
+        ):
             failed = await desk.run("doctor", "--config", str(desk.config), *arguments)
             _, err = await failed.communicate()
             assert (failed.returncode, words in err, b"s3cret" in err) == (2, True, False), err
@@ -267,6 +369,7 @@ def test_beside_a_daemon_it_takes_a_lease(tmp_path: Path) -> None:
 
 def test_by_another_name_it_takes_a_lease_too(tmp_path: Path) -> None:
     """Localhost is 127.0.0.1; a user who may not ask the daemon is told so, and opens nothing."""
+
     async def work(desk: Desk) -> None:
         url = desk.house.fleet.url("cam").replace("127.0.0.1", "localhost")
         doctor = await desk.run("doctor", "--config", str(tmp_path / "none"), url)
@@ -293,66 +396,112 @@ def test_without_a_daemon_two_doctors_take_turns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("daemon", [True, False])
 def test_all_cameras_at_once_in_a_table(tmp_path: Path, daemon: bool) -> None:
-    """Devices beside one another, cameras of one device in turn; advice for those that fail; `doctor FILE` is the same."""
+    """Devices beside one another, cameras of one device in turn.
+
+    Advice for those that fail; `doctor FILE` is the same.
+    """
+
     async def work(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(interval="100s", timeout="3s", unclean_cooldown="300ms")
         two = house.fleet.url("cam1").replace("stream1", "stream2")
-        desk.config.write_text(desk.config.read_text() + f'[[camera]]\nid = "two"\nurl = "{two}"\ntimeout = "3s"\n'
-                               'unclean_cooldown = "300ms"\n')
+        desk.config.write_text(
+            desk.config.read_text() + f'[[camera]]\nid = "two"\nurl = "{two}"\ntimeout = "3s"\n'
+            'unclean_cooldown = "300ms"\n'
+        )
         async with desk.daemon() if daemon else contextlib.nullcontext():
             doctor = await desk.run("doctor", "--all", "--config", str(desk.config))
             out, err = await doctor.communicate()
-            lines = {line.split()[1]: line for line in out.decode().splitlines() if line.startswith(("ok ", "FAIL "))}
-            assert (doctor.returncode, set(lines)) == (1, {"cam1", "cam2", "cam3", "two"}), out + err
-            assert re.fullmatch(r"ok    cam1  640x360 h264, a keyframe every 0\.\d s, by native", lines["cam1"])
+            lines = {
+                line.split()[1]: line
+                for line in out.decode().splitlines()
+                if line.startswith(("ok ", "FAIL "))
+            }
+            assert (doctor.returncode, set(lines)) == (1, {"cam1", "cam2", "cam3", "two"}), (
+                out + err
+            )
+            assert re.fullmatch(
+                r"ok    cam1  640x360 h264, a keyframe every 0\.\d s, by native", lines["cam1"]
+            )
             assert lines["two"].startswith("ok    two   320x180 h264")
             assert "FAIL  cam2  session: connection refused" in lines["cam2"]
             assert b"3 of 4 cameras give pictures\ncam2: Is the camera on" in out
             again = await desk.run("doctor", str(desk.config), "--json")
             report = json.loads((await again.communicate())[0])
             assert {id_: camera["ok"] for id_, camera in report["cameras"].items()} == {
-                "cam1": True, "cam2": False, "cam3": True, "two": True}
+                "cam1": True,
+                "cam2": False,
+                "cam3": True,
+                "two": True,
+            }
         for simulated in house.fleet.cameras.values():
             assert simulated.record.sessions_max <= 1
             assert simulated.record.refused_full == 0
 
-    with_house([SimulatedCamera("cam1", "A", gop=2), SimulatedCamera("cam2", "B", fault=Fault("refuse")),
-                SimulatedCamera("cam3", "C", gop=2)], work)
+    with_house(
+        [
+            SimulatedCamera("cam1", "A", gop=2),
+            SimulatedCamera("cam2", "B", fault=Fault("refuse")),
+            SimulatedCamera("cam3", "C", gop=2),
+        ],
+        work,
+    )
 
 
 def test_a_password_comes_from_the_url_as_it_is_or_from_stdin(tmp_path: Path) -> None:
-    """Raw @, #, ? and letters; with --username the first line of stdin, so that no list of processes shows it."""
+    """Raw @, #, ? and letters.
+
+    With --username the first line of stdin, so that no list of processes shows it.
+    """
     password = "p@s#s? wörd\u5bc6😀"
 
     async def doctor(desk: Desk, *arguments: str, stdin: str = "") -> tuple[int | None, str]:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "doctor", "--config", str(tmp_path / "none"), "--socket", str(desk.socket),
-            *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+            sys.executable,
+            "-m",
+            "camserver",
+            "doctor",
+            "--config",
+            str(tmp_path / "none"),
+            "--socket",
+            str(desk.socket),
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
         out, _ = await process.communicate(stdin.encode())
         return process.returncode, out.decode()
 
     async def work(house: House) -> None:
-        desk, url = Desk(house, tmp_path), house.fleet.url("cam").partition("@")[2] or house.fleet.url("cam")[7:]
-        for run in (await doctor(desk, f"rtsp://viewer:{password}@{url}"),
-                    await doctor(desk, f"rtsp://{url}", "--username", "viewer", stdin=f"{password}\nnot this\n")):
+        desk, url = (
+            Desk(house, tmp_path),
+            house.fleet.url("cam").partition("@")[2] or house.fleet.url("cam")[7:],
+        )
+        for run in (
+            await doctor(desk, f"rtsp://viewer:{password}@{url}"),
+            await doctor(
+                desk, f"rtsp://{url}", "--username", "viewer", stdin=f"{password}\nnot this\n"
+            ),
+        ):
             status, out = run
             assert status == 0, out
             assert 'username = "viewer"' in out
             assert "wörd" not in out
         for arguments, words in (
-                (("gate", "--username", "viewer"), "--username goes with a URL"),
-                ((f"rtsp://viewer@{url}", "--username", "viewer"), "has a username already"),
-                ((f"rtsp://{url}", "--username", "viewer"), "no password was given for viewer"),
-                ((f"rtsp://viewer@{url}",), "no password was given for viewer"),
-                (("foo://x/",), "expected a URL that begins with rtsp://"),
-                ((f"rtsp://viewer:\udce4@{url}",), "the URL is not UTF-8 text"),
-                ((), "expected a camera's id, a URL, an inventory FILE, or --all"),
-                (("gate", "--all"), "--all examines every camera"),
-                (("--all", f"rtsp://{url}"), "it takes no URL"),
-                (("/dev/null",), "no enabled camera in /dev/null"),
-                (("gate",), "none: cannot be read: No such file or directory"),
-                (("other.toml",), "other.toml: cannot be read: No such file or directory")):
+            (("gate", "--username", "viewer"), "--username goes with a URL"),
+            ((f"rtsp://viewer@{url}", "--username", "viewer"), "has a username already"),
+            ((f"rtsp://{url}", "--username", "viewer"), "no password was given for viewer"),
+            ((f"rtsp://viewer@{url}",), "no password was given for viewer"),
+            (("foo://x/",), "expected a URL that begins with rtsp://"),
+            ((f"rtsp://viewer:\udce4@{url}",), "the URL is not UTF-8 text"),
+            ((), "expected a camera's id, a URL, an inventory FILE, or --all"),
+            (("gate", "--all"), "--all examines every camera"),
+            (("--all", f"rtsp://{url}"), "it takes no URL"),
+            (("/dev/null",), "no enabled camera in /dev/null"),
+            (("gate",), "none: cannot be read: No such file or directory"),
+            (("other.toml",), "other.toml: cannot be read: No such file or directory"),
+        ):
             status, out = await doctor(desk, *arguments)
             assert (status, words in out) == (78 if "cannot be read" in words else 2, True), out
 
@@ -360,14 +509,17 @@ def test_a_password_comes_from_the_url_as_it_is_or_from_stdin(tmp_path: Path) ->
 
 
 def test_a_recorder_is_not_sent_one_wrong_password_for_each_of_its_channels(tmp_path: Path) -> None:
-    """After the first refusal the other cameras of the device are not tried with this login, and that is said."""
+    """The other cameras of the device are not tried with a login it refused, and that is said."""
+
     async def work(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(timeout="3s")
         url = house.fleet.url("cam")
         login = 'username = "viewer"\npassword = "wr0ng"\n'
         channels = "".join(f'[[camera]]\nid = "ch{n}"\nurl = "{url}"\n{login}' for n in range(4))
-        (tmp_path / "nvr.toml").write_text(desk.config.read_text().partition("[[camera]]")[0] + channels)
+        (tmp_path / "nvr.toml").write_text(
+            desk.config.read_text().partition("[[camera]]")[0] + channels
+        )
         doctor = await desk.run("doctor", str(tmp_path / "nvr.toml"))
         out = (await doctor.communicate())[0].decode()
         assert doctor.returncode == 1
@@ -380,13 +532,18 @@ def test_a_recorder_is_not_sent_one_wrong_password_for_each_of_its_channels(tmp_
 
 
 def test_a_daemon_that_is_restarted_ends_the_examination(tmp_path: Path) -> None:
-    """The lease is gone with it: the session is torn down before the next daemon polls, and 75 says to try again."""
+    """The lease is gone with it.
+
+    The session is torn down before the next daemon polls, and 75 says to try again.
+    """
+
     async def work(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(interval="100s", timeout="15s")
         log = (tmp_path / "log").open("a")
         daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", str(desk.config), stderr=log)
+            sys.executable, "-m", "camserver", "run", "--config", str(desk.config), stderr=log
+        )
         await desk.until(lambda: desk.ask("GET", "/healthz"))
         doctor = await desk.run("doctor", "--config", str(desk.config), "cam")
         await desk.until(lambda: [held for held in desk.held() if held["label"] == "doctor"])
@@ -404,13 +561,18 @@ def test_a_daemon_that_is_restarted_ends_the_examination(tmp_path: Path) -> None
 
 def test_whoever_stops_reading_ends_the_table(tmp_path: Path) -> None:
     """`doctor --all | head -1`, and a full disk: a status and no traceback."""
+
     async def work(house: House) -> None:
         desk = Desk(house, tmp_path)
         desk.write(timeout="3s", unclean_cooldown="300ms")
         for end, status in (("| head -0; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 1)):
             ran = await asyncio.create_subprocess_exec(
-                "bash", "-c", f"{sys.executable} -m camserver doctor --all --config {desk.config} {end}",
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
+                "bash",
+                "-c",
+                f"{sys.executable} -m camserver doctor --all --config {desk.config} {end}",
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
             _, err = await ran.communicate()
             assert (ran.returncode, b"Traceback" in err) == (status, False), err
         assert (await house.seen("cam")).ends_unclean == 0

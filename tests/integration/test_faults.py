@@ -1,4 +1,7 @@
-"""Whatever a camera does: the attempt ends in time with the right word, and the camera's record shows rule one kept."""
+"""Whatever a camera does.
+
+The attempt ends in time with the right word, and the camera's record shows rule one kept.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,29 @@ ENGINES = pytest.mark.parametrize("engine", ["native", "libav"])
 
 
 @ENGINES
-@pytest.mark.parametrize(("fault", "result"), [
-    ("refuse", Result.UNREACHABLE), ("deaf", Result.TIMEOUT), ("stall:DESCRIBE", Result.TIMEOUT),
-    ("stall:SETUP", Result.TIMEOUT), ("stall:PLAY", Result.TIMEOUT), ("silent", Result.TIMEOUT),
-    ("no-keyframe", Result.NO_KEYFRAME), ("damage", Result.BAD_PICTURE),
-    ("status:401", Result.AUTH), ("status:404", Result.NOT_FOUND), ("status:503", Result.FULL),
-    ("status:453:SETUP", Result.FULL), ("status:403:PLAY", Result.FULL),
-])
-def test_each_fault_has_its_word_and_the_camera_recovers(fault: str, result: Result, engine: str) -> None:
-    """Whatever a camera does, the attempt ends in time with the right word, nothing stays open, the next one works."""
+@pytest.mark.parametrize(
+    ("fault", "result"),
+    [
+        ("refuse", Result.UNREACHABLE),
+        ("deaf", Result.TIMEOUT),
+        ("stall:DESCRIBE", Result.TIMEOUT),
+        ("stall:SETUP", Result.TIMEOUT),
+        ("stall:PLAY", Result.TIMEOUT),
+        ("silent", Result.TIMEOUT),
+        ("no-keyframe", Result.NO_KEYFRAME),
+        ("damage", Result.BAD_PICTURE),
+        ("status:401", Result.AUTH),
+        ("status:404", Result.NOT_FOUND),
+        ("status:503", Result.FULL),
+        ("status:453:SETUP", Result.FULL),
+        ("status:403:PLAY", Result.FULL),
+    ],
+)
+def test_each_fault_has_its_word_and_the_camera_recovers(
+    fault: str, result: Result, engine: str
+) -> None:
+    """The attempt ends in time with the right word, nothing stays open, the next one works."""
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         attempt = await house.take("cam", timeout_s=2.0, engine=engine)
@@ -42,7 +59,11 @@ def test_each_fault_has_its_word_and_the_camera_recovers(fault: str, result: Res
 
 
 def test_a_killed_session_worker_frees_the_lease_only_when_the_camera_is_free() -> None:
-    """Rule one, from the camera's side: kills and cancellations in between, never two sessions at once."""
+    """Rule one, from the camera's side.
+
+    Kills and cancellations in between, never two sessions at once.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         for _ in range(3):
@@ -69,7 +90,11 @@ def test_a_killed_session_worker_frees_the_lease_only_when_the_camera_is_free() 
 
 
 def test_two_cameras_of_one_device_share_its_session() -> None:
-    """Ten pictures at once of a device that gives one session: all are taken, one after the other."""
+    """Ten pictures at once of a device that gives one session.
+
+    All are taken, one after the other.
+    """
+
     async def work(house: House) -> None:
         attempts = await asyncio.gather(*(house.take("cam", lease_wait_s=30.0) for _ in range(10)))
         assert all(a.ok for a in attempts), [a.error for a in attempts]
@@ -93,10 +118,13 @@ def test_a_reboot_costs_what_it_lasts() -> None:
 
 @pytest.mark.parametrize("voice", FULL_VOICES)
 def test_in_company_every_voice_means_full(voice: str) -> None:
-    """We hold a session of the device ourselves, and were told it gives two: whatever it says now, it is full.
+    """We hold a session of the device ourselves, and were told it gives two.
+
+    Whatever it says now, it is full.
 
     With that session gone the same words mean what they say.
     """
+
     async def work(house: House) -> None:
         house.manager.configure({"cam": Budget(2, 0.0, 0.0)})
         simulated = house.fleet.cameras["cam"]
@@ -115,17 +143,31 @@ def test_in_company_every_voice_means_full(voice: str) -> None:
 
 
 @ENGINES
-@pytest.mark.parametrize(("voice", "results"), [
-    ("453", {Result.FULL}), ("503", {Result.FULL}), ("403", {Result.FULL}), ("401", {Result.AUTH}),
-    ("rst", {Result.UNREACHABLE}), ("eof-after-play", {Result.UNREACHABLE, Result.TIMEOUT}), ("silence", {Result.TIMEOUT}),
-])
+@pytest.mark.parametrize(
+    ("voice", "results"),
+    [
+        ("453", {Result.FULL}),
+        ("503", {Result.FULL}),
+        ("403", {Result.FULL}),
+        ("401", {Result.AUTH}),
+        ("rst", {Result.UNREACHABLE}),
+        ("eof-after-play", {Result.UNREACHABLE, Result.TIMEOUT}),
+        ("silence", {Result.TIMEOUT}),
+    ],
+)
 def test_every_voice_of_full_ends_in_time(voice: str, results: set[Result], engine: str) -> None:
-    """Somebody else holds the only session: whatever the camera says then, no second session is opened, none stays."""
+    """Somebody else holds the only session.
+
+    Whatever the camera says then, no second session is opened, none stays.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         reader, writer = await asyncio.open_connection("127.0.0.1", simulated.port)
-        writer.write(b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
-                     b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n")
+        writer.write(
+            b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
+            b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
+        )
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
         attempt = await house.take("cam", timeout_s=2.0, engine=engine)
         assert attempt.result in results, attempt.error
@@ -140,7 +182,11 @@ def test_every_voice_of_full_ends_in_time(voice: str, results: set[Result], engi
 
 
 def test_cool_down_is_kept_after_clean_and_unclean_ends() -> None:
-    """Not one connection comes while the camera still counts the last session; killed workers cost the long wait."""
+    """Not one connection comes while the camera still counts the last session.
+
+    Killed workers cost the long wait.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         house.manager.configure({"cam": Budget(1, 0.25, 1.5)})
@@ -164,7 +210,11 @@ def test_cool_down_is_kept_after_clean_and_unclean_ends() -> None:
 @ENGINES
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_lost_and_reordered_packets_never_show(codec: str, engine: str) -> None:
-    """UDP that loses and reorders: what is published equals its source; the rest is named; then it is well again."""
+    """UDP that loses and reorders: what is published equals its source.
+
+    The rest is named; then it is well again.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         published = 0
@@ -178,7 +228,8 @@ def test_lost_and_reordered_packets_never_show(codec: str, engine: str) -> None:
                 else:
                     named = {Result.BAD_PICTURE, Result.NO_KEYFRAME, Result.TIMEOUT}
                     if engine == "libav":
-                        named.add(Result.UNREACHABLE)       # what libav says when its probing meets the rest of a picture
+                        # What libav says when its probing meets the rest of a picture
+                        named.add(Result.UNREACHABLE)
                     assert attempt.result in named, attempt.error
         simulated.fault = Fault()
         assert (await house.take("cam", transport="udp")).ok
@@ -202,7 +253,11 @@ def test_a_cut_in_a_keyframe_is_a_failure_and_a_slow_network_is_not(engine: str)
 
 
 def test_the_sub_stream_helps_where_the_main_one_fails() -> None:
-    """No such main stream: the sub-stream's picture is taken, half as large, and the session count stays one."""
+    """No such main stream.
+
+    The sub-stream's picture is taken, half as large, and the session count stays one.
+    """
+
     async def work(house: House) -> None:
         attempt = await house.take("cam", sub_url=house.fleet.url("cam", "stream2"))
         assert attempt.snapshot is not None, attempt.error
@@ -218,12 +273,18 @@ def test_the_sub_stream_helps_where_the_main_one_fails() -> None:
 
 def test_rtsps_with_and_without_a_certificate_to_trust(tmp_path: Path) -> None:
     """RTSP over TLS works with a camera's own certificate; tls_verify = true refuses it."""
+
     async def work(house: House) -> None:
         attempt = await house.take("cam")
         assert psnr_to_source(attempt, house.fleet.cameras["cam"]) > 35
         attempt = await house.take("cam", tls_verify=True)
         assert not attempt.ok
-        # libav's TEARDOWN comes together with its close, and a TLS server's loop no longer hands it over.
+        # libav's TEARDOWN comes together with its close, and a TLS server's loop no longer hands it
+        # over.
         assert (await house.seen("cam")).sessions_max == 1
 
-    with_house([SimulatedCamera("cam", "Gate", username="viewer", password="x")], work, tls=certificate(tmp_path))
+    with_house(
+        [SimulatedCamera("cam", "Gate", username="viewer", password="x")],
+        work,
+        tls=certificate(tmp_path),
+    )

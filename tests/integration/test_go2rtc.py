@@ -1,4 +1,7 @@
-"""go2rtc beside polling: a stand-in with go2rtc's API and a real RTSP restream, one-session cameras, their own record."""
+"""go2rtc beside polling.
+
+A stand-in with go2rtc's API and a real RTSP restream, one-session cameras, their own record.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,13 @@ class Go2rtc:
     @asynccontextmanager
     async def run(self, *streams: str) -> AsyncIterator[asyncio.subprocess.Process]:
         process = await asyncio.create_subprocess_exec(
-            "/usr/bin/python3", str(STAND_IN), str(self.api), str(self.rtsp), *streams, stdout=asyncio.subprocess.PIPE)
+            "/usr/bin/python3",
+            str(STAND_IN),
+            str(self.api),
+            str(self.rtsp),
+            *streams,
+            stdout=asyncio.subprocess.PIPE,
+        )
         try:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"ready\n"
@@ -46,25 +55,47 @@ class Go2rtc:
     async def viewer(self, stream: str = "cam") -> AsyncIterator[None]:
         """Somebody who watches in a browser; here when pictures come."""
         process = await asyncio.create_subprocess_exec(
-            "ffmpeg", "-loglevel", "error", "-progress", "-", "-rtsp_transport", "tcp", "-i",
-            f"rtsp://127.0.0.1:{self.rtsp}/{stream}", "-f", "null", "-", stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, stdin=asyncio.subprocess.DEVNULL)
+            "ffmpeg",
+            "-loglevel",
+            "error",
+            "-progress",
+            "-",
+            "-rtsp_transport",
+            "tcp",
+            "-i",
+            f"rtsp://127.0.0.1:{self.rtsp}/{stream}",
+            "-f",
+            "null",
+            "-",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
         assert process.stdout is not None
         while b"frame=" not in (line := await process.stdout.readline()):
             assert line, "nothing to watch"
         try:
             yield
         finally:
-            if process.returncode is None:      # it ends by itself when go2rtc dies
+            if process.returncode is None:  # it ends by itself when go2rtc dies
                 process.terminate()
             await process.communicate()
 
     async def says(self, mode: str) -> None:
-        await asyncio.to_thread(urlopen, Request(f"http://127.0.0.1:{self.api}/stand-in?mode={mode}", method="POST"))
+        await asyncio.to_thread(
+            urlopen, Request(f"http://127.0.0.1:{self.api}/stand-in?mode={mode}", method="POST")
+        )
 
 
-def beside(folder: Path, work: Callable[[Desk, Go2rtc], Awaitable[None]], *, mode: str = "when-live", more: str = "",
-           streams: bool = True, **defaults: Any) -> None:
+def beside(
+    folder: Path,
+    work: Callable[[Desk, Go2rtc], Awaitable[None]],
+    *,
+    mode: str = "when-live",
+    more: str = "",
+    streams: bool = True,
+    **defaults: Any,
+) -> None:
     async def inside(house: House) -> None:
         desk, go2rtc = Desk(house, folder), Go2rtc()
         desk.more = f'{go2rtc.table}mode = "{mode}"\n{more}'
@@ -83,7 +114,9 @@ def source(desk: Desk, wanted: str) -> Callable[[], bool]:
 
 
 async def watch(desk: Desk, go2rtc: Go2rtc) -> Any:
-    """A viewer, as soon as no poll is in the way: a camera of one session refuses go2rtc while one is.
+    """A viewer, as soon as no poll is in the way.
+
+    A camera of one session refuses go2rtc while one is.
 
     Keep it: when the last reference goes, its generator is closed, and nobody watches any more.
     """
@@ -98,7 +131,11 @@ async def watch(desk: Desk, go2rtc: Go2rtc) -> Any:
 
 
 def test_pictures_go_on_through_go2rtc_while_somebody_watches(tmp_path: Path) -> None:
-    """The live holder is counted, the camera sees one session, pictures are true; afterwards the camera is polled again."""
+    """The live holder is counted, the camera sees one session, pictures are true.
+
+    Afterwards the camera is polled again.
+    """
+
     async def work(desk: Desk, go2rtc: Go2rtc) -> None:
         simulated = desk.house.fleet.cameras["cam"]
         await desk.until(source(desk, "rtsp"))
@@ -112,7 +149,8 @@ def test_pictures_go_on_through_go2rtc_while_somebody_watches(tmp_path: Path) ->
         assert [(h["holder"], h["label"]) for h in held] == [("live", "go2rtc cam")]
         shown = decode_jpeg((desk.output / "cam/latest.jpg").read_bytes())
         assert max(psnr(shown, rgb("h264", sent)) for sent in simulated.keyframes) > 35
-        await go2rtc.says("mute")       # still live, but nothing comes out of it: the camera is busy, not broken
+        # Still live, but nothing comes out of it: the camera is busy, not broken
+        await go2rtc.says("mute")
         await desk.until(lambda: desk.facts()["attempt"]["result"] == "busy")
         assert desk.facts()["consecutive_failures"] == 0
         assert "held by live go2rtc cam" in desk.facts()["attempt"]["error"]
@@ -129,7 +167,11 @@ def test_pictures_go_on_through_go2rtc_while_somebody_watches(tmp_path: Path) ->
 
 @pytest.mark.parametrize("trouble", ["hang", "garbage", "empty", "gone"])
 def test_whatever_go2rtc_does_polling_goes_on(tmp_path: Path, trouble: str) -> None:
-    """Its API hangs, answers nonsense, answers nothing, or it is gone: the camera itself is asked, and it is said."""
+    """Its API hangs, answers nonsense, answers nothing, or it is gone.
+
+    The camera itself is asked, and it is said.
+    """
+
     async def work(desk: Desk, go2rtc: Go2rtc) -> None:
         await desk.until(source(desk, "go2rtc" if trouble == "empty" else "rtsp"))
         if trouble == "gone":
@@ -149,7 +191,11 @@ def test_whatever_go2rtc_does_polling_goes_on(tmp_path: Path, trouble: str) -> N
 
 
 def test_a_go2rtc_that_dies_frees_what_it_had(tmp_path: Path) -> None:
-    """Its process is gone, so are its sessions: the camera is polled again after the long cool-down."""
+    """Its process is gone, so are its sessions.
+
+    The camera is polled again after the long cool-down.
+    """
+
     async def inside(house: House) -> None:
         desk, go2rtc = Desk(house, tmp_path), Go2rtc()
         desk.more = go2rtc.table
@@ -168,7 +214,11 @@ def test_a_go2rtc_that_dies_frees_what_it_had(tmp_path: Path) -> None:
 
 
 def test_always_through_go2rtc_is_under_a_lease_of_ours(tmp_path: Path) -> None:
-    """go2rtc opens the session for us, so a lease covers it until go2rtc has closed it: never two, none beside a holder."""
+    """go2rtc opens the session for us, so a lease covers it until go2rtc has closed it.
+
+    Never two, none beside a holder.
+    """
+
     async def work(desk: Desk, go2rtc: Go2rtc) -> None:
         record = desk.house.fleet.cameras["cam"].record
         for _ in range(4):
@@ -184,8 +234,11 @@ def test_always_through_go2rtc_is_under_a_lease_of_ours(tmp_path: Path) -> None:
     beside(tmp_path, work, mode="always")
 
 
-def test_cameras_are_registered_and_removed_with_their_password_nowhere_else(tmp_path: Path) -> None:
+def test_cameras_are_registered_and_removed_with_their_password_nowhere_else(
+    tmp_path: Path,
+) -> None:
     """What go2rtc has already stays as it is; what we gave it goes with the camera."""
+
     async def work(desk: Desk, go2rtc: Go2rtc) -> None:
         api = Go2rtcApi(f"http://127.0.0.1:{go2rtc.api}", "rtsp://127.0.0.1:1", None, None)
 
@@ -195,10 +248,12 @@ def test_cameras_are_registered_and_removed_with_their_password_nowhere_else(tmp
 
         async with asyncio.timeout(30):
             await has("cam", True)
-            viewer = await watch(desk, go2rtc)      # it has the login: pictures come
+            viewer = await watch(desk, go2rtc)  # it has the login: pictures come
             await viewer.__aexit__(None, None, None)
             desk.write(interval="300ms", go2rtc="own")
-            await api.register("own", "exec:camserver lease cam -- ffmpeg -i rtsp://127.0.0.1:1/x -f rtsp {output}")
+            await api.register(
+                "own", "exec:camserver lease cam -- ffmpeg -i rtsp://127.0.0.1:1/x -f rtsp {output}"
+            )
             await asyncio.to_thread(desk.client.post, "/v1/reload")
             await has("cam", False)
             desk.write(interval="300ms")
@@ -214,12 +269,32 @@ def test_cameras_are_registered_and_removed_with_their_password_nowhere_else(tmp
 
 
 def test_what_producers_mean() -> None:
-    """Shapes seen from go2rtc 1.9: idle, live, live through a wrapped command, ffmpeg on another of its own streams."""
+    """Shapes seen from go2rtc 1.9.
+
+    Idle, live, live through a wrapped command, ffmpeg on another of its own streams.
+    """
     idle = {"url": "rtsp://***@10.0.0.5/stream1"}
-    live = {"id": 3, "format_name": "rtsp", "protocol": "rtsp+tcp", "remote_addr": "10.0.0.5:554", **idle, "bytes_recv": 9}
-    leased = {**live, "remote_addr": "127.0.0.1:41634 forwarded 10.0.0.5", "source": "exec:camserver lease x -- ffmpeg"}
+    live = {
+        "id": 3,
+        "format_name": "rtsp",
+        "protocol": "rtsp+tcp",
+        "remote_addr": "10.0.0.5:554",
+        **idle,
+        "bytes_recv": 9,
+    }
+    leased = {
+        **live,
+        "remote_addr": "127.0.0.1:41634 forwarded 10.0.0.5",
+        "source": "exec:camserver lease x -- ffmpeg",
+    }
     own = {**live, "remote_addr": "127.0.0.1:8554", "source": "ffmpeg:gate#video=h264"}
-    shapes = [([idle], (False, 0)), ([live], (True, 1)), ([leased], (True, 0)), ([own, live], (True, 1)), ([own], (True, 0))]
+    shapes = [
+        ([idle], (False, 0)),
+        ([live], (True, 1)),
+        ([leased], (True, 0)),
+        ([own, live], (True, 1)),
+        ([own], (True, 0)),
+    ]
     for producers, expected in shapes:
         view = _view({"producers": producers, "consumers": None}, 8554)
         assert (view.live, view.sessions) == expected, producers
@@ -230,9 +305,14 @@ def test_what_producers_mean() -> None:
 
 def test_an_api_that_is_none(tmp_path: Path) -> None:
     """Nonsense becomes our own error; refused connections say that its sessions are gone."""
+
     async def work() -> None:
         with pytest.raises(Go2rtcDown, match="refused") as down:
-            await (gone := Go2rtcApi(f"http://127.0.0.1:{free_port()}", "rtsp://127.0.0.1:1", "u", "secret")).streams()
+            await (
+                gone := Go2rtcApi(
+                    f"http://127.0.0.1:{free_port()}", "rtsp://127.0.0.1:1", "u", "secret"
+                )
+            ).streams()
         assert down.value.gone
         await gone.close()
 
@@ -242,10 +322,24 @@ def test_an_api_that_is_none(tmp_path: Path) -> None:
             writer.close()
 
         ok = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
-        answers = [b"\0\1\2", b"", ok, ok + b"[]", ok + b'{"a": 3}', ok + b'{"a": {"producers": 7}}', ok + b"[" * 100_000,
-                   b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"]
+        answers = [
+            b"\0\1\2",
+            b"",
+            ok,
+            ok + b"[]",
+            ok + b'{"a": 3}',
+            ok + b'{"a": {"producers": 7}}',
+            ok + b"[" * 100_000,
+            b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+        ]
         server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
-        api = Go2rtcApi(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "rtsp://127.0.0.1:1", None, None)
+        api = Go2rtcApi(
+            f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            "rtsp://127.0.0.1:1",
+            None,
+            None,
+        )
         while answers:
             with pytest.raises(Go2rtcDown) as down:
                 await api.streams()

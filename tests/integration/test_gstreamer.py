@@ -1,4 +1,7 @@
-"""The main job against a third party's server: three cameras stay fresh and true while three others fail."""
+"""The main job against a third party's server.
+
+Three cameras stay fresh and true while three others fail.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +30,21 @@ class Run:
     def __init__(self, folder: Path, inventory: str) -> None:
         self.output = folder / "out"
         self.config = folder / "cameras.toml"
-        self.config.write_text(f'[http]\nlisten = ""\n[api]\nsocket = "{folder}/api.sock"\n'
-                               f'[output]\ndirectory = "{self.output}"\n' + inventory)
+        self.config.write_text(
+            f'[http]\nlisten = ""\n[api]\nsocket = "{folder}/api.sock"\n'
+            f'[output]\ndirectory = "{self.output}"\n' + inventory
+        )
         self.log = folder / "log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "camserver", "run", "--config", str(self.config)],
-                                            stderr=log, stdout=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "camserver", "run", "--config", str(self.config)],
+                stderr=log,
+                stdout=subprocess.DEVNULL,
+            )
 
     def facts(self, camera: str) -> dict[str, Any]:
         try:
-            return json.loads((self.output / camera / "latest.json").read_text())   # type: ignore[no-any-return]
+            return json.loads((self.output / camera / "latest.json").read_text())  # type: ignore[no-any-return]
         except FileNotFoundError:
             return {}
 
@@ -88,14 +96,20 @@ password = "wr0ng-secret"
 
 
 def test_three_stay_fresh_while_three_fail(
-    tmp_path: Path, gst: dict[str, int], sources: dict[str, np.ndarray[Any, Any]],
+    tmp_path: Path,
+    gst: dict[str, int],
+    sources: dict[str, np.ndarray[Any, Any]],
 ) -> None:
-    """Pictures are whole at every moment and equal their source; failures have names; the stop is quick; no secret shows."""
+    """Pictures are whole at every moment and equal their source.
+
+    Failures have names; the stop is quick; no secret shows.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     torn: list[str] = []
     reading = threading.Event()
 
     with Run(tmp_path, fleet(gst, listener.getsockname()[1])) as run:
+
         def reader() -> None:
             while not reading.is_set():
                 for path in run.output.glob("*/latest.jpg"):
@@ -105,8 +119,16 @@ def test_three_stay_fresh_while_three_fail(
 
         thread = threading.Thread(target=reader)
         thread.start()
-        until(lambda: all(run.pictures(c) >= 5 for c in ("h264", "h265", "locked")), 60, "five pictures of each")
-        until(lambda: run.facts("deaf").get("attempt", {}).get("result") == "timeout", 30, "the deaf camera's time-out")
+        until(
+            lambda: all(run.pictures(c) >= 5 for c in ("h264", "h265", "locked")),
+            60,
+            "five pictures of each",
+        )
+        until(
+            lambda: run.facts("deaf").get("attempt", {}).get("result") == "timeout",
+            30,
+            "the deaf camera's time-out",
+        )
         status, seconds = run.stop()
         reading.set()
         thread.join()
@@ -126,12 +148,14 @@ def test_three_stay_fresh_while_three_fail(
     listener.close()
 
 
-def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(tmp_path: Path, gst: dict[str, int]) -> None:
+def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(
+    tmp_path: Path, gst: dict[str, int]
+) -> None:
     """The kernel ends the workers, and with them every session, when the daemon dies in any way."""
     listener = socket.create_server(("127.0.0.1", 0))
     with Run(tmp_path, fleet(gst, listener.getsockname()[1])) as run:
         listener.settimeout(30)
-        connection, _ = listener.accept()       # a worker holds a session now
+        connection, _ = listener.accept()  # a worker holds a session now
         until(lambda: run.pictures("h264") >= 1, what="a first picture")
         (run.output / "h264" / ".camserver-1-1.tmp").write_bytes(b"half")
         workers = workers_of(run.process.pid)
@@ -140,7 +164,7 @@ def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(tmp_path: Path, gst
         run.process.wait()
         connection.settimeout(30)
         try:
-            while connection.recv(10_000):      # its requests, then the end
+            while connection.recv(10_000):  # its requests, then the end
                 pass
         except ConnectionResetError:
             pass
@@ -155,7 +179,10 @@ def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(tmp_path: Path, gst
 
 
 def test_reload_keeps_a_refused_inventory_out(tmp_path: Path, gst: dict[str, int]) -> None:
-    """Saving a faulty file changes nothing but the log; saving a good one applies it, without a restart."""
+    """Saving a faulty file changes nothing but the log.
+
+    Saving a good one applies it, without a restart.
+    """
     one = f'[[camera]]\nid = "one"\nurl = "rtsp://127.0.0.1:{gst["open"]}/h264"\ninterval = "1s"\n'
     with Run(tmp_path, one) as run:
         until(lambda: run.pictures("one") >= 1, what="a first picture")
@@ -164,8 +191,12 @@ def test_reload_keeps_a_refused_inventory_out(tmp_path: Path, gst: dict[str, int
         until(lambda: "did you mean 'interval'" in run.log.read_text(), what="the fault in the log")
         before = run.pictures("one")
         until(lambda: run.pictures("one") > before, what="polling goes on")
-        run.config.write_text(good + one.replace('"one"', '"two"').replace("cameras", "") + 'device = "other"\n')
+        run.config.write_text(
+            good + one.replace('"one"', '"two"').replace("cameras", "") + 'device = "other"\n'
+        )
         until(lambda: run.pictures("two") >= 1, what="the new camera's picture")
         run.process.send_signal(signal.SIGHUP)
-        until(lambda: run.log.read_text().count("inventory.loaded") >= 2, what="the reload by signal")
+        until(
+            lambda: run.log.read_text().count("inventory.loaded") >= 2, what="the reload by signal"
+        )
         assert run.stop()[0] == 0

@@ -1,4 +1,7 @@
-"""Snapshot URLs: what comes back is a whole JPEG or a named failure; logins work, nothing is followed blindly."""
+"""Snapshot URLs: what comes back is a whole JPEG or a named failure.
+
+Logins work, nothing is followed blindly.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,17 @@ def jpeg(size: tuple[int, int] = (640, 360)) -> bytes:
 
 
 JPEG = jpeg()
-BODIES = {"/picture": JPEG, "/cut": JPEG[: len(JPEG) // 2], "/hole": JPEG[:2000] + bytes(3000) + JPEG[5000:],
-          "/html": b"<html>please log in</html>", "/empty": b""}
-CHALLENGES = {"/digest": "Digest " + ", ".join(f'{k}="{v}"' for k, v in CHALLENGE.items()), "/basic": 'Basic realm="cam"'}
+BODIES = {
+    "/picture": JPEG,
+    "/cut": JPEG[: len(JPEG) // 2],
+    "/hole": JPEG[:2000] + bytes(3000) + JPEG[5000:],
+    "/html": b"<html>please log in</html>",
+    "/empty": b"",
+}
+CHALLENGES = {
+    "/digest": "Digest " + ", ".join(f'{k}="{v}"' for k, v in CHALLENGE.items()),
+    "/basic": 'Basic realm="cam"',
+}
 
 
 class SnapshotServer:
@@ -86,18 +97,35 @@ def with_server(work: Callable[[House, SnapshotServer], Awaitable[None]], **site
     with_house([SimulatedCamera("cam", "Gate", fault=Fault("silent"))], inside)
 
 
-@pytest.mark.parametrize(("path", "result", "requests"), [
-    ("picture", Result.OK, 1), ("digest", Result.OK, 2), ("basic", Result.OK, 2), ("cut", Result.BAD_PICTURE, 1),
-    ("hole", Result.BAD_PICTURE, 1), ("html", Result.BAD_PICTURE, 1), ("empty", Result.BAD_PICTURE, 1),
-    ("redirect", Result.ERROR, 1), ("hang", Result.TIMEOUT, 1), ("endless", Result.BAD_PICTURE, 1),
-    ("status/401", Result.ERROR, 1), ("status/403", Result.FULL, 1),
-    ("status/404", Result.NOT_FOUND, 1), ("status/503", Result.FULL, 1),
-    ("status/500", Result.ERROR, 1),
-])
+@pytest.mark.parametrize(
+    ("path", "result", "requests"),
+    [
+        ("picture", Result.OK, 1),
+        ("digest", Result.OK, 2),
+        ("basic", Result.OK, 2),
+        ("cut", Result.BAD_PICTURE, 1),
+        ("hole", Result.BAD_PICTURE, 1),
+        ("html", Result.BAD_PICTURE, 1),
+        ("empty", Result.BAD_PICTURE, 1),
+        ("redirect", Result.ERROR, 1),
+        ("hang", Result.TIMEOUT, 1),
+        ("endless", Result.BAD_PICTURE, 1),
+        ("status/401", Result.ERROR, 1),
+        ("status/403", Result.FULL, 1),
+        ("status/404", Result.NOT_FOUND, 1),
+        ("status/503", Result.FULL, 1),
+        ("status/500", Result.ERROR, 1),
+    ],
+)
 def test_each_answer_has_its_word(path: str, result: Result, requests: int) -> None:
     async def work(house: House, server: SnapshotServer) -> None:
-        only_http = camera(url=None, snapshot_url=f"http://127.0.0.1:{server.port}/{path}", username=USER, password=PASSWORD,
-                           timeout_s=2.0)
+        only_http = camera(
+            url=None,
+            snapshot_url=f"http://127.0.0.1:{server.port}/{path}",
+            username=USER,
+            password=PASSWORD,
+            timeout_s=2.0,
+        )
         attempt = await house.service.take(only_http, Holder("poller"))
         assert attempt.result is result, attempt.error
         assert len(server.seen) == requests
@@ -111,9 +139,15 @@ def test_each_answer_has_its_word(path: str, result: Result, requests: int) -> N
 
 def test_a_wrong_password_is_tried_once() -> None:
     """Cameras lock accounts: one challenge, one answer, no more."""
+
     async def work(house: House, server: SnapshotServer) -> None:
         for path in ("digest", "basic"):
-            wrong = camera(url=None, snapshot_url=f"http://127.0.0.1:{server.port}/{path}", username=USER, password="wr0ng")
+            wrong = camera(
+                url=None,
+                snapshot_url=f"http://127.0.0.1:{server.port}/{path}",
+                username=USER,
+                password="wr0ng",
+            )
             attempt = await house.service.take(wrong, Holder("poller"))
             assert attempt.result is Result.AUTH
         assert server.seen == ["/digest"] * 2 + ["/basic"] * 2
@@ -122,11 +156,17 @@ def test_a_wrong_password_is_tried_once() -> None:
 
 
 def test_it_helps_where_rtsp_fails_within_one_deadline() -> None:
-    """RTSP is silent: the snapshot URL gives the picture, before the camera's timeout is over; the session is closed."""
+    """RTSP is silent: the snapshot URL gives the picture, before the camera's timeout is over.
+
+    The session is closed.
+    """
+
     async def work(house: House, server: SnapshotServer) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        attempt = await house.take("cam", snapshot_url=f"http://127.0.0.1:{server.port}/picture", timeout_s=4.0, width=320)
+        attempt = await house.take(
+            "cam", snapshot_url=f"http://127.0.0.1:{server.port}/picture", timeout_s=4.0, width=320
+        )
         assert attempt.snapshot is not None, attempt.error
         assert (attempt.snapshot.source, attempt.snapshot.still.width) == (Source.HTTP, 320)
         assert loop.time() - started < 4.5
@@ -149,7 +189,9 @@ def test_https_with_a_certificate_of_the_cameras_own(tmp_path: Path) -> None:
     async def work(house: House, server: SnapshotServer) -> None:
         own = camera(url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture")
         assert (await house.service.take(own, Holder("poller"))).ok
-        strict = camera(url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture", tls_verify=True)
+        strict = camera(
+            url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture", tls_verify=True
+        )
         attempt = await house.service.take(strict, Holder("poller"))
         assert "certificate" in str(attempt.error)
 
@@ -157,17 +199,37 @@ def test_https_with_a_certificate_of_the_cameras_own(tmp_path: Path) -> None:
 
 
 NONCE = 'Digest realm="cam", nonce="abc", qop="auth"'
-OFFERS = {"basic first": ['Basic realm="cam"', NONCE], "one line": [f'Basic realm="cam", {NONCE}'],
-          "bearer first": ['Bearer realm="cam"', NONCE], "sha": [NONCE + ", algorithm=SHA-256", NONCE],
-          "only basic": ['Bearer realm="cam"', 'Basic realm="cam"']}
+OFFERS = {
+    "basic first": ['Basic realm="cam"', NONCE],
+    "one line": [f'Basic realm="cam", {NONCE}'],
+    "bearer first": ['Bearer realm="cam"', NONCE],
+    "sha": [NONCE + ", algorithm=SHA-256", NONCE],
+    "only basic": ['Bearer realm="cam"', 'Basic realm="cam"'],
+}
 
 
 class LoginServer:
-    """A camera's web server on bare sockets: refuses as it is told, counts logins and connections."""
+    """A camera's web server on bare sockets.
 
-    def __init__(self, offer: list[str], *, close: bool = False, drop: bool = False, stale: int = 0,
-                 pieces: bool = False) -> None:
-        self.offer, self.close, self.drop, self.stale, self.pieces = offer, close, drop, stale, pieces
+    Refuses as it is told, counts logins and connections.
+    """
+
+    def __init__(
+        self,
+        offer: list[str],
+        *,
+        close: bool = False,
+        drop: bool = False,
+        stale: int = 0,
+        pieces: bool = False,
+    ) -> None:
+        self.offer, self.close, self.drop, self.stale, self.pieces = (
+            offer,
+            close,
+            drop,
+            stale,
+            pieces,
+        )
         self.logins: list[str] = []
         self.wrong = 0
         self.connections = 0
@@ -177,12 +239,19 @@ class LoginServer:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                login = next((line[15:] for line in head.split("\r\n") if line.startswith("Authorization: ")), "")
+                login = next(
+                    (
+                        line[15:]
+                        for line in head.split("\r\n")
+                        if line.startswith("Authorization: ")
+                    ),
+                    "",
+                )
                 self.logins += [login] * bool(login)
                 if login and self.drop:
                     break
                 answer = self._answer(login)
-                if self.pieces:     # the body comes after a round trip, in a segment of its own
+                if self.pieces:  # the body comes after a round trip, in a segment of its own
                     head, separator, body = answer.partition(b"\r\n\r\n")
                     writer.write(head + separator + body[:1])
                     await asyncio.sleep(0)
@@ -197,7 +266,9 @@ class LoginServer:
         offer = self.offer
         challenge = auth.strongest(auth.parse_challenges(offer))
         assert challenge is not None
-        if login and auth.accepts(login, USER, PASSWORD, "GET", challenge.parameters | {"nonce": challenge.nonce}):
+        if login and auth.accepts(
+            login, USER, PASSWORD, "GET", challenge.parameters | {"nonce": challenge.nonce}
+        ):
             if not self.stale:
                 return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(JPEG) + JPEG
             self.stale -= 1
@@ -212,7 +283,9 @@ async def fetched(server: LoginServer, house: House, password: str = PASSWORD) -
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/snapshot.cgi?channel=1&x=%2F"
     try:
-        return await house.service.take(camera(url=None, snapshot_url=url, username=USER, password=password), Holder("poller"))
+        return await house.service.take(
+            camera(url=None, snapshot_url=url, username=USER, password=password), Holder("poller")
+        )
     finally:
         listening.close()
 
@@ -221,6 +294,7 @@ async def fetched(server: LoginServer, house: House, password: str = PASSWORD) -
 @pytest.mark.parametrize("offer", OFFERS)
 def test_the_strongest_offer_of_all_is_answered_once(offer: str, close: bool) -> None:
     """Over the connection of its challenge, where the camera leaves it open."""
+
     async def work(house: House) -> None:
         server = LoginServer(OFFERS[offer], close=close)
         attempt = await fetched(server, house)
@@ -234,6 +308,7 @@ def test_the_strongest_offer_of_all_is_answered_once(offer: str, close: bool) ->
 
 def test_a_refusal_in_pieces_keeps_its_connection() -> None:
     """Else a login would answer the nonce of another connection."""
+
     async def work(house: House) -> None:
         server = LoginServer(OFFERS["basic first"], pieces=True)
         assert (await fetched(server, house)).ok
@@ -254,7 +329,8 @@ def test_stale_means_once_more_and_no_more() -> None:
 
 @pytest.mark.parametrize("offer", ["basic first", "only basic"])
 def test_a_refused_login_is_not_sent_again(offer: str) -> None:
-    """No second scheme after a refused one, and nothing again by itself when the camera closes the connection."""
+    """No second scheme after a refused one, and no repetition when the camera closes."""
+
     async def work(house: House) -> None:
         for drop, result in ((False, Result.AUTH), (True, Result.UNREACHABLE)):
             server = LoginServer(OFFERS[offer], drop=drop)
@@ -268,13 +344,20 @@ def test_what_is_not_spoken_is_named() -> None:
     async def work(house: House) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=x\r\nContent-Length: 0\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=x\r\nContent-Length: 0\r\n\r\n"
+            )
             writer.close()
 
         listening = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
-        for username, result, words in ((USER, Result.ERROR, "bearer"), ("", Result.AUTH, "asks for a login")):
-            attempt = await house.service.take(camera(url=None, snapshot_url=url, username=username), Holder("poller"))
+        for username, result, words in (
+            (USER, Result.ERROR, "bearer"),
+            ("", Result.AUTH, "asks for a login"),
+        ):
+            attempt = await house.service.take(
+                camera(url=None, snapshot_url=url, username=username), Holder("poller")
+            )
             assert attempt.result is result
             assert words in str(attempt.error)
         listening.close()

@@ -1,4 +1,7 @@
-"""Our own client against GStreamer's server: both codecs, every transport and login, joining in the middle of a group."""
+"""Our own client against GStreamer's server.
+
+Both codecs, every transport and login, joining in the middle of a group.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +37,33 @@ def at_home(work: Callable[[Take], Awaitable[None]]) -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-@pytest.mark.parametrize(("server", "transport"), [
-    ("open", "tcp"), ("open", "udp"), ("digest", "tcp"), ("digest", "udp"), ("basic", "tcp"), ("tls", "tcp")])
-def test_pictures_are_true(gst: dict[str, int], sources: dict[str, np.ndarray[Any, Any]], codec: str, server: str,
-                           transport: str) -> None:
+@pytest.mark.parametrize(
+    ("server", "transport"),
+    [
+        ("open", "tcp"),
+        ("open", "udp"),
+        ("digest", "tcp"),
+        ("digest", "udp"),
+        ("basic", "tcp"),
+        ("tls", "tcp"),
+    ],
+)
+def test_pictures_are_true(
+    gst: dict[str, int],
+    sources: dict[str, np.ndarray[Any, Any]],
+    codec: str,
+    server: str,
+    transport: str,
+) -> None:
     """Cold, and warm with what the first poll left."""
     scheme = "rtsps" if server == "tls" else "rtsp"
 
     async def work(take: Take) -> None:
         for _ in range(2):
             login = LOGIN if server in ("digest", "basic") else {}
-            attempt = await take(f"{scheme}://127.0.0.1:{gst[server]}/{codec}", transport=transport, **login)
+            attempt = await take(
+                f"{scheme}://127.0.0.1:{gst[server]}/{codec}", transport=transport, **login
+            )
             assert attempt.snapshot is not None, attempt.error
             assert attempt.snapshot.engine == "native"
             assert psnr(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg), sources[codec]) > 35
@@ -54,8 +73,13 @@ def test_pictures_are_true(gst: dict[str, int], sources: dict[str, np.ndarray[An
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(gst: dict[str, int], codec: str, transport: str) -> None:
-    """Somebody watches already, so the stream does not begin for us; every picture equals the first one."""
+def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
+    gst: dict[str, int], codec: str, transport: str
+) -> None:
+    """Somebody watches already, so the stream does not begin for us.
+
+    Every picture equals the first one.
+    """
     url = f"rtsp://127.0.0.1:{gst['open']}/live-{codec}"
 
     async def work(take: Take) -> None:
@@ -67,9 +91,9 @@ def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(gst: dict[
             attempt = await take(url, transport=transport)
             assert attempt.snapshot is not None, attempt.error
             shown.append(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg))
-            await asyncio.sleep(0.3)    # join elsewhere in the group
+            await asyncio.sleep(0.3)  # join elsewhere in the group
         await watching.close()
         assert min(psnr(picture, shown[0]) for picture in shown[1:]) > 35
-        assert np.std(shown[0]) > 40        # colour bars, not a grey nothing
+        assert np.std(shown[0]) > 40  # colour bars, not a grey nothing
 
     at_home(work)

@@ -1,4 +1,7 @@
-"""Rule two, from the camera's side: a right password is never counted as a wrong one, whatever the camera does with nonces."""
+"""Rule two, from the camera's side.
+
+A right password is never counted as a wrong one, whatever the camera does with nonces.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,63 @@ from camserver.records import Result
 from camserver.simulator.camera import SimulatedCamera
 
 LOGIN: dict[str, Any] = {"username": "viewer", "password": "p@:/#%? \u00fc", "lock_after": 3}
-NONCES = ["", "kept-nonce", "stale-bare-401", "stale-closes", "closes-after-401", "new-nonce", "md5-sess", "sha-256"]
+NONCES = [
+    "",
+    "kept-nonce",
+    "stale-bare-401",
+    "stale-closes",
+    "closes-after-401",
+    "new-nonce",
+    "md5-sess",
+    "sha-256",
+]
 POLLS = 6
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("quirk", NONCES)
 def test_a_right_password_is_never_counted_as_wrong(quirk: str, transport: str) -> None:
-    """An account that locks after three wrong logins never locks; every poll gives a picture, every end is clean."""
+    """An account that locks after three wrong logins never locks.
+
+    Every poll gives a picture, every end is clean.
+    """
+
     async def work(house: House) -> None:
         for number in range(POLLS):
             attempt = await house.take("cam", engine="native", transport=transport)
             assert attempt.ok, (number, attempt.error)
         seen = await house.seen("cam")
-        assert (seen.wrong_logins, seen.locked, seen.ends_clean, seen.sessions_max) == (0, False, POLLS, 1)
+        assert (seen.wrong_logins, seen.locked, seen.ends_clean, seen.sessions_max) == (
+            0,
+            False,
+            POLLS,
+            1,
+        )
 
     with_house([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, **LOGIN)], work)
 
 
-@pytest.mark.parametrize(("quirk", "cold", "warm"), [
-    ("", ["DESCRIBE", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"], ["SETUP", "SETUP", "PLAY", "TEARDOWN"]),
-    ("kept-nonce", ["DESCRIBE", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"], ["SETUP", "PLAY", "TEARDOWN"]),
-])
+@pytest.mark.parametrize(
+    ("quirk", "cold", "warm"),
+    [
+        (
+            "",
+            ["DESCRIBE", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"],
+            ["SETUP", "SETUP", "PLAY", "TEARDOWN"],
+        ),
+        (
+            "kept-nonce",
+            ["DESCRIBE", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"],
+            ["SETUP", "PLAY", "TEARDOWN"],
+        ),
+    ],
+)
 def test_how_many_round_trips_a_poll_takes(quirk: str, cold: list[str], warm: list[str]) -> None:
-    """As docs/cameras.md says: a nonce is used again only after the camera gave it to two connections in a row."""
+    """As docs/cameras.md says.
+
+    A nonce is used again only after the camera gave it to two connections in a row.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         asked = []
@@ -50,7 +86,11 @@ def test_how_many_round_trips_a_poll_takes(quirk: str, cold: list[str], warm: li
 
 @pytest.mark.parametrize("quirk", ["", "stale-bare-401", "stale-closes", "new-nonce"])
 def test_a_camera_that_kept_its_nonce_until_now_costs_one_refusal_at_most(quirk: str) -> None:
-    """An update, or a nonce that lives for an hour: the poll goes on, cold, under the same lease; no nonce is trusted again."""
+    """An update, or a nonce that lives for an hour.
+
+    The poll goes on, cold, under the same lease; no nonce is trusted again.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         house.may_refuse_logins.add("cam")
@@ -73,30 +113,46 @@ def test_a_camera_that_kept_its_nonce_until_now_costs_one_refusal_at_most(quirk:
 def test_a_wrong_password_is_sent_once_a_poll(quirk: str) -> None:
     async def work(house: House) -> None:
         for polls in range(1, 4):
-            attempt = await house.take("cam", password="wr0ng", sub_url=house.fleet.url("cam", "stream2"))
+            attempt = await house.take(
+                "cam", password="wr0ng", sub_url=house.fleet.url("cam", "stream2")
+            )
             assert attempt.result is Result.AUTH, attempt.error
             assert house.fleet.cameras["cam"].record.wrong_logins <= polls
 
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, username="viewer", password="right")], work)
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, username="viewer", password="right")],
+        work,
+    )
 
 
 def test_a_camera_that_closes_at_a_wrong_login_gets_one_a_poll() -> None:
     """Cold, and when the password has changed since; no other source is tried with it."""
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         assert (await house.take("cam")).ok
         old, simulated.password = simulated.password, "new"
         house.may_refuse_logins.add("cam")
         for polls in range(1, 4):
-            attempt = await house.take("cam", password=old, sub_url=house.fleet.url("cam", "stream2"))
+            attempt = await house.take(
+                "cam", password=old, sub_url=house.fleet.url("cam", "stream2")
+            )
             assert attempt.result is Result.UNREACHABLE, attempt.error
             assert simulated.record.wrong_logins == polls
 
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="wrong-login-closes", **(LOGIN | {"lock_after": 0}))], work)
+    with_house(
+        [
+            SimulatedCamera(
+                "cam", "Gate", gop=2, quirk="wrong-login-closes", **(LOGIN | {"lock_after": 0})
+            )
+        ],
+        work,
+    )
 
 
 def test_the_password_changes_while_a_nonce_is_kept() -> None:
     """One wrong login for each poll, also when it is the kept challenge that it answers."""
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         for _ in range(3):
@@ -116,4 +172,8 @@ def test_over_tls_too(tmp_path: Path) -> None:
             assert (await house.take("cam", engine="native")).ok
         assert (await house.seen("cam")).wrong_logins == 0
 
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="stale-bare-401", **LOGIN)], work, tls=certificate(tmp_path))
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=2, quirk="stale-bare-401", **LOGIN)],
+        work,
+        tls=certificate(tmp_path),
+    )

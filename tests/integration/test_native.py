@@ -1,4 +1,4 @@
-"""Our own client: honest ends whatever interrupts it, few round trips, the camera's clock, no process while it waits."""
+"""Our own client: honest ends, few round trips, the camera's clock, no process while it waits."""
 
 from __future__ import annotations
 
@@ -33,17 +33,27 @@ def soon(seconds: float) -> float:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-@pytest.mark.parametrize("fault", ["deaf", "stall:DESCRIBE", "stall:SETUP", "stall:PLAY", "silent", "no-keyframe"])
-def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(fault: str, transport: str) -> None:
-    """Rule one for the native engine: the cancellation comes out when the camera has seen the end."""
+@pytest.mark.parametrize(
+    "fault", ["deaf", "stall:DESCRIBE", "stall:SETUP", "stall:PLAY", "silent", "no-keyframe"]
+)
+def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(
+    fault: str, transport: str
+) -> None:
+    """Rule one for the native engine.
+
+    The cancellation comes out when the camera has seen the end.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         ends: list[SessionEnd] = []
         target = camera("cam", url=house.fleet.url("cam"), transport=transport)
-        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore))
+        task = asyncio.create_task(
+            NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore)
+        )
         while not simulated.record.opens:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)        # somewhere in the step the fault holds it in
+        await asyncio.sleep(0.1)  # somewhere in the step the fault holds it in
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -57,13 +67,26 @@ def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(fault:
     with_house([SimulatedCamera("cam", "Gate", fault=Fault.parse(fault))], work)
 
 
-@pytest.mark.parametrize(("fault", "end"), [
-    ("refuse", SessionEnd.NONE), ("status:404", SessionEnd.NONE), ("status:453:SETUP", SessionEnd.NONE),
-    ("status:453:PLAY", SessionEnd.CLEAN), ("deaf", SessionEnd.NONE), ("stall:SETUP", SessionEnd.UNCLEAN),
-    ("stall:TEARDOWN", SessionEnd.UNCLEAN), ("cut", SessionEnd.UNCLEAN), ("none", SessionEnd.CLEAN),
-])
+@pytest.mark.parametrize(
+    ("fault", "end"),
+    [
+        ("refuse", SessionEnd.NONE),
+        ("status:404", SessionEnd.NONE),
+        ("status:453:SETUP", SessionEnd.NONE),
+        ("status:453:PLAY", SessionEnd.CLEAN),
+        ("deaf", SessionEnd.NONE),
+        ("stall:SETUP", SessionEnd.UNCLEAN),
+        ("stall:TEARDOWN", SessionEnd.UNCLEAN),
+        ("cut", SessionEnd.UNCLEAN),
+        ("none", SessionEnd.CLEAN),
+    ],
+)
 def test_the_end_is_said_as_it_was(fault: str, end: SessionEnd) -> None:
-    """It decides the cool-down: what was refused never was a session, what nobody answered may still be one."""
+    """It decides the cool-down.
+
+    What was refused never was a session, what nobody answered may still be one.
+    """
+
     async def work(house: House) -> None:
         ends: list[SessionEnd] = []
         target = camera("cam", url=house.fleet.url("cam"))
@@ -76,7 +99,11 @@ def test_the_end_is_said_as_it_was(fault: str, end: SessionEnd) -> None:
 
 
 def test_waiting_sessions_cost_no_process() -> None:
-    """Two hundred here, to stay quick: all wait at once, no worker is started for any, all end clean."""
+    """Two hundred here, to stay quick.
+
+    All wait at once, no worker is started for any, all end clean.
+    """
+
     async def work(house: House) -> None:
         engine = NativeEngine()
         ends: list[SessionEnd] = []
@@ -96,7 +123,11 @@ def test_waiting_sessions_cost_no_process() -> None:
 
 
 def test_the_second_poll_needs_fewer_round_trips() -> None:
-    """Cold: DESCRIBE, SETUP, PLAY, TEARDOWN. Warm: no DESCRIBE. When what is remembered fails: cold again, same session."""
+    """Cold: DESCRIBE, SETUP, PLAY, TEARDOWN.
+
+    Warm: no DESCRIBE. When what is remembered fails: cold again, same session.
+    """
+
     async def work(house: House) -> None:
         engine = NativeEngine()
         simulated = house.fleet.cameras["cam"]
@@ -139,7 +170,11 @@ def test_over_tls_the_end_is_clean_too(tmp_path: Path) -> None:
         seen = await house.seen("cam")
         assert (seen.ends_clean, seen.ends_unclean, seen.sessions_max) == (3, 0, 1)
 
-    with_house([SimulatedCamera("cam", "Gate", gop=3, username="viewer", password="x")], work, tls=certificate(tmp_path))
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=3, username="viewer", password="x")],
+        work,
+        tls=certificate(tmp_path),
+    )
 
 
 def open_files() -> int:
@@ -165,7 +200,7 @@ async def scripted(answers: dict[str, str]) -> tuple[asyncio.Server, str, list[s
         while line := await reader.readline():
             method, uri, *_ = line.decode().split()
             cseq = ""
-            while (header := (await reader.readline()).decode().strip()):
+            while header := (await reader.readline()).decode().strip():
                 cseq = header if header.lower().startswith("cseq") else cseq
             asked.append(f"{method} {uri}")
             if method in answers:
@@ -177,44 +212,126 @@ async def scripted(answers: dict[str, str]) -> tuple[asyncio.Server, str, list[s
 
 
 def described(sdp: str, headers: str = "") -> str:
-    return f"RTSP/1.0 200 OK\r\n{{cseq}}\r\n{headers}Content-Length: {len(sdp.encode())}\r\n\r\n{sdp}"
+    return (
+        f"RTSP/1.0 200 OK\r\n{{cseq}}\r\n{headers}Content-Length: {len(sdp.encode())}\r\n\r\n{sdp}"
+    )
 
 
 OK = "RTSP/1.0 200 OK\r\n{cseq}\r\nSession: 7;timeout=60\r\n\r\n"
 SDP = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
 
 
-@pytest.mark.parametrize(("answers", "setup", "result", "words"), [
-    ({"DESCRIBE": described(SDP + "a=control:track1\r\n", "Content-Base: {base}/x/\r\n")}, "{base}/x/track1",
-     Result.TIMEOUT, "SETUP"),
-    ({"DESCRIBE": described(SDP)}, "{base}", Result.TIMEOUT, "SETUP"),
-    ({"DESCRIBE": described(SDP + "a=control:*\r\n")}, "{base}", Result.TIMEOUT, "SETUP"),
-    ({"DESCRIBE": described(SDP + "a=control:rtsp://other/t\r\n")}, "rtsp://other/t", Result.TIMEOUT, "SETUP"),
-    ({"DESCRIBE": described("v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n")}, "", Result.ERROR, "VP8"),
-    ({"DESCRIBE": described("")}, "", Result.ERROR, "nothing"),
-    ({"DESCRIBE": "HTTP/1.1 400 Bad Request\r\n\r\n"}, "", Result.ERROR, "HTTP server"),
-    ({"DESCRIBE": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: rtsp://elsewhere/x\r\n\r\n"}, "", Result.ERROR, "another host"),
-    *(({"DESCRIBE": f"RTSP/1.0 302 Moved\r\n{{cseq}}\r\nLocation: {where}\r\n\r\n"}, "", Result.ERROR, "redirects")
-      for where in ("rtsp://[x/", "rtsp://127.0.0.1:99999/", "rtsp://127.0.0.1:abc/", "http://127.0.0.1/", "")),
-    ({"DESCRIBE": described("v=0\r\nm=video 0 RTP/AVP \u00b2\r\n")}, "", Result.ERROR, "nothing"),
-    ({"DESCRIBE": "RTSP/1.0 \u00b2\u00b2\u00b2 OK\r\n\r\n"}, "", Result.TIMEOUT, "bytes came that are no RTSP"),
-    ({"DESCRIBE": described(SDP), "SETUP": OK.replace("Session", f"Transport: x;interleaved={'9' * 5000}\r\nSession")},
-     "{base}", Result.TIMEOUT, "PLAY"),
-    ({"DESCRIBE": described(SDP), "SETUP": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: {base}2\r\n\r\n"}, "{base}2",
-     Result.ERROR, "redirects"),
-    ({"DESCRIBE": described(SDP), "SETUP": OK, "PLAY": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: {base}2\r\n\r\n",
-      "TEARDOWN": OK}, "{base}", Result.ERROR, "a session that it had set up"),
-    ({"DESCRIBE": described(SDP), "SETUP": OK, "PLAY": "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n", "TEARDOWN": OK}, "{base}",
-     Result.ERROR, "455 to PLAY"),
-])
+@pytest.mark.parametrize(
+    ("answers", "setup", "result", "words"),
+    [
+        (
+            {"DESCRIBE": described(SDP + "a=control:track1\r\n", "Content-Base: {base}/x/\r\n")},
+            "{base}/x/track1",
+            Result.TIMEOUT,
+            "SETUP",
+        ),
+        ({"DESCRIBE": described(SDP)}, "{base}", Result.TIMEOUT, "SETUP"),
+        ({"DESCRIBE": described(SDP + "a=control:*\r\n")}, "{base}", Result.TIMEOUT, "SETUP"),
+        (
+            {"DESCRIBE": described(SDP + "a=control:rtsp://other/t\r\n")},
+            "rtsp://other/t",
+            Result.TIMEOUT,
+            "SETUP",
+        ),
+        (
+            {"DESCRIBE": described("v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n")},
+            "",
+            Result.ERROR,
+            "VP8",
+        ),
+        ({"DESCRIBE": described("")}, "", Result.ERROR, "nothing"),
+        ({"DESCRIBE": "HTTP/1.1 400 Bad Request\r\n\r\n"}, "", Result.ERROR, "HTTP server"),
+        (
+            {"DESCRIBE": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: rtsp://elsewhere/x\r\n\r\n"},
+            "",
+            Result.ERROR,
+            "another host",
+        ),
+        *(
+            (
+                {"DESCRIBE": f"RTSP/1.0 302 Moved\r\n{{cseq}}\r\nLocation: {where}\r\n\r\n"},
+                "",
+                Result.ERROR,
+                "redirects",
+            )
+            for where in (
+                "rtsp://[x/",
+                "rtsp://127.0.0.1:99999/",
+                "rtsp://127.0.0.1:abc/",
+                "http://127.0.0.1/",
+                "",
+            )
+        ),
+        (
+            {"DESCRIBE": described("v=0\r\nm=video 0 RTP/AVP \u00b2\r\n")},
+            "",
+            Result.ERROR,
+            "nothing",
+        ),
+        (
+            {"DESCRIBE": "RTSP/1.0 \u00b2\u00b2\u00b2 OK\r\n\r\n"},
+            "",
+            Result.TIMEOUT,
+            "bytes came that are no RTSP",
+        ),
+        (
+            {
+                "DESCRIBE": described(SDP),
+                "SETUP": OK.replace("Session", f"Transport: x;interleaved={'9' * 5000}\r\nSession"),
+            },
+            "{base}",
+            Result.TIMEOUT,
+            "PLAY",
+        ),
+        (
+            {
+                "DESCRIBE": described(SDP),
+                "SETUP": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: {base}2\r\n\r\n",
+            },
+            "{base}2",
+            Result.ERROR,
+            "redirects",
+        ),
+        (
+            {
+                "DESCRIBE": described(SDP),
+                "SETUP": OK,
+                "PLAY": "RTSP/1.0 302 Moved\r\n{cseq}\r\nLocation: {base}2\r\n\r\n",
+                "TEARDOWN": OK,
+            },
+            "{base}",
+            Result.ERROR,
+            "a session that it had set up",
+        ),
+        (
+            {
+                "DESCRIBE": described(SDP),
+                "SETUP": OK,
+                "PLAY": "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n",
+                "TEARDOWN": OK,
+            },
+            "{base}",
+            Result.ERROR,
+            "455 to PLAY",
+        ),
+    ],
+)
 def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str) -> None:
     """Control attributes and bases as cameras write them; what isn't understood is named."""
+
     async def inside() -> None:
         filled: dict[str, str] = {}
         server, base, asked = await scripted(filled)
         filled.update({method: text.replace("{base}", base) for method, text in answers.items()})
         if "{base}" in answers["DESCRIBE"]:
-            filled["DESCRIBE"] = described(SDP + "a=control:track1\r\n", f"Content-Base: {base}/x/\r\n")
+            filled["DESCRIBE"] = described(
+                SDP + "a=control:track1\r\n", f"Content-Base: {base}/x/\r\n"
+            )
         target = camera("cam", url=base)
         ends: list[Any] = []
         with pytest.raises(CameraError, match=words) as caught:
@@ -230,12 +347,17 @@ def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str)
 
 def test_a_session_without_an_id_is_torn_down_too() -> None:
     """Some cameras name no Session; they count one all the same."""
+
     async def inside() -> None:
         bare = "RTSP/1.0 200 OK\r\n{cseq}\r\n\r\n"
-        server, base, asked = await scripted({"DESCRIBE": described(SDP), "SETUP": bare, "PLAY": bare, "TEARDOWN": bare})
+        server, base, asked = await scripted(
+            {"DESCRIBE": described(SDP), "SETUP": bare, "PLAY": bare, "TEARDOWN": bare}
+        )
         ends: list[SessionEnd] = []
         with pytest.raises(CameraError):
-            await NativeEngine().fetch(camera("cam", url=base), base, soon(0.5), ends.append, ignore)
+            await NativeEngine().fetch(
+                camera("cam", url=base), base, soon(0.5), ends.append, ignore
+            )
         assert [line.split()[0] for line in asked] == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
         assert ends == [SessionEnd.CLEAN]
         server.close()
@@ -244,22 +366,28 @@ def test_a_session_without_an_id_is_torn_down_too() -> None:
 
 
 def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_costs_no_socket(
-        monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused once, or twice where it has worked, it is not asked that way again; ports of a refused SETUP are closed."""
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Refused once, or twice where it has worked, it is not asked that way again.
+
+    Ports of a refused SETUP are closed.
+    """
+
     async def inside() -> None:
         answers = {"DESCRIBE": described(SDP), "PLAY": OK, "TEARDOWN": OK, "SETUP": OK}
         server, base, asked = await scripted(answers)
         engine = NativeEngine()
         target = camera("cam", url=base, transport="udp")
         memory = engine._memory(target, base)
-        monkeypatch.setattr(engine, "_memory", lambda *_: memory)     # each shot is cancelled, and would leave nothing
+        # Each shot is cancelled, and would leave nothing
+        monkeypatch.setattr(engine, "_memory", lambda *_: memory)
 
         async def methods() -> list[str]:
             asked.clear()
             task = asyncio.create_task(engine.fetch(target, base, soon(60), ignore, ignore))
             while not any(line.startswith("PLAY") for line in asked):
                 if asked and asked[-1].startswith("SETUP") and asked[0].startswith("SETUP"):
-                    answers["SETUP"] = OK       # the one after the DESCRIBE
+                    answers["SETUP"] = OK  # the one after the DESCRIBE
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait({task})
@@ -273,7 +401,7 @@ def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_cost
                 answers["SETUP"] = "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n"
                 assert await methods() == ["SETUP", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
             assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
-        async with asyncio.timeout(20):     # the camera's ends are closed a little later than ours
+        async with asyncio.timeout(20):  # the camera's ends are closed a little later than ours
             while open_files() > before:
                 await asyncio.sleep(0.01)
         server.close()
@@ -282,16 +410,23 @@ def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_cost
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_who_is_in_a_hurry_waits_less_for_the_end(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    """The daemon stops: a TEARDOWN nobody answers is given up soon, also one that is already under way."""
+def test_who_is_in_a_hurry_waits_less_for_the_end(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The daemon stops.
+
+    A TEARDOWN nobody answers is given up soon, also one that is already under way.
+    """
     monkeypatch.setattr(client, "TEARDOWN_S", 1000.0)
 
     async def work(house: House) -> None:
         ends: list[SessionEnd] = []
         simulated = house.fleet.cameras["cam"]
         target = camera("cam", url=house.fleet.url("cam"))
-        task = asyncio.create_task(NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore))
-        while (("TEARDOWN" if when == "while" else "PLAY") not in simulated.requests):
+        task = asyncio.create_task(
+            NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore)
+        )
+        while ("TEARDOWN" if when == "while" else "PLAY") not in simulated.requests:
             await asyncio.sleep(0)
         task.cancel()
         async with asyncio.timeout(30):
@@ -314,20 +449,26 @@ def test_what_is_remembered_is_of_one_transport() -> None:
 
 @pytest.mark.parametrize("fault", ["none", "silent", "stall:PLAY"])
 def test_a_lease_lives_as_long_as_its_session(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
-    """By the camera's own watch: neither is there much longer than the other (medians of 15), also when it is cancelled."""
+    """By the camera's own watch.
+
+    Neither is there much longer than the other (medians of 15), also when it is cancelled.
+    """
     seen: dict[str, list[float]] = {"opened": [], "closed": [], "acquired": [], "released": []}
 
     def watch(name: str, function: Callable[..., None]) -> Callable[..., None]:
         def watched(*arguments: Any, **keys: Any) -> None:
             seen[name].append(asyncio.get_running_loop().time())
             function(*arguments, **keys)
+
         return watched
 
     for name in ("opened", "closed"):
         monkeypatch.setattr(SimulatedCamera, name, watch(name, getattr(SimulatedCamera, name)))
 
     async def work(house: House) -> None:
-        house.manager._emit = lambda event: seen[event.EVENT.removeprefix("lease.")].append(asyncio.get_running_loop().time())
+        house.manager._emit = lambda event: seen[event.EVENT.removeprefix("lease.")].append(
+            asyncio.get_running_loop().time()
+        )
         for number in range(15):
             task = asyncio.create_task(house.take("cam"))
             if fault != "none":
@@ -338,14 +479,28 @@ def test_a_lease_lives_as_long_as_its_session(monkeypatch: pytest.MonkeyPatch, f
             await house.seen("cam")
         assert {len(moments) for moments in seen.values()} == {15}
         for lease, session in (("acquired", "opened"), ("released", "closed")):
-            assert statistics.median(abs(a - b) for a, b in zip(seen[lease], seen[session], strict=True)) < 0.05
+            assert (
+                statistics.median(
+                    abs(a - b) for a, b in zip(seen[lease], seen[session], strict=True)
+                )
+                < 0.05
+            )
 
     with_house([SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse(fault))], work)
 
 
-@pytest.mark.parametrize(("transport", "connections", "end"), [("tcp", 2, SessionEnd.NONE), ("udp", 1, SessionEnd.UNCLEAN)])
-def test_a_setup_that_nobody_answered_may_live_on_over_udp(transport: str, connections: int, end: SessionEnd) -> None:
-    """The camera closes after a SETUP. Over TCP no session is left, so it is asked anew; over UDP one may be."""
+@pytest.mark.parametrize(
+    ("transport", "connections", "end"),
+    [("tcp", 2, SessionEnd.NONE), ("udp", 1, SessionEnd.UNCLEAN)],
+)
+def test_a_setup_that_nobody_answered_may_live_on_over_udp(
+    transport: str, connections: int, end: SessionEnd
+) -> None:
+    """The camera closes after a SETUP.
+
+    Over TCP no session is left, so it is asked anew; over UDP one may be.
+    """
+
     async def inside() -> None:
         asked: list[bytes] = []
 
@@ -355,7 +510,12 @@ def test_a_setup_that_nobody_answered_may_live_on_over_udp(transport: str, conne
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
-        memory = Memory(track=Track("video", 96, "H264"), track_url=f"{url}/track1", base=url, transport=transport)
+        memory = Memory(
+            track=Track("video", 96, "H264"),
+            track_url=f"{url}/track1",
+            base=url,
+            transport=transport,
+        )
         session = RtspSession(url, memory, LoginMemory("", ""))
         with pytest.raises(CameraError):
             await session.open()

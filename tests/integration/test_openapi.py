@@ -29,9 +29,13 @@ class Described:
         self.seen: set[tuple[str, str, str]] = set()
         self.path = ""
 
-    async def ask(self, method: str, route: str, camera: str = "cam", **headers: str) -> tuple[int, bytes]:
+    async def ask(
+        self, method: str, route: str, camera: str = "cam", **headers: str
+    ) -> tuple[int, bytes]:
         path, _, query = route.partition("?")
-        url = f"http://x{path.replace('{id}', camera).replace('{path}', self.path)}" + (f"?{query}" if query else "")
+        url = f"http://x{path.replace('{id}', camera).replace('{path}', self.path)}" + (
+            f"?{query}" if query else ""
+        )
         async with self.session.request(method, url, headers=headers) as answer:
             described = self.description["paths"][path][method.lower()]["responses"]
             response = self.resolve(described[str(answer.status)])
@@ -52,7 +56,9 @@ class Described:
         return part
 
     def check(self, value: Any, schema: dict[str, Any]) -> None:
-        jsonschema.Draft202012Validator({"components": self.description["components"]} | schema).validate(value)
+        jsonschema.Draft202012Validator(
+            {"components": self.description["components"]} | schema
+        ).validate(value)
 
 
 async def ask_what_can_be_read(api: Described, desk: Desk) -> None:
@@ -62,7 +68,9 @@ async def ask_what_can_be_read(api: Described, desk: Desk) -> None:
         assert (await api.ask("GET", route))[0] == 200
         assert (await api.ask("GET", route, "other"))[0] == 404
     since = "Fri, 31 Dec 2100 00:00:00 GMT"
-    assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg", **{"If-Modified-Since": since}))[0] == 304
+    assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg", **{"If-Modified-Since": since}))[
+        0
+    ] == 304
     day = desk.facts()["captured_at"][:10]
     archive = "/v1/cameras/{id}/archive"
     archived = json.loads((await api.ask("GET", f"{archive}?day={day}"))[1])
@@ -93,7 +101,9 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
         good, bad = "cam", "bad"
         await desk.until(lambda: all(c["latest"] for c in desk.client.get("/v1/cameras")))
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(desk.socket))
+        ) as session:
             async with session.get("http://x/v1/openapi.json") as answer:
                 api = Described(session, await answer.json())
             await ask_what_can_be_read(api, desk)
@@ -109,27 +119,56 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
                 assert status == 409
                 assert json.loads(body)["held"][0]["command"]
                 assert (await api.ask("POST", snapshot))[0] == 409
-            async with session.post("http://x/v1/cameras/cam/lease?wait=30", data=_open_body()) as answer:
+            async with session.post(
+                "http://x/v1/cameras/cam/lease?wait=30", data=_open_body()
+            ) as answer:
                 assert answer.content_type == "application/x-ndjson"
-                api.check(json.loads(await answer.content.readline()), {"$ref": "#/components/schemas/LeaseLine"})
-            api.seen |= {("POST", lease, "200"), ("POST", lease, "503"), ("GET", "/v1/events", "200"),    # 503: only at a stop
-                         ("GET", "/v1/cameras/{id}/latest.jpg", "502"), ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
-                         ("GET", "/v1/cameras/{id}/latest.jpg", "503"), ("GET", "/v1/cameras/{id}/archive/{path}", "503")}
+                api.check(
+                    json.loads(await answer.content.readline()),
+                    {"$ref": "#/components/schemas/LeaseLine"},
+                )
+            api.seen |= {
+                ("POST", lease, "200"),
+                ("POST", lease, "503"),
+                ("GET", "/v1/events", "200"),  # 503: only at a stop
+                ("GET", "/v1/cameras/{id}/latest.jpg", "502"),
+                ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
+                ("GET", "/v1/cameras/{id}/latest.jpg", "503"),
+                ("GET", "/v1/cameras/{id}/archive/{path}", "503"),
+            }
             assert (await api.ask("POST", "/v1/reload"))[0] == 200
             desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
             assert (await api.ask("POST", "/v1/reload"))[0] == 422
             await ask_nonsense(session)
-            described = {(method.upper(), path, status) for path, item in api.description["paths"].items()
-                         for method, operation in item.items() if method in ("get", "post")
-                         for status in operation["responses"]}
+            described = {
+                (method.upper(), path, status)
+                for path, item in api.description["paths"].items()
+                for method, operation in item.items()
+                if method in ("get", "post")
+                for status in operation["responses"]
+            }
             assert described == api.seen
             services, reading = bare(tmp_path, desk.house.manager)
-            served = {(route.method, route.path.replace(":.+", "")) for part in (reading, Acting(services))
-                      for route in part.routes()}
-            assert served == {(method, path) for method, path, _ in described} | {("GET", "/v1/events")}
+            served = {
+                (route.method, route.path.replace(":.+", ""))
+                for part in (reading, Acting(services))
+                for route in part.routes()
+            }
+            assert served == {(method, path) for method, path, _ in described} | {
+                ("GET", "/v1/events")
+            }
 
-    at_the_desk(tmp_path, work, [SimulatedCamera("cam", "Gate", gop=2), SimulatedCamera("bad", "Bad", fault=Fault("refuse"))],
-                interval="100s", lease_wait="2s", unclean_cooldown="300ms")
+    at_the_desk(
+        tmp_path,
+        work,
+        [
+            SimulatedCamera("cam", "Gate", gop=2),
+            SimulatedCamera("bad", "Bad", fault=Fault("refuse")),
+        ],
+        interval="100s",
+        lease_wait="2s",
+        unclean_cooldown="300ms",
+    )
 
 
 async def _open_body() -> Any:
@@ -137,9 +176,15 @@ async def _open_body() -> Any:
 
 
 def test_events_come_as_they_happen(tmp_path: Path) -> None:
-    """Dotted names, one JSON object each; one camera's alone if asked; a broken connection goes on where it ended."""
+    """Dotted names, one JSON object each.
+
+    One camera's alone if asked; a broken connection goes on where it ended.
+    """
+
     async def work(desk: Desk) -> None:
-        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
+        async with aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(desk.socket))
+        ) as session:
             async with session.get("http://x/v1/events?camera=cam") as answer:
                 names, number = [], ""
                 while names.count("snapshot.published") < 2:
@@ -149,13 +194,18 @@ def test_events_come_as_they_happen(tmp_path: Path) -> None:
                         data = json.loads(line.removeprefix("data: "))
                         assert data["camera"] == "cam"
                         assert re.fullmatch(r"[a-z]+\.[a-z]+", data["event"])
-                        if data["event"] != "poll.skipped":     # a busy machine is late now and then
+                        # A busy machine is late now and then
+                        if data["event"] != "poll.skipped":
                             names.append(data["event"])
-            assert names[-3:] in (["lease.acquired", "snapshot.published", "lease.released"],
-                                  ["lease.acquired", "lease.released", "snapshot.published"],
-                                  ["lease.released", "lease.acquired", "snapshot.published"],
-                                  ["snapshot.published", "lease.acquired", "snapshot.published"])
-            async with session.get("http://x/v1/events", headers={"Last-Event-ID": str(int(number) - 2)}) as answer:
+            assert names[-3:] in (
+                ["lease.acquired", "snapshot.published", "lease.released"],
+                ["lease.acquired", "lease.released", "snapshot.published"],
+                ["lease.released", "lease.acquired", "snapshot.published"],
+                ["snapshot.published", "lease.acquired", "snapshot.published"],
+            )
+            async with session.get(
+                "http://x/v1/events", headers={"Last-Event-ID": str(int(number) - 2)}
+            ) as answer:
                 while not (line := await answer.content.readline()).startswith(b"id: "):
                     pass
                 assert line == b"id: %d\n" % (int(number) - 1)
@@ -164,7 +214,9 @@ def test_events_come_as_they_happen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [8])
-def test_who_does_not_read_misses_events_and_is_told(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_read_misses_events_and_is_told(
+    kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "KEPT", kept)
     events = EventStream(lambda text: text.replace("secret", "***"))
     for number in range(20):

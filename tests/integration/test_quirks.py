@@ -1,4 +1,7 @@
-"""Cameras that do things their own way: each quirk in the simulator, taken by our client, cold and warm."""
+"""Cameras that do things their own way.
+
+Each quirk in the simulator, taken by our client, cold and warm.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,23 @@ BOTH_WAYS = ("rtp-early", "marked-units", "no-markers", "no-clock", "describe-fi
 """Also over UDP; the others are about the words of RTSP."""
 
 
-@pytest.mark.parametrize(("quirk", "transport"), [
-    *((quirk, "udp" if quirk == "no-udp" else "tcp") for quirk in QUIRKS if quirk not in ("timeout", "play-needs-describe")),
-    *((quirk, "udp") for quirk in BOTH_WAYS),
-])
+@pytest.mark.parametrize(
+    ("quirk", "transport"),
+    [
+        *(
+            (quirk, "udp" if quirk == "no-udp" else "tcp")
+            for quirk in QUIRKS
+            if quirk not in ("timeout", "play-needs-describe")
+        ),
+        *((quirk, "udp") for quirk in BOTH_WAYS),
+    ],
+)
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_every_quirk_gives_true_pictures_and_clean_ends(quirk: str, transport: str, codec: str) -> None:
+def test_every_quirk_gives_true_pictures_and_clean_ends(
+    quirk: str, transport: str, codec: str
+) -> None:
     """Three polls: nothing remembered, then with what the first one learnt."""
+
     async def work(house: House) -> None:
         for poll in range(3):
             attempt = await house.take("cam", transport=transport, engine="native", timeout_s=20.0)
@@ -36,7 +49,11 @@ def test_every_quirk_gives_true_pictures_and_clean_ends(quirk: str, transport: s
 
 @pytest.mark.parametrize("quirk", ["tracks", "lf", "no-tcp", "no-base", "lower-case"])
 def test_the_other_engine_speaks_with_them_too(quirk: str) -> None:
-    """So that the simulator is not odd in the way our own client is: libav understands the same cameras."""
+    """So that the simulator is not odd in the way our own client is.
+
+    Libav understands the same cameras.
+    """
+
     async def work(house: House) -> None:
         transport = "udp" if quirk == "no-tcp" else "tcp"
         attempt = await house.take("cam", engine="libav", transport=transport, timeout_s=20.0)
@@ -46,7 +63,11 @@ def test_the_other_engine_speaks_with_them_too(quirk: str) -> None:
 
 
 def test_a_session_is_kept_alive_by_what_the_camera_knows() -> None:
-    """It ends sessions that ask nothing for a second, and refuses GET_PARAMETER; the keyframe comes after two reminders."""
+    """It ends sessions that ask nothing for a second, and refuses GET_PARAMETER.
+
+    The keyframe comes after two reminders.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         shot = asyncio.create_task(house.take("cam", engine="native", timeout_s=60.0))
@@ -59,11 +80,14 @@ def test_a_session_is_kept_alive_by_what_the_camera_knows() -> None:
         assert simulated.requests.count("GET_PARAMETER") == 1
         assert (await house.seen("cam")).ends_clean == 1
 
-    with_house([SimulatedCamera("cam", "Gate", gop=3, quirk="timeout", fault=Fault("no-keyframe"))], work)
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=3, quirk="timeout", fault=Fault("no-keyframe"))], work
+    )
 
 
 def test_who_sends_nothing_without_describe_is_asked_with_it_from_then_on() -> None:
     """One poll is lost to it, never a second; the camera sees one session at a time."""
+
     async def work(house: House) -> None:
         outcomes = [(await house.take("cam", engine="native")).ok for _ in range(6)]
         assert outcomes == [True, False, True, True, True, True]
@@ -73,7 +97,11 @@ def test_who_sends_nothing_without_describe_is_asked_with_it_from_then_on() -> N
 
 
 def test_a_session_named_to_describe_only_costs_no_poll() -> None:
-    """Without DESCRIBE the camera knows no session at PLAY (454): it is described at once, over the same connection."""
+    """Without DESCRIBE the camera knows no session at PLAY (454).
+
+    It is described at once, over the same connection.
+    """
+
     async def work(house: House) -> None:
         for _ in range(4):
             attempt = await house.take("cam", engine="native")
@@ -88,7 +116,11 @@ def test_a_session_named_to_describe_only_costs_no_poll() -> None:
 
 
 def test_a_camera_that_marks_every_slice_since_yesterday_shows_no_torn_picture() -> None:
-    """An update between two polls, no failure in between: H.265 would decode the first marked slice without a word."""
+    """An update between two polls, no failure in between.
+
+    H.265 would decode the first marked slice without a word.
+    """
+
     async def work(house: House) -> None:
         simulated = house.fleet.cameras["cam"]
         for _ in range(3):
@@ -103,12 +135,23 @@ def test_a_camera_that_marks_every_slice_since_yesterday_shows_no_torn_picture()
     with_house([SimulatedCamera("cam", "Gate", codec="h265", gop=3)], work)
 
 
-def test_two_sessions_of_one_stream_at_once_do_not_disturb_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A poll and a snapshot of a camera that gives two: each keeps in mind what it was told itself."""
+def test_two_sessions_of_one_stream_at_once_do_not_disturb_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A poll and a snapshot of a camera that gives two.
+
+    Each keeps in mind what it was told itself.
+    """
+
     async def work(house: House) -> None:
         answer = RtspConnection._answer
-        monkeypatch.setattr(RtspConnection, "_answer", lambda connection, request: asyncio.get_running_loop().call_later(
-            0.05, answer, connection, request) and None)
+        monkeypatch.setattr(
+            RtspConnection,
+            "_answer",
+            lambda connection, request: (
+                asyncio.get_running_loop().call_later(0.05, answer, connection, request) and None
+            ),
+        )
 
         async def later(delay_s: float) -> bool:
             await asyncio.sleep(delay_s)
@@ -117,4 +160,6 @@ def test_two_sessions_of_one_stream_at_once_do_not_disturb_each_other(monkeypatc
         assert all(await asyncio.gather(*(later(0.025 * n) for n in range(4))))
         assert (await house.seen("cam")).sessions_max == 4
 
-    with_house([SimulatedCamera("cam", "Gate", gop=10, max_sessions=4, quirk="describe-first")], work)
+    with_house(
+        [SimulatedCamera("cam", "Gate", gop=10, max_sessions=4, quirk="describe-first")], work
+    )

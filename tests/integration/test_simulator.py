@@ -18,6 +18,7 @@ from camserver.simulator.camera import SimulatedCamera
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 def test_pictures_equal_their_source(codec: str, transport: str, engine: str) -> None:
     """Every codec, both transports, digest and basic: true colours, a clean end, one session."""
+
     async def work(house: House) -> None:
         for auth in ("digest", "basic"):
             simulated = house.fleet.cameras["cam"]
@@ -27,7 +28,10 @@ def test_pictures_equal_their_source(codec: str, transport: str, engine: str) ->
         seen = await house.seen("cam")
         assert (seen.opens, seen.ends_clean, seen.sessions_max) == (2, 2, 1)
 
-    with_house([SimulatedCamera("cam", "Gate", codec, gop=3, username="viewer", password="p@:/#%? ü")], work)
+    with_house(
+        [SimulatedCamera("cam", "Gate", codec, gop=3, username="viewer", password="p@:/#%? ü")],
+        work,
+    )
 
 
 def test_width_scales_down_and_exif_free_stills_decode() -> None:
@@ -43,27 +47,58 @@ def test_width_scales_down_and_exif_free_stills_decode() -> None:
 
 def test_ffmpeg_reads_the_simulator() -> None:
     """A third party's client plays every codec over both transports."""
+
     async def work(house: House) -> None:
         for camera_id in house.fleet.cameras:
             for transport in ("tcp", "udp"):
                 process = await asyncio.create_subprocess_exec(
-                    "ffmpeg", "-loglevel", "error", "-rtsp_transport", transport, "-i", house.fleet.url(camera_id),
-                    "-frames:v", "3", "-f", "null", "-", stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    "ffmpeg",
+                    "-loglevel",
+                    "error",
+                    "-rtsp_transport",
+                    transport,
+                    "-i",
+                    house.fleet.url(camera_id),
+                    "-frames:v",
+                    "3",
+                    "-f",
+                    "null",
+                    "-",
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
                 assert await process.wait() == 0
             seen = await house.seen(camera_id)
             assert (seen.ends_clean, seen.ends_unclean) == (2, 0)
 
-    with_house([SimulatedCamera(c, c, c, join_at_keyframe=True) for c in ("h264", "h265", "mjpeg")], work)
+    with_house(
+        [SimulatedCamera(c, c, c, join_at_keyframe=True) for c in ("h264", "h265", "mjpeg")], work
+    )
 
 
 def test_gstreamer_reads_the_simulator() -> None:
     async def work(house: House) -> None:
-        for codec, depay in (("h264", "rtph264depay ! avdec_h264"), ("h265", "rtph265depay ! avdec_h265"),
-                             ("mjpeg", "rtpjpegdepay ! jpegdec")):
+        for codec, depay in (
+            ("h264", "rtph264depay ! avdec_h264"),
+            ("h265", "rtph265depay ! avdec_h265"),
+            ("mjpeg", "rtpjpegdepay ! jpegdec"),
+        ):
             process = await asyncio.create_subprocess_exec(
-                "gst-launch-1.0", "-q", "rtspsrc", f"location={house.fleet.url(codec)}", "protocols=tcp", "!",
-                *depay.split(), "!", "fakesink", "num-buffers=3", stdin=subprocess.DEVNULL)
+                "gst-launch-1.0",
+                "-q",
+                "rtspsrc",
+                f"location={house.fleet.url(codec)}",
+                "protocols=tcp",
+                "!",
+                *depay.split(),
+                "!",
+                "fakesink",
+                "num-buffers=3",
+                stdin=subprocess.DEVNULL,
+            )
             assert await process.wait() == 0
             assert (await house.seen(codec)).ends_unclean == 0
 
-    with_house([SimulatedCamera(c, c, c, join_at_keyframe=True) for c in ("h264", "h265", "mjpeg")], work)
+    with_house(
+        [SimulatedCamera(c, c, c, join_at_keyframe=True) for c in ("h264", "h265", "mjpeg")], work
+    )

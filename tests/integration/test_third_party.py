@@ -1,6 +1,7 @@
 """RTSP servers that nobody here wrote as judges: GStreamer's, VLC's and aio-rtsp-toolkit's.
 
-Each is polled several times in a row: every picture is true, no login is refused, every end is clean.
+Each is polled several times in a row: every picture is true, no login is refused, every end is
+clean.
 """
 
 from __future__ import annotations
@@ -33,8 +34,21 @@ NOBODY = 65534
 def answers(port: int, path: str) -> bool:
     """Whether a DESCRIBE is answered with a description, or asks for a login."""
     result = subprocess.run(
-        ["curl", "-s", "-m", "2", "-i", "-X", "DESCRIBE", "--request-target", f"rtsp://127.0.0.1:{port}/{path}",
-         f"rtsp://127.0.0.1:{port}/{path}"], capture_output=True, check=False)
+        [
+            "curl",
+            "-s",
+            "-m",
+            "2",
+            "-i",
+            "-X",
+            "DESCRIBE",
+            "--request-target",
+            f"rtsp://127.0.0.1:{port}/{path}",
+            f"rtsp://127.0.0.1:{port}/{path}",
+        ],
+        capture_output=True,
+        check=False,
+    )
     return b" 200 " in result.stdout[:20] or b" 401 " in result.stdout[:20]
 
 
@@ -46,21 +60,37 @@ def vlc(folder: Path, film: Path, *, login: bool) -> Iterator[int]:
     home.mkdir(exist_ok=True)
     copy = home / film.name
     copy.write_bytes(film.read_bytes())
-    command = ["cvlc", "-q", "--no-audio", "--no-media-library", "--ignore-config", "--rtsp-host=127.0.0.1",
-               f"--rtsp-port={port}", "--input-repeat=65535", str(copy),
-               f"--sout=#rtp{{sdp=rtsp://127.0.0.1:{port}/cam}}", "--sout-keep"]
+    command = [
+        "cvlc",
+        "-q",
+        "--no-audio",
+        "--no-media-library",
+        "--ignore-config",
+        "--rtsp-host=127.0.0.1",
+        f"--rtsp-port={port}",
+        "--input-repeat=65535",
+        str(copy),
+        f"--sout=#rtp{{sdp=rtsp://127.0.0.1:{port}/cam}}",
+        "--sout-keep",
+    ]
     if login:
         command += [f"--sout-rtsp-user={USER}", f"--sout-rtsp-pwd={PASSWORD}"]
     if os.geteuid() == 0:
-        for path in (folder, *folder.parents):      # a temporary folder is its owner's alone
+        for path in (folder, *folder.parents):  # a temporary folder is its owner's alone
             if path.stat().st_uid == 0 and not path.stat().st_mode & 0o001:
                 path.chmod(path.stat().st_mode | 0o011)
         for path in (home, copy):
             os.chown(path, NOBODY, NOBODY)
         command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
-    with subprocess.Popen(command, env=environment, cwd=home, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         try:
             until(lambda: answers(port, "cam"), 60, "VLC")
             yield port
@@ -72,10 +102,16 @@ def vlc(folder: Path, film: Path, *, login: bool) -> Iterator[int]:
 def aio_toolkit(film: Path) -> Iterator[int]:
     """The server of aio-rtsp-toolkit: TCP, no login."""
     port = free_port()
-    program = ("import asyncio, sys, aio_rtsp_toolkit.server as s; "
-               "asyncio.run(s.serve(sys.argv[1], '127.0.0.1', int(sys.argv[2]), control_port=int(sys.argv[3])))")
-    with subprocess.Popen([sys.executable, "-c", program, str(film.parent), str(port), str(free_port())],
-                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    program = (
+        "import asyncio, sys, aio_rtsp_toolkit.server as s; asyncio.run(s.serve(sys.argv[1],"
+        " '127.0.0.1', int(sys.argv[2]), control_port=int(sys.argv[3])))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(film.parent), str(port), str(free_port())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
         try:
             until(lambda: answers(port, film.name), 60, "aio-rtsp-toolkit")
             yield port
@@ -100,11 +136,19 @@ async def polled(house: House, url: str, source: np.ndarray[Any, Any], **keys: A
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("how", ["open", "digest", "basic"])
-def test_gstreamer(gst: dict[str, int], sources: dict[str, Any], how: str, transport: str, codec: str) -> None:
+def test_gstreamer(
+    gst: dict[str, int], sources: dict[str, Any], how: str, transport: str, codec: str
+) -> None:
     async def work(house: House) -> None:
         login = {} if how == "open" else {"username": USER, "password": PASSWORD}
         async with LoginProxy(gst[how]) as proxy:
-            await polled(house, f"rtsp://127.0.0.1:{proxy.port}/{codec}", sources[codec], transport=transport, **login)
+            await polled(
+                house,
+                f"rtsp://127.0.0.1:{proxy.port}/{codec}",
+                sources[codec],
+                transport=transport,
+                **login,
+            )
             assert (proxy.refused_logins, proxy.connections) == (0, POLLS)
 
     with_house([], work)
@@ -120,8 +164,11 @@ def test_gstreamer_over_tls(gst: dict[str, int], sources: dict[str, Any], codec:
 
 @pytest.mark.parametrize("login", [False, True])
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
-def test_vlc(tmp_path: Path, films: dict[str, Path], sources: dict[str, Any], codec: str, login: bool) -> None:
+def test_vlc(
+    tmp_path: Path, films: dict[str, Path], sources: dict[str, Any], codec: str, login: bool
+) -> None:
     """It speaks UDP only and says so with 461: that is learned by the first poll."""
+
     async def work(house: House) -> None:
         keys = {"username": USER, "password": PASSWORD} if login else {}
         async with LoginProxy(port) as proxy:
@@ -134,11 +181,19 @@ def test_vlc(tmp_path: Path, films: dict[str, Path], sources: dict[str, Any], co
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_aio_rtsp_toolkit(films: dict[str, Path], sources: dict[str, Any], codec: str, transport: str) -> None:
+def test_aio_rtsp_toolkit(
+    films: dict[str, Path], sources: dict[str, Any], codec: str, transport: str
+) -> None:
     """It speaks TCP only and says so with 461: also who asked for UDP gets its pictures."""
+
     async def work(house: House) -> None:
         async with LoginProxy(port) as proxy:
-            await polled(house, f"rtsp://127.0.0.1:{proxy.port}/{films[codec].name}", sources[codec], transport=transport)
+            await polled(
+                house,
+                f"rtsp://127.0.0.1:{proxy.port}/{films[codec].name}",
+                sources[codec],
+                transport=transport,
+            )
 
     with aio_toolkit(films[codec]) as port:
         with_house([], work)
@@ -146,14 +201,20 @@ def test_aio_rtsp_toolkit(films: dict[str, Path], sources: dict[str, Any], codec
 
 def test_vlc_says_what_is_wrong(tmp_path: Path, films: dict[str, Path]) -> None:
     """Its 401 and 404 have no CSeq: a wrong password and a wrong path are named all the same."""
+
     async def work(house: House) -> None:
         async with LoginProxy(port) as proxy:
-            for path, password, result in (("cam", "wr0ng", Result.AUTH), ("other", PASSWORD, Result.NOT_FOUND)):
+            for path, password, result in (
+                ("cam", "wr0ng", Result.AUTH),
+                ("other", PASSWORD, Result.NOT_FOUND),
+            ):
                 url = f"rtsp://127.0.0.1:{proxy.port}/{path}"
                 target = camera("cam", url=url, username=USER, password=password)
                 deadline = asyncio.get_running_loop().time() + 30
                 with pytest.raises(CameraError) as caught:
-                    await NativeEngine().fetch(target, url, deadline, lambda _: None, lambda _: None)
+                    await NativeEngine().fetch(
+                        target, url, deadline, lambda _: None, lambda _: None
+                    )
                 assert caught.value.result is result
             assert proxy.refused_logins == 1
 

@@ -1,4 +1,7 @@
-"""No torn picture is ever published: hundreds of seeded sessions through a proxy that damages key pictures."""
+"""No torn picture is ever published.
+
+Hundreds of seeded sessions through a proxy that damages key pictures.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ SHOTS = 84
 LANES = 6
 ALWAYS = float("inf")
 LIMITS_S = (2.0, 40.0)
-"""What never becomes whole is waited for so long; on a machine so busy that nothing at all came, longer."""
+"""What never becomes whole is waited for so long.
+
+On a machine so busy that nothing at all came, longer.
+"""
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
@@ -26,8 +32,8 @@ LIMITS_S = (2.0, 40.0)
 def test_what_is_published_equals_its_source(codec: str, transport: str) -> None:
     """504 shots in all. Each session's first one or two key pictures are damaged, or all of them.
 
-    What is published equals a picture that the camera sent; nothing else comes out but bad-picture and no-keyframe, and
-    that only where no key picture was spared: a whole one that comes is taken.
+    What is published equals a picture that the camera sent; nothing else comes out but bad-picture
+    and no-keyframe, and that only where no key picture was spared: a whole one that comes is taken.
     """
     results: Counter[tuple[bool, Result]] = Counter()
     closing = contextlib.ExitStack()
@@ -45,8 +51,12 @@ def test_what_is_published_equals_its_source(codec: str, transport: str) -> None
                 proxy.dice, proxy.damaged = dice, 0
                 proxy.spare_after = dice.choice((1, 1, 2, 2, ALWAYS))
                 hopeless = proxy.spare_after == ALWAYS
-                attempt = await house.take(camera_id, url=url, transport=transport,
-                                           timeout_s=limit_s if hopeless else LIMITS_S[-1])
+                attempt = await house.take(
+                    camera_id,
+                    url=url,
+                    transport=transport,
+                    timeout_s=limit_s if hopeless else LIMITS_S[-1],
+                )
                 if attempt.result is not Result.TIMEOUT:
                     break
             assert proxy.damaged, seed
@@ -55,7 +65,10 @@ def test_what_is_published_equals_its_source(codec: str, transport: str) -> None
                 assert psnr_to_source(attempt, source) > 35, seed
             else:
                 assert hopeless, (seed, attempt.error)
-                assert attempt.result in (Result.BAD_PICTURE, Result.NO_KEYFRAME), (seed, attempt.error)
+                assert attempt.result in (Result.BAD_PICTURE, Result.NO_KEYFRAME), (
+                    seed,
+                    attempt.error,
+                )
 
     async def work(house: House) -> None:
         with closing:
@@ -65,8 +78,22 @@ def test_what_is_published_equals_its_source(codec: str, transport: str) -> None
         assert all(c.record.sessions_max == 1 for c in house.fleet.cameras.values())
 
     # on a busy machine many pictures are on their way at once
-    with_house([SimulatedCamera(f"cam{n}", f"Gate {n}", codec=codec, fps=20.0, gop=2, keyframes=deque(maxlen=100))
-                for n in range(LANES)], work)
+    with_house(
+        [
+            SimulatedCamera(
+                f"cam{n}", f"Gate {n}", codec=codec, fps=20.0, gop=2, keyframes=deque(maxlen=100)
+            )
+            for n in range(LANES)
+        ],
+        work,
+    )
     print(results)
     assert results[False, Result.OK] > SHOTS // 2
-    assert sum(count for (hopeless, result), count in results.items() if hopeless and result is not Result.OK) > SHOTS // 30
+    assert (
+        sum(
+            count
+            for (hopeless, result), count in results.items()
+            if hopeless and result is not Result.OK
+        )
+        > SHOTS // 30
+    )

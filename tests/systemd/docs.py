@@ -1,7 +1,11 @@
-"""Runs inside boot.sh: every code block of README.md and docs/sharing.md, as printed, in the order printed, in a fresh clone.
+"""Runs inside boot.sh.
 
-The documents' cameras are at 192.0.2.10 and 192.0.2.20, which are this machine's loopback here; an inventory is what a
-`toml` block says. Prints what does not go as the text says, and ends with 1; says nothing when all is well.
+Every code block of README.md and docs/sharing.md, as printed, in the order printed, in a fresh
+clone.
+
+The documents' cameras are at 192.0.2.10 and 192.0.2.20, which are this machine's loopback here; an
+inventory is what a `toml` block says. Prints what does not go as the text says, and ends with 1;
+says nothing when all is well.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ SESSIONS = {"192.0.2.10": 2, "192.0.2.20": 1}
 """What the documents' cameras give: the first one is a Tapo by its profile."""
 NOT_RUN = {"make test": "it runs this; .ci/run is the same command"}
 UNTIL_CTRL_C = "until Ctrl-C"
-READY = {       # what there is when a command that runs until Ctrl-C has begun its work
-    "make demo": "camserver-demo/snapshots/cam1/latest.jpg", "camserver simulate": "sim.toml",
+READY = {  # what there is when a command that runs until Ctrl-C has begun its work
+    "make demo": "camserver-demo/snapshots/cam1/latest.jpg",
+    "camserver simulate": "sim.toml",
     "camserver run": "sim/snapshots/cam2/latest.jpg",
 }
 LIMIT_S = 100.0
@@ -39,8 +44,15 @@ def blocks(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def sh(command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=LIMIT_S,
-                          stdin=subprocess.DEVNULL, **options)     # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )  # type: ignore[call-overload,no-any-return]
 
 
 def complain(text: str) -> None:
@@ -59,16 +71,27 @@ def wait_for(path: Path | None = None, *, command: str = "") -> None:
 
 # ---- what a block does
 
+
 def run_block(text: str, folder: Path) -> None:
     """Each command of a `sh` block; those that run until Ctrl-C get it when the others are done."""
     going: list[tuple[str, subprocess.Popen[bytes]]] = []
     for line in text.splitlines():
         command = line.strip()
-        if not command or command.startswith("#") or any(command.startswith(name) for name in NOT_RUN):
+        if (
+            not command
+            or command.startswith("#")
+            or any(command.startswith(name) for name in NOT_RUN)
+        ):
             continue
         if UNTIL_CTRL_C in command:
-            process = subprocess.Popen(["bash", "-c", command], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=subprocess.STDOUT, start_new_session=True)
+            process = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             assert process.stdout is not None
             if not process.stdout.readline():
                 complain(f"said nothing: {command}")
@@ -83,7 +106,8 @@ def run_block(text: str, folder: Path) -> None:
     for command, process in reversed(going):
         os.killpg(process.pid, signal.SIGINT)
         out, _ = process.communicate(timeout=LIMIT_S)
-        if process.returncode not in (0, 130, -signal.SIGINT, 2):        # 2: make's, when its command was interrupted
+        # 2: make's, when its command was interrupted
+        if process.returncode not in (0, 130, -signal.SIGINT, 2):
             complain(f"status {process.returncode}: {command}\n{out.decode()}")
 
 
@@ -99,16 +123,26 @@ def pictures(*cameras: str) -> None:
 
 
 def run_streams(text: str) -> None:
-    """The `exec:` sources of go2rtc.yaml, with a player in go2rtc's place; meanwhile the lease is go2rtc's."""
+    """The `exec:` sources of go2rtc.yaml, with a player in go2rtc's place.
+
+    Meanwhile the lease is go2rtc's.
+    """
     sources = re.findall(r'^  (\w+): "exec:(.*)"$', text, re.MULTILINE)
     if len(sources) != 2:
         complain(f"go2rtc.yaml: expected two sources: {text}")
     for number, (name, command) in enumerate(sources):
         output = f"rtsp://127.0.0.1:{8654 + number}/{name}"
-        player = subprocess.Popen(f"ffmpeg -v error -rtsp_flags listen -i {output} -frames:v 20 -f null -".split(),
-                                  stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        player = subprocess.Popen(
+            f"ffmpeg -v error -rtsp_flags listen -i {output} -frames:v 20 -f null -".split(),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         wait_for(command=f"ss -Hltn sport = :{8654 + number} | grep -q LISTEN")
-        source = subprocess.Popen(command.replace("{output}", output).split(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        source = subprocess.Popen(
+            command.replace("{output}", output).split(),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         wait_for(command="camserver leases | grep -q 'live go2rtc'")
         _, err = player.communicate(timeout=LIMIT_S)
         source.terminate()
@@ -118,6 +152,7 @@ def run_streams(text: str) -> None:
 
 
 # ---- the documents
+
 
 def readme() -> None:
     number = 0
@@ -148,36 +183,56 @@ def sharing() -> None:
             case "toml":
                 ETC.write_text(text)
                 if (reloaded := sh("systemctl reload camserver")).returncode:
-                    complain(f"sharing.md: its inventory is refused: {reloaded.stderr}{sh('camserver check').stderr}")
+                    complain(
+                        "sharing.md: its inventory is refused:"
+                        f" {reloaded.stderr}{sh('camserver check').stderr}"
+                    )
                 pictures("gate", "yard")
                 run_streams(streams)
             case "python":
                 (home / "example.py").write_text(text)
-                if (ran := sh("/opt/camserver/bin/python -W error example.py", cwd=home)).returncode:
+                if (
+                    ran := sh("/opt/camserver/bin/python -W error example.py", cwd=home)
+                ).returncode:
                     complain(f"sharing.md: python: {ran.stderr}")
             case "json":
                 shown = json.loads(text)
-                asked = sh("timeout -s INT 3 curl -sN -T . -X POST --unix-socket /run/camserver/camserver.sock "
-                           "'http://x/v1/cameras/gate/lease?wait=10' < <(sleep 3)")
+                asked = sh(
+                    "timeout -s INT 3 curl -sN -T . -X POST --unix-socket"
+                    " /run/camserver/camserver.sock 'http://x/v1/cameras/gate/lease?wait=10' <"
+                    " <(sleep 3)"
+                )
                 said = json.loads(asked.stdout.splitlines()[0])
                 if said.keys() != shown.keys() or said["state"] != shown["state"]:
                     complain(f"sharing.md: the answer is {said}, not {shown}")
 
 
 def upgrade_and_stop() -> None:
-    """`make install` again restarts a running daemon; a stopped one is left stopped by whoever only asks."""
+    """`make install` again restarts a running daemon.
+
+    A stopped one is left stopped by whoever only asks.
+    """
     pid = sh("systemctl show -p MainPID --value camserver").stdout
     again = sh("sudo make install", cwd=CLONE)
     if again.returncode or "has been restarted" not in again.stdout:
         complain(f"upgrade: {again}")
-    if sh("systemctl show -p MainPID --value camserver").stdout == pid or sh("systemctl is-active camserver").returncode:
+    if (
+        sh("systemctl show -p MainPID --value camserver").stdout == pid
+        or sh("systemctl is-active camserver").returncode
+    ):
         complain("upgrade: the daemon was not restarted")
     Path("/etc/systemd/system/camserver.service.d").mkdir()
-    Path("/etc/systemd/system/camserver.service.d/login.conf").write_text("[Service]\nLoadCredential=gate:/root/password\n")
+    Path("/etc/systemd/system/camserver.service.d/login.conf").write_text(
+        "[Service]\nLoadCredential=gate:/root/password\n"
+    )
     plain = ETC.read_text()
     ETC.write_text(plain.replace('password = "secret"', 'password_credential = "gate"'))
     again = sh("sudo make install && camserver status", cwd=CLONE)
-    if again.returncode not in (0, 1) or "has been restarted" not in again.stdout or "credential" in again.stderr:
+    if (
+        again.returncode not in (0, 1)
+        or "has been restarted" not in again.stdout
+        or "credential" in again.stderr
+    ):
         complain(f"upgrade with a credential: {again}")
     ETC.write_text(plain)
     ETC.write_text(f"{ETC.read_text()}\nnonsense = 1\n")
@@ -187,28 +242,42 @@ def upgrade_and_stop() -> None:
         complain(f"upgrade with a faulty inventory: {refused}")
     ETC.write_text(ETC.read_text().replace("nonsense = 1", ""))
     sh("systemctl stop camserver")
-    for command, status in (("status", 69), ("leases", 69), ("reload", 69), ("snapshot gate -o /root/now.jpg", 0),
-                            ("doctor gate", 0)):
+    for command, status in (
+        ("status", 69),
+        ("leases", 69),
+        ("reload", 69),
+        ("snapshot gate -o /root/now.jpg", 0),
+        ("doctor gate", 0),
+    ):
         asked = sh(f"camserver {command}")
-        if asked.returncode != status or (status and "camserver.service is stopped" not in asked.stderr):
+        if asked.returncode != status or (
+            status and "camserver.service is stopped" not in asked.stderr
+        ):
             complain(f"stopped, {command}: {asked}")
         if sh("systemctl is-active camserver").stdout.strip() != "inactive":
             complain(f"{command} has started a daemon that was stopped")
-    if not sh("camserver lease gate -- true; systemctl is-active camserver").stdout.endswith("active\n"):
+    if not sh("camserver lease gate -- true; systemctl is-active camserver").stdout.endswith(
+        "active\n"
+    ):
         complain("a lease did not start the daemon")
-    sh("umount -l /opt/camserver")      # boot.sh has mounted it; the program's folder itself can be removed
+    # Boot.sh has mounted it; the program's folder itself can be removed
+    sh("umount -l /opt/camserver")
     gone = sh("sudo make uninstall; command -v camserver", cwd=CLONE)
     if "camserver is gone" not in gone.stdout or gone.returncode == 0 or not ETC.exists():
         complain(f"uninstall: {gone}")
 
 
 def set_up() -> None:
-    """A clone with its virtual environment, the cameras of the documents, and an editor for `sudoedit`."""
-    ignored = shutil.ignore_patterns(".venv", ".git", ".*_cache", ".hypothesis", ".fuzz", "camserver-demo", "*.egg-info")
+    """A clone with its environment, the documents' cameras, and an editor for `sudoedit`."""
+    ignored = shutil.ignore_patterns(
+        ".venv", ".git", ".*_cache", ".hypothesis", ".fuzz", "camserver-demo", "*.egg-info"
+    )
     shutil.copytree("/checkout", CLONE, ignore=ignored)
     (CLONE / ".venv").symlink_to("/opt/camserver")
     (CLONE / ".venv/.installed").touch()
-    Path("/etc/pip.conf").write_text("[global]\nno-index = true\n[install]\nno-build-isolation = false\n")   # no network here
+    Path("/etc/pip.conf").write_text(
+        "[global]\nno-index = true\n[install]\nno-build-isolation = false\n"
+    )  # no network here
     Path("/root/password").write_text("secret\n")
     editor = Path("/usr/local/bin/editor-of-the-test")
     editor.write_text('#!/bin/sh\nexec cp /root/new.toml "$1"\n')
@@ -218,10 +287,16 @@ def set_up() -> None:
     sh("ip link set lo up")
     for host, sessions in SESSIONS.items():
         sh(f"ip address add {host}/32 dev lo")
-        options = (f"--cameras 1 --host {host} --base-port 554 --codec h264 --max-sessions {sessions} --username viewer "
-                   f"--password-file /root/password --record /root/{host}.json")
-        background.append(subprocess.Popen(["/opt/camserver/bin/camserver", "simulate", *options.split()],
-                                           stdout=subprocess.DEVNULL))
+        options = (
+            f"--cameras 1 --host {host} --base-port 554 --codec h264 --max-sessions {sessions}"
+            f" --username viewer --password-file /root/password --record /root/{host}.json"
+        )
+        background.append(
+            subprocess.Popen(
+                ["/opt/camserver/bin/camserver", "simulate", *options.split()],
+                stdout=subprocess.DEVNULL,
+            )
+        )
         wait_for(command=f"ss -Hltn src {host} | grep -q LISTEN")
 
 

@@ -1,4 +1,4 @@
-"""The unit under a real systemd, booted in namespaces of its own with the machine's own files (boot.sh)."""
+"""The unit under a real systemd, booted in namespaces of its own (boot.sh)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,29 @@ import pytest
 
 HERE = Path(__file__).parent
 EXPECTED = {
-    "verify": "0", "start": "0", "user": "camserver", "picture": "ffd8", "status": "1 cameras: 1 fresh",
-    "refused": "active same", "reload_refused": "1", "socket": "660 camserver camserver", "leases": "1", "reload": "0",
-    "holder": "1", "holder_uid": "1", "refused_meanwhile": "0", "lease_kept": "1 0",
-    "restarted": "1", "fresh_again": "1", "stop": "success 0", "sealed": "1", "unsealed": "0", "sessions_left": "0",
-    "sessions_max": "1", "temporary": "0", "bad_start": "78 0",
+    "verify": "0",
+    "start": "0",
+    "user": "camserver",
+    "picture": "ffd8",
+    "status": "1 cameras: 1 fresh",
+    "refused": "active same",
+    "reload_refused": "1",
+    "socket": "660 camserver camserver",
+    "leases": "1",
+    "reload": "0",
+    "holder": "1",
+    "holder_uid": "1",
+    "refused_meanwhile": "0",
+    "lease_kept": "1 0",
+    "restarted": "1",
+    "fresh_again": "1",
+    "stop": "success 0",
+    "sealed": "1",
+    "unsealed": "0",
+    "sessions_left": "0",
+    "sessions_max": "1",
+    "temporary": "0",
+    "bad_start": "78 0",
 }
 
 
@@ -23,21 +41,29 @@ def booted(*command: str) -> subprocess.CompletedProcess[str]:
     """Run a command beside a systemd of its own."""
     if os.geteuid() != 0:
         pytest.skip("booting a systemd in namespaces needs root")
-    run = subprocess.run([HERE / "boot.sh", sys.prefix, HERE.parents[1], *command],
-                         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    run = subprocess.run(
+        [HERE / "boot.sh", sys.prefix, HERE.parents[1], *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
     if run.returncode == 125:
         pytest.skip(f"this machine does not let a systemd boot in namespaces: {run.stderr[-200:]}")
     return run
 
 
 def test_the_documents_run_as_printed() -> None:
-    """Each command of README.md and docs/sharing.md, in order, in a fresh clone; an upgrade, a stop, and what they leave."""
+    """Each command of README.md and docs/sharing.md, in order, in a fresh clone.
+
+    An upgrade, a stop, and what they leave.
+    """
     run = booted("/usr/bin/python3", "tests/systemd/docs.py")
     assert (run.returncode, run.stdout) == (0, ""), run.stdout + run.stderr
 
 
 def test_the_unit_does_what_it_says() -> None:
-    """Start, READY, journal fields, a refused reload, kill -9 and restart, a clean stop, 78 without restart; hardened."""
+    """Start, READY, journal, refused reload, kill -9, restart, clean stop, 78; hardened."""
     run = booted("bash", "tests/systemd/service.sh")
     said = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
     assert run.returncode == 0, run.stderr

@@ -1,4 +1,7 @@
-"""Properties have no time limit: Hypothesis measures wall time, and its 200 ms pass while a busy machine runs others."""
+"""Properties have no time limit.
+
+Hypothesis measures wall time, and its 200 ms pass while a busy machine runs others.
+"""
 
 from __future__ import annotations
 

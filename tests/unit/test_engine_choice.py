@@ -10,7 +10,9 @@ from camserver.capture.engine_choice import KEPT_S, EngineChoice, may_be_misread
 from camserver.errors import CameraError
 from camserver.records import Result
 
-MISREAD = CameraError(Result.NO_KEYFRAME, "59 pictures but no keyframe within 6.0 s", step="a keyframe")
+MISREAD = CameraError(
+    Result.NO_KEYFRAME, "59 pictures but no keyframe within 6.0 s", step="a keyframe"
+)
 
 
 def failed_twice() -> EngineChoice:
@@ -80,12 +82,21 @@ def test_after_a_reload_a_stream_that_needs_libav_is_kept_again() -> None:
     assert choice.asks_libav(6.0)
 
 
-@pytest.mark.parametrize(("error", "misread"), [
-    (MISREAD, True), (CameraError(Result.BAD_PICTURE, "x"), True), (CameraError(Result.ERROR, "x", status=455), True),
-    (CameraError(Result.NOT_FOUND, "x", status=404), True), (CameraError(Result.TIMEOUT, "x", step="SETUP"), True),
-    (CameraError(Result.TIMEOUT, "x", step="connecting"), False), (CameraError(Result.AUTH, "x", status=401), False),
-    (CameraError(Result.ERROR, "not spoken", status=401), False), (CameraError(Result.FULL, "x", status=453), False),
-    (CameraError(Result.UNREACHABLE, "x"), False), (CameraError(Result.BAD_PICTURE, "x", packets_lost=True), False),
-])
+@pytest.mark.parametrize(
+    ("error", "misread"),
+    [
+        (MISREAD, True),
+        (CameraError(Result.BAD_PICTURE, "x"), True),
+        (CameraError(Result.ERROR, "x", status=455), True),
+        (CameraError(Result.NOT_FOUND, "x", status=404), True),
+        (CameraError(Result.TIMEOUT, "x", step="SETUP"), True),
+        (CameraError(Result.TIMEOUT, "x", step="connecting"), False),
+        (CameraError(Result.AUTH, "x", status=401), False),
+        (CameraError(Result.ERROR, "not spoken", status=401), False),
+        (CameraError(Result.FULL, "x", status=453), False),
+        (CameraError(Result.UNREACHABLE, "x"), False),
+        (CameraError(Result.BAD_PICTURE, "x", packets_lost=True), False),
+    ],
+)
 def test_what_another_client_could_do_better(error: CameraError, misread: bool) -> None:
     assert may_be_misread(error) is misread

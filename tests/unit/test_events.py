@@ -28,6 +28,8 @@ def test_every_event_is_documented_with_its_keys() -> None:
             assert known[kind.EVENT] == {field.name for field in fields(kind)}, kind.EVENT
     notices = set()
     for path in (ROOT / "camserver").rglob("*.py"):
-        notices |= set(re.findall(r'(?:Notice\(\s*name=|_note\(\s*)"([a-z0-9]+\.[a-z]+)"', path.read_text()))
+        notices |= set(
+            re.findall(r'(?:Notice\(\s*name=|_note\(\s*)"([a-z0-9]+\.[a-z]+)"', path.read_text())
+        )
     assert len(notices) > 10
     assert notices <= known.keys(), notices - known.keys()

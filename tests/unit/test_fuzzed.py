@@ -1,4 +1,7 @@
-"""Everything a camera can send: only our own errors come out, in time, and the connection is closed before we hear of it."""
+"""Everything a camera can send.
+
+Only our own errors come out, in time, and the connection is closed before we hear of it.
+"""
 
 from __future__ import annotations
 

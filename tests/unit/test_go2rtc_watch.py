@@ -1,4 +1,7 @@
-"""What is concluded from what go2rtc's API shows; the API itself is a table here, time is the loop's."""
+"""What is concluded from what go2rtc's API shows.
+
+The API itself is a table here, time is the loop's.
+"""
 
 from __future__ import annotations
 
@@ -54,15 +57,19 @@ def gate() -> Any:
     return camera("gate", go2rtc="gate", username="viewer", password="s3cret")
 
 
-@pytest.mark.parametrize(("shown", "was_open", "end", "after_s"), [
-    ([IDLE], True, SessionEnd.CLEAN, 0.0),
-    ([LIVE, IDLE], True, SessionEnd.CLEAN, 0.1),
-    ([IDLE], False, SessionEnd.UNCLEAN, DIAL_S),            # it may be on its way all the while
-    ([IDLE, IDLE, LIVE, IDLE], False, SessionEnd.CLEAN, 0.3),
-    ([IDLE, LIVE], False, SessionEnd.NONE, DIAL_S),         # somebody watches: counted as such
-])
+@pytest.mark.parametrize(
+    ("shown", "was_open", "end", "after_s"),
+    [
+        ([IDLE], True, SessionEnd.CLEAN, 0.0),
+        ([LIVE, IDLE], True, SessionEnd.CLEAN, 0.1),
+        ([IDLE], False, SessionEnd.UNCLEAN, DIAL_S),  # it may be on its way all the while
+        ([IDLE, IDLE, LIVE, IDLE], False, SessionEnd.CLEAN, 0.3),
+        ([IDLE, LIVE], False, SessionEnd.NONE, DIAL_S),  # somebody watches: counted as such
+    ],
+)
 def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
-        shown: list[StreamView], was_open: bool, end: SessionEnd, after_s: float) -> None:
+    shown: list[StreamView], was_open: bool, end: SessionEnd, after_s: float
+) -> None:
     async def work() -> None:
         api = Api(gate=shown[0])
         go2rtc, manager = await beside(api)
@@ -70,7 +77,9 @@ def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
         go2rtc.opening(gate())
         begun = asyncio.get_running_loop().time()
         for step, view in enumerate(shown):
-            asyncio.get_running_loop().call_at(begun + 0.1 * step - 0.01, api.shown.__setitem__, "gate", view)
+            asyncio.get_running_loop().call_at(
+                begun + 0.1 * step - 0.01, api.shown.__setitem__, "gate", view
+            )
         assert await go2rtc.settled(gate(), was_open=was_open) is end
         assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s, abs=0.11)
         lease.release()
@@ -80,8 +89,13 @@ def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
 
 
 def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
-    """`exec:camserver lease …` in the place of what we registered: not overwritten, and not removed afterwards."""
-    own = StreamView(sources=("exec:camserver lease gate -- ffmpeg -i rtsp://127.0.0.1/gate -f rtsp {output}",))
+    """`exec:camserver lease …` in the place of what we registered.
+
+    Not overwritten, and not removed afterwards.
+    """
+    own = StreamView(
+        sources=("exec:camserver lease gate -- ffmpeg -i rtsp://127.0.0.1/gate -f rtsp {output}",)
+    )
 
     async def work() -> None:
         api = Api()
@@ -92,7 +106,7 @@ def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
         assert api.shown["gate"].sources == ("rtsp://127.0.0.1/gate",)
         api.shown["gate"] = own
         for wanted in (True, False):
-            if not wanted:      # register was taken away, or the camera
+            if not wanted:  # register was taken away, or the camera
                 go2rtc._cameras = {}
             for _ in range(2):
                 await go2rtc.look()
@@ -104,9 +118,14 @@ def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
 
 def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
     """Over a restart, too; a stream that somebody made, or added a source to, stays."""
+
     async def work() -> None:
         file = StateFile(tmp_path / "leases", lambda *_: 0.0)
-        for hand_made, again, removed in ((False, False, ["gate"]), (False, True, []), (True, False, [])):
+        for hand_made, again, removed in (
+            (False, False, ["gate"]),
+            (False, True, []),
+            (True, False, []),
+        ):
             api, events = Api(), list[Event]()
             url = gate().url
             if hand_made:
@@ -117,11 +136,14 @@ def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
             file.take_over(load(file.path), lambda _: 0.0)
             for event in events:
                 file(event)
-            assert any(isinstance(e, Notice) and e.name == "go2rtc.registered" for e in events) is not hand_made
+            assert (
+                any(isinstance(e, Notice) and e.name == "go2rtc.registered" for e in events)
+                is not hand_made
+            )
             await go2rtc.close()
             if again:
                 api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
-            go2rtc, _ = await beside(api)       # the next process
+            go2rtc, _ = await beside(api)  # the next process
             go2rtc.restore(load(file.path).streams)
             go2rtc._cameras = {}
             await go2rtc.look()

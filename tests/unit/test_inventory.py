@@ -1,4 +1,4 @@
-"""The inventory: complete, refused whole with every fault at once, secrets resolved and never shown."""
+"""The inventory: refused whole with every fault at once, secrets resolved and never shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_the_reference_inventory_is_valid_and_fits_the_schema() -> None:
 
 def test_every_fault_in_one_report(tmp_path: Path) -> None:
     """Nobody should have to run check ten times to find ten faults."""
-    found = faults(tmp_path, """
+    found = faults(
+        tmp_path,
+        """
         colour = 1
         [output]
         directroy = "x"
@@ -61,37 +63,61 @@ def test_every_fault_in_one_report(tmp_path: Path) -> None:
         timeout = "5x"
         password = "p"
         password_file = "q"
-    """)
+    """,
+    )
     assert found == [
         "colour: unknown key",
         "[output]: quality: Input should be less than or equal to 100",
         "[output]: directroy: unknown key (did you mean 'directory'?)",
-        "camera 'Gate': id: must be lower-case letters, digits, - and _, 64 at most, beginning with a letter or digit",
+        (
+            "camera 'Gate': id: must be lower-case letters, digits, - and _, 64 at most, beginning"
+            " with a letter or digit"
+        ),
         "camera 'Gate': intervall: unknown key (did you mean 'interval'?)",
         "camera 'b': profile: 'dahau' is not known (did you mean 'dahua'?)",
         "camera 'b': needs a url (or at least a snapshot_url)",
         f"camera 'b': id: used twice (first in {tmp_path}/cameras.toml)",
-        'camera \'b\': url: not a URL (is there a / # ? or : in the password? Then give it as password = "…")',
-        'camera \'b\': timeout: expected a duration such as "30s", "500ms", "7d" or a number of seconds',
+        (
+            "camera 'b': url: not a URL (is there a / # ? or : in the password? Then give it as"
+            ' password = "…")'
+        ),
+        (
+            'camera \'b\': timeout: expected a duration such as "30s", "500ms", "7d" or a number of'
+            " seconds"
+        ),
         "camera 'b': password and password_file exclude each other",
     ]
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ('[[camera]]\nid = ["a"]\nurl = "rtsp://x/"', "id: Input should be a valid string"),
-    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = inf', "interval: expected a duration"),
-    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = nan', "interval: expected a duration"),
-    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = "99999999999d"', "from 0 to"),
-    ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\npassword_file = "\\u0000"', "password_file"),
-    ('[retention]\nmin_free = inf', "min_free: expected a size"),
-    ('include = ["**x/*.toml"]', "no file name or glob"),
-    ('[http]\nlisten = "0.0.0.0:3000"\npassword = ""', "[http]: the password is empty"),
-    ('[go2rtc]\napi = "http://10.0.0.5:1984"\npage = "http://op:s3cret@10.0.0.5"', "not in a URL"),
-    ("a = " + "9" * 5000, "not valid TOML"),
-    ("a = " + "[" * 5000, "not valid TOML"),
-    *((f'[[camera]]\nid = "a"\nurl = "rtsp://user:{secret}@1.2.3.4/x"', 'password = "…"')
-      for secret in ("12#S3cret", "1/sS3cret", "1?sS3cret", "12#S3:cret", "x/y", "a:b#c")),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[camera]]\nid = ["a"]\nurl = "rtsp://x/"', "id: Input should be a valid string"),
+        (
+            '[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = inf',
+            "interval: expected a duration",
+        ),
+        (
+            '[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = nan',
+            "interval: expected a duration",
+        ),
+        ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\ninterval = "99999999999d"', "from 0 to"),
+        ('[[camera]]\nid = "a"\nurl = "rtsp://x/"\npassword_file = "\\u0000"', "password_file"),
+        ("[retention]\nmin_free = inf", "min_free: expected a size"),
+        ('include = ["**x/*.toml"]', "no file name or glob"),
+        ('[http]\nlisten = "0.0.0.0:3000"\npassword = ""', "[http]: the password is empty"),
+        (
+            '[go2rtc]\napi = "http://10.0.0.5:1984"\npage = "http://op:s3cret@10.0.0.5"',
+            "not in a URL",
+        ),
+        ("a = " + "9" * 5000, "not valid TOML"),
+        ("a = " + "[" * 5000, "not valid TOML"),
+        *(
+            (f'[[camera]]\nid = "a"\nurl = "rtsp://user:{secret}@1.2.3.4/x"', 'password = "…"')
+            for secret in ("12#S3cret", "1/sS3cret", "1?sS3cret", "12#S3:cret", "x/y", "a:b#c")
+        ),
+    ],
+)
 def test_what_nobody_foresees_is_a_fault_too(tmp_path: Path, text: str, words: str) -> None:
     """No traceback, no half understood URL, and no part of a password in the report."""
     report = "\n".join(faults(tmp_path, text))
@@ -107,7 +133,9 @@ def test_syntax_unreadable_and_missing(tmp_path: Path) -> None:
 
 def test_strength_camera_profile_defaults(tmp_path: Path) -> None:
     """The camera's own word beats its profile's, the profile's beats [defaults]."""
-    inventory = load(tmp_path, """
+    inventory = load(
+        tmp_path,
+        """
         [defaults]
         max_sessions = 7
         cooldown = "1s"
@@ -123,16 +151,22 @@ def test_strength_camera_profile_defaults(tmp_path: Path) -> None:
         url = "rtsp://10.0.0.2/x"
         profile = "tapo"
         max_sessions = 1
-    """)
-    a, b = inventory.cameras    # type: ignore[attr-defined]
+    """,
+    )
+    a, b = inventory.cameras  # type: ignore[attr-defined]
     assert (a.max_sessions, a.cooldown_s, a.interval_s, a.timeout_s) == (2, 0.0, 60.0, 3.0)
     assert b.max_sessions == 1
     assert a.device == "10.0.0.1:554"
 
 
 def test_devices_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="camera 'b': max_sessions: 2 here, 1 in camera 'a', but both are sessions"):
-        load(tmp_path, """
+    with pytest.raises(
+        InventoryError,
+        match="camera 'b': max_sessions: 2 here, 1 in camera 'a', but both are sessions",
+    ):
+        load(
+            tmp_path,
+            """
             [[camera]]
             id = "a"
             url = "rtsp://10.0.0.1/1"
@@ -140,12 +174,15 @@ def test_devices_must_agree(tmp_path: Path) -> None:
             id = "b"
             url = "rtsp://10.0.0.1/2"
             max_sessions = 2
-        """)
+        """,
+        )
 
 
 def test_include_and_credentials(tmp_path: Path) -> None:
-    """Passwords come from the field, a file, a systemd credential or the URL, with any characters."""
-    inventory = load(tmp_path, """
+    """Passwords come from the field, a file, a credential or the URL, with any characters."""
+    inventory = load(
+        tmp_path,
+        """
         include = ["more-*.toml"]
         [defaults]
         username = "admin"
@@ -157,14 +194,19 @@ def test_include_and_credentials(tmp_path: Path) -> None:
         id = "credential"
         url = "rtsp://10.0.0.2/x"
         password_credential = "pw"
-    """, pw="p@:/#%? ü\nrest", **{"more-1.toml": '[[camera]]\nid="url"\nurl="rtsp://admin:a%40b@10.0.0.3/x"\n'})
-    found = {c.id: c for c in inventory.cameras}    # type: ignore[attr-defined]
+    """,
+        pw="p@:/#%? ü\nrest",
+        **{"more-1.toml": '[[camera]]\nid="url"\nurl="rtsp://admin:a%40b@10.0.0.3/x"\n'},
+    )
+    found = {c.id: c for c in inventory.cameras}  # type: ignore[attr-defined]
     assert found["file"].password == found["credential"].password == "p@:/#%? ü"
     assert (found["url"].password, found["url"].url) == ("a@b", "rtsp://10.0.0.3/x")
     assert "a@b" not in repr(inventory)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("500ms", 0.5), ("7d", 604800), (2.5, 2.5), ("1.5 min", 90)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("500ms", 0.5), ("7d", 604800), (2.5, 2.5), ("1.5 min", 90)]
+)
 def test_durations(text: object, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
@@ -182,5 +224,8 @@ def test_no_form_of_a_password_survives_redaction(password: str) -> None:
     scrub = Redactor([password]).scrub
     url = with_credentials("rtsp://10.9.8.7:554/stream", "admin", password)
     encoded = url.split("admin:", 1)[1].split("@")[0]
-    assert encoded not in scrub(f"could not open {url}") or encoded in "could not open rtsp://***10.9.8.7:554/stream"
+    assert (
+        encoded not in scrub(f"could not open {url}")
+        or encoded in "could not open rtsp://***10.9.8.7:554/stream"
+    )
     assert scrub("x " + password + " y") == "x *** y" or password in "x *** y"

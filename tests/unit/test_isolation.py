@@ -1,4 +1,4 @@
-"""Workers: whatever happens to one, the answer is one attempt's failure, and it is dead and reaped before we hear of it."""
+"""Workers: whatever happens to one costs one attempt; it is dead and reaped by then."""
 
 from __future__ import annotations
 
@@ -25,10 +25,20 @@ from camserver.records import AccessUnit, Result
 
 def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
     """An order of the libav engine."""
-    return {"url": url, "transport": "tcp", "deadline": soon(seconds), "probe": "small", "tls_verify": False}
+    return {
+        "url": url,
+        "transport": "tcp",
+        "deadline": soon(seconds),
+        "probe": "small",
+        "tls_verify": False,
+    }
 
 
-def with_pool(name: Literal["session", "decoder"], work: Callable[[WorkerPool], Awaitable[None]], **options: Any) -> None:
+def with_pool(
+    name: Literal["session", "decoder"],
+    work: Callable[[WorkerPool], Awaitable[None]],
+    **options: Any,
+) -> None:
     async def inside() -> None:
         pool = WorkerPool(name, 1, **options)
         try:
@@ -45,7 +55,10 @@ def soon(seconds: float) -> float:
 
 
 async def deaf_camera() -> tuple[asyncio.Server, str, asyncio.Event, asyncio.Event]:
-    """A camera that accepts and never answers; the events tell that somebody came and that the connection ended."""
+    """A camera that accepts and never answers.
+
+    The events tell that somebody came and that the connection ended.
+    """
     came, gone = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,7 +72,12 @@ async def deaf_camera() -> tuple[asyncio.Server, str, asyncio.Event, asyncio.Eve
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return server, f"rtsp://admin:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/x", came, gone
+    return (
+        server,
+        f"rtsp://admin:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/x",
+        came,
+        gone,
+    )
 
 
 def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed() -> None:
@@ -78,6 +96,7 @@ def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed() -> None:
 
 def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
     """Its own limit is below ours, so a deaf camera costs no process."""
+
     async def work(pool: WorkerPool) -> None:
         server, url, _, gone = await deaf_camera()
         with pytest.raises(CameraError, match="no answer within") as caught:
@@ -93,6 +112,7 @@ def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
 
 def test_cancelled_twice_it_still_reaps_first() -> None:
     """Rule one: the caller hears of the cancellation only when the connection is closed."""
+
     async def work(pool: WorkerPool) -> None:
         server, url, came, gone = await deaf_camera()
         task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
@@ -111,11 +131,17 @@ def test_cancelled_twice_it_still_reaps_first() -> None:
 
 
 def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same() -> None:
-    """As at the end of asyncio.run: the talk with the worker is cancelled as well, so nobody can tell how its job ended."""
+    """As at the end of asyncio.run.
+
+    The talk with the worker is cancelled as well, so nobody can tell how its job ended.
+    """
+
     async def work(pool: WorkerPool) -> None:
         server, url, came, gone = await deaf_camera()
         said: list[Reply] = []
-        task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30), late=said.append))
+        task = asyncio.create_task(
+            pool.run("fetch", fetch(url), deadline=soon(30), late=said.append)
+        )
         await came.wait()
         for each in asyncio.all_tasks():
             if each.get_name() == "session job":
@@ -152,9 +178,12 @@ def open_files() -> int:
 
 def test_cancelled_while_a_worker_starts_none_is_too_many() -> None:
     """The one that was started for it is idle afterwards, and serves the next job."""
+
     async def work(pool: WorkerPool) -> None:
         for _ in range(4):
-            job = asyncio.create_task(pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30)))
+            job = asyncio.create_task(
+                pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
+            )
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             job.cancel()
@@ -192,7 +221,11 @@ def test_garbage_is_a_bad_picture(codec: str) -> None:
         decoder = Decoder(pool, 85)
         for data in (b"", b"\0\0\0\1", os.urandom(5000), b"\0\0\0\1\x65" + os.urandom(5000)):
             with pytest.raises(CameraError) as caught:
-                await decoder.decode(AccessUnit(codec, data, b"", datetime.now(UTC), "libav"), width=None, deadline=soon(30))
+                await decoder.decode(
+                    AccessUnit(codec, data, b"", datetime.now(UTC), "libav"),
+                    width=None,
+                    deadline=soon(30),
+                )
             assert caught.value.result is Result.BAD_PICTURE
 
     with_pool("decoder", work)
@@ -210,6 +243,7 @@ def test_what_is_no_whole_jpeg_is_refused(data: bytes) -> None:
 
 def test_memory_is_limited() -> None:
     """A picture of absurd size costs one attempt, not the machine."""
+
     async def work(pool: WorkerPool) -> None:
         header = bytes.fromhex("ffd8ffc0001108ffffffff03012200021101031101")
         with pytest.raises(CameraError) as caught:
@@ -220,7 +254,11 @@ def test_memory_is_limited() -> None:
 
 
 def test_a_decoder_is_sealed_by_the_kernel() -> None:
-    """Not only asked to be: the process that decodes runs under a filter (2) and can gain no privileges."""
+    """Not only asked to be.
+
+    The process that decodes runs under a filter (2) and can gain no privileges.
+    """
+
     async def work(pool: WorkerPool) -> None:
         await pool.warm()
         with pytest.raises(CameraError):
@@ -233,7 +271,10 @@ def test_a_decoder_is_sealed_by_the_kernel() -> None:
 
 
 def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[bytes]:
-    """Run `code` as the body of a job of a real decoder worker; what it returns comes back as the reply's data."""
+    """Run `code` as the body of a job of a real decoder worker.
+
+    What it returns comes back as the reply's data.
+    """
     program = f"""if True:
         import os, sys
         sys.argv = ["worker", str(os.getppid()), str(1 << 30), "decoder"]
@@ -245,17 +286,37 @@ def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[byt
         decode.inspect_job = job
         worker.main()"""
     request = json.dumps({"job": "inspect"}).encode()
-    return subprocess.run([sys.executable, "-c", program], input=FRAME.pack(len(request), 0) + request,
-                          capture_output=True, check=False, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        input=FRAME.pack(len(request), 0) + request,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
 
 
-@pytest.mark.parametrize("attempt", [
-    "socket.socket()", "socket.socket(socket.AF_UNIX)", "socket.socketpair()", "open('/etc/hostname')", "open('/tmp/x', 'w')",
-    "os.stat('/')", "os.listdir('/')", "os.unlink('/tmp/x')", "os.execv('/bin/true', ['true'])", "os.fork()",
-    "subprocess.run(['true'])", "threading.Thread(target=print).start()", "os.kill(os.getppid(), 0)",
-    "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
-    "os.memfd_create('x')", "os.pipe()", "os.chmod('/tmp', 0)",
-])
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "socket.socket()",
+        "socket.socket(socket.AF_UNIX)",
+        "socket.socketpair()",
+        "open('/etc/hostname')",
+        "open('/tmp/x', 'w')",
+        "os.stat('/')",
+        "os.listdir('/')",
+        "os.unlink('/tmp/x')",
+        "os.execv('/bin/true', ['true'])",
+        "os.fork()",
+        "subprocess.run(['true'])",
+        "threading.Thread(target=print).start()",
+        "os.kill(os.getppid(), 0)",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
+        "os.memfd_create('x')",
+        "os.pipe()",
+        "os.chmod('/tmp', 0)",
+    ],
+)
 def test_a_captured_decoder_reaches_nothing(attempt: str) -> None:
     """Each of these is refused inside the real worker, after everything it needs is loaded."""
     done = in_a_decoder(f"""
@@ -265,7 +326,7 @@ def test_a_captured_decoder_reaches_nothing(attempt: str) -> None:
             return {{"refused": type(error).__name__}}, b""
         return {{"refused": "no"}}, b""
     """)
-    reply = json.loads(done.stdout[FRAME.size:])
+    reply = json.loads(done.stdout[FRAME.size :])
     assert reply["refused"] == ("RuntimeError" if "Thread" in attempt else "PermissionError")
 
 
@@ -280,5 +341,10 @@ def test_a_decoder_that_computes_for_ever_is_ended_by_the_kernel() -> None:
 
 
 def test_where_it_cannot_be_sealed_it_says_so_and_works() -> None:
-    done = in_a_decoder('return {"done": True}, b""', before='confinement.LIBSECCOMP = "libnone.so"')
-    assert json.loads(done.stdout[FRAME.size:]) == {"done": True, "unsealed": "libnone.so is not installed"}
+    done = in_a_decoder(
+        'return {"done": True}, b""', before='confinement.LIBSECCOMP = "libnone.so"'
+    )
+    assert json.loads(done.stdout[FRAME.size :]) == {
+        "done": True,
+        "unsealed": "libnone.so is not installed",
+    }

@@ -1,4 +1,4 @@
-"""Leases: never over budget, nobody starves, no grant is lost, a freed slot is never taken past a waiter."""
+"""Leases: never over budget, nobody starves, no grant is lost, no waiter is passed over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOLDER = Holder("poller", "gate")
 
 
 class TableMachine(RuleBasedStateMachine):
-    """Any order of requests, accepts, withdrawals, releases and passing time keeps the table's invariants."""
+    """Any order of requests, accepts, withdrawals, releases and time keeps the invariants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class TableMachine(RuleBasedStateMachine):
         self.budgets = {"one": Budget(1, 0.5, 5.0), "three": Budget(3, 0.0, 2.0)}
         self.table.configure(self.budgets, self.now)
         self.live: list[Ticket] = []
-        self.told: list[Ticket] = []        # what the table said it offered
+        self.told: list[Ticket] = []  # what the table said it offered
         self.before = dict.fromkeys(self.budgets, 0)
 
     @rule(device=st.sampled_from(["one", "three"]), priority=st.sampled_from(list(Priority)))
@@ -77,7 +77,10 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0.01, 20))
     def wait(self, seconds: float) -> None:
-        """Time passes; the timer that looks after cool-downs comes later, or is overtaken by a request."""
+        """Time passes.
+
+        The timer that looks after cool-downs comes later, or is overtaken by a request.
+        """
         self.now += seconds
 
     @rule()
@@ -95,7 +98,10 @@ class TableMachine(RuleBasedStateMachine):
             self.before[s.device] = taken + s.cooling
             if s.waiting > sum(t.state is TicketState.OFFERED for t in mine):
                 # a free slot beside a waiter would be a lost grant, unless its timer is due
-                assert taken + s.cooling >= cap or (self.table.next_thaw(s.device, self.now - 100) or self.now + 1) <= self.now
+                assert (
+                    taken + s.cooling >= cap
+                    or (self.table.next_thaw(s.device, self.now - 100) or self.now + 1) <= self.now
+                )
 
     @invariant()
     def every_offer_was_told_once(self) -> None:
@@ -129,7 +135,7 @@ def test_every_impossible_event_names_both() -> None:
 
 
 def test_order_is_priority_then_arrival_and_age_lifts() -> None:
-    """Live goes before poll, equals go in order of arrival, and a poll that waited long is not starved by live ones."""
+    """Live before poll, equals in order of arrival; a poll that waited long gets its turn."""
     table = LeaseTable()
     table.configure({"d": Budget(1, 0.0, 0.0)}, 0.0)
     first, _ = table.request("d", HOLDER, Priority.POLL, 0.0)
@@ -151,7 +157,12 @@ def test_live_requests_ask_as_many_polls_as_they_are() -> None:
     table = LeaseTable()
     table.configure({"d": Budget(4, 0.0, 0.0)}, 0.0)
     held = {}
-    for name, priority in (("old", Priority.POLL), ("event", Priority.EVENT), ("new", Priority.POLL), ("live", Priority.LIVE)):
+    for name, priority in (
+        ("old", Priority.POLL),
+        ("event", Priority.EVENT),
+        ("new", Priority.POLL),
+        ("live", Priority.LIVE),
+    ):
         held[name], _ = table.request("d", HOLDER, priority, 0.0)
         table.accept(held[name], 0.0)
     assert table.withdraw_for_live("d", 1.0) == []
@@ -163,11 +174,16 @@ def test_live_requests_ask_as_many_polls_as_they_are() -> None:
     table.request("d", HOLDER, Priority.LIVE, 1.0)
     table.request("d", HOLDER, Priority.LIVE, 1.0)
     assert table.withdraw_for_live("d", 1.0) == [held["old"]]
-    assert all(ticket.state is TicketState.HELD for ticket in held.values()), "asked, not taken away"
+    assert all(ticket.state is TicketState.HELD for ticket in held.values()), (
+        "asked, not taken away"
+    )
 
 
 def test_a_device_that_said_full_is_asked_for_no_more_for_a_while() -> None:
-    """Two sessions open, the third refused: two is what it gives, for LEARNED_S; a session refused alone teaches nothing."""
+    """Two sessions open, the third refused: two is what it gives, for LEARNED_S.
+
+    A session refused alone teaches nothing.
+    """
     table = LeaseTable()
     table.configure({"d": Budget(4, 0.0, 0.0)}, 0.0)
     tickets = [table.request("d", HOLDER, Priority.POLL, 0.0)[0] for _ in range(3)]
@@ -190,7 +206,11 @@ def test_a_device_that_said_full_is_asked_for_no_more_for_a_while() -> None:
 
 
 def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
-    """Somebody opened a session without asking: the poll beside it is one too many, and nobody else gets one."""
+    """Somebody opened a session without asking.
+
+    The poll beside it is one too many, and nobody else gets one.
+    """
+
     async def work() -> None:
         m = manager()
         asked: list[str] = []
@@ -209,14 +229,20 @@ def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
 
 
 def test_polling_does_not_starve_beside_live_views_that_never_stop() -> None:
-    """Three clients take turns without a pause; a poll gives up after 5 s and comes again, and still gets its picture."""
+    """Three clients take turns without a pause.
+
+    A poll gives up after 5 s and comes again, and still gets its picture.
+    """
+
     async def work() -> None:
         m = manager()
         over = asyncio.get_running_loop().time() + 300
 
         async def live() -> None:
             while asyncio.get_running_loop().time() < over:
-                with await m.acquire("gate", "d", Holder("live", "view"), priority=Priority.LIVE, lease_wait_s=60):
+                with await m.acquire(
+                    "gate", "d", Holder("live", "view"), priority=Priority.LIVE, lease_wait_s=60
+                ):
                     await asyncio.sleep(0.3)
 
         async def polls() -> list[float]:
@@ -224,9 +250,11 @@ def test_polling_does_not_starve_beside_live_views_that_never_stop() -> None:
             while asyncio.get_running_loop().time() < over:
                 try:
                     with await m.acquire("gate", "d", HOLDER) as lease:
+
                         def give_way() -> None:
                             nonlocal withdrawn
                             withdrawn = True
+
                         lease.on_withdraw(give_way)
                         await asyncio.sleep(1.0)
                         pictures.append(asyncio.get_running_loop().time())
@@ -261,30 +289,39 @@ def test_whatever_a_holder_does_when_it_is_asked_no_waiter_is_lost() -> None:
 
 def manager(**budget: float) -> RtspManager:
     m = RtspManager()
-    m.configure({"d": Budget(**{"max_sessions": 1, "cooldown_s": 0.0, "unclean_cooldown_s": 0.0} | budget)})  # type: ignore[arg-type]
+    m.configure(
+        {"d": Budget(**{"max_sessions": 1, "cooldown_s": 0.0, "unclean_cooldown_s": 0.0} | budget)}
+    )  # type: ignore[arg-type]
     return m
 
 
 def test_busy_names_the_holder_and_the_wait() -> None:
     """A caller that gets nothing within lease_wait is told who has it."""
+
     async def work() -> None:
         m = manager()
         with await m.acquire("gate", "d", HOLDER):
-            with pytest.raises(RtspBusy, match=r"gate: no session of d came free in 5 s .*held by poller gate for 5\.0 s"):
+            with pytest.raises(
+                RtspBusy,
+                match=r"gate: no session of d came free in 5 s .*held by poller gate for 5\.0 s",
+            ):
                 await m.acquire("gate", "d", Holder("snapshot"))
             assert m.try_acquire("gate", "d", HOLDER) is None
         assert m.statistics()[0].busy == 2
         lease = m.try_acquire("gate", "d", HOLDER)
         assert lease is not None
         lease.release()
-        lease.release()     # idempotent for its holder
+        lease.release()  # idempotent for its holder
 
     run_virtual(work)
 
 
-@pytest.mark.parametrize(("end", "wait_s"), [(SessionEnd.NONE, 0.0), (SessionEnd.CLEAN, 1.0), (SessionEnd.UNCLEAN, 4.0)])
+@pytest.mark.parametrize(
+    ("end", "wait_s"), [(SessionEnd.NONE, 0.0), (SessionEnd.CLEAN, 1.0), (SessionEnd.UNCLEAN, 4.0)]
+)
 def test_cool_down_follows_the_end(end: SessionEnd, wait_s: float) -> None:
     """After a session the device is left alone for as long as its end demands, and not longer."""
+
     async def work() -> None:
         m = manager(cooldown_s=1.0, unclean_cooldown_s=4.0)
         with await m.acquire("gate", "d", HOLDER) as lease:
@@ -298,14 +335,15 @@ def test_cool_down_follows_the_end(end: SessionEnd, wait_s: float) -> None:
 
 def test_a_cancelled_waiter_passes_its_offer_on() -> None:
     """Cancelled in the same instant in which the slot was offered: the next waiter gets it."""
+
     async def work() -> None:
         m = manager()
         held = await m.acquire("a", "d", HOLDER)
         first = asyncio.create_task(m.acquire("b", "d", HOLDER))
         second = asyncio.create_task(m.acquire("c", "d", HOLDER))
         await asyncio.sleep(0)
-        held.release()          # offers to `first` ...
-        first.cancel()          # ... which is cancelled before it could run
+        held.release()  # offers to `first` ...
+        first.cancel()  # ... which is cancelled before it could run
         with pytest.raises(asyncio.CancelledError):
             await first
         (await second).release()
@@ -315,7 +353,11 @@ def test_a_cancelled_waiter_passes_its_offer_on() -> None:
 
 
 def test_a_request_that_overtakes_the_timer_wakes_who_waits() -> None:
-    """A busy loop comes late to the end of a cool-down; a new request finds the slot free and must not keep it secret."""
+    """A busy loop comes late to the end of a cool-down.
+
+    A new request finds the slot free and must not keep it secret.
+    """
+
     async def work() -> None:
         m = manager(cooldown_s=0.25)
         with await m.acquire("a", "d", HOLDER) as lease:
@@ -324,7 +366,7 @@ def test_a_request_that_overtakes_the_timer_wakes_who_waits() -> None:
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        loop.now += 0.3         # the loop was busy: the timer is due and has not run
+        loop.now += 0.3  # the loop was busy: the timer is due and has not run
         assert m.try_acquire("c", "d", HOLDER) is None
         with await waiting as lease:
             assert lease.wait_s == pytest.approx(0.3)
@@ -334,12 +376,16 @@ def test_a_request_that_overtakes_the_timer_wakes_who_waits() -> None:
 
 def test_an_offer_in_the_instant_of_the_timeout_is_not_lost() -> None:
     """The slot comes free at the very moment the wait ends: somebody holds it afterwards."""
+
     async def work() -> None:
         m = manager()
         held = await m.acquire("a", "d", HOLDER)
         asyncio.get_running_loop().call_later(5.0, held.release)
-        outcomes = await asyncio.gather(m.acquire("b", "d", HOLDER, lease_wait_s=5.0),
-                                        m.acquire("c", "d", HOLDER, lease_wait_s=5.0), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            m.acquire("b", "d", HOLDER, lease_wait_s=5.0),
+            m.acquire("c", "d", HOLDER, lease_wait_s=5.0),
+            return_exceptions=True,
+        )
         for outcome in outcomes:
             if not isinstance(outcome, BaseException):
                 outcome.release()
@@ -351,7 +397,8 @@ def test_an_offer_in_the_instant_of_the_timeout_is_not_lost() -> None:
 
 
 def test_a_dropped_lease_warns_and_heals() -> None:
-    """A lease nobody released is a bug that shows, and costs the device a long cool-down, not its life."""
+    """A lease nobody released is a bug that shows; it costs the device a long cool-down."""
+
     async def work() -> None:
         m = manager(unclean_cooldown_s=3.0)
         with pytest.warns(ResourceWarning, match="lease of d for poller gate was dropped"):  # noqa: PT031 - made, then lost

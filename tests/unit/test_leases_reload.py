@@ -1,4 +1,7 @@
-"""Any order of reloads that move cameras between devices, and of leases: no box ever gets a session over its budget."""
+"""Any order of reloads that move cameras between devices, and of leases.
+
+No box ever gets a session over its budget.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,16 @@ BUDGETS = {"a": Budget(1, 0.5, 4.0), "b": Budget(2, 0.0, 3.0), "nvr": Budget(2, 
 
 
 class Reloads(RuleBasedStateMachine):
-    """The model: on which devices each session counts, the one where it was opened and all that its camera had since."""
+    """The model: on which devices each session counts, now and where it was opened."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.table = LeaseTable()
         self.on = dict.fromkeys(CAMERAS, "nvr")
-        self.counts: dict[Ticket, set[str]] = {}        # offered or held
-        self.cooling: list[tuple[float, set[str]]] = []     # ended, and still counting there until then
+        self.counts: dict[Ticket, set[str]] = {}  # offered or held
+        # Ended, and still counting there until then
+        self.cooling: list[tuple[float, set[str]]] = []
         self.waiting: list[Ticket] = []
         self.configure()
 
@@ -48,14 +52,16 @@ class Reloads(RuleBasedStateMachine):
     @rule(camera=st.sampled_from(CAMERAS), device=st.sampled_from(DEVICES))
     def reload(self, camera: str, device: str) -> None:
         before, self.on[camera] = self.on[camera], device
-        for _, devices in self.cooling:     # whose sessions they were is not known any more
+        for _, devices in self.cooling:  # whose sessions they were is not known any more
             if before in devices:
                 devices.add(device)
         self.configure()
 
     @rule(camera=st.sampled_from(CAMERAS), priority=st.sampled_from(list(Priority)))
     def request(self, camera: str, priority: Priority) -> None:
-        ticket, offered = self.table.request(self.on[camera], HOLDER, priority, self.now, camera=camera)
+        ticket, offered = self.table.request(
+            self.on[camera], HOLDER, priority, self.now, camera=camera
+        )
         self.waiting.append(ticket)
         self.offered(offered)
 
@@ -66,7 +72,9 @@ class Reloads(RuleBasedStateMachine):
             if ticket.state is TicketState.OFFERED:
                 self.table.accept(ticket, self.now)
             devices = self.counts.pop(ticket)
-            self.cooling += [(self.now + BUDGETS[device].cooldown_after(end), {device}) for device in devices]
+            self.cooling += [
+                (self.now + BUDGETS[device].cooldown_after(end), {device}) for device in devices
+            ]
             self.offered(self.table.release(ticket, end, self.now))
 
     @rule(pick=st.integers(0, 20))

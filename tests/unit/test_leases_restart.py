@@ -1,4 +1,7 @@
-"""What leases survive: the daemon's death, a camera that is away for a while, a device that gets another name."""
+"""What leases survive.
+
+The daemon's death, a camera that is away for a while, a device that gets another name.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,18 @@ HOLDER = Holder("poller", "gate")
 
 
 def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
-    """A reload renames a device, twice: what is open, who waits, and the cool-down after it, count under the new name."""
+    """A reload renames a device, twice.
+
+    What is open, who waits, and the cool-down after it, count under the new name.
+    """
+
     async def work() -> None:
         m, budget = RtspManager(), Budget(1, 0.0, 3.0)
         m.configure({"d": budget}, {"gate": "d"})
         held = await m.acquire("gate", "d", Holder("live", "film"), priority=Priority.LIVE)
-        early = asyncio.create_task(m.acquire("gate", "d", Holder("external", "film"), lease_wait_s=60.0))
+        early = asyncio.create_task(
+            m.acquire("gate", "d", Holder("external", "film"), lease_wait_s=60.0)
+        )
         poll = asyncio.create_task(m.acquire("gate", "d", HOLDER, lease_wait_s=60.0))
         await asyncio.sleep(1)
         m.configure({"hall": budget}, {"gate": "hall"})
@@ -34,10 +43,12 @@ def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
         await asyncio.sleep(1)
         held.release()
         with await early as lease:
-            assert lease.wait_s == pytest.approx(6.0, abs=0.01)     # 1 + 1 + 1 of waiting, 3 of cool-down
+            # 1 + 1 + 1 of waiting, 3 of cool-down
+            assert lease.wait_s == pytest.approx(6.0, abs=0.01)
             assert not late.done()
             lease.ended(SessionEnd.NONE)
-        with pytest.raises(RtspBusy, match="its device is yard by now"):      # it would open what it knew before
+        # It would open what it knew before
+        with pytest.raises(RtspBusy, match="its device is yard by now"):
             await poll
         (await late).release()
         await asyncio.sleep(10)
@@ -48,7 +59,11 @@ def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
 
 
 def test_a_camera_that_leaves_a_box_frees_nothing_there() -> None:
-    """Its session was opened on the recorder that other cameras still use: it counts there until it has ended, and rests."""
+    """Its session was opened on the recorder that other cameras still use.
+
+    It counts there until it has ended, and rests.
+    """
+
     async def work() -> None:
         m, budget = RtspManager(), Budget(1, 3.0, 4.0)
         m.configure({"nvr": budget}, {"gate": "nvr", "yard": "nvr"})
@@ -62,10 +77,14 @@ def test_a_camera_that_leaves_a_box_frees_nothing_there() -> None:
         held.release()
         with await waiting as lease:
             assert lease.wait_s == pytest.approx(4.0, abs=0.01)
-        after = RtspManager()       # the next process, after kill -9 of one that had not ended it
+        after = RtspManager()  # the next process, after kill -9 of one that had not ended it
         after.configure({"nvr": budget, "own": budget}, {"gate": "own", "yard": "nvr"})
-        after.restore(State(7, {7: Remembered("nvr", 7, external=False, camera="gate")}).on({"gate": "own", "yard": "nvr"}),
-                      lambda _: 4.0)
+        after.restore(
+            State(7, {7: Remembered("nvr", 7, external=False, camera="gate")}).on(
+                {"gate": "own", "yard": "nvr"}
+            ),
+            lambda _: 4.0,
+        )
         assert after.try_acquire("yard", "nvr", HOLDER) is None
         assert after.try_acquire("gate", "own", HOLDER) is None
 
@@ -74,6 +93,7 @@ def test_a_camera_that_leaves_a_box_frees_nothing_there() -> None:
 
 def test_cameras_that_turn_out_to_be_one_box_share_what_is_open() -> None:
     """And one that leaves it takes its own session along."""
+
     async def work() -> None:
         m, budget = RtspManager(), Budget(2, 0.0, 3.0)
         m.configure({"a": budget, "b": budget}, {"gate": "a", "yard": "b"})
@@ -82,7 +102,11 @@ def test_cameras_that_turn_out_to_be_one_box_share_what_is_open() -> None:
         m.configure({"nvr": budget}, {"gate": "nvr", "yard": "nvr"})
         assert m.try_acquire("gate", "nvr", HOLDER) is None
         m.configure({"nvr": budget, "b": budget}, {"gate": "nvr", "yard": "b"})
-        assert {d.device: len(d.held) for d in m.statistics() if d.held} == {"a": 1, "b": 1, "nvr": 2}
+        assert {d.device: len(d.held) for d in m.statistics() if d.held} == {
+            "a": 1,
+            "b": 1,
+            "nvr": 2,
+        }
         second.ended(SessionEnd.UNCLEAN)
         second.release()
         m.configure({"nvr": budget}, {"gate": "nvr", "yard": "nvr"})
@@ -109,10 +133,19 @@ def test_a_reload_that_gives_more_wakes_who_waits() -> None:
 
 
 def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None:
-    """The journal knows them by camera; one that was only observed is taken over when it is seen again."""
+    """The journal knows them by camera.
+
+    One that was only observed is taken over when it is seen again.
+    """
+
     async def work() -> None:
-        left = State(8, {7: Remembered("old", 7, external=True, camera="gate"),
-                         8: Remembered("old", 8, external=True, camera="gate", observed=True)}).on({"gate": "new"})
+        left = State(
+            8,
+            {
+                7: Remembered("old", 7, external=True, camera="gate"),
+                8: Remembered("old", 8, external=True, camera="gate", observed=True),
+            },
+        ).on({"gate": "new"})
         m = RtspManager()
         m.configure({"new": Budget(2, 0.0, 4.0)}, {"gate": "new"})
         m.restore(left, lambda _: 4.0)
@@ -144,11 +177,16 @@ def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten() -> No
 
 
 def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
-    """Ours cool down, another's waits for its claim however often we die meanwhile, what was learned is kept."""
+    """Ours cool down, another's waits for its claim, what was learned is kept."""
+
     async def work() -> None:
         path, wall = tmp_path / "leases.json", [1000.0]
         for life in range(3):
-            m = RtspManager(file := StateFile(path, lambda _, end: 4.0 if end == "unclean" else 0.0, lambda: wall[0]))
+            m = RtspManager(
+                file := StateFile(
+                    path, lambda _, end: 4.0 if end == "unclean" else 0.0, lambda: wall[0]
+                )
+            )
             m.configure({"d": Budget(3, 0.0, 4.0), "other": Budget()})
             state = load(path)
             file.take_over(state, lambda _: 4.0)
@@ -158,14 +196,14 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
                 poll = await m.acquire("gate", "d", HOLDER)
                 poll.refused(certain=True)
                 generation = live.generation
-                live.abandon()      # killed: nobody says anything
+                live.abandon()  # killed: nobody says anything
                 poll.abandon()
                 continue
             device = next(d for d in m.statistics() if d.device == "d")
             assert device.learned is not None
             assert device.learned.cap == 1
             assert device.cooling == 2
-            for _ in range(700):        # the journal is written anew meanwhile
+            for _ in range(700):  # the journal is written anew meanwhile
                 with await m.acquire("x", "other", HOLDER) as lease:
                     lease.ended(SessionEnd.NONE)
             assert path.read_text().count("\n") < 1100
@@ -176,7 +214,9 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
                 file.close()
         again = m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE)
         assert again is not None
-        assert m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE) is None
+        assert (
+            m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE) is None
+        )
         assert again.generation > generation
         again.release()
         file.close()

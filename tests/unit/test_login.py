@@ -1,4 +1,4 @@
-"""Logins: every dialect of a challenge is read, and a right password is never sent as a wrong one."""
+"""Logins: every dialect of a challenge is read, a right password is never sent as a wrong one."""
 
 from __future__ import annotations
 
@@ -23,31 +23,47 @@ def answered(login: Login, challenge: str) -> bool:
     return auth.accepts(header, "viewer", "p", "PLAY", parse_challenges([challenge])[0].parameters)
 
 
-@pytest.mark.parametrize(("headers", "label"), [
-    (['Basic realm="r", Digest realm="r", nonce="1", algorithm=MD5, Digest realm="r", nonce="2", algorithm=SHA-256'],
-     "digest SHA-256"),
-    (['Basic realm="r"', 'Digest realm="r",nonce="1"'], "digest MD5"),
-    (['Bearer realm="cam"', 'Basic realm="cam"'], "basic"),
-    (["Negotiate abc==, Digest nonce=1"], "digest MD5"),
-    (['Digest nonce="1", algorithm="SHA-512-256"', 'Digest nonce="1", algorithm=SHA-256'], "digest SHA-512-256"),
-    (['Digest nonce="1", algorithm=md5-sess, qop="auth,auth-int"'], "digest MD5-sess"),
-    (['Digest nonce="1", algorithm=SHA-256-SESS', 'Digest nonce="1"'], "digest SHA-256-sess"),
-    (['Digest realm="say ""digest"" realm=x, nonce=7", nonce="1"'], "digest MD5"),
-    (['Digest realm="a" nonce="1" algorithm=SHA-256'], "digest SHA-256"),
-    (['DIGEST realm=my cam, nonce=1, qop=auth'], "digest MD5"),
-])
+@pytest.mark.parametrize(
+    ("headers", "label"),
+    [
+        (
+            [
+                'Basic realm="r", Digest realm="r", nonce="1", algorithm=MD5, Digest realm="r",'
+                ' nonce="2", algorithm=SHA-256'
+            ],
+            "digest SHA-256",
+        ),
+        (['Basic realm="r"', 'Digest realm="r",nonce="1"'], "digest MD5"),
+        (['Bearer realm="cam"', 'Basic realm="cam"'], "basic"),
+        (["Negotiate abc==, Digest nonce=1"], "digest MD5"),
+        (
+            ['Digest nonce="1", algorithm="SHA-512-256"', 'Digest nonce="1", algorithm=SHA-256'],
+            "digest SHA-512-256",
+        ),
+        (['Digest nonce="1", algorithm=md5-sess, qop="auth,auth-int"'], "digest MD5-sess"),
+        (['Digest nonce="1", algorithm=SHA-256-SESS', 'Digest nonce="1"'], "digest SHA-256-sess"),
+        (['Digest realm="say ""digest"" realm=x, nonce=7", nonce="1"'], "digest MD5"),
+        (['Digest realm="a" nonce="1" algorithm=SHA-256'], "digest SHA-256"),
+        (["DIGEST realm=my cam, nonce=1, qop=auth"], "digest MD5"),
+    ],
+)
 def test_the_strongest_challenge_of_all_headers_is_answered(headers: list[str], label: str) -> None:
     chosen = strongest(parse_challenges(headers))
     assert chosen is not None
     assert chosen.label == label
 
 
-@pytest.mark.parametrize(("header", "words"), [
-    ('Digest realm="r", nonce="1", algorithm=SHA-512-256-sess', "digest SHA-512-256-sess"),
-    ('Digest realm="r", nonce="1", algorithm=MD6', "digest MD6"),
-    ('Digest realm="r", nonce="1", qop="auth-int"', "digest MD5 with qop auth-int"),
-    ('Digest realm="r"', "without a nonce"), ("NTLM", "ntlm"), ("", "no way to log in"),
-])
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ('Digest realm="r", nonce="1", algorithm=SHA-512-256-sess', "digest SHA-512-256-sess"),
+        ('Digest realm="r", nonce="1", algorithm=MD6', "digest MD6"),
+        ('Digest realm="r", nonce="1", qop="auth-int"', "digest MD5 with qop auth-int"),
+        ('Digest realm="r"', "without a nonce"),
+        ("NTLM", "ntlm"),
+        ("", "no way to log in"),
+    ],
+)
 def test_what_is_not_spoken_is_named_and_no_password_is_sent(header: str, words: str) -> None:
     login = Login(LoginMemory("viewer", "p"))
     assert login.refused([header], sent=False) is Verdict.NOT_SPOKEN
@@ -55,11 +71,18 @@ def test_what_is_not_spoken_is_named_and_no_password_is_sent(header: str, words:
     assert login.authorization("PLAY", URI, "c") is None
 
 
-@pytest.mark.parametrize(("header", "realm"), [
-    ('Digest realm="", nonce="1"', ""), ('Digest nonce="1"', ""), ('Digest realm="a, b", nonce="1"', "a, b"),
-    (r'Digest realm="a \"b\" c", nonce="1"', 'a "b" c'), ('Digest realm="a "b" c", nonce="1"', 'a "b" c'),
-    ('Digest realm="the digest realm=x", nonce="1"', "the digest realm=x"), ("Digest realm=my cam, nonce=1", "my cam"),
-])
+@pytest.mark.parametrize(
+    ("header", "realm"),
+    [
+        ('Digest realm="", nonce="1"', ""),
+        ('Digest nonce="1"', ""),
+        ('Digest realm="a, b", nonce="1"', "a, b"),
+        (r'Digest realm="a \"b\" c", nonce="1"', 'a "b" c'),
+        ('Digest realm="a "b" c", nonce="1"', 'a "b" c'),
+        ('Digest realm="the digest realm=x", nonce="1"', "the digest realm=x"),
+        ("Digest realm=my cam, nonce=1", "my cam"),
+    ],
+)
 def test_odd_realms_are_taken_as_they_are(header: str, realm: str) -> None:
     challenge = parse_challenges([header])[0]
     assert (challenge.parameters.get("realm", ""), challenge.nonce) == (realm, "1")
@@ -67,11 +90,19 @@ def test_odd_realms_are_taken_as_they_are(header: str, realm: str) -> None:
 
 def test_digest_sess_and_sha_512_256() -> None:
     """RFC 7616, 3.9.2 (SHA-512-256), and the session variant by its definition (3.4.2)."""
-    fields = {"realm": "api@example.org", "nonce": "5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK",
-              "nc": "00000001", "cnonce": "NTg6RKcb9boFIAS3KrFK9BGeh+niz/sm", "qop": "auth"}
+    fields = {
+        "realm": "api@example.org",
+        "nonce": "5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK",
+        "nc": "00000001",
+        "cnonce": "NTg6RKcb9boFIAS3KrFK9BGeh+niz/sm",
+        "qop": "auth",
+    }
     username = "488869477bf257147b804c45308cd62ac4e25eb717b12b298c79e62dcea254ec"
-    # The RFC's own value was computed with another truncation (errata 4897); this is SHA-512/256 of FIPS 180-4.
-    response = auth.digest(username, "Secret, or not?", "GET", "/doe.json", fields | {"algorithm": "SHA-512-256"})
+    # The RFC's own value was computed with another truncation (errata 4897); this is SHA-512/256 of
+    # FIPS 180-4.
+    response = auth.digest(
+        username, "Secret, or not?", "GET", "/doe.json", fields | {"algorithm": "SHA-512-256"}
+    )
     assert len(response) == 64
     plain = auth.digest("u", "p", "GET", "/", fields | {"algorithm": "MD5"})
     session = auth.digest("u", "p", "GET", "/", fields | {"algorithm": "MD5-sess"})
@@ -103,7 +134,9 @@ def test_each_connection_begins_without_a_login() -> None:
         assert login.refused([digest(f"n{number}")], sent=False) is Verdict.ANSWER
         assert answered(login, digest(f"n{number}"))
         login.accepted("")
-        assert answered(login, digest(f"n{number}")), "later requests of the connection answer the same challenge"
+        assert answered(login, digest(f"n{number}")), (
+            "later requests of the connection answer the same challenge"
+        )
 
 
 def test_a_nonce_seen_twice_in_a_row_is_used_again_until_it_is_refused_once() -> None:
@@ -120,7 +153,7 @@ def test_a_nonce_seen_twice_in_a_row_is_used_again_until_it_is_refused_once() ->
     assert login.refused([digest("new")], sent=True) is Verdict.ANSWER
     assert answered(login, digest("new"))
     login.accepted("")
-    for _ in range(3):      # it has kept one no longer than so: none is trusted again
+    for _ in range(3):  # it has kept one no longer than so: none is trusted again
         login = Login(memory)
         assert login.authorization("DESCRIBE", URI, "c") is None
         login.refused([digest("new")], sent=False)
@@ -132,10 +165,16 @@ def kept(nonce: str = "kept", **more: str) -> LoginMemory:
     return LoginMemory("viewer", "p", kept=parse_challenges([digest(nonce, **more)])[0])
 
 
-@pytest.mark.parametrize(("header", "verdict"), [
-    ("", Verdict.RECONNECT), ("Negotiate", Verdict.RECONNECT), (digest("other"), Verdict.ANSWER),
-    (digest("kept"), Verdict.WRONG), (digest("kept", stale="true"), Verdict.ANSWER),
-])
+@pytest.mark.parametrize(
+    ("header", "verdict"),
+    [
+        ("", Verdict.RECONNECT),
+        ("Negotiate", Verdict.RECONNECT),
+        (digest("other"), Verdict.ANSWER),
+        (digest("kept"), Verdict.WRONG),
+        (digest("kept", stale="true"), Verdict.ANSWER),
+    ],
+)
 def test_a_refused_memory_is_no_wrong_password(header: str, verdict: Verdict) -> None:
     """Unless the camera still names the very nonce: then it is the password that has changed."""
     memory = kept()
@@ -151,9 +190,14 @@ def test_nonce_counts_never_repeat_over_connections() -> None:
     first, second = Login(memory), Login(memory)
     headers = [login.authorization("PLAY", URI, "c") or "" for login in (first, second)]
     first.accepted("")
-    second.refused([digest("other")], sent=True)        # it is forgotten, but still what the first one has
+    # It is forgotten, but still what the first one has
+    second.refused([digest("other")], sent=True)
     headers.append(first.authorization("PLAY", URI, "c") or "")
-    assert [auth.parameters(h.partition(" ")[2])["nc"] for h in headers] == ["00000001", "00000002", "00000003"]
+    assert [auth.parameters(h.partition(" ")[2])["nc"] for h in headers] == [
+        "00000001",
+        "00000002",
+        "00000003",
+    ]
 
 
 def test_a_next_nonce_is_used_on_its_own_connection_only() -> None:
@@ -188,10 +232,16 @@ def test_no_second_scheme_after_a_refused_one() -> None:
     assert login.refused([digest("n1", stale="true")], sent=True) is Verdict.WRONG
 
 
-@pytest.mark.parametrize(("header", "verdict"), [
-    (digest("n2"), Verdict.WRONG), (digest("n2", stale="true"), Verdict.ANSWER), (digest("n1"), Verdict.WRONG),
-    ("", Verdict.WRONG), ('Basic realm="cam"', Verdict.WRONG),
-])
+@pytest.mark.parametrize(
+    ("header", "verdict"),
+    [
+        (digest("n2"), Verdict.WRONG),
+        (digest("n2", stale="true"), Verdict.ANSWER),
+        (digest("n1"), Verdict.WRONG),
+        ("", Verdict.WRONG),
+        ('Basic realm="cam"', Verdict.WRONG),
+    ],
+)
 def test_the_wrong_password_is_tried_once(header: str, verdict: Verdict) -> None:
     """No second scheme after a refused one; stale means once more, and no more than once."""
     login = Login(LoginMemory("viewer", "wrong"))
@@ -209,7 +259,9 @@ def test_refused_after_it_was_accepted_is_no_wrong_password() -> None:
     login.authorization("SETUP", URI, "c")
     login.accepted("")
     assert memory.single_use
-    assert login.authorization("PLAY", URI, "c") is None, "each request of such a camera begins without a login"
+    assert login.authorization("PLAY", URI, "c") is None, (
+        "each request of such a camera begins without a login"
+    )
 
 
 def test_without_a_username_nothing_is_sent() -> None:
@@ -223,7 +275,10 @@ def test_secrets_are_not_in_texts() -> None:
 
 
 def test_after_a_second_refusal_no_login_is_sent_any_more() -> None:
-    """A camera that is full at PLAY gives a new nonce with each refusal: it gets one more answer, and no others."""
+    """A camera that is full at PLAY gives a new nonce with each refusal.
+
+    It gets one more answer, and no others.
+    """
     memory = LoginMemory("viewer", "p")
     login = logged_in(memory)
     assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER

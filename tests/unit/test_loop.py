@@ -1,4 +1,7 @@
-"""The event loop: hung name servers hold nothing but themselves; SIGTERM ends what has no handler of its own."""
+"""The event loop: hung name servers hold nothing but themselves.
+
+SIGTERM ends what has no handler of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from camserver.host.loop import run_loop
 
 
 def test_a_hung_look_up_delays_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given up, it keeps no thread that others need; asked again, it is not started twice; the end does not wait for it."""
+    """Given up, it keeps no thread that others need.
+
+    Asked again, it is not started twice; the end does not wait for it.
+    """
     asked: list[str] = []
     never = threading.Event()
 
@@ -49,7 +55,10 @@ def test_only_so_many_look_ups_may_hang(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(loop, "MAX_LOOKUPS", 2)
 
     async def work() -> None:
-        tasks = [asyncio.create_task(asyncio.get_running_loop().getaddrinfo(name, 1)) for name in ("a", "b", "c")]
+        tasks = [
+            asyncio.create_task(asyncio.get_running_loop().getaddrinfo(name, 1))
+            for name in ("a", "b", "c")
+        ]
         with pytest.raises(socket.gaierror, match="other look-ups hang"):
             await tasks[2]
         never.set()

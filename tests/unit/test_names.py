@@ -30,7 +30,9 @@ def test_names_that_hang_are_left_behind(monkeypatch: pytest.MonkeyPatch) -> Non
     with asyncio.Runner(loop_factory=Loop) as runner:
         try:
             assert runner.run(doctor_leases._addresses({*known, "a..b", "nobody"})) == {
-                "gate": {"192.0.2.10"}, "yard": {"192.0.2.20"}}
+                "gate": {"192.0.2.10"},
+                "yard": {"192.0.2.20"},
+            }
             monkeypatch.setattr(doctor_leases, "NAMES_S", 0.2)
             assert "hangs" not in runner.run(doctor_leases._addresses({"hangs", "gate"}))
         finally:

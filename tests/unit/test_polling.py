@@ -1,4 +1,7 @@
-"""When cameras are polled: spread, drift-free, without piling up; the dead cannot starve the living. On a virtual clock."""
+"""When cameras are polled: spread, drift-free, without piling up.
+
+The dead cannot starve the living. On a virtual clock.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,13 @@ def outcome(c: Camera, result: Result = Result.OK) -> Attempt:
     if result is not Result.OK:
         return Attempt(c.id, NOW, result, "why")
     still = Still(b"", 1, 1, "h264")
-    return Attempt(c.id, NOW, result, None, Snapshot(c.id, c.name, still, Source.RTSP, "native", NOW, 1, 0, None))
+    return Attempt(
+        c.id,
+        NOW,
+        result,
+        None,
+        Snapshot(c.id, c.name, still, Source.RTSP, "native", NOW, 1, 0, None),
+    )
 
 
 class Fleet:
@@ -39,14 +48,17 @@ class Fleet:
         self.behave = behave
         self.most = self.running = 0
         self.orchestrator = PollingOrchestrator(
-            self.poll, emit=self.events.append, **({"sessions": 16, "open_rate": 1000.0, "chance": lambda: 0.0} | options))
+            self.poll,
+            emit=self.events.append,
+            **({"sessions": 16, "open_rate": 1000.0, "chance": lambda: 0.0} | options),
+        )
 
     async def poll(self, c: Camera, _: int) -> Attempt:
         self.starts[c.id].append(asyncio.get_running_loop().time() - 1000)
         self.running += 1
         self.most = max(self.most, self.running)
         try:
-            return await self.behave(c)     # type: ignore[no-any-return]
+            return await self.behave(c)  # type: ignore[no-any-return]
         finally:
             self.running -= 1
 
@@ -83,19 +95,23 @@ def test_due_times_lie_on_the_grid_and_ahead(now: float, interval: float, fracti
 
 @given(st.integers(2, 500))
 def test_phases_spread_any_number_of_cameras(n: int) -> None:
-    """No gap between neighbours is more than three times the even one, however many cameras there are."""
+    """No gap between neighbours is more than three times the even one."""
     phases = sorted(phase(i) for i in range(n))
     gaps = [b - a for a, b in zip(phases, [*phases[1:], phases[0] + 1], strict=True)]
     assert max(gaps) < 3 / n
 
 
-@given(st.integers(1, 10_000), st.floats(0.1, 1e5), st.floats(0, 0.999), st.sampled_from(list(Result)))
-def test_a_repaired_camera_is_back_within_a_minute(failures: int, interval: float, chance: float, result: Result) -> None:
+@given(
+    st.integers(1, 10_000), st.floats(0.1, 1e5), st.floats(0, 0.999), st.sampled_from(list(Result))
+)
+def test_a_repaired_camera_is_back_within_a_minute(
+    failures: int, interval: float, chance: float, result: Result
+) -> None:
     assert 0 < retry_delay_s(failures, result, interval, chance) <= RETRY_CAP_S
 
 
 def test_polls_are_drift_free_and_spread() -> None:
-    """After the first picture at start each camera is polled exactly once an interval, at its own phase."""
+    """After its first picture each camera is polled once an interval, at its own phase."""
     fleet = Fleet(quick)
     fleet.run([camera(f"c{i}") for i in range(10)], 100)
     seconds = set()
@@ -107,16 +123,24 @@ def test_polls_are_drift_free_and_spread() -> None:
 
 
 def test_dead_cameras_do_not_delay_live_ones() -> None:
-    """Three hundred dead cameras beside ten live ones: once known as dead, they cost the live ones no picture."""
+    """Three hundred dead cameras beside ten live ones.
+
+    Once known as dead, they cost the live ones no picture.
+    """
     fleet = Fleet(lambda c: dead(c) if c.id.startswith("dead") else quick(c), sessions=8)
-    fleet.run([camera(f"dead{i}") for i in range(300)] + [camera(f"live{i}") for i in range(10)], 3000)
+    fleet.run(
+        [camera(f"dead{i}") for i in range(300)] + [camera(f"live{i}") for i in range(10)], 3000
+    )
     for i in range(10):
         late = [t for t in fleet.starts[f"live{i}"] if t > 2000]
         assert len(late) >= 99
 
 
 def test_cameras_not_yet_seen_do_not_delay_those_that_answer() -> None:
-    """A reload brings a hundred new cameras, all dead: the old ones miss nothing, and a new healthy one is found."""
+    """A reload brings a hundred new cameras, all dead.
+
+    The old ones miss nothing, and a new healthy one is found.
+    """
     fleet = Fleet(lambda c: dead(c) if c.id.startswith("dead") else quick(c), sessions=8)
 
     async def work() -> None:
@@ -124,7 +148,9 @@ def test_cameras_not_yet_seen_do_not_delay_those_that_answer() -> None:
         fleet.orchestrator.configure(old)
         task = asyncio.create_task(fleet.orchestrator.run())
         await asyncio.sleep(100)
-        fleet.orchestrator.configure([*old, *(camera(f"dead{i}") for i in range(100)), camera("new")])
+        fleet.orchestrator.configure(
+            [*old, *(camera(f"dead{i}") for i in range(100)), camera("new")]
+        )
         await asyncio.sleep(400)
         await fleet.orchestrator.stop(0.0)
         await task
@@ -149,7 +175,7 @@ def test_a_busy_camera_is_skipped_and_counted() -> None:
 
 
 def test_aligned_cameras_shoot_on_the_wall_clocks_multiples() -> None:
-    """A timelapse picture is taken at the multiple of its interval by the wall clock, also after the clock was set."""
+    """A timelapse picture is taken at multiples of the interval by the wall clock."""
     offset = 1_700_000_003.25
     step = 0.0
 
@@ -188,7 +214,7 @@ def test_open_rate_bounds_the_start() -> None:
 
 
 def test_reload_leaves_unchanged_cameras_alone() -> None:
-    """A changed camera is polled at once, a removed one never again, an unchanged one keeps its rhythm."""
+    """A changed camera is polled at once, a removed one never again, others keep their rhythm."""
     fleet = Fleet(quick)
 
     async def work() -> None:
@@ -217,7 +243,10 @@ def test_a_fault_of_ours_costs_one_poll() -> None:
 
 
 def test_stop_waits_for_polls_then_cancels() -> None:
-    """A poll that can end in the grace ends by itself; one that hangs is cancelled; none is left."""
+    """A poll that can end in the grace ends by itself.
+
+    One that hangs is cancelled; none is left.
+    """
     ended = []
 
     async def poll(c: Camera) -> Attempt:
@@ -244,7 +273,10 @@ def test_stop_waits_for_polls_then_cancels() -> None:
 
 
 def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once() -> None:
-    """Two hundred new cameras, a save of the inventory two seconds later: never two polls of one, no slot is lost."""
+    """Two hundred new cameras, a save of the inventory two seconds later.
+
+    Never two polls of one, no slot is lost.
+    """
     running: dict[str, int] = defaultdict(int)
     worst: dict[str, int] = defaultdict(int)
 
@@ -263,7 +295,9 @@ def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once
         task = asyncio.create_task(fleet.orchestrator.run())
         for change in range(5):
             await asyncio.sleep(2)
-            fleet.orchestrator.configure([camera(c.id, interval_s=60.0, timeout_s=12.0 + change) for c in cameras])
+            fleet.orchestrator.configure(
+                [camera(c.id, interval_s=60.0, timeout_s=12.0 + change) for c in cameras]
+            )
         await asyncio.sleep(300)
         assert fleet.orchestrator.statistics().running == sum(running.values())
         await fleet.orchestrator.stop(0.0)
@@ -274,14 +308,20 @@ def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once
 
 
 def test_more_than_the_open_rate_allows_is_shared_fairly() -> None:
-    """600 cameras every 10 s at 20 starts a second: all are polled, each as often as the others, the failing ones too."""
+    """600 cameras every 10 s at 20 starts a second.
+
+    All are polled, each as often as the others, the failing ones too.
+    """
+
     async def behave(c: Camera) -> Attempt:
         await asyncio.sleep(0.2)
         return outcome(c, Result.TIMEOUT if c.id.endswith("7") else Result.OK)
 
     fleet = Fleet(behave, sessions=256, open_rate=20)
     fleet.run([camera(f"c{n}", interval_s=10.0) for n in range(600)], 1800)
-    polls = [len(starts) for camera_id, starts in fleet.starts.items() if not camera_id.endswith("7")]
+    polls = [
+        len(starts) for camera_id, starts in fleet.starts.items() if not camera_id.endswith("7")
+    ]
     assert len(fleet.starts) == 600
     assert max(polls) - min(polls) <= 4
     assert min(len(starts) for starts in fleet.starts.values()) > 15

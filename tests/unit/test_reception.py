@@ -1,4 +1,7 @@
-"""The receiving side with cameras' habits: each is understood, and none lets a picture with a hole through."""
+"""The receiving side with cameras' habits.
+
+Each is understood, and none lets a picture with a hole through.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,11 @@ TRACK = Track("video", 96, "H264")
 
 
 def wire(stream: list[RtpPacket], payload_type: int = 96) -> list[bytes]:
-    return [struct.pack(">BBHII", 0x80, payload_type | p.marker << 7, p.sequence, p.timestamp, p.ssrc) + p.payload
-            for p in stream]
+    return [
+        struct.pack(">BBHII", 0x80, payload_type | p.marker << 7, p.sequence, p.timestamp, p.ssrc)
+        + p.payload
+        for p in stream
+    ]
 
 
 def received(data: list[bytes], track: Track = TRACK) -> list[CodedPicture]:
@@ -44,8 +50,17 @@ AUDIO = struct.pack(">BBHII", 0x80, 8, 7, 5, 0x99) + b"\xd5" * 160
 RTCP = struct.pack(">BBHI", 0x80, 201, 1, 7)
 
 
-@pytest.mark.parametrize("other", [AUDIO, RTCP, struct.pack(">BBHII", 0x80, 50, 3, 5, 1) + bytes(20),
-                                   struct.pack(">BBHII", 0x80, 96, 3, 5, 0x77) + b"\x09\xf0", b"\x00\x01", b""])
+@pytest.mark.parametrize(
+    "other",
+    [
+        AUDIO,
+        RTCP,
+        struct.pack(">BBHII", 0x80, 50, 3, 5, 1) + bytes(20),
+        struct.pack(">BBHII", 0x80, 96, 3, 5, 0x77) + b"\x09\xf0",
+        b"\x00\x01",
+        b"",
+    ],
+)
 def test_others_on_the_channel_cost_no_picture(other: bytes) -> None:
     data = [each for packet in wire(packets(FILM, "h264")) for each in (packet, other)]
     assert keys(received(data)) == WANTED
@@ -65,7 +80,11 @@ def test_repeats_cost_no_picture_and_a_second_packet_of_a_number_does() -> None:
 def test_so_many_senders_are_remembered_and_no_more() -> None:
     reception = Reception(TRACK, proof=None, others=frozenset(), unordered=True)
     for ssrc in range(1000):
-        list(reception.packet(struct.pack(">BBHII", 0x80, 96, 1, 1, ssrc) + b"\x65\x88" + bytes(40), 0.0))
+        list(
+            reception.packet(
+                struct.pack(">BBHII", 0x80, 96, 1, 1, ssrc) + b"\x65\x88" + bytes(40), 0.0
+            )
+        )
     assert len(reception._senders) == len(reception._reorder) == MAX_SENDERS
 
 
@@ -111,15 +130,28 @@ def spoiled(payload: bytes, habit: str) -> list[bytes]:
     return (fragments if payload[0] & 0x1F == 28 else units)(payload, habit)
 
 
-HABITS = ["no end bits", "no start bits", "empty end", "start code", "short start code", "unknown", "aggregates",
-          "side information"]
+HABITS = [
+    "no end bits",
+    "no start bits",
+    "empty end",
+    "start code",
+    "short start code",
+    "unknown",
+    "aggregates",
+    "side information",
+]
 
 
 def habitual(habit: str) -> list[bytes]:
     sender, data = RtpSender(96, 1, 65500), []
     for number, nals in enumerate(FILM):
-        payloads = [each for payload in h264_payloads(nals, limit=200) for each in spoiled(payload, habit)]
-        data += [sender.packet(p, number * 3000, marker=i == len(payloads) - 1) for i, p in enumerate(payloads)]
+        payloads = [
+            each for payload in h264_payloads(nals, limit=200) for each in spoiled(payload, habit)
+        ]
+        data += [
+            sender.packet(p, number * 3000, marker=i == len(payloads) - 1)
+            for i, p in enumerate(payloads)
+        ]
     return data
 
 
@@ -133,8 +165,10 @@ def test_units_as_cameras_make_them(habit: str) -> None:
 def test_with_no_habit_a_picture_with_a_hole_is_whole(data: st.DataObject, habit: str) -> None:
     """Packets lost or doubled anywhere, joining anywhere."""
     stream = habitual(habit)
-    stream = stream[data.draw(st.integers(0, len(stream) - 1)):]
-    for lost in sorted(data.draw(st.sets(st.integers(0, len(stream) - 1), max_size=6)), reverse=True):
+    stream = stream[data.draw(st.integers(0, len(stream) - 1)) :]
+    for lost in sorted(
+        data.draw(st.sets(st.integers(0, len(stream) - 1), max_size=6)), reverse=True
+    ):
         del stream[lost]
     for _ in range(data.draw(st.integers(0, 3))):
         if stream:
@@ -145,8 +179,12 @@ def test_with_no_habit_a_picture_with_a_hole_is_whole(data: st.DataObject, habit
 
 
 def test_a_picture_of_i_slices_is_a_key_picture() -> None:
-    """It refers to no other; a decoder is told so by a recovery point. One P slice in it, and it is none."""
-    intra = [b"\x61\x88" + b"\x55" * 50, b"\x61\x42\x20" + b"\x55" * 50]        # first_mb 0 and 1, slice types 7 and 7
+    """It refers to no other; a decoder is told so by a recovery point.
+
+    One P slice in it, and it is none.
+    """
+    # First_mb 0 and 1, slice types 7 and 7
+    intra = [b"\x61\x88" + b"\x55" * 50, b"\x61\x42\x20" + b"\x55" * 50]
     depacketiser = H264Depacketiser((SPS, PPS))
     for nal in intra:
         depacketiser.add(nal)
@@ -158,13 +196,22 @@ def test_a_picture_of_i_slices_is_a_key_picture() -> None:
 
 
 def test_decoding_order_numbers_are_taken_out() -> None:
-    depacketiser = H265Depacketiser((b"\x40\x01\x0c", b"\x42\x01\x01", b"\x44\x01\xc1"), order_numbers=True)
+    depacketiser = H265Depacketiser(
+        (b"\x40\x01\x0c", b"\x42\x01\x01", b"\x44\x01\xc1"), order_numbers=True
+    )
     depacketiser.add(b"\x26\x01" + b"\0\7" + b"\x80abc")
-    depacketiser.add(b"\x62\x01\x93" + b"\0\x08" + b"\x10de")       # first fragment
-    depacketiser.add(b"\x62\x01\x53" + b"fg")                       # last fragment
-    depacketiser.add(b"\x60\x01" + b"\0\x09" + b"\0\6\x26\x01\x10hij" + b"\1" + b"\0\6\x26\x01\x10klm")
+    depacketiser.add(b"\x62\x01\x93" + b"\0\x08" + b"\x10de")  # first fragment
+    depacketiser.add(b"\x62\x01\x53" + b"fg")  # last fragment
+    depacketiser.add(
+        b"\x60\x01" + b"\0\x09" + b"\0\6\x26\x01\x10hij" + b"\1" + b"\0\6\x26\x01\x10klm"
+    )
     found = split_annex_b(depacketiser.finish()[0])[3:]
-    assert found == [b"\x26\x01\x80abc", b"\x26\x01\x10defg", b"\x26\x01\x10hij", b"\x26\x01\x10klm"]
+    assert found == [
+        b"\x26\x01\x80abc",
+        b"\x26\x01\x10defg",
+        b"\x26\x01\x10hij",
+        b"\x26\x01\x10klm",
+    ]
 
 
 def test_padding_that_is_none_and_header_extensions() -> None:
@@ -215,16 +262,23 @@ def test_tables_that_never_come_are_named() -> None:
     assert "tables" in depacketiser.obstacle
 
 
-@pytest.mark.parametrize("fmtp", [
-    "a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sps},{pps}", "a=fmtp: 96 sprop-parameter-sets={sps},{pps}",
-    "a=fmtp:96 packetization-mode=1\r\na=fmtp:96 sprop-parameter-sets={sps},{pps}",
-    "a=fmtp:96 sprop-parameter-sets={sps},{pps}&", "a=fmtp:96 sprop-parameter-sets={both}",
-    "A=fmtp:96 x\r\na=fmtp:96 Sprop-Parameter-Sets = {sps},{pps}",
-])
+@pytest.mark.parametrize(
+    "fmtp",
+    [
+        "a=fmtp:96 packetization-mode=1;sprop-parameter-sets={sps},{pps}",
+        "a=fmtp: 96 sprop-parameter-sets={sps},{pps}",
+        "a=fmtp:96 packetization-mode=1\r\na=fmtp:96 sprop-parameter-sets={sps},{pps}",
+        "a=fmtp:96 sprop-parameter-sets={sps},{pps}&",
+        "a=fmtp:96 sprop-parameter-sets={both}",
+        "A=fmtp:96 x\r\na=fmtp:96 Sprop-Parameter-Sets = {sps},{pps}",
+    ],
+)
 def test_parameter_sets_of_any_description(fmtp: str) -> None:
     texts = {"sps": SPS, "pps": PPS, "both": SPS + b"\0\0\1" + PPS}
     line = fmtp.format(**{name: base64.b64encode(data).decode() for name, data in texts.items()})
-    track = parse_sdp(f"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n{line}\r\n".encode()).video()
+    track = parse_sdp(
+        f"v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n{line}\r\n".encode()
+    ).video()
     assert track is not None
     assert track.parameter_sets() == [SPS, PPS]
 
@@ -236,11 +290,17 @@ def test_controls_that_are_queries_or_paths() -> None:
     assert control_from_root("rtsp://cam/live", "track1") is None
 
 
-@pytest.mark.parametrize(("line", "dimensions"), [
-    ("a=x-dimensions:2560,1440", (2560, 1440)), ("a=x-dimensions: 2560 , 1440", (2560, 1440)),
-    ("a=framesize:26 2560-1440", (2560, 1440)), ("a=x-dimensions:0,0", None),
-    ("a=x-dimensions:99999,99999", None), ("a=x-dimensions:x", None),
-])
+@pytest.mark.parametrize(
+    ("line", "dimensions"),
+    [
+        ("a=x-dimensions:2560,1440", (2560, 1440)),
+        ("a=x-dimensions: 2560 , 1440", (2560, 1440)),
+        ("a=framesize:26 2560-1440", (2560, 1440)),
+        ("a=x-dimensions:0,0", None),
+        ("a=x-dimensions:99999,99999", None),
+        ("a=x-dimensions:x", None),
+    ],
+)
 def test_dimensions(line: str, dimensions: tuple[int, int] | None) -> None:
     track = parse_sdp(f"m=video 0 RTP/AVP 26\r\n{line}\r\n".encode()).video()
     assert track is not None

@@ -1,4 +1,7 @@
-"""The RTSP/RTP core: whatever comes in, whole messages or our own error come out; payloads survive their fragments."""
+"""The RTSP/RTP core: whatever comes in, whole messages or our own error come out.
+
+Payloads survive their fragments.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,14 @@ from PIL import Image
 from camserver.rtsp import auth, messages
 from camserver.rtsp import wire as wires
 from camserver.rtsp.bitstream import split_annex_b
-from camserver.rtsp.messages import Headers, Interleaved, MessageParser, Request, Response, RtspProtocolError
+from camserver.rtsp.messages import (
+    Headers,
+    Interleaved,
+    MessageParser,
+    Request,
+    Response,
+    RtspProtocolError,
+)
 from camserver.rtsp.rtp import (
     NTP_EPOCH_S,
     RtpSender,
@@ -38,8 +48,17 @@ def headers(fields: dict[str, str]) -> Headers:
 
 
 MESSAGES = st.one_of(
-    st.builds(lambda h, b: Request("DESCRIBE", "rtsp://cam/stream1", headers(h), b), HEADERS, st.binary(max_size=50)),
-    st.builds(lambda s, h, b: Response(s, headers(h), b), st.integers(100, 599), HEADERS, st.binary(max_size=50)),
+    st.builds(
+        lambda h, b: Request("DESCRIBE", "rtsp://cam/stream1", headers(h), b),
+        HEADERS,
+        st.binary(max_size=50),
+    ),
+    st.builds(
+        lambda s, h, b: Response(s, headers(h), b),
+        st.integers(100, 599),
+        HEADERS,
+        st.binary(max_size=50),
+    ),
     st.builds(Interleaved, st.integers(0, 255), st.binary(max_size=200)),
 )
 
@@ -51,7 +70,9 @@ def parse(data: bytes, cuts: list[int] | None = None) -> list[Request | Response
 
 
 @given(st.lists(MESSAGES, max_size=5), st.lists(st.integers(0, 10_000), max_size=8))
-def test_messages_survive_any_cutting_of_the_stream(messages: list[Request | Response | Interleaved], cuts: list[int]) -> None:
+def test_messages_survive_any_cutting_of_the_stream(
+    messages: list[Request | Response | Interleaved], cuts: list[int]
+) -> None:
     assert parse(b"".join(m.encode() for m in messages), cuts) == messages
 
 
@@ -63,8 +84,10 @@ def test_garbage_gives_messages_or_our_error(data: bytes, cuts: list[int]) -> No
 
 def test_lenient_where_cameras_are() -> None:
     """Bare line feeds, folded lines, odd case, repeated fields, blank lines between messages."""
-    first, second = parse(b"\r\n\nRTSP/1.0 200 OK\ncseq: 3\nTransport: RTP/AVP;\n unicast\nwww-authenticate: A\n"
-                          b"WWW-Authenticate: B\n\nRTSP/1.0 404 Not Found\r\nCSeq: 4\r\n\r\n")
+    first, second = parse(
+        b"\r\n\nRTSP/1.0 200 OK\ncseq: 3\nTransport: RTP/AVP;\n unicast\nwww-authenticate: A\n"
+        b"WWW-Authenticate: B\n\nRTSP/1.0 404 Not Found\r\nCSeq: 4\r\n\r\n"
+    )
     assert isinstance(first, Response)
     assert isinstance(second, Response)
     assert (first.headers["CSeq"], first.headers["transport"]) == ("3", "RTP/AVP; unicast")
@@ -72,10 +95,17 @@ def test_lenient_where_cameras_are() -> None:
     assert second.status == 404
 
 
-@pytest.mark.parametrize("data", [
-    b"RTSP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"RTSP/1.0 200 OK\r\nContent-Length: -1\r\n\r\n",
-    b"X" * 20_000, b"HTTP/1.1 200 OK\r\n\r\n", b"\1" * 20_000, b"RTSP/1.0 200 OK\r\nX: " + b"y" * 20_000,
-])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"RTSP/1.0 200 OK\r\nContent-Length: 1000000\r\n\r\n",
+        b"RTSP/1.0 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"X" * 20_000,
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"\1" * 20_000,
+        b"RTSP/1.0 200 OK\r\nX: " + b"y" * 20_000,
+    ],
+)
 def test_limits_are_kept(data: bytes) -> None:
     with pytest.raises(RtspProtocolError):
         parse(data)
@@ -85,13 +115,27 @@ OK_3 = b"RTSP/1.0 200 OK\r\nCSeq: 3\r\n\r\n"
 FRAME = b"$\0\0\x10\x80\x60" + bytes(14)
 
 
-@pytest.mark.parametrize("stray", [
-    b"\0\0\0\0", b"1\r\n", b"ck1\r\n", b"a=control:track1\r\nm=x\r\n", b"\0", b"$", b"$\xff\0\1x",
-    b"RTSP", b"RTSP/1.0 xyz\r\n", b"\x80\x60" * 100,
-])
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"\0\0\0\0",
+        b"1\r\n",
+        b"ck1\r\n",
+        b"a=control:track1\r\nm=x\r\n",
+        b"\0",
+        b"$",
+        b"$\xff\0\1x",
+        b"RTSP",
+        b"RTSP/1.0 xyz\r\n",
+        b"\x80\x60" * 100,
+    ],
+)
 def test_stray_bytes_are_skipped_and_messages_go_on(stray: bytes) -> None:
     """Between frames and before answers, whatever a lying Content-Length left there."""
-    assert [type(m) for m in parse(FRAME + stray + FRAME + FRAME)][-2:] == [Interleaved, Interleaved]
+    assert [type(m) for m in parse(FRAME + stray + FRAME + FRAME)][-2:] == [
+        Interleaved,
+        Interleaved,
+    ]
     messages_ = parse(OK_3 + stray + OK_3)
     assert [m.headers["CSeq"] for m in messages_ if isinstance(m, Response)][-1:] == ["3"]
 
@@ -109,15 +153,27 @@ def test_an_http_server_is_known_at_its_first_line() -> None:
 
 def test_digest_as_in_rfc_7616() -> None:
     """Section 3.9.1, both algorithms; and RFC 2069's form without qop."""
-    fields = {"realm": "http-auth@example.org", "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", "nc": "00000001",
-              "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ", "qop": "auth"}
+    fields = {
+        "realm": "http-auth@example.org",
+        "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
+        "nc": "00000001",
+        "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
+        "qop": "auth",
+    }
+
     def response(**more: str) -> str:
         return auth.digest("Mufasa", "Circle of Life", "GET", "/dir/index.html", fields | more)
 
     assert response(algorithm="MD5") == "8ca523f5e9506fed4657c9700eebdbec"
-    assert response(algorithm="SHA-256") == "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"
+    assert (
+        response(algorithm="SHA-256")
+        == "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"
+    )
     old = {"realm": "testrealm@host.com", "nonce": "dcd98b7102dd2f0e8b11d0f600bfb0c093"}
-    assert auth.digest("Mufasa", "CircleOfLife", "GET", "/dir/index.html", old) == "1949323746fe6a43ef61f9606e7febea"
+    assert (
+        auth.digest("Mufasa", "CircleOfLife", "GET", "/dir/index.html", old)
+        == "1949323746fe6a43ef61f9606e7febea"
+    )
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
@@ -125,10 +181,14 @@ def test_a_server_accepts_the_right_password_only(password: str, other: str) -> 
     challenge = {"realm": "r", "nonce": "n"}
     fields = challenge | {"uri": "rtsp://cam/", "username": "viewer"}
     response = auth.digest("viewer", password, "PLAY", "rtsp://cam/", fields)
-    header = f'Digest username="viewer", realm="r", nonce="n", uri="rtsp://cam/", response="{response}"'
+    header = (
+        f'Digest username="viewer", realm="r", nonce="n", uri="rtsp://cam/", response="{response}"'
+    )
     assert auth.accepts(header, "viewer", password, "PLAY", challenge)
     assert auth.accepts(header, "viewer", other, "PLAY", challenge) == (password == other)
-    assert auth.accepts(auth.basic("viewer", password), "viewer", other, "PLAY", challenge) == (password == other)
+    assert auth.accepts(auth.basic("viewer", password), "viewer", other, "PLAY", challenge) == (
+        password == other
+    )
     assert not auth.accepts(header, "viewer", password, "PLAY", {"realm": "r", "nonce": "newer"})
 
 
@@ -161,14 +221,19 @@ def test_h265_fragments_make_the_nal_unit_again(nals: list[bytes]) -> None:
         if payload[0] >> 1 & 63 != 49:
             again.append(payload)
         elif payload[2] & 0x80:
-            again.append(bytes(((payload[0] & 0x81) | (payload[2] & 63) << 1, payload[1])) + payload[3:])
+            again.append(
+                bytes(((payload[0] & 0x81) | (payload[2] & 63) << 1, payload[1])) + payload[3:]
+            )
         else:
             again[-1] += payload[3:]
     assert again == nals
 
 
 def test_jpeg_payloads_carry_the_whole_scan() -> None:
-    """RFC 2435: offsets join up, the first packet carries both tables; what it cannot carry is refused."""
+    """RFC 2435: offsets join up, the first packet carries both tables.
+
+    What it cannot carry is refused.
+    """
     file = io.BytesIO()
     Image.effect_noise((640, 360), 80).convert("RGB").save(file, "JPEG", quality=80, subsampling=2)
     payloads = list(jpeg_payloads(file.getvalue()))
@@ -193,15 +258,22 @@ def test_a_sender_numbers_and_reports() -> None:
     assert report == (0x80, 200, 6, 7, NTP_EPOCH_S + 1, 2**31, 91, 2, 4)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=20).filter(
-    lambda n: b"\0\0" not in n and not n.startswith(b"\0") and not n.endswith(b"\0")), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.binary(min_size=1, max_size=20).filter(
+            lambda n: b"\0\0" not in n and not n.startswith(b"\0") and not n.endswith(b"\0")
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_annex_b_splits_at_start_codes(nals: list[bytes]) -> None:
     assert split_annex_b(b"".join(b"\0\0\0\1" + nal for nal in nals)) == nals
 
 
-
 def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
-    """A share of them is taken in one turn of the event loop, in their order, with reading paused; none is lost."""
+    """A share is taken in one turn of the loop, in order; none is lost."""
+
     class Transport(asyncio.Transport):
         paused = False
 
@@ -226,7 +298,9 @@ def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
     asyncio.run(work())
 
 
-def test_a_head_is_parsed_once_however_slowly_its_body_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_is_parsed_once_however_slowly_its_body_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     parsed: list[bytes] = []
     parse = messages._parse_head
     monkeypatch.setattr(messages, "_parse_head", lambda head: parsed.append(head) or parse(head))

@@ -1,4 +1,7 @@
-"""`camserver status`: worst first, in plain words, from a daemon's answers or from the files alone."""
+"""`camserver status`.
+
+Worst first, in plain words, from a daemon's answers or from the files alone.
+"""
 
 from __future__ import annotations
 
@@ -17,42 +20,99 @@ from camserver.status import as_json, from_daemon, from_files, show, words
 NOW = datetime(2026, 1, 4, 9, 30, tzinfo=UTC)
 
 
-def facts(camera: str, age_s: float | None, result: str = "ok", error: str | None = None, **polling: Any) -> dict[str, Any]:
+def facts(
+    camera: str, age_s: float | None, result: str = "ok", error: str | None = None, **polling: Any
+) -> dict[str, Any]:
     at = None if age_s is None else (NOW - timedelta(seconds=age_s)).isoformat()
-    latest = {"captured_at": at, "width": 640, "height": 360, "bytes": 20480, "capture_ms": 12.3, "lease_wait_ms": 0.4,
-              "source": "rtsp", "consecutive_failures": 0 if result == "ok" else 3,
-              "attempt": {"result": result, "error": error}}
-    return {"id": camera, "name": camera, "interval_s": 10.0, "device": "box", "latest": latest,
-            "polling": {"results": {"busy": 2, "full": 1}, "due_in_s": 4.2} | polling}
+    latest = {
+        "captured_at": at,
+        "width": 640,
+        "height": 360,
+        "bytes": 20480,
+        "capture_ms": 12.3,
+        "lease_wait_ms": 0.4,
+        "source": "rtsp",
+        "consecutive_failures": 0 if result == "ok" else 3,
+        "attempt": {"result": result, "error": error},
+    }
+    return {
+        "id": camera,
+        "name": camera,
+        "interval_s": 10.0,
+        "device": "box",
+        "latest": latest,
+        "polling": {"results": {"busy": 2, "full": 1}, "due_in_s": 4.2} | polling,
+    }
 
 
-@pytest.mark.parametrize(("result", "error", "said"), [
-    ("ok", None, "ok"),
-    ("busy", "gate: no session of box came free in 5 s (max_sessions 1: held by live go2rtc (pid 812) for 9.1 s)",
-     "camera full: go2rtc (pid 812) holds 1 of 1"),
-    ("busy", "gate: no session of box came free in 5 s (max_sessions 3: held by live a for 1.0 s, poller b for 2.0 s; "
-             "1 cooling down)", "camera full: a and b hold 2 of 3"),
-    ("full", "gate: rtsp: its sessions are taken (453 to SETUP) (after 0.1 s, limit 10 s)",
-     "camera full: its sessions are taken (453 to SETUP)"),
-    ("auth", "gate: rtsp: wrong username or password (401 to DESCRIBE) (after 0.0 s, limit 10 s)", "wrong password"),
-    ("auth", "gate: rtsp: it asks for a login: give username and password (401 to DESCRIBE)",
-     "it asks for a login: give username and password (401 to DESCRIBE)"),
-    ("unreachable", "gate: rtsp: connection failed: No route to host (after 3.1 s, limit 10 s)",
-     "connection failed: No route to host"),
-    ("no-keyframe", "gate: rtsp: 90 pictures but no keyframe within 10.0 s (after 10.0 s, limit 10 s)",
-     "90 pictures but no keyframe within 10.0 s"),
-])
+@pytest.mark.parametrize(
+    ("result", "error", "said"),
+    [
+        ("ok", None, "ok"),
+        (
+            "busy",
+            (
+                "gate: no session of box came free in 5 s (max_sessions 1: held by live go2rtc (pid"
+                " 812) for 9.1 s)"
+            ),
+            "camera full: go2rtc (pid 812) holds 1 of 1",
+        ),
+        (
+            "busy",
+            (
+                "gate: no session of box came free in 5 s (max_sessions 3: held by live a for 1.0"
+                " s, poller b for 2.0 s; 1 cooling down)"
+            ),
+            "camera full: a and b hold 2 of 3",
+        ),
+        (
+            "full",
+            "gate: rtsp: its sessions are taken (453 to SETUP) (after 0.1 s, limit 10 s)",
+            "camera full: its sessions are taken (453 to SETUP)",
+        ),
+        (
+            "auth",
+            "gate: rtsp: wrong username or password (401 to DESCRIBE) (after 0.0 s, limit 10 s)",
+            "wrong password",
+        ),
+        (
+            "auth",
+            "gate: rtsp: it asks for a login: give username and password (401 to DESCRIBE)",
+            "it asks for a login: give username and password (401 to DESCRIBE)",
+        ),
+        (
+            "unreachable",
+            "gate: rtsp: connection failed: No route to host (after 3.1 s, limit 10 s)",
+            "connection failed: No route to host",
+        ),
+        (
+            "no-keyframe",
+            "gate: rtsp: 90 pictures but no keyframe within 10.0 s (after 10.0 s, limit 10 s)",
+            "90 pictures but no keyframe within 10.0 s",
+        ),
+    ],
+)
 def test_words_are_plain(result: str, error: str | None, said: str) -> None:
     assert words(facts("gate", 5.0, result, error)) == said
 
 
 def test_worst_first() -> None:
     """Never before stale before late before fresh; then who failed most, then the oldest."""
-    cameras = [facts("fresh", 3.0), facts("late", 30.0), facts("never", None, "timeout", "x"),
-               facts("stale", 600.0, "auth", "x"), facts("old", 4.0)]
+    cameras = [
+        facts("fresh", 3.0),
+        facts("late", 30.0),
+        facts("never", None, "timeout", "x"),
+        facts("stale", 600.0, "auth", "x"),
+        facts("old", 4.0),
+    ]
     found = from_daemon(cameras, NOW)
     assert [(s.camera, s.freshness) for s in found] == [
-        ("never", "never"), ("stale", "stale"), ("late", "late"), ("old", "fresh"), ("fresh", "fresh")]
+        ("never", "never"),
+        ("stale", "stale"),
+        ("late", "late"),
+        ("old", "fresh"),
+        ("fresh", "fresh"),
+    ]
     assert found[-1].busy == 3
     text = io.StringIO()
     show(found, Console(file=text, width=200))
@@ -69,15 +129,24 @@ def test_worst_first() -> None:
 
 def test_without_a_daemon_the_files_tell(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
-    config.write_text(f'[output]\ndirectory = "{tmp_path}/out"\n' + "".join(
-        f'[[camera]]\nid = "{name}"\nurl = "rtsp://127.0.0.1/{name}"\n' for name in ("gate", "torn", "none", "zone")))
+    config.write_text(
+        f'[output]\ndirectory = "{tmp_path}/out"\n'
+        + "".join(
+            f'[[camera]]\nid = "{name}"\nurl = "rtsp://127.0.0.1/{name}"\n'
+            for name in ("gate", "torn", "none", "zone")
+        )
+    )
     for name in ("gate", "torn"):
         (tmp_path / "out" / name).mkdir(parents=True)
     (tmp_path / "out/gate/latest.json").write_text(json.dumps(facts("gate", 5.0)["latest"]))
     (tmp_path / "out/zone").mkdir()
-    (tmp_path / "out/zone/latest.json").write_text('{"captured_at": "2026-01-04T12:00:00"}')      # of no time zone
+    # Of no time zone
+    (tmp_path / "out/zone/latest.json").write_text('{"captured_at": "2026-01-04T12:00:00"}')
     (tmp_path / "out/torn/latest.json").write_text("[1, ")
     found = from_files(load_inventory(config), NOW)
     assert [(s.camera, s.freshness, s.words, s.busy) for s in found] == [
-        ("torn", "never", "not polled yet", None), ("none", "never", "not polled yet", None),
-        ("zone", "never", "not polled yet", None), ("gate", "fresh", "ok", None)]
+        ("torn", "never", "not polled yet", None),
+        ("none", "never", "not polled yet", None),
+        ("zone", "never", "not polled yet", None),
+        ("gate", "fresh", "ok", None),
+    ]

@@ -27,33 +27,69 @@ JPEG = simplejpeg.encode_jpeg(np.zeros((16, 32, 3), np.uint8))
 
 
 def attempt(at: datetime = MOMENT, camera: str = "gate") -> Attempt:
-    return Attempt(camera, at, Result.OK, None,
-                   Snapshot(camera, "Tür ü", Still(JPEG, 32, 16, "h264"), Source.RTSP, "native", at, 140.04, 1.5, None))
+    return Attempt(
+        camera,
+        at,
+        Result.OK,
+        None,
+        Snapshot(
+            camera,
+            "Tür ü",
+            Still(JPEG, 32, 16, "h264"),
+            Source.RTSP,
+            "native",
+            at,
+            140.04,
+            1.5,
+            None,
+        ),
+    )
 
 
 def store(folder: Path, **output: object) -> SnapshotStore:
-    return SnapshotStore(OutputTable(directory=folder, **output), clock=lambda: MOMENT + timedelta(seconds=1))  # type: ignore[arg-type]
+    return SnapshotStore(
+        OutputTable(directory=folder, **output), clock=lambda: MOMENT + timedelta(seconds=1)
+    )  # type: ignore[arg-type]
 
 
 def test_one_write_two_names(tmp_path: Path) -> None:
-    """latest.jpg and the archive are one file; facts and EXIF say when and what; no temporary file stays."""
+    """latest.jpg and the archive are one file.
+
+    Facts and EXIF say when and what; no temporary file stays.
+    """
     asyncio.run(store(tmp_path).record(attempt(), 0))
     latest = tmp_path / "gate" / "latest.jpg"
     facts = json.loads((tmp_path / "gate" / "latest.json").read_text())
     assert facts["path"] == "2026/01/04/093000.250Z.jpg"
     assert latest.samefile(tmp_path / "gate" / facts["path"])
     assert facts | {"path": ""} == {
-        "camera": "gate", "captured_at": "2026-01-04T09:30:00.250Z", "published_at": "2026-01-04T09:30:01.250Z",
-        "source": "rtsp", "width": 32, "height": 16, "bytes": latest.stat().st_size, "codec": "h264", "path": "",
-        "camera_clock_offset_s": None, "capture_ms": 140.0, "lease_wait_ms": 1.5, "engine": "native",
-        "attempt": {"at": "2026-01-04T09:30:00.250Z", "result": "ok", "error": None}, "consecutive_failures": 0}
+        "camera": "gate",
+        "captured_at": "2026-01-04T09:30:00.250Z",
+        "published_at": "2026-01-04T09:30:01.250Z",
+        "source": "rtsp",
+        "width": 32,
+        "height": 16,
+        "bytes": latest.stat().st_size,
+        "codec": "h264",
+        "path": "",
+        "camera_clock_offset_s": None,
+        "capture_ms": 140.0,
+        "lease_wait_ms": 1.5,
+        "engine": "native",
+        "attempt": {"at": "2026-01-04T09:30:00.250Z", "result": "ok", "error": None},
+        "consecutive_failures": 0,
+    }
     with Image.open(io.BytesIO(latest.read_bytes())) as image:
         image.load()
         exif = image.getexif()
         details = exif.get_ifd(0x8769)
     # UTF-8, as Exif readers take it today; Pillow reads ASCII fields as Latin-1
-    assert (exif[0x010E].encode("latin-1").decode(), details[0x9003], details[0x9291], details[0x9011]) == (
-        "Tür ü", "2026:01:04 09:30:00", "250", "+00:00")
+    assert (
+        exif[0x010E].encode("latin-1").decode(),
+        details[0x9003],
+        details[0x9291],
+        details[0x9011],
+    ) == ("Tür ü", "2026:01:04 09:30:00", "250", "+00:00")
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -64,7 +100,11 @@ def test_a_failure_keeps_the_last_good_picture_and_its_facts(tmp_path: Path) -> 
     asyncio.run(store(tmp_path).record(failed, 4))
     facts = json.loads((tmp_path / "gate" / "latest.json").read_text())
     assert facts["captured_at"] == "2026-01-04T09:30:00.250Z"
-    assert facts["attempt"] == {"at": "2026-01-04T10:30:00.250Z", "result": "timeout", "error": "gate: silent"}
+    assert facts["attempt"] == {
+        "at": "2026-01-04T10:30:00.250Z",
+        "result": "timeout",
+        "error": "gate: silent",
+    }
     assert facts["consecutive_failures"] == 5
     assert (tmp_path / "gate" / "latest.jpg").exists()
 
@@ -77,11 +117,17 @@ def test_two_pictures_of_one_moment_both_stay(tmp_path: Path) -> None:
         await s.record(attempt(), 0)
 
     asyncio.run(twice())
-    assert sorted(p.name for p in (tmp_path / "gate/2026/01/04").iterdir()) == ["093000.250Z-1.jpg", "093000.250Z.jpg"]
+    assert sorted(p.name for p in (tmp_path / "gate/2026/01/04").iterdir()) == [
+        "093000.250Z-1.jpg",
+        "093000.250Z.jpg",
+    ]
 
 
 def test_a_disk_that_refuses_is_an_outcome_and_heals(tmp_path: Path) -> None:
-    """A file where the folder should be: result storage with path and reason; gone, the next picture is published."""
+    """A file where the folder should be: result storage with path and reason.
+
+    Gone, the next picture is published.
+    """
     (tmp_path / "gate").write_text("in the way")
     s = store(tmp_path)
 
@@ -105,13 +151,25 @@ def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 100), st.sampled_from("abc")), max_size=60),
-    st.none() | st.integers(0, 1000), st.none() | st.integers(0, 3000), st.none() | st.integers(0, 3000), st.integers(1, 5),
+    st.lists(
+        st.tuples(st.integers(0, 1000), st.integers(1, 100), st.sampled_from("abc")), max_size=60
+    ),
+    st.none() | st.integers(0, 1000),
+    st.none() | st.integers(0, 3000),
+    st.none() | st.integers(0, 3000),
+    st.integers(1, 5),
 )
 def test_retention_keeps_the_newest_and_meets_the_limits(
-    rows: list[tuple[int, int, str]], age: int | None, most: int | None, free: int | None, keep: int,
+    rows: list[tuple[int, int, str]],
+    age: int | None,
+    most: int | None,
+    free: int | None,
+    keep: int,
 ) -> None:
-    """keep_last is never touched; every other limit is met or nothing more could go; the oldest go first."""
+    """keep_last is never touched.
+
+    Every other limit is met or nothing more could go; the oldest go first.
+    """
     files = [Archived(t, b, c, Path(f"{i}")) for i, (t, b, c) in enumerate(rows)]
     policy = RetentionTable(max_age=age, max_bytes=most, min_free=free, keep_last=keep)
     gone = choose(files, policy, now=1000, free_bytes=1000)
@@ -119,7 +177,11 @@ def test_retention_keeps_the_newest_and_meets_the_limits(
     for c in "abc":
         newest = sorted(f for f in files if f.camera == c)[-keep:]
         assert set(newest) <= set(kept)
-    spare = [f for f in kept if f not in [n for c in "abc" for n in sorted(f for f in files if f.camera == c)[-keep:]]]
+    spare = [
+        f
+        for f in kept
+        if f not in [n for c in "abc" for n in sorted(f for f in files if f.camera == c)[-keep:]]
+    ]
     if spare:
         assert age is None or all(1000 - f.taken_at <= age for f in spare)
         assert most is None or sum(f.bytes for f in kept) <= most
@@ -143,14 +205,22 @@ def test_the_janitor_deletes_only_what_the_pattern_could_have_named(tmp_path: Pa
     for name in ("latest.jpg", "mine.jpg"):
         (tmp_path / "gate" / name).write_bytes(b"x")
         os.utime(tmp_path / "gate" / name, (0, 0))
-    janitor = Janitor(output, RetentionTable(max_age=60, min_free=None, keep_last=1), lambda _: None)
+    janitor = Janitor(
+        output, RetentionTable(max_age=60, min_free=None, keep_last=1), lambda _: None
+    )
     assert janitor.sweep(now=10_000) == (1, 1)
     assert len(list(strange.iterdir())) == 2
     assert sorted(p.name for p in (tmp_path / "gate").rglob("*.jpg")) == [
-        "100000.000Z.jpg", "holiday.jpg", "latest.jpg", "mine.jpg"]
+        "100000.000Z.jpg",
+        "holiday.jpg",
+        "latest.jpg",
+        "mine.jpg",
+    ]
 
 
-@pytest.mark.parametrize("pattern", ["%Y/%m/%d/%H%M%S.%LZ.jpg", "%Y%m%d-%H%M%S.jpg", "%A/100%%-%s.jpg"])
+@pytest.mark.parametrize(
+    "pattern", ["%Y/%m/%d/%H%M%S.%LZ.jpg", "%Y%m%d-%H%M%S.jpg", "%A/100%%-%s.jpg"]
+)
 def test_a_name_is_known_again(pattern: str) -> None:
     regex = archive_regex(pattern)
     for number in (0, 3):

@@ -77,14 +77,17 @@ def test_who_takes_pictures_slowly_keeps_none_from_others(tmp_path: Path) -> Non
             stack.enter_context(reading._turn("10.0.0.9"))
         with pytest.raises(web.HTTPServiceUnavailable), reading._turn("10.0.0.9"):
             pass
-        with reading._turn(""):     # the unix socket
+        with reading._turn(""):  # the unix socket
             assert len(reading.sending) == 2
     assert not reading.sending
     reading.close()
 
 
-def test_a_disk_that_hangs_is_told_from_one_that_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_hangs_is_told_from_one_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever asks meanwhile waits no longer than the limit, and no second thread is begun."""
+
     async def work() -> None:
         disk, hung, asked = Disk(), threading.Event(), 0
         measure = shutil.disk_usage

@@ -1,4 +1,7 @@
-"""What systemd tells of the daemon's unit: commands that only read must not start a daemon that somebody has stopped."""
+"""What systemd tells of the daemon's unit.
+
+Commands that only read must not start a daemon that somebody has stopped.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,30 @@ from camserver.host import unit
 SOCKET = Path("/run/camserver/camserver.sock")
 
 
-def shown(service: str, *, listening: str = "active", path: str = str(SOCKET), job: str = "") -> str:
-    return (f"Listen={path} (Stream)\nActiveState={listening}\n\nActiveState={service}\n" + (f"Job={job}\n" if job else ""))
+def shown(
+    service: str, *, listening: str = "active", path: str = str(SOCKET), job: str = ""
+) -> str:
+    return f"Listen={path} (Stream)\nActiveState={listening}\n\nActiveState={service}\n" + (
+        f"Job={job}\n" if job else ""
+    )
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    (shown("inactive"), "is stopped"),
-    (shown("failed"), "has failed"),
-    (shown("active"), None),
-    (shown("activating"), None),                            # it waits to be restarted
-    (shown("deactivating"), None),
-    (shown("inactive", job="123"), None),                   # between the two halves of a restart
-    (shown("inactive", listening="inactive"), None),        # nobody listens: a connection says so and starts nothing
-    (shown("inactive", path="/run/other.sock"), None),      # the socket is not systemd's
-    ("", None),
-    ("nonsense\n\nnonsense\n\nnonsense", None),
-])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (shown("inactive"), "is stopped"),
+        (shown("failed"), "has failed"),
+        (shown("active"), None),
+        (shown("activating"), None),  # it waits to be restarted
+        (shown("deactivating"), None),
+        (shown("inactive", job="123"), None),  # between the two halves of a restart
+        # Nobody listens: a connection says so and starts nothing
+        (shown("inactive", listening="inactive"), None),
+        (shown("inactive", path="/run/other.sock"), None),  # the socket is not systemd's
+        ("", None),
+        ("nonsense\n\nnonsense\n\nnonsense", None),
+    ],
+)
 def test_each_state_of_the_unit(text: str, expected: str | None) -> None:
     assert unit.said(text, SOCKET) == expected
 
@@ -41,8 +52,9 @@ def test_the_socket_is_known_by_another_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", ["exit 1", "kill -KILL $$", "printf 'ActiveState=inactive\\n'"])
-def test_a_systemd_that_gives_no_answer_is_no_obstacle(answer: str, tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_systemd_that_gives_no_answer_is_no_obstacle(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Then nothing is known, and the daemon is asked as it is on machines without systemd."""
     (tmp_path / "systemctl").write_text(f"#!/bin/sh\n{answer}\n")
     (tmp_path / "systemctl").chmod(0o755)
