@@ -1,6 +1,6 @@
 """`python -m camserver`."""
 
-from camserver.cli import main
+from camserver.cli.main import main
 
 if __name__ == "__main__":
     main()

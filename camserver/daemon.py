@@ -18,35 +18,35 @@ from typing import IO, Any
 
 from watchfiles import awatch
 
-from camserver.api.answers import Services
 from camserver.api.metrics import Metrics, Scene
-from camserver.api.reading import Reading
-from camserver.api.server import AlreadyServed, ApiServer, ApiUnavailable
-from camserver.api.stream import EventStream
+from camserver.api.read_routes import Reading
+from camserver.api.responses import Services
+from camserver.api.sse import EventStream
 from camserver.api.thumbnails import Thumbnails
-from camserver.api.web import WebServer, WebUnavailable
+from camserver.api.unix_server import AlreadyServed, ApiServer, ApiUnavailable
+from camserver.api.web_server import WebServer, WebUnavailable
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
-from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config import Camera, Inventory, load_inventory
 from camserver.errors import InventoryError
 from camserver.events import EventBus, Listener, Notice, SnapshotPublished
-from camserver.go2rtc import Go2rtc
+from camserver.go2rtc.watcher import Go2rtc
 from camserver.host import notify
 from camserver.host.clock import rfc3339
 from camserver.host.lock import lock_for_daemon
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.state import StateFile
-from camserver.leases.state import load as load_state
-from camserver.polling import PollingOrchestrator
-from camserver.records import Attempt, Result, SessionEnd, Snapshot
-from camserver.snapshots import SnapshotService
+from camserver.leases.journal import StateFile
+from camserver.leases.journal import load as load_state
+from camserver.model import Attempt, Result, SessionEnd, Snapshot
+from camserver.polling.orchestrator import PollingOrchestrator
+from camserver.snapshots.service import SnapshotService
 from camserver.storage import Janitor, SnapshotStore
 from camserver.storage.archive import Archive
+from camserver.workers.pool import WorkerPool
 
 EX_TEMPFAIL = 75
 STATUS_S = 10.0

@@ -18,7 +18,7 @@ Messages are sentences for a person: camera, step, limit, elapsed. No message ev
 
 from __future__ import annotations
 
-from camserver.records import Result, SessionEnd
+from camserver.model import Result, SessionEnd
 
 
 class CamserverError(Exception):

@@ -31,7 +31,7 @@ from desk import Desk
 from house import House, with_house
 from support import free_port, workers_of
 
-from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon
+from camserver.client.clients import ApiRefusal, LeaseClient, NoDaemon
 from camserver.errors import RtspBusy
 from camserver.simulator.camera import Fault, SimulatedCamera
 

@@ -14,11 +14,11 @@ from typing import Any
 from house import House, with_house
 from support import camera
 
-from camserver.api.answers import Services
-from camserver.api.client import NoDaemon, SyncLeaseClient
 from camserver.api.metrics import Metrics
-from camserver.api.reading import Reading
-from camserver.api.stream import EventStream
+from camserver.api.read_routes import Reading
+from camserver.api.responses import Services
+from camserver.api.sse import EventStream
+from camserver.client.clients import NoDaemon, SyncLeaseClient
 from camserver.config.model import OutputTable
 from camserver.leases import RtspManager
 from camserver.simulator.camera import SimulatedCamera

@@ -15,7 +15,7 @@ from support import VirtualLoop, camera
 
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
-from camserver.records import AccessUnit, SessionEnd
+from camserver.model import AccessUnit, SessionEnd
 from camserver.rtsp.messages import Interleaved, MessageParser, Request
 from camserver.rtsp.rtp import RtpSender, h264_payloads, h265_payloads
 

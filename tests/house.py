@@ -20,14 +20,14 @@ from support import camera
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
-from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.records import Attempt
+from camserver.model import Attempt
 from camserver.simulator.camera import Record, SimulatedCamera
 from camserver.simulator.fleet import Fleet
-from camserver.snapshots import SnapshotService
+from camserver.snapshots.service import SnapshotService
+from camserver.workers.pool import WorkerPool
 
 HOLDER = Holder("poller")
 

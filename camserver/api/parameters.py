@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from camserver.api.answers import refusal
+from camserver.api.responses import refusal
 
 
 def described() -> dict[tuple[str, str], frozenset[str]]:

@@ -25,7 +25,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from camserver.capture import slice_ends
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd, Still
+from camserver.model import Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192
 """Anything larger is no camera; the worker's memory limit is the second line."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from camserver.capture.isolation import Reply, WorkerPool
 from camserver.errors import CameraError
-from camserver.records import AccessUnit, Result, SessionEnd, Still
+from camserver.model import AccessUnit, Result, SessionEnd, Still
+from camserver.workers.pool import Reply, WorkerPool
 
 MAX_JOB_S = 3600.0
 

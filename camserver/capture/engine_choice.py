@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd
+from camserver.model import Result, SessionEnd
 
 FAILURES = 2
 KEPT_S = 24 * 3600.0

@@ -16,8 +16,8 @@ from camserver.capture.native import MAX_REMEMBERED, NativeEngine
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.events import Event, Notice
-from camserver.records import AccessUnit, SessionEnd
-from camserver.rtsp.memory import Unsupported
+from camserver.model import AccessUnit, SessionEnd
+from camserver.rtsp.session_cache import Unsupported
 
 
 class Engines:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd
+from camserver.model import Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024

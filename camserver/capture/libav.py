@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from camserver.capture.isolation import Reply, WorkerPool
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.records import AccessUnit, Result, SessionEnd
+from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.workers.pool import Reply, WorkerPool
 
 MARGIN_S = 0.3
 """The worker gives up this much before the deadline, so that it can close the session itself.

@@ -29,10 +29,10 @@ import av.logging
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 
-from camserver.capture.isolation import HURRY
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd
+from camserver.model import Result, SessionEnd
 from camserver.rtsp.refusals import refusal
+from camserver.workers.pool import HURRY
 
 PROBES = {
     "small": {"probesize": "32", "analyzeduration": "0"},

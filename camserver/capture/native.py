@@ -21,11 +21,11 @@ from cachetools import LRUCache
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
-from camserver.records import AccessUnit, Result, SessionEnd
-from camserver.rtsp.client import RtspSession
+from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.login import LoginMemory
-from camserver.rtsp.memory import Memory, Moved
 from camserver.rtsp.messages import sendable_url
+from camserver.rtsp.session_cache import Memory, Moved
 
 HURRIED_TEARDOWN_S = 0.4
 """When it is cancelled: the daemon stops, and has stop_timeout for everything."""

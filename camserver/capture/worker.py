@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from camserver.capture.confinement import confine, limit_cpu, seal
-from camserver.capture.isolation import FRAME
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd
+from camserver.model import Result, SessionEnd
+from camserver.workers.pool import FRAME
+from camserver.workers.sandbox import confine, limit_cpu, seal
 
 Job = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
 

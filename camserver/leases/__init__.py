@@ -4,6 +4,6 @@ A lease ends when the transport is proven closed.
 """
 
 from camserver.leases.manager import RtspLease, RtspManager
-from camserver.leases.values import Budget, DeviceStatistics, Holder, Priority
+from camserver.leases.ticket import Budget, DeviceStatistics, Holder, Priority
 
 __all__ = ["RtspManager", "RtspLease", "Budget", "Holder", "Priority", "DeviceStatistics"]

@@ -22,9 +22,9 @@ from typing import Self
 
 from camserver.errors import RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
-from camserver.leases.state import CLAIM_S, State
+from camserver.leases.journal import CLAIM_S, State
 from camserver.leases.table import LEARNED_S, LeaseTable
-from camserver.leases.values import (
+from camserver.leases.ticket import (
     Budget,
     DeviceStatistics,
     Holder,
@@ -33,7 +33,7 @@ from camserver.leases.values import (
     Ticket,
     TicketState,
 )
-from camserver.records import SessionEnd
+from camserver.model import SessionEnd
 
 LEASE_WAIT_S = 5.0
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from camserver.errors import LeaseStateError
-from camserver.leases.values import (
+from camserver.leases.ticket import (
     Budget,
     DeviceStatistics,
     Holder,
@@ -28,7 +28,7 @@ from camserver.leases.values import (
     TicketEvent,
     TicketState,
 )
-from camserver.records import SessionEnd
+from camserver.model import SessionEnd
 
 LEARNED_S, GUESSED_S = 600.0, 60.0
 """How long a device that said "full" is believed to give no more than it did then.

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from camserver.errors import CameraError
-from camserver.records import Result
+from camserver.model import Result
 from camserver.rtsp.reception import Reception
 
 STEP = "a keyframe"

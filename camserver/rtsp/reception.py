@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from camserver.rtsp.access_unit import CodedPicture, Depacketiser, PictureAssembler, Proof
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
-from camserver.rtsp.pictures import CodedPicture, Depacketiser, PictureAssembler, Proof
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
 from camserver.rtsp.sdp import Track
 

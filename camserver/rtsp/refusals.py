@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd
+from camserver.model import Result, SessionEnd
 
 _MEANING = {
     401: (Result.AUTH, "wrong username or password"),

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from camserver.host.clock import rfc3339
-from camserver.records import Snapshot
+from camserver.model import Snapshot
 from camserver.storage.exif import captured_at, size, with_exif
 
 FACTS = (

@@ -26,7 +26,7 @@ import aiofiles.os
 from camserver.config.model import OutputTable
 from camserver.errors import StorageError
 from camserver.host.clock import WallClock, rfc3339, utc_now
-from camserver.records import Attempt, Result, Snapshot
+from camserver.model import Attempt, Result, Snapshot
 from camserver.storage.naming import archive_name, numbered
 from camserver.storage.published import FACTS, facts_of, jpeg_of
 

@@ -37,15 +37,15 @@ from support import camera, free_port
 from camserver.capture.decoder import Decoder
 from camserver.capture.engines import Engines
 from camserver.capture.http import HttpSource
-from camserver.capture.isolation import WorkerPool
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config.model import OutputTable
 from camserver.host.loop import run_loop
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.records import Attempt
-from camserver.snapshots import SnapshotService
+from camserver.model import Attempt
+from camserver.snapshots.service import SnapshotService
 from camserver.storage import SnapshotStore
+from camserver.workers.pool import WorkerPool
 
 FFMPEG = ("ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp")
 PROBE = ("-probesize", "32", "-analyzeduration", "0")

@@ -17,11 +17,11 @@ from desk import Desk, at_the_desk, bare
 from house import House, with_house
 from support import workers_of
 
-from camserver.api.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
-from camserver.api.server import ApiServer
+from camserver.api.unix_server import ApiServer
+from camserver.client.clients import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.leases.state import Remembered, State
+from camserver.leases.journal import Remembered, State
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 

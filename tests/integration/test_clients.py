@@ -13,7 +13,7 @@ import pytest
 from desk import Desk, at_the_desk
 from PIL import ExifTags, Image
 
-from camserver.api.client import ApiRefusal, LeaseClient, NoDaemon, Picture, SyncLeaseClient
+from camserver.client.clients import ApiRefusal, LeaseClient, NoDaemon, Picture, SyncLeaseClient
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.storage.exif import captured_at
 

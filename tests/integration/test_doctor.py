@@ -19,8 +19,8 @@ from support import camera
 from camserver.capture.decoder import Decoder
 from camserver.capture.libav import LibavEngine
 from camserver.config import load_inventory
-from camserver.doctor import Doctor
-from camserver.findings import Finding, Report
+from camserver.doctor.examination import Doctor
+from camserver.doctor.report import Finding, Report
 from camserver.host.redact import Redactor
 from camserver.simulator.camera import Fault, SimulatedCamera
 

@@ -14,7 +14,7 @@ import pytest
 from house import House, certificate, psnr_to_source, with_house
 
 from camserver.leases import Budget
-from camserver.records import Result, Source
+from camserver.model import Result, Source
 from camserver.simulator.camera import FULL_VOICES, Fault, SimulatedCamera
 
 ENGINES = pytest.mark.parametrize("engine", ["native", "libav"])

@@ -18,7 +18,7 @@ from house import House, psnr, rgb, with_house
 from simplejpeg import decode_jpeg
 from support import free_port
 
-from camserver.capture.go2rtc import Go2rtcApi, Go2rtcDown, _view
+from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, _view
 from camserver.simulator.camera import SimulatedCamera
 
 STAND_IN = Path(__file__).with_name("go2rtc_stand_in.py")

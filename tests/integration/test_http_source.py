@@ -19,7 +19,7 @@ from PIL import Image
 from support import camera, free_port
 
 from camserver.leases import Holder
-from camserver.records import Result, Source
+from camserver.model import Result, Source
 from camserver.rtsp import auth
 from camserver.simulator.camera import Fault, SimulatedCamera
 

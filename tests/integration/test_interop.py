@@ -16,8 +16,8 @@ from house import HOLDER, House, psnr, with_house
 from support import camera
 
 from camserver.leases import Budget
-from camserver.records import Attempt
-from camserver.rtsp.client import Memory, RtspSession
+from camserver.model import Attempt
+from camserver.rtsp.aio.session import Memory, RtspSession
 from camserver.rtsp.login import LoginMemory
 
 LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from house import House, certificate, with_house
 
-from camserver.records import Result
+from camserver.model import Result
 from camserver.simulator.camera import SimulatedCamera
 
 LOGIN: dict[str, Any] = {"username": "viewer", "password": "p@:/#%? \u00fc", "lock_after": 3}

@@ -15,12 +15,12 @@ from support import camera
 
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
-from camserver.records import Result, SessionEnd
-from camserver.rtsp import client
-from camserver.rtsp.client import RtspSession
+from camserver.model import Result, SessionEnd
+from camserver.rtsp.aio import session as client
+from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.login import LoginMemory
-from camserver.rtsp.memory import Memory
 from camserver.rtsp.sdp import Track
+from camserver.rtsp.session_cache import Memory
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 

@@ -12,10 +12,10 @@ import jsonschema
 import pytest
 from desk import Desk, at_the_desk, bare
 
-from camserver.api import stream
-from camserver.api.acting import Acting
-from camserver.api.client import LeaseClient
-from camserver.api.stream import EventStream
+from camserver.api import sse as stream
+from camserver.api.control_routes import Acting
+from camserver.api.sse import EventStream
+from camserver.client.clients import LeaseClient
 from camserver.events import Notice
 from camserver.simulator.camera import Fault, SimulatedCamera
 

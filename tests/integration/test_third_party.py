@@ -24,7 +24,7 @@ from support import camera, free_port, until
 
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
-from camserver.records import AccessUnit, Result, SessionEnd
+from camserver.model import AccessUnit, Result, SessionEnd
 
 POLLS = 5
 USER, PASSWORD = "viewer", "p@:/#%? \u00fc"

@@ -14,7 +14,7 @@ import pytest
 from house import House, psnr_to_source, with_house
 from proxy import DamagingProxy
 
-from camserver.records import Result
+from camserver.model import Result
 from camserver.simulator.camera import SimulatedCamera
 
 SHOTS = 84

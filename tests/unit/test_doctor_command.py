@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camserver.advice import advice
+from camserver.cli.doctor import WrongUsage, split_login
 from camserver.config import camera_from
-from camserver.doctor_command import WrongUsage, split_login
+from camserver.doctor.advice import advice
+from camserver.doctor.report import Finding, Report
 from camserver.errors import CameraError, InventoryError
-from camserver.findings import Finding, Report
-from camserver.records import Result
+from camserver.model import Result
 
 
 @given(

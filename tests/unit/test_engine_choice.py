@@ -8,7 +8,7 @@ import pytest
 
 from camserver.capture.engine_choice import KEPT_S, EngineChoice, may_be_misread
 from camserver.errors import CameraError
-from camserver.records import Result
+from camserver.model import Result
 
 MISREAD = CameraError(
     Result.NO_KEYFRAME, "59 pictures but no keyframe within 6.0 s", step="a keyframe"

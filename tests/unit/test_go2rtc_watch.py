@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from support import camera, run_virtual
 
-from camserver.capture.go2rtc import StreamView
 from camserver.config.model import Go2rtcTable
 from camserver.events import Event, Notice
-from camserver.go2rtc import DIAL_S, Go2rtc
+from camserver.go2rtc.api import StreamView
+from camserver.go2rtc.watcher import DIAL_S, Go2rtc
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.leases.state import StateFile, load
-from camserver.records import SessionEnd
+from camserver.leases.journal import StateFile, load
+from camserver.model import SessionEnd
 
 IDLE, LIVE = StreamView(), StreamView(True, 1)
 

@@ -18,9 +18,9 @@ import pytest
 from support import free_port
 
 from camserver.capture.decoder import Decoder
-from camserver.capture.isolation import FRAME, Reply, WorkerPool
 from camserver.errors import CameraError
-from camserver.records import AccessUnit, Result
+from camserver.model import AccessUnit, Result
+from camserver.workers.pool import FRAME, Reply, WorkerPool
 
 
 def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
@@ -278,7 +278,8 @@ def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[byt
     program = f"""if True:
         import os, sys
         sys.argv = ["worker", str(os.getppid()), str(1 << 30), "decoder"]
-        from camserver.capture import confinement, decode, worker
+        from camserver.capture import decode, worker
+        from camserver.workers import sandbox as confinement
         import resource, signal, socket, subprocess, threading
         {before}
         def job(request, blob):

@@ -14,8 +14,8 @@ from support import VirtualLoop, run_virtual
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.table import LEARNED_S, LeaseTable
-from camserver.leases.values import Ticket, TicketEvent, TicketState
-from camserver.records import SessionEnd
+from camserver.leases.ticket import Ticket, TicketEvent, TicketState
+from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
 

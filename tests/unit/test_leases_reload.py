@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from camserver.leases import Budget, Holder, Priority
 from camserver.leases.table import LeaseTable
-from camserver.leases.values import Ticket, TicketState
-from camserver.records import SessionEnd
+from camserver.leases.ticket import Ticket, TicketState
+from camserver.model import SessionEnd
 
 HOLDER = Holder("external", "film")
 CAMERAS, DEVICES = ("gate", "yard", "hall"), ("a", "b", "nvr")

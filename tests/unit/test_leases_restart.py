@@ -13,8 +13,8 @@ from support import run_virtual
 
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.state import Remembered, State, StateFile, load
-from camserver.records import SessionEnd
+from camserver.leases.journal import Remembered, State, StateFile, load
+from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
 

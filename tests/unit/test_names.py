@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from camserver import doctor_leases
+from camserver.cli import doctor_leases
 from camserver.host.loop import Loop
 
 

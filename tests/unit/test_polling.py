@@ -19,9 +19,9 @@ from support import camera, run_virtual
 
 from camserver.config import Camera
 from camserver.events import Event, PollSkipped
-from camserver.polling import PollingOrchestrator
-from camserver.records import Attempt, Result, Snapshot, Source, Still
-from camserver.schedule import RETRY_CAP_S, next_due, phase, retry_delay_s
+from camserver.model import Attempt, Result, Snapshot, Source, Still
+from camserver.polling.orchestrator import PollingOrchestrator
+from camserver.polling.schedule import RETRY_CAP_S, next_due, phase, retry_delay_s
 
 NOW = datetime(2026, 1, 4, tzinfo=UTC)
 

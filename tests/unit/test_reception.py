@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from camserver.rtsp.access_unit import CodedPicture, PictureAssembler
 from camserver.rtsp.bitstream import RECOVERY_POINT, split_annex_b
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
-from camserver.rtsp.pictures import CodedPicture, PictureAssembler
 from camserver.rtsp.receive import RtpPacket
 from camserver.rtsp.reception import MAX_SENDERS, Reception
 from camserver.rtsp.rtp import RtpSender, h264_payloads, jpeg_payloads

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from camserver.rtsp import auth, messages
-from camserver.rtsp import wire as wires
+from camserver.rtsp.aio import connection as wires
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.messages import (
     Headers,

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from camserver.rtsp.access_unit import CodedPicture, PictureAssembler
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.login import Login, LoginMemory
 from camserver.rtsp.messages import MessageParser, Response
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
-from camserver.rtsp.pictures import CodedPicture, PictureAssembler
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
 from camserver.rtsp.rtp import RtpSender, jpeg_payloads
 from camserver.rtsp.sdp import control_url, parse_sdp

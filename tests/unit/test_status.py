@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from camserver.cli.status import as_json, from_daemon, from_files, show, words
 from camserver.config import load_inventory
-from camserver.status import as_json, from_daemon, from_files, show, words
 
 NOW = datetime(2026, 1, 4, 9, 30, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from camserver.config.model import OutputTable, RetentionTable
-from camserver.records import Attempt, Result, Snapshot, Source, Still
+from camserver.model import Attempt, Result, Snapshot, Source, Still
 from camserver.storage import Janitor, SnapshotStore
 from camserver.storage.naming import archive_name, archive_regex, numbered
 from camserver.storage.retention import Archived, choose

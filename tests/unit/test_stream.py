@@ -14,9 +14,10 @@ import pytest
 from aiohttp import web
 from desk import bare
 
-from camserver.api import door, stream
-from camserver.api.reading import SENDING
-from camserver.api.stream import EventStream
+from camserver.api import listener as door
+from camserver.api import sse as stream
+from camserver.api.read_routes import SENDING
+from camserver.api.sse import EventStream
 from camserver.events import Notice
 from camserver.host.disk import Disk
 from camserver.leases import RtspManager

@@ -1,0 +1,255 @@
+"""Routes that do something: a snapshot now, a lease for another program, a reload.
+
+Only on the unix socket.
+
+A lease given to another process lives exactly as long as its connection: when the process dies, the
+kernel closes its socket and the handler is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from camserver.api.responses import (
+    MAX_LABEL_CHARS,
+    MAX_TTL_S,
+    Services,
+    device_view,
+    generation_of,
+    priority_of,
+    refusal,
+    seconds_of,
+)
+from camserver.client.exchange import FACTS_HEADER
+from camserver.config import Camera
+from camserver.errors import RtspBusy
+from camserver.leases import Holder, Priority, RtspLease
+from camserver.model import Result, SessionEnd
+from camserver.storage.published import facts_beside, facts_of, jpeg_of
+
+GRACE_S = 10.0
+"""A holder whose lease is withdrawn has so long to end its session.
+
+Then the lease ends as unclean.
+"""
+_PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+class Acting:
+    """The routes that do something with `services`."""
+
+    def __init__(self, services: Services, grace_s: float = GRACE_S) -> None:
+        self._services = services
+        self._grace_s = grace_s
+        self._reloads: set[asyncio.Task[tuple[str, ...]]] = set()
+        self.stopping = False
+        """Set when the daemon ends.
+
+        Leases are then left to their holders, who claim them from the next one.
+        """
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """For an application's router."""
+        yield web.post("/v1/cameras/{id}/snapshot", self._snapshot)
+        yield web.post("/v1/cameras/{id}/lease", self._lease)
+        yield web.post("/v1/reload", self._reload)
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        camera = self._services.wanted(request)
+        attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
+        if attempt.snapshot is not None:
+            jpeg = jpeg_of(attempt.snapshot)
+            published = await asyncio.to_thread(_latest_json, self._services.folder(camera.id))
+            facts = facts_beside(jpeg, published) or facts_of(attempt.snapshot, len(jpeg))
+            return web.Response(
+                body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)}
+            )
+        if attempt.result in (Result.BUSY, Result.FULL):
+            raise self._busy(camera, attempt.error or "", result=attempt.result)
+        raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
+
+    async def _reload(self, _: web.Request) -> web.Response:
+        # A client that vanishes must not leave half of it: the reload goes on without it.
+        task = asyncio.create_task(_faults(self._services), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+        faults = await asyncio.shield(task)
+        if faults:
+            raise refusal(
+                web.HTTPUnprocessableEntity,
+                "the inventory is refused; the running one stays",
+                faults=faults,
+            )
+        return web.json_response({"cameras": len(self._services.cameras())})
+
+    async def _lease(self, request: web.Request) -> web.StreamResponse:
+        """One JSON line when the lease is granted.
+
+        Then the connection stays open for as long as it is held.
+
+        A client that sends a body (chunked) ends the lease with it: `{"end": "clean"}` and a line's
+        end say that its session was torn down in good order. A second line says that the lease is
+        withdrawn, and how long the client has.
+        """
+        camera = self._services.wanted(request)
+        if self.stopping:
+            raise refusal(web.HTTPServiceUnavailable, "the daemon is stopping")
+        priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
+        ttl_s = seconds_of(request, "ttl", 0.0, MAX_TTL_S)
+        holder = _holder(request, "live" if priority is Priority.LIVE else "external")
+        # While it waited in the socket's queue; its claim must not be taken from who lives
+        if _has_left(request):
+            raise refusal(web.HTTPServiceUnavailable, "nobody is there to take the lease")
+        with await self._acquire(request, camera, holder, priority, wait_s) as lease:
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+            response.force_close()
+            try:
+                await response.prepare(request)
+                await _say(
+                    response,
+                    state="granted",
+                    camera=camera.id,
+                    device=camera.device,
+                    generation=lease.generation,
+                    wait_ms=round(lease.wait_s * 1000, 1),
+                )
+                await self._hold(request, response, lease, ttl_s)
+            except asyncio.CancelledError:
+                # The client is still there, and its session: it claims its lease again
+                if self.stopping:
+                    lease.abandon()
+                raise
+            return response
+
+    async def _hold(
+        self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float
+    ) -> None:
+        """Until the client gives the lease back.
+
+        Asked to give way it is told, and holds on until its session is closed: nothing else proves
+        that. Only a ttl bounds a holder that hangs; so much after its end the lease is over as an
+        unclean one.
+        """
+        told: set[asyncio.Task[None]] = set()
+
+        def tell(why: str) -> None:
+            if not told:
+                told.add(asyncio.create_task(self._withdraw(response, why), name="withdraw"))
+
+        lease.on_withdraw(lambda: tell("live view wants the session"))
+        timer = (
+            asyncio.get_running_loop().call_later(ttl_s, tell, f"its time of {ttl_s:g} s is over")
+            if ttl_s
+            else None
+        )
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ttl_s + self._grace_s if ttl_s else None):
+                    await _ended(request, lease)
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for task in told:
+                task.cancel()
+
+    async def _withdraw(self, response: web.StreamResponse, why: str) -> None:
+        with contextlib.suppress(ConnectionError):  # then it has ended already
+            await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
+
+    async def _acquire(
+        self,
+        request: web.Request,
+        camera: Camera,
+        holder: Holder,
+        priority: Priority,
+        wait_s: float,
+    ) -> RtspLease:
+        manager = self._services.manager
+        if (generation := generation_of(request)) and (
+            lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)
+        ) is not None:
+            return lease
+        try:
+            return await manager.acquire(
+                camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s
+            )
+        except RtspBusy as busy:
+            raise self._busy(camera, str(busy)) from None
+
+    def _busy(self, camera: Camera, error: str, **more: object) -> web.HTTPException:
+        """409, with who holds the device's sessions, and since when."""
+        now = asyncio.get_running_loop().time()
+        device = next(d for d in self._services.manager.statistics() if d.device == camera.device)
+        return refusal(web.HTTPConflict, error, **device_view(device, now), **more)
+
+
+def _holder(request: web.Request, kind: str) -> Holder:
+    """Who asks, by what the kernel says of the other end (unix(7), SO_PEERCRED)."""
+    label = request.query.get("label", "")
+    if not label.isprintable() or len(label) > MAX_LABEL_CHARS:
+        raise refusal(
+            web.HTTPBadRequest,
+            f"label: expected printable text of at most {MAX_LABEL_CHARS} characters",
+        )
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        return Holder(kind, label)
+    pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    command = ""
+    with contextlib.suppress(OSError):  # it may have gone already
+        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+        # It is shown on terminals
+        command = "".join(c if c.isprintable() else "?" for c in name)
+    return Holder(kind, label or command, pid, uid, command)
+
+
+def _latest_json(folder: Path) -> bytes:
+    try:
+        return (folder / "latest.json").read_bytes()
+    except OSError:
+        return b""
+
+
+def _has_left(request: web.Request) -> bool:
+    """Whether the other end is closed, before the event loop has heard of it."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is None:
+        return True
+    poller = select.poll()
+    poller.register(sock.fileno(), select.POLLRDHUP)
+    return bool(poller.poll(0))
+
+
+async def _faults(services: Services) -> tuple[str, ...]:
+    return await services.reload()
+
+
+async def _say(response: web.StreamResponse, **words: object) -> None:
+    await response.write(json.dumps(words).encode() + b"\n")
+
+
+async def _ended(request: web.Request, lease: RtspLease) -> None:
+    """Wait until the client's body ends, and tell the lease what it said of its session's end.
+
+    Without a body this waits for the connection's end, which cancels it.
+    """
+    if not request.body_exists:
+        await asyncio.get_running_loop().create_future()
+    said = b""
+    async for chunk in request.content.iter_any():
+        said = (said + chunk)[-256:]
+        if b"\n" in said:
+            break
+    with contextlib.suppress(ValueError, AttributeError):
+        if json.loads(said or b"{}").get("end") == "clean":
+            lease.ended(SessionEnd.CLEAN)

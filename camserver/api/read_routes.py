@@ -1,0 +1,293 @@
+"""Routes that read: cameras, their pictures, leases, events, metrics.
+
+They change nothing, whoever asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from camserver.api.listener import cut_off
+from camserver.api.metrics import Metrics
+from camserver.api.responses import Services, device_view, refusal
+from camserver.api.sse import EventStream
+from camserver.api.thumbnails import WIDTHS, Thumbnails
+from camserver.client.exchange import FACTS_HEADER
+from camserver.config import Camera
+from camserver.errors import CameraError
+from camserver.freshness import FreshnessLimits
+from camserver.polling.orchestrator import CameraPolling
+from camserver.storage.archive import Archive
+from camserver.storage.published import facts_beside, facts_within
+
+THREADS = 2
+"""For reading files.
+
+Not the loop's own, which publishing needs: a hundred clients may wait, cameras may not.
+"""
+SENDING = 32
+"""Pictures that one address may be taking at a time.
+
+Each is in memory for as long as its client takes.
+"""
+FACTS_PAUSES_S = (0.02, 0.1, 0.3)
+"""How long a latest.json may be behind its latest.jpg.
+
+Then only what the picture says of itself is told.
+"""
+SEND_S = 60.0
+"""A client that takes longer for one picture is cut off."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The read-only routes, over what the daemon knows."""
+
+    services: Services
+    events: EventStream
+    metrics: Metrics
+    archive: Archive
+    thumbnails: Thumbnails
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
+    sending: Counter[str] = field(default_factory=Counter)
+    listings: dict[tuple[str, date], asyncio.Future[bytes]] = field(default_factory=dict)
+    """Days that are being listed: who asks for the same one waits for the same answer."""
+
+    def close(self) -> None:
+        """Begin nothing new; what is under way in a thread ends soon."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    def routes(self) -> Iterator[web.RouteDef]:
+        """For an application's router."""
+        yield web.get("/healthz", self._healthz)
+        yield web.get("/metrics", self.metrics.answer)
+        yield web.get("/v1/openapi.json", self._description)
+        yield web.get("/v1/cameras", self._cameras)
+        yield web.get("/v1/cameras/{id}", self._camera)
+        yield web.get("/v1/cameras/{id}/latest.jpg", self._latest)
+        yield web.get("/v1/cameras/{id}/archive", self._archive_of_a_day)
+        yield web.get("/v1/cameras/{id}/archive/{path:.+}", self._archived)
+        yield web.get("/v1/leases", self._leases)
+        yield web.get("/v1/events", self.events.answer, allow_head=False)
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "cameras": len(self.services.cameras())})
+
+    async def _description(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=(files("camserver.api") / "openapi.json").read_bytes(),
+            content_type="application/json",
+        )
+
+    # ---- cameras
+
+    async def _cameras(self, _: web.Request) -> web.Response:
+        cameras, polling = self.services.cameras(), self._polling()
+        body = await self._read(
+            lambda: json.dumps([self._facts(c, polling.get(c.id)) for c in cameras]).encode()
+        )
+        return web.Response(body=body, content_type="application/json")
+
+    async def _camera(self, request: web.Request) -> web.Response:
+        camera = self.services.wanted(request)
+        polling = self._polling().get(camera.id)
+        return web.json_response(await self._read(lambda: self._facts(camera, polling)))
+
+    def _polling(self) -> dict[str, CameraPolling]:
+        return {c.camera: c for c in self.services.polling()}
+
+    def _facts(self, camera: Camera, polling: CameraPolling | None) -> dict[str, Any]:
+        """In a thread: a hung disk delays who asks, nobody else."""
+        latest = None
+        with contextlib.suppress(OSError, ValueError):
+            latest = json.loads((self.services.folder(camera.id) / "latest.json").read_text())
+        return {
+            "id": camera.id,
+            "name": camera.name,
+            "address": camera.address,
+            "device": camera.device,
+            "interval_s": camera.interval_s,
+            **asdict(FreshnessLimits.of(camera.interval_s)),
+            "max_sessions": camera.max_sessions,
+            "go2rtc": camera.go2rtc,
+            "latest": latest,
+            "polling": polling
+            and {
+                "running": polling.running,
+                "due_in_s": round(polling.due_in_s, 3),
+                "failures": polling.failures,
+                "skipped": polling.skipped,
+                "results": {result.value: n for result, n in polling.results.items()},
+            },
+        }
+
+    async def _leases(self, _: web.Request) -> web.Response:
+        now = asyncio.get_running_loop().time()
+        return web.json_response(
+            [device_view(device, now) for device in self.services.manager.statistics()]
+        )
+
+    # ---- pictures
+
+    async def _latest(self, request: web.Request) -> web.StreamResponse:
+        path = self.services.folder(self.services.wanted(request).id) / "latest.jpg"
+        return await self._picture(request, path, "no-cache")
+
+    async def _archive_of_a_day(self, request: web.Request) -> web.Response:
+        camera = self.services.wanted(request)
+        try:
+            day = date.fromisoformat(request.query.get("day", ""))
+            day + timedelta(days=1)
+        except (ValueError, OverflowError):
+            raise refusal(web.HTTPBadRequest, "day: expected a date, e.g. 2026-01-04") from None
+        key = camera.id, day
+        if key not in self.listings:
+            self.listings[key] = asyncio.ensure_future(
+                self._read(lambda: self._list(camera.id, day))
+            )
+            self.listings[key].add_done_callback(lambda _: self.listings.pop(key))
+        return web.Response(
+            body=await asyncio.shield(self.listings[key]), content_type="application/json"
+        )
+
+    def _list(self, camera: str, day: date) -> bytes:
+        pictures = self.archive.pictures(camera, day)
+        return json.dumps(
+            [{"path": p.path, "taken_at": round(p.taken_at, 3), "bytes": p.bytes} for p in pictures]
+        ).encode()
+
+    async def _archived(self, request: web.Request) -> web.StreamResponse:
+        camera, relative = self.services.wanted(request).id, request.match_info["path"]
+        path = await self._read(lambda: self.archive.path(camera, relative))
+        if path is None:
+            raise refusal(web.HTTPNotFound, "no such picture in the archive")
+        return await self._picture(request, path, "max-age=86400, immutable")
+
+    async def _picture(self, request: web.Request, path: Path, caching: str) -> web.StreamResponse:
+        """A JPEG as it is, or made smaller (`?width=`); conditional requests work for both."""
+        width = _width(request) if "width" in request.query else None
+        try:
+            stat = await self._read(path.stat)
+            headers = {"Cache-Control": caching, "Content-Type": "image/jpeg"}
+            response: web.StreamResponse
+            if _has_it(request, _etag(stat, width), stat.st_mtime):
+                response = _marked(web.Response(status=304, headers=headers), stat, width)
+            elif width is None:
+                response = await self._whole(request, path, headers)
+            else:
+                body = await self.thumbnails.get(
+                    path, stat.st_mtime_ns, width, partial(self._read, path.read_bytes)
+                )
+                response = _marked(web.Response(body=body, headers=headers), stat, width)
+        except OSError:
+            raise refusal(web.HTTPNotFound, "no picture yet") from None
+        except CameraError as error:
+            raise refusal(web.HTTPBadGateway, str(error)) from None
+        return response
+
+    async def _load(self, path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
+        """A picture and its facts. latest.json is written a moment after latest.jpg.
+
+        It is waited for.
+        """
+        for pause_s in FACTS_PAUSES_S:
+            stat, jpeg, facts = await self._read(partial(_load, path))
+            if facts is not None:
+                return stat, jpeg, facts
+            await asyncio.sleep(pause_s)
+        return stat, jpeg, await self._read(partial(facts_within, jpeg))
+
+    @contextlib.contextmanager
+    def _turn(self, address: str) -> Iterator[None]:
+        if self.sending[address] >= SENDING:
+            raise refusal(
+                web.HTTPServiceUnavailable,
+                f"{SENDING} pictures are on their way to {address or 'you'} already",
+            )
+        self.sending[address] += 1
+        try:
+            yield
+        finally:
+            self.sending[address] -= 1
+            if not self.sending[address]:
+                del self.sending[address]
+
+    async def _whole(
+        self, request: web.Request, path: Path, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        """Read in a thread.
+
+        Sendfile(2), which the framework would take, waits for a slow disk in the event loop.
+        """
+        with self._turn(request.remote or ""):
+            stat, jpeg, facts = await self._load(path)
+            headers |= {FACTS_HEADER: json.dumps(facts)}
+            response = _marked(web.StreamResponse(headers=headers), stat, None)
+            response.content_length = len(jpeg)
+            with contextlib.suppress(ConnectionError), cut_off(request):
+                async with asyncio.timeout(SEND_S):
+                    await response.prepare(request)
+                    if request.method != "HEAD":
+                        await response.write(jpeg)
+                    await response.write_eof()
+            return response
+
+
+def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any] | None]:
+    """A picture, and its facts if latest.json has them."""
+    # One file, although another may be renamed over it meanwhile
+    with path.open("rb") as file:
+        stat, jpeg = os.fstat(file.fileno()), file.read()
+    if path.name != "latest.jpg":  # of the archive
+        return stat, jpeg, facts_within(jpeg)
+    latest_json = b""
+    with contextlib.suppress(OSError):
+        latest_json = path.with_name("latest.json").read_bytes()
+    return stat, jpeg, facts_beside(jpeg, latest_json)
+
+
+def _etag(stat: os.stat_result, width: int | None) -> str:
+    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}" + (f"-{width}" if width else "")
+
+
+Answer = TypeVar("Answer", bound=web.StreamResponse)
+
+
+def _marked(response: Answer, stat: os.stat_result, width: int | None) -> Answer:
+    response.etag, response.last_modified = _etag(stat, width), stat.st_mtime
+    return response
+
+
+def _has_it(request: web.Request, etag: str, modified: float) -> bool:
+    """Whether the client's copy is as new (RFC 9110, 13.1)."""
+    known, since = request.if_none_match, request.if_modified_since
+    if known:
+        return any(tag.value in (etag, "*") for tag in known)
+    return since is not None and int(modified) <= since.timestamp()
+
+
+def _width(request: web.Request) -> int:
+    text = request.query["width"]
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= WIDTHS[-1]):
+        raise refusal(
+            web.HTTPBadRequest, f"width: expected a number of pixels from 1 to {WIDTHS[-1]}"
+        )
+    return int(text)

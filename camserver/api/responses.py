@@ -1,0 +1,111 @@
+"""What the API's answers look like, and how questions are read.
+
+Pure but for the request that is asked about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from camserver.config import Camera
+from camserver.leases import DeviceStatistics, Holder, Priority, RtspManager
+from camserver.model import Attempt
+from camserver.polling.orchestrator import CameraPolling
+
+MAX_WAIT_S = 3600.0
+MAX_TTL_S = 7 * 86400.0
+MAX_LABEL_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the daemon does for the API."""
+
+    cameras: Callable[[], tuple[Camera, ...]]
+    folder: Callable[[str], Path]
+    """Where a camera's latest.jpg and latest.json are."""
+    manager: RtspManager
+    polling: Callable[[], tuple[CameraPolling, ...]]
+    snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]
+    reload: Callable[[], Awaitable[tuple[str, ...]]]
+    """Reads the inventory again; returns its faults, none when it was taken over."""
+
+    def wanted(self, request: web.Request) -> Camera:
+        """The camera a route names. Raises 404."""
+        wanted = request.match_info["id"]
+        camera = next((c for c in self.cameras() if c.id == wanted), None)
+        if camera is None:
+            raise refusal(web.HTTPNotFound, f"no enabled camera {wanted[:64]!r}")
+        return camera
+
+
+def refusal(kind: type[web.HTTPException], error: str, **more: object) -> web.HTTPException:
+    """An answer that says no, and why, in JSON."""
+    return kind(text=json.dumps({"error": error, **more}) + "\n", content_type="application/json")
+
+
+def device_view(device: DeviceStatistics, now: float) -> dict[str, Any]:
+    """A device and its leases as JSON; seconds are ages, or what is left."""
+
+    def view(holder: Holder, since: float) -> dict[str, Any]:
+        return {
+            "holder": holder.kind,
+            "label": holder.label,
+            "pid": holder.pid or None,
+            "uid": holder.uid,
+            "command": holder.command or None,
+            "for_s": round(now - since, 3),
+        }
+
+    learned = device.learned
+    return {
+        "device": device.device,
+        "max_sessions": device.max_sessions,
+        "learned_cap": learned and {"cap": learned.cap, "for_s": round(learned.until - now, 3)},
+        "held": [view(*each) for each in device.held],
+        "waiting": [view(*each) for each in device.queue],
+        "cooling_s": sorted(round(until - now, 3) for until in device.cooling_until),
+        "granted": device.granted,
+        "opened": device.opened,
+        "held_s_total": round(device.held_s_total, 3),
+        "busy": device.busy,
+        "wait_s_total": round(device.wait_s_total, 3),
+        "wait_s_max": round(device.wait_s_max, 3),
+    }
+
+
+def priority_of(request: web.Request) -> Priority:
+    """The query's priority; live if none is given. Raises 400."""
+    try:
+        return Priority[request.query.get("priority", "live").upper()]
+    except KeyError:
+        raise refusal(web.HTTPBadRequest, "priority: expected live, event or poll") from None
+
+
+def seconds_of(request: web.Request, name: str, default: float, most: float = MAX_WAIT_S) -> float:
+    """A number of seconds from the query. Raises 400."""
+    return _number(request, name, default, most)
+
+
+def generation_of(request: web.Request) -> int:
+    """The generation number a client claims, 0 if none. Raises 400."""
+    return int(_number(request, "claim", 0.0, 2.0**53))
+
+
+def _number(request: web.Request, name: str, default: float, most: float) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= most:  # nan, too
+        raise refusal(web.HTTPBadRequest, f"{name}: expected a number from 0 to {most:g}")
+    return value

@@ -1,0 +1,117 @@
+"""The API's server: HTTP on a unix socket, whose mode is the gate.
+
+Owns the socket; does nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import socket
+from pathlib import Path
+
+from aiohttp import web
+
+from camserver.api.control_routes import GRACE_S, Acting
+from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.parameters import known_parameters
+from camserver.api.read_routes import Reading
+from camserver.api.responses import Services
+from camserver.errors import CamserverError
+
+MODE = 0o660
+GROUP = "camserver"
+MAX_CONNECTIONS = 512
+
+
+class ApiUnavailable(CamserverError):  # noqa: N818 - it says what is the case
+    """Raised when the socket cannot be made; the message says why."""
+
+
+class AlreadyServed(ApiUnavailable):
+    """Raised when somebody else answers on the socket."""
+
+
+class ApiServer:
+    """Serves `services` on a unix socket: `listen`, `serve`, `stop`.
+
+    At most `connections` at once.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        reading: Reading,
+        *,
+        connections: int = MAX_CONNECTIONS,
+        silent_s: float = SILENT_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._acting = Acting(services, grace_s)
+        app = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()]
+        )
+        app.add_routes([*reading.routes(), *self._acting.routes()])
+        self._door = Door(app, connections=connections, silent_s=silent_s)
+        self._socket: socket.socket | None = None
+        self._own: Path | None = None
+
+    async def listen(self, path: Path, inherited: socket.socket | None = None) -> None:
+        """Be the one at `path`, or on a socket that systemd made there and keeps; clients wait.
+
+        Raises ApiUnavailable.
+        """
+        self._socket = (
+            inherited if inherited is not None else await asyncio.to_thread(_listen, path)
+        )
+        self._own = path if inherited is None else None
+
+    async def serve(self) -> None:
+        """Answer, from now on."""
+        if self._socket is not None:
+            await self._door.open(self._socket)
+
+    async def stop(self) -> None:
+        """Close the socket and every connection; leases of others are left to them."""
+        self._acting.stopping = True
+        await self._door.close()
+        if self._socket is not None:
+            self._socket.close()
+        if self._own is not None:
+            with contextlib.suppress(OSError):
+                self._own.unlink()
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket of our own.
+
+    One that a killed daemon left is replaced, one that somebody serves is not.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1.0)
+            try:
+                probe.connect(str(path))
+            except (FileNotFoundError, ConnectionRefusedError):
+                path.unlink(missing_ok=True)
+            else:
+                raise AlreadyServed(f"{path}: somebody else answers there")
+        mask = os.umask(0o777 & ~MODE)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(mask)
+        with contextlib.suppress(KeyError, PermissionError):
+            os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
+        sock.listen(MAX_CONNECTIONS)
+    except OSError as error:
+        sock.close()
+        raise ApiUnavailable(f"{path}: {error.strerror or error}") from None
+    except ApiUnavailable:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,226 @@
+"""The wall page and the read-only routes on TCP, for browsers and Prometheus.
+
+Owns its login and its headers.
+
+GET and HEAD only. "Snapshot now" is there only with `[http] actions = true`, and only for pages of
+our own: the header it asks for is one that a browser sends to other origins after asking, and we
+never say yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import resource
+import socket
+import zlib
+from collections.abc import Iterable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import BasicAuth, web
+from aiohttp.typedefs import Handler
+
+from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.parameters import known_parameters
+from camserver.api.read_routes import Reading
+from camserver.api.responses import Services, refusal
+from camserver.config.model import HttpTable
+from camserver.errors import CamserverError
+from camserver.leases import Holder
+
+MAX_CONNECTIONS = 2048
+ACTION_HEADER = "X-Camserver-Action"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; frame-src {frames}"
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+KINDS = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+
+
+class WebUnavailable(CamserverError):  # noqa: N818 - it says what is the case
+    """Raised when the address cannot be listened on; the message says why."""
+
+
+class WebServer:
+    """The wall page on `table.listen`, between `start` and `stop`.
+
+    `go2rtc` is where browsers reach its player.
+    """
+
+    def __init__(
+        self,
+        table: HttpTable,
+        services: Services,
+        reading: Reading,
+        *,
+        go2rtc: str | None = None,
+        timezone: str = "UTC",
+        silent_s: float = SILENT_S,
+    ) -> None:
+        self._table = table
+        self._services = services
+        self.configure(table.hosts, go2rtc=go2rtc, timezone=timezone)
+        app = web.Application(
+            client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain, known_parameters()]
+        )
+        app.on_response_prepare.append(self._mark)
+        app.add_routes(
+            [
+                *reading.routes(),
+                web.get("/wall/site.json", self._site),
+                *(web.get(f"/{name}", _file(path)) for name, path in _wall()),
+            ]
+        )
+        if table.actions:
+            app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
+        # Browsers must not take the files that cameras and pictures need.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._door = Door(app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s)
+        self.address: tuple[str, int] | None = None
+
+    def configure(self, hosts: Iterable[str], *, go2rtc: str | None, timezone: str) -> None:
+        """What a reload may change."""
+        self._timezone = timezone
+        self._hosts = {
+            "localhost",
+            socket.gethostname().lower(),
+            *(host.lower() for host in hosts),
+            *([self._table.address[0].lower()] if self._table.address else []),
+        }
+        self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
+        frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
+        self._headers = HEADERS | {"Content-Security-Policy": POLICY.format(frames=frames)}
+
+    async def start(self) -> None:
+        """Listen. Raises WebUnavailable."""
+        if self._table.address is None:
+            return
+        host, port = self._table.address
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            family, kind, protocol, _, address = infos[0]
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind(address)
+                sock.setblocking(False)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            raise WebUnavailable(f"{self._table.listen}: {error.strerror}") from None
+        self.address = sock.getsockname()[:2]
+        await self._door.open(sock)
+
+    async def stop(self) -> None:
+        """Close the socket and every connection."""
+        await self._door.close()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The login, where there is one, and our own name. /healthz is for load balancers.
+
+        Without a login a page of somebody else could reach us under a name of its own that it
+        points here.
+        """
+        table = self._table
+        try:
+            host = urlsplit(f"//{request.host}").hostname or ""
+        except ValueError:
+            raise refusal(web.HTTPBadRequest, "the Host header names no host") from None
+        if table.password is None and not _is_address(host) and host not in self._hosts:
+            raise refusal(web.HTTPForbidden, f"the name {host[:80]!r} is not in [http] hosts")
+        if table.password is not None and request.path != "/healthz":
+            given = None
+            with contextlib.suppress(ValueError):
+                given = BasicAuth.decode(request.headers.get("Authorization", ""), encoding="utf-8")
+            right = (
+                given is not None
+                and hmac.compare_digest(given.login.encode(), table.username.encode())
+                and (hmac.compare_digest(given.password.encode(), table.password.encode()))
+            )
+            if not right:
+                error = refusal(web.HTTPUnauthorized, "username and password, please")
+                error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
+                raise error
+        return await handler(request)
+
+    async def _mark(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self._headers)
+        response.headers.pop("Server", None)
+
+    async def _site(self, _: web.Request) -> web.Response:
+        """What the page may do."""
+        return web.json_response(
+            {"actions": self._table.actions, "go2rtc": self._go2rtc, "timezone": self._timezone}
+        )
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        origin = request.headers.get("Origin")
+        if request.headers.get(ACTION_HEADER) != "snapshot" or (
+            origin and urlsplit(origin).netloc != request.host
+        ):
+            raise refusal(web.HTTPForbidden, f"the header {ACTION_HEADER}: snapshot is missing")
+        attempt = await self._services.snapshot(
+            self._services.wanted(request), Holder("snapshot", "wall page")
+        )
+        return web.json_response({"result": attempt.result, "error": attempt.error})
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _wall() -> list[tuple[str, Traversable]]:
+    """Paths of the page's files; the page itself is at /.
+
+    Browsers ask for /favicon.ico beside a bare picture.
+    """
+    found = {
+        p.name: p
+        for p in (files("camserver.api") / "wall").iterdir()
+        if p.name.endswith(tuple(KINDS))
+    }
+    return [
+        ("favicon.ico", found["icon.svg"]),
+        *(("" if name == "index.html" else f"wall/{name}", path) for name, path in found.items()),
+    ]
+
+
+def _file(path: Traversable) -> Handler:
+    body = path.read_bytes()
+    kind = KINDS[path.name[path.name.rindex(".") :]]
+    etag = f"{zlib.crc32(body):x}-{len(body):x}"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.Response(
+            content_type=kind, charset="utf-8", headers={"Cache-Control": "no-cache"}
+        )
+        response.etag = etag
+        if any(known.value == etag for known in request.if_none_match or ()):
+            response.set_status(304)
+        else:
+            response.body = body
+        return response
+
+    return answer

@@ -1,0 +1,249 @@
+"""Commands that ask a running daemon: status, reload, leases, lease, snapshot.
+
+Each returns its exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from rich.console import Console
+
+from camserver.api.responses import MAX_LABEL_CHARS
+from camserver.cli import lease_command as wrapper
+from camserver.cli.status import as_json, from_daemon, from_files, show
+from camserver.client.clients import (
+    DEFAULT_SOCKET,
+    ApiRefusal,
+    LeaseRequest,
+    NoDaemon,
+    SyncLeaseClient,
+)
+from camserver.config import load_inventory
+from camserver.errors import InventoryError, RtspBusy
+from camserver.freshness import Freshness
+from camserver.host import unit
+
+EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = (
+    os.EX_UNAVAILABLE,
+    os.EX_TEMPFAIL,
+    os.EX_NOPERM,
+    os.EX_CONFIG,
+)
+WATCH_S = 2.0
+LEASE_WAIT_S = 60.0
+
+
+def client(arguments: argparse.Namespace) -> SyncLeaseClient:
+    """The daemon by --socket, $CAMSERVER_SOCKET, the inventory's [api] socket, or the default.
+
+    The first that is there counts.
+    """
+    path = _given_socket(arguments)
+    if path is None:
+        try:
+            path = load_inventory(arguments.config, passwords=False).api.socket
+        except InventoryError:
+            # Not readable for this user, or wrong: the daemon may run on all the same
+            path = DEFAULT_SOCKET
+    return SyncLeaseClient(Path(path))
+
+
+def _given_socket(arguments: argparse.Namespace) -> str | Path | None:
+    return arguments.socket or os.environ.get("CAMSERVER_SOCKET")
+
+
+def running(asked: SyncLeaseClient) -> SyncLeaseClient:
+    """`asked`, for commands that only read.
+
+    A connection would start a daemon that somebody has stopped. Raises NoDaemon.
+    """
+    if why := unit.stopped(asked.path):
+        raise NoDaemon(
+            f"camserver.service {why}: nothing is polled; `systemctl start camserver` starts it"
+            + (", `journalctl -u camserver` says why" if why == "has failed" else "")
+        )
+    return asked
+
+
+def no_daemon(arguments: argparse.Namespace, error: NoDaemon) -> str:
+    """The error, and why the default socket was asked.
+
+    The inventory could not tell another one.
+    """
+    if _given_socket(arguments) is None:
+        try:
+            load_inventory(arguments.config, passwords=False)
+        except InventoryError as refused:
+            return f"{error}; the default socket was asked because of {refused.faults[0]}"
+    return str(error)
+
+
+def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """What the daemon's refusals and its absence mean as an exit status."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except NoDaemon as error:
+            print(f"camserver: {no_daemon(arguments, error)}", file=sys.stderr)
+            return EX_NOPERM if error.forbidden else EX_UNAVAILABLE
+        except RtspBusy as error:
+            print(f"camserver: {error}", file=sys.stderr)
+            return EX_TEMPFAIL
+        except ApiRefusal as error:
+            print(f"camserver: {error}", file=sys.stderr)
+            for fault in error.data.get("faults", ()):
+                print(f"  {fault}", file=sys.stderr)
+            return 2 if error.status in (400, 404) else 1
+
+    return run
+
+
+@answered
+def reload(arguments: argparse.Namespace) -> int:
+    """Ask the daemon to read its inventory; comes back when it has, or has refused it."""
+    print(f"{running(client(arguments)).post('/v1/reload')['cameras']} cameras")
+    return 0
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Every camera, worst first.
+
+    0 all fresh, 1 some stale, 69 no daemon (then from the files alone).
+    """
+    console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
+    if not arguments.watch or arguments.json:
+        return _status(arguments, console)
+    while True:
+        with console.capture() as capture:
+            _status(arguments, console, say=partial(console.print, style="red", markup=False))
+        lines, room = capture.get().splitlines(), max(3, console.height - 2)
+        if len(lines) > room:  # the worst are first, and must stay in sight
+            lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} lines more"]
+        console.clear()
+        print(time.strftime("%H:%M:%S"), *lines, sep="\n", flush=True)
+        time.sleep(WATCH_S)
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _status(
+    arguments: argparse.Namespace, console: Console, say: Callable[[str], None] = _complain
+) -> int:
+    try:
+        found, daemon = from_daemon(running(client(arguments)).get("/v1/cameras")), True
+    except NoDaemon as error:
+        try:
+            found, daemon = from_files(load_inventory(arguments.config, passwords=False)), False
+        except InventoryError as refused:
+            say(f"camserver: {error}; and the files can't be found: {refused.faults[0]}")
+            return EX_UNAVAILABLE
+        say(f"camserver: {error}; this is what the files say")
+    except ApiRefusal as error:
+        say(f"camserver: {error}")
+        return 1
+    if arguments.json:
+        print(as_json(found, daemon=daemon))
+    else:
+        show(found, console)
+    if not daemon:
+        return EX_UNAVAILABLE
+    return int(any(s.freshness in (Freshness.STALE, Freshness.NEVER) for s in found))
+
+
+@answered
+def leases(arguments: argparse.Namespace) -> int:
+    """Who holds sessions of which device; a line for each holder."""
+    devices = running(client(arguments)).get("/v1/leases")
+    if arguments.json:
+        print(json.dumps(devices, indent=1))
+        return 0
+    rows = [
+        (
+            "DEVICE",
+            "BUDGET",
+            "HOLDER",
+            "PID",
+            "COMMAND",
+            "SINCE",
+            "WAITING",
+            "COOLING",
+            "GRANTED",
+            "BUSY",
+        )
+    ]
+    for d in devices:
+        learned = d["learned_cap"]
+        budget = f"{len(d['held'])}/{d['max_sessions']}" + (
+            f" (gives {learned['cap']} for {learned['for_s'] / 60:.0f} min)" if learned else ""
+        )
+        waiting = ", ".join(f"{h['holder']} {h['label']}".strip() for h in d["waiting"])
+        cooling = ", ".join(f"{seconds:.1f} s" for seconds in d["cooling_s"])
+        for number, h in enumerate(d["held"] or [None]):
+            holder = (
+                ("", "", "", "")
+                if h is None
+                else (
+                    f"{h['holder']} {h['label']}".strip(),
+                    str(h["pid"] or ""),
+                    h["command"] or "",
+                    f"{h['for_s']:.1f} s",
+                )
+            )
+            more = (
+                ("", "", "", "")
+                if number
+                else (waiting, cooling, str(d["granted"]), str(d["busy"]))
+            )
+            rows.append(("" if number else d["device"], "" if number else budget, *holder, *more))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+    return 0
+
+
+def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int | None:
+    """A picture by the running daemon, handed to `write`.
+
+    None when there is none, or not for this camera.
+    """
+
+    @answered
+    def ask(arguments: argparse.Namespace) -> int:
+        return write(client(arguments).snapshot(arguments.camera).jpeg)
+
+    try:
+        running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
+    except NoDaemon as error:
+        # A daemon may be there: it says who may ask it
+        return ask(arguments) if error.forbidden else None
+    except ApiRefusal:
+        return None
+    return ask(arguments)
+
+
+@answered
+def lease(arguments: argparse.Namespace) -> int:
+    """Run a command while holding a lease."""
+    command: list[str] = arguments.command
+    if not command:
+        print("camserver lease: expected a command after --", file=sys.stderr)
+        return 2
+    label = (arguments.label or Path(command[0]).name)[:MAX_LABEL_CHARS]
+    request = LeaseRequest(
+        arguments.camera, arguments.wait, arguments.priority, label, arguments.ttl
+    )
+    return wrapper.run(client(arguments), request, command, no_daemon_ok=arguments.no_daemon_ok)

@@ -1,0 +1,343 @@
+"""`camserver lease CAMERA -- CMD`: runs CMD while holding a lease, in the manner of flock(1).
+
+Two processes: the one that was started (it passes signals and the exit status on), and a guardian
+that has the connection, runs CMD and adopts what CMD leaves running. The lease lives for as long as
+any process of CMD (rule one): the guardian ends with the last of them. When the process that was
+started dies, the guardian kills them all; when the guardian dies, the kernel kills CMD, and what
+CMD has left keeps the connection that it inherited (until the daemon is restarted: who kills the
+guardian after that, with SIGKILL, must kill the rest as well).
+
+When the daemon goes away, CMD goes on, and the lease is claimed again as soon as a daemon is back;
+when the lease is withdrawn or lost, CMD is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from camserver.cli.signals import Signals
+from camserver.client.clients import (
+    ApiRefusal,
+    HeldLease,
+    LeaseAttempt,
+    LeaseRequest,
+    NoDaemon,
+    SyncLeaseClient,
+)
+from camserver.errors import RtspBusy
+
+FORWARDED = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Those that the terminal sends reach CMD by themselves."""
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+PARENT_GONE = signal.SIGRTMIN
+RECLAIM_EVERY_S = 0.2
+ASK_EVERY_S = 10.0
+"""A command that runs without a lease (--no-daemon-ok) asks for one so often."""
+LOST_GRACE_S = 5.0
+"""For CMD to end its session after SIGTERM when the lease is lost.
+
+The daemon says how long when it withdraws one.
+"""
+KILL_EVERY_S = 0.1
+"""While processes are killed, those they leave become our children: again, until none is left."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def run(
+    client: SyncLeaseClient,
+    request: LeaseRequest,
+    command: Sequence[str],
+    *,
+    no_daemon_ok: bool = False,
+) -> int:
+    """Run `command` under a lease; returns its exit status, 128 + n when signal n ended it.
+
+    Raises RtspBusy, NoDaemon, ApiRefusal when there is no lease.
+    """
+    held: HeldLease | None = None
+    try:
+        held = client.open_lease(request)
+    except NoDaemon as error:
+        if not no_daemon_ok or error.forbidden:
+            raise
+        _say(f"{error}; running without a lease (--no-daemon-ok)")
+    signals = Signals((*FORWARDED, signal.SIGCHLD, PARENT_GONE))
+    # Not as signals again: of two that are pending, one from a stranger, the kernel would keep one.
+    orders, to_guardian = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    me, guardian = os.getpid(), os.fork()
+    if guardian == 0:
+        status = 1
+        try:
+            _die_with(me, PARENT_GONE)
+            os.close(to_guardian)
+            status = _Guardian(client, request, held, signals, orders).run(command)
+        # Nobody above would say it: this is a process of its own
+        except Exception as error:  # noqa: BLE001
+            _say(f"internal fault: {error!r}")
+        finally:
+            os._exit(status)
+    if held is not None:
+        held.close()  # the guardian has it
+    os.close(orders)
+    return _front(guardian, signals, to_guardian)
+
+
+def _front(guardian: int, signals: Signals, to_guardian: int) -> int:
+    """Pass signals on until the guardian has ended; its status is CMD's."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(signals, selectors.EVENT_READ)
+        while True:
+            selector.select()
+            for number, sent in signals.read():
+                if number in FORWARDED and sent:
+                    with contextlib.suppress(OSError):  # it has just ended
+                        os.write(to_guardian, bytes((number,)))
+            pid, status = os.waitpid(guardian, os.WNOHANG)
+            if pid:
+                code = os.waitstatus_to_exitcode(status)
+                return 128 - code if code < 0 else code
+
+
+class _Guardian:
+    """Waits for the end of CMD, signals, the daemon's notices and time, whichever comes first."""
+
+    def __init__(
+        self,
+        client: SyncLeaseClient,
+        request: LeaseRequest,
+        held: HeldLease | None,
+        signals: Signals,
+        orders: int,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._signals = signals
+        self._orders = orders  # numbers of signals, from the process that was started
+        self._held: HeldLease | None = None
+        self._attempt: LeaseAttempt | None = None
+        # When to ask for a lease (again); None: not any more
+        self._ask_at: float | None = 0.0
+        self._kill_at: float | None = None
+        # Had a lease once: without one CMD has no right to go on
+        self._entitled = held is not None
+        self._ttl_ends = time.monotonic() + request.ttl_s if request.ttl_s else None
+        self._ending: int | None = None  # the signal that ends CMD, and what it leaves
+        self._told: set[int] = set()
+        self._child = 0
+        self._status: int | None = None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(signals, selectors.EVENT_READ)
+        self._selector.register(orders, selectors.EVENT_READ)
+        if held is not None:
+            self._take(held)
+
+    def run(self, command: Sequence[str]) -> int:
+        libc = ctypes.CDLL(None)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # CMD's orphans become our children
+        inherited = (self._held.fileno(),) if self._held is not None else ()
+        try:
+            child = subprocess.Popen(  # noqa: S603 - the command is the user's own
+                command,
+                pass_fds=inherited,
+                preexec_fn=partial(  # noqa: PLW1509 - there is one thread
+                    _begin, os.getpid(), self._signals.mask_before
+                ),
+            )
+        except OSError as error:
+            _say(f"{command[0]}: {error.strerror}")
+            if self._held is not None:
+                with contextlib.suppress(OSError):
+                    self._held.give_back()  # no session was opened
+            return 127 if isinstance(error, FileNotFoundError) else 126
+        self._child = child.pid
+        while self._reap():
+            self._wait()
+        child.returncode = status = self._status or 0  # reaped here
+        if status == 0 and self._held is not None and self._kill_at is None:
+            with contextlib.suppress(OSError):  # the daemon went away in this very moment
+                self._held.give_back()
+        return 128 - status if status < 0 else status
+
+    # ---- processes
+
+    def _reap(self) -> bool:
+        """Whether any process of CMD is left; those that it left are told to end, if CMD was."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                break
+            if pid == self._child:
+                self._status = os.waitstatus_to_exitcode(status)
+        if self._status is not None and self._ending is not None:
+            self._signal(self._ending)
+        return True
+
+    def _signal(self, number: int) -> None:
+        """To CMD; to what it has left running when it has ended itself."""
+        if number in ENDING:
+            self._ending = number
+        if self._status is None:
+            _kill(self._child, number)
+            return
+        for pid in _children():
+            if pid not in self._told or number != self._ending:
+                self._told.add(pid)
+                _kill(pid, number)
+
+    def _end(self, why: str, grace_s: float) -> None:
+        if self._kill_at is None:
+            _say(f"{why}: ending the command")
+            self._kill_at = time.monotonic() + grace_s
+            self._signal(signal.SIGTERM)
+
+    # ---- waiting
+
+    def _wait(self) -> None:
+        moments = [moment for moment in (self._ask_at, self._kill_at) if moment is not None]
+        timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
+        for key, _ in self._selector.select(timeout):
+            if key.fileobj is self._signals:
+                self._hear()
+            elif key.fileobj == self._orders:
+                self._obey()
+            elif key.fileobj is self._attempt:
+                self._answered(self._attempt)
+            elif key.fileobj is self._held:
+                self._listen(self._held)
+        now = time.monotonic()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = now + KILL_EVERY_S
+            for pid in _children():
+                _kill(pid, signal.SIGKILL)
+        if self._ask_at is not None and now >= self._ask_at:
+            self._ask()
+
+    def _hear(self) -> None:
+        """Children that ended are seen to in any case.
+
+        What a whole group gets, the process that was started gets, too.
+        """
+        if any(number == PARENT_GONE for number, _ in self._signals.read()):
+            self._kill_at = 0.0
+
+    def _obey(self) -> None:
+        orders = os.read(self._orders, 64)
+        if not orders:  # its sender is dead; PARENT_GONE says so, too
+            self._selector.unregister(self._orders)
+        for number in orders:
+            self._signal(number)
+
+    def _listen(self, held: HeldLease) -> None:
+        while (word := held.word()) is not None:
+            if word.state == "withdrawn":
+                self._end(f"the lease is withdrawn ({word.why})", word.grace_s * 0.9)
+            else:
+                self._selector.unregister(held)
+                held.close()
+                self._held, self._ask_at = None, 0.0
+                _say("the daemon is gone; the command goes on")
+                return
+
+    # ---- the lease, again
+
+    def _ask(self) -> None:
+        """One connection that waits for as long as it takes.
+
+        A second one would find the first one's claim.
+        """
+        self._ask_at = None
+        left_s = None if self._ttl_ends is None else max(0.1, self._ttl_ends - time.monotonic())
+        try:
+            self._attempt = self._client.ask_for_lease(
+                replace(self._request, ttl_s=left_s, wait_s=0.0)
+            )
+        except NoDaemon:
+            self._ask_at = time.monotonic() + RECLAIM_EVERY_S  # not there yet
+            return
+        self._selector.register(self._attempt, selectors.EVENT_READ)
+
+    def _answered(self, attempt: LeaseAttempt) -> None:
+        try:
+            held = attempt.answer()
+        except RtspBusy as error:
+            if self._entitled:
+                self._end(f"the lease is lost: {error}", LOST_GRACE_S)
+            held = None
+        except (NoDaemon, ApiRefusal):
+            # It went away again, is stopping, or does not know the camera now
+            held = None
+        else:
+            if held is None:
+                return
+        self._selector.unregister(attempt)
+        self._attempt = None
+        if held is None:
+            attempt.close()
+            pause_s = RECLAIM_EVERY_S if self._entitled else ASK_EVERY_S
+            self._ask_at = time.monotonic() + pause_s if self._kill_at is None else None
+        else:
+            self._take(held)
+            _say("the lease is ours" + (" again" if self._entitled else ""))
+            self._entitled = True
+
+    def _take(self, held: HeldLease) -> None:
+        self._held, self._ask_at = held, None
+        self._selector.register(held, selectors.EVENT_READ)
+        self._request = replace(self._request, claim=held.granted.generation)
+
+
+def _children() -> Iterator[int]:
+    """Our own children: CMD, and what it has left."""
+    me = str(os.getpid())
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text(errors="replace")
+        except OSError:
+            continue
+        if text.rpartition(")")[2].split()[1] == me:
+            yield int(stat.parent.name)
+
+
+def _kill(pid: int, number: int) -> None:
+    # Gone, or somebody else's by now (sudo)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _begin(parent: int, mask: Iterable[int]) -> None:
+    """In CMD, before exec: die with the guardian, hear all signals."""
+    _die_with(parent, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _die_with(parent: int, number: int) -> None:
+    """Have `number` sent to this process when the parent dies in any way."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"camserver lease: {text}", file=sys.stderr)

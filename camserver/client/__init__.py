@@ -1,0 +1,1 @@
+"""Clients for other programs: leases and pictures of a running daemon."""

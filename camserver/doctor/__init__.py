@@ -1,0 +1,1 @@
+"""`camserver doctor`: the examination of a camera, its report, and advice."""

@@ -1,0 +1,1 @@
+"""A go2rtc beside camserver: what it shows live, and its API."""

@@ -1,0 +1,1 @@
+"""When each camera is polled, and how many at once."""

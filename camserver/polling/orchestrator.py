@@ -1,0 +1,371 @@
+"""PollingOrchestrator: when is each camera due, and how many at once.
+
+Owns the schedule; knows nothing of RTSP or disks.
+
+Idle cameras cost one entry in a heap: no task, no thread, no timer each. A task lives only while a
+poll runs.
+- Due times lie on a grid per camera (phase or wall clock), so they neither drift nor pile up; a
+  camera that is still busy when it is due again is skipped and counted.
+- Failing cameras back off and share a quarter of the slots, so the dead cannot starve the living
+  (bulkhead). A camera whose first poll is still to come may be dead, too: those share a half.
+- `run` never raises for a camera: one catch per poll, one event per failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from camserver.config import Camera
+from camserver.events import Event, PollFailed, PollSkipped
+from camserver.freshness import Freshness, FreshnessLimits
+from camserver.host.clock import utc_now
+from camserver.model import Attempt, Result
+from camserver.polling.schedule import following_due, next_due, phase, retry_delay_s
+
+Poll = Callable[[Camera, int], Awaitable[Attempt]]
+"""Takes and stores one picture; the number is how many failures in a row came before.
+
+Gives an Attempt.
+"""
+
+SHARES = {"healthy": 1, "new": 2, "failing": 4}
+"""Cameras of a standing may use one slot in so many.
+
+Within that, who has been due the longest is served first.
+"""
+RECHECK_S = 30.0
+"""Aligned cameras look at the wall clock again this often: it may be set while they wait."""
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    camera: Camera
+    number: int
+    due: float = 0.0
+    version: int = 0  # a heap item of another version is void
+    task: asyncio.Task[None] | None = None
+    queued: bool = False  # due, and waiting for its start
+    again: bool = False  # the camera was changed while its poll ran
+    removed: bool = False
+    # No session came free for the last poll: the camera was not asked
+    busy: bool = False
+    failures: int = 0
+    skipped: int = 0
+    results: Counter[Result] = field(default_factory=Counter)
+    fresh_at: float | None = None
+
+    def freshness(self, now: float) -> Freshness:
+        """Of the newest picture that was published since the start."""
+        return FreshnessLimits.of(self.camera.interval_s).judge(
+            None if self.fresh_at is None else now - self.fresh_at
+        )
+
+    @property
+    def standing(self) -> str:
+        """What its newest polls say of the camera: a key of SHARES."""
+        return (
+            "failing"
+            if self.failures or self.busy
+            else "healthy"
+            if self.fresh_at is not None
+            else "new"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPolling:
+    """A frozen picture of one camera's schedule; counters since start.
+
+    `due_in_s` is below 0 while it is late.
+    """
+
+    camera: str
+    interval_s: float
+    running: bool
+    due_in_s: float
+    failures: int
+    skipped: int
+    results: dict[Result, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PollingStatistics:
+    """A frozen picture of the schedule; counters since start, seconds."""
+
+    cameras: int
+    fresh: int
+    failing: int
+    running: int
+    polls: int
+    skipped: int
+    lateness_s_total: float = 0.0
+    lateness_s_max: float = 0.0
+
+
+class PollingOrchestrator:
+    """Runs `poll` for every camera when it is due.
+
+    At most `sessions` run at once, and at most `open_rate` start in a second.
+    """
+
+    def __init__(
+        self,
+        poll: Poll,
+        *,
+        sessions: int,
+        open_rate: float,
+        emit: Callable[[Event], None],
+        wall: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._poll = poll
+        self._sessions = sessions
+        self._slots = {standing: max(1, sessions // share) for standing, share in SHARES.items()}
+        self.open_rate = open_rate
+        self._emit = emit
+        self._wall = wall
+        self._chance = chance
+        self._entries: dict[str, _Entry] = {}
+        self._numbers = 0
+        self._heap: list[tuple[float, int, int, _Entry]] = []
+        self._sequence = 0
+        self._ready: dict[str, deque[_Entry]] = {standing: deque() for standing in SHARES}
+        # Task -> its camera's standing when it started
+        self._running: dict[asyncio.Task[None], str] = {}
+        self._next_open = 0.0
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._statistics = PollingStatistics(0, 0, 0, 0, 0, 0)
+
+    def configure(self, cameras: Iterable[Camera]) -> None:
+        """Make `cameras` the fleet.
+
+        Unchanged ones keep their schedule, changed and new ones are due at once.
+        """
+        now = _now()
+        wanted = {c.id: c for c in cameras}
+        for camera_id in set(self._entries) - set(wanted):
+            entry = self._entries.pop(camera_id)
+            entry.removed = True
+            entry.version += 1
+        for camera in wanted.values():
+            known = self._entries.get(camera.id)
+            if known is None:
+                known = self._entries[camera.id] = _Entry(camera, self._numbers)
+                self._numbers += 1
+            elif known.camera == camera:
+                continue
+            known.camera, known.failures, known.again = camera, 0, known.task is not None
+            if known.task is None and not known.queued:  # else it starts soon, with what is new
+                self._schedule(known, self._aligned_due(known) if camera.align else now)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Poll until `stop` is called or this is cancelled; then no poll is left running."""
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                self._collect_due()
+                self._start_ready()
+                await self._sleep()
+        finally:
+            if not self._stopping:  # cancelled; otherwise `stop` settles, with its grace
+                await self._settle(0.0)
+
+    async def stop(self, grace_s: float) -> None:
+        """Start no more polls.
+
+        Let running ones end by themselves for `grace_s`, then cancel them and wait.
+        """
+        self._stopping = True
+        self._wake.set()
+        await self._settle(grace_s)
+
+    def statistics(self) -> PollingStatistics:
+        """A frozen picture for logs, status and metrics."""
+        now = _now()
+        fresh = sum(e.freshness(now) is Freshness.FRESH for e in self._entries.values())
+        return replace(
+            self._statistics,
+            cameras=len(self._entries),
+            fresh=fresh,
+            running=len(self._running),
+            failing=sum(e.failures > 0 for e in self._entries.values()),
+        )
+
+    def cameras(self) -> tuple[CameraPolling, ...]:
+        """A frozen picture of every camera."""
+        now = _now()
+        return tuple(
+            CameraPolling(
+                e.camera.id,
+                e.camera.interval_s,
+                e.task is not None,
+                e.due - now,
+                e.failures,
+                e.skipped,
+                dict(e.results),
+            )
+            for e in self._entries.values()
+        )
+
+    def failures(self, camera_id: str) -> int:
+        """How many polls of a camera failed since its last picture."""
+        entry = self._entries.get(camera_id)
+        return 0 if entry is None else entry.failures
+
+    # ---- schedule
+
+    def _schedule(self, entry: _Entry, due: float) -> None:
+        entry.version += 1
+        entry.due = due
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, entry.version, entry))
+
+    def _aligned_due(self, entry: _Entry) -> float:
+        wall = self._wall()
+        return _now() + next_due(wall, entry.camera.interval_s, 0.0) - wall
+
+    def _regular_due(self, entry: _Entry) -> float:
+        if entry.camera.align:
+            return self._aligned_due(entry)
+        interval_s = entry.camera.interval_s
+        return following_due(_now(), interval_s, phase(entry.number) * interval_s)
+
+    def _collect_due(self) -> None:
+        now = _now()
+        while self._heap and self._heap[0][0] <= now:
+            _, _, version, entry = heapq.heappop(self._heap)
+            if version != entry.version:
+                continue
+            if entry.task is not None:
+                entry.skipped += 1
+                self._statistics = replace(self._statistics, skipped=self._statistics.skipped + 1)
+                self._emit(PollSkipped(camera=entry.camera.id, skipped=entry.skipped))
+                self._schedule(entry, self._regular_due(entry))
+            else:
+                entry.version += 1
+                entry.queued = True
+                self._ready[entry.standing].append(entry)
+
+    def _start_ready(self) -> None:
+        now = _now()
+        while now >= self._next_open and (entry := self._next_ready()) is not None:
+            entry.queued = False
+            if entry.removed:
+                continue
+            self._next_open = max(self._next_open, now) + 1 / self.open_rate
+            self._statistics = replace(
+                self._statistics,
+                polls=self._statistics.polls + 1,
+                lateness_s_total=self._statistics.lateness_s_total + now - entry.due,
+                lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due),
+            )
+            self._schedule(entry, self._regular_due(entry))
+            entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
+            self._running[entry.task] = entry.standing
+
+    def _next_ready(self) -> _Entry | None:
+        if len(self._running) >= self._sessions:
+            return None
+        running = Counter(self._running.values())
+        queues = [
+            ready
+            for standing, ready in self._ready.items()
+            if ready and running[standing] < self._slots[standing]
+        ]
+        return min(queues, key=lambda ready: ready[0].due).popleft() if queues else None
+
+    async def _sleep(self) -> None:
+        """Wait until a camera is due, the open rate allows a start, or something changed."""
+        now = _now()
+        until = now + RECHECK_S
+        if self._heap:
+            until = min(until, self._heap[0][0])
+        if any(self._ready.values()) and self._next_open > now:
+            until = min(until, self._next_open)
+        try:
+            async with asyncio.timeout_at(until):
+                await self._wake.wait()
+        except TimeoutError:
+            self._follow_wall_clock()
+
+    def _follow_wall_clock(self) -> None:
+        """Put aligned cameras back onto the wall clock, if it was set meanwhile."""
+        now = _now()
+        for entry in self._entries.values():
+            if entry.camera.align and not entry.failures and entry.task is None and entry.due > now:
+                due = self._aligned_due(entry)
+                if abs(due - entry.due) > 0.05:  # less is the clocks' own drift
+                    self._schedule(entry, due)
+
+    # ---- one poll
+
+    async def _run_one(self, entry: _Entry) -> None:
+        camera = entry.camera
+        try:
+            attempt = await self._poll(camera, entry.failures)
+        # A fault of ours must cost one poll of one camera, and be seen
+        except Exception as error:  # noqa: BLE001
+            attempt = Attempt(
+                camera.id, utc_now(), Result.ERROR, f"{camera.id}: internal fault: {error!r}"
+            )
+        finally:
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - we run in one
+            del self._running[task]
+            entry.task = None
+            self._wake.set()
+        entry.results[attempt.result] += 1
+        self._reschedule(entry, attempt)
+
+    def _reschedule(self, entry: _Entry, attempt: Attempt) -> None:
+        entry.busy = attempt.result is Result.BUSY
+        if attempt.ok and attempt.snapshot is not None:
+            entry.failures = 0
+            entry.fresh_at = _now()
+        else:
+            entry.failures += not entry.busy
+            delay_s = retry_delay_s(
+                entry.failures,
+                attempt.result,
+                entry.camera.interval_s,
+                self._chance(),
+                worked=entry.fresh_at is not None,
+            )
+            due = _now() + delay_s
+            if entry.camera.align:  # an exact moment is never given up for a retry
+                due = min(due, self._aligned_due(entry))
+            if not entry.removed:
+                self._schedule(entry, due)
+            self._emit(
+                PollFailed(
+                    camera=entry.camera.id,
+                    result=attempt.result,
+                    error=attempt.error or "",
+                    consecutive_failures=entry.failures,
+                    retry_in_s=due - _now(),
+                )
+            )
+        if entry.again and not entry.removed:
+            entry.again, entry.failures = False, 0
+            self._schedule(entry, _now())
+
+    async def _settle(self, grace_s: float) -> None:
+        if self._running and grace_s > 0:
+            await asyncio.wait(set(self._running), timeout=grace_s)
+        tasks = set(self._running)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

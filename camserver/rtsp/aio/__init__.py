@@ -1,0 +1,1 @@
+"""RTSP over asyncio: connections, ports and sessions."""

@@ -1,0 +1,1 @@
+"""One picture of one camera, from the sources in their order."""

@@ -1,0 +1,1 @@
+"""Worker processes: a pool with limits, and the sandbox of a worker."""

@@ -1,0 +1,315 @@
+"""Worker processes for everything that hands camera bytes to C code.
+
+Parent's side; imports neither libav nor libjpeg.
+
+Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again or dead
+*and reaped*, also when the caller is cancelled, however often. So whatever session a worker held is
+closed by then.
+
+Why not anyio.to_process: its replies are pickles, and unpickling what a captured decoder sends
+would run its code in the daemon; it also runs the parent's main module again in every worker. Here
+replies are JSON and plain bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from camserver.errors import CameraError
+from camserver.host.tasks import finish
+from camserver.model import Result, SessionEnd
+from camserver.workers.sandbox import CPU_S
+
+FRAME = struct.Struct(">II")
+"""A message is FRAME(header bytes, blob bytes), a JSON object, a blob."""
+MAX_HEADER_BYTES = 64 * 1024
+MAX_BLOB_BYTES = 64 * 1024 * 1024
+ENVIRONMENT = {
+    "LANG": "C.UTF-8",
+    # Numpy's threads would do nothing here
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # A picture's memory is kept for the next one: giving it back costs a tenth of decoding in page
+    # faults.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+HURRY = signal.SIGUSR1
+"""Asks a worker to end its job now; HURRY_S later it is killed."""
+HURRY_S = 0.4
+IDLE_S = 60.0
+"""A worker unused for so long ends; the next job starts a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a job gave back: `data` is plain JSON, `blob` the bytes that go with it."""
+
+    data: dict[str, Any]
+    blob: bytes
+
+
+class WorkerPool:
+    """At most `size` worker processes, started when needed.
+
+    Each is limited to `memory_bytes` of address space.
+
+    `name` says what they are: "session" workers speak RTSP through libav, "decoder" workers are
+    sealed off from all but their pipes; where the kernel cannot do that, `on_unsealed` is told why,
+    once.
+    """
+
+    def __init__(
+        self,
+        name: Literal["session", "decoder"],
+        size: int,
+        *,
+        memory_bytes: int = 1 << 30,
+        on_unsealed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self._on_unsealed: Callable[[str], None] | None = on_unsealed
+        self._size = size
+        self._memory_bytes = memory_bytes
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[_Worker] = []
+        self._all: set[_Worker] = set()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process ids of the living workers."""
+        return tuple(w.process.pid for w in self._all)
+
+    async def warm(self) -> None:
+        """Start one worker ahead of the first job."""
+        if not self._all:
+            await finish(self._spawn())
+
+    async def run(
+        self,
+        job: str,
+        data: dict[str, Any],
+        blob: bytes = b"",
+        *,
+        deadline: float,
+        late: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """Run one job.
+
+        `deadline` is a moment of the event loop's clock, waiting for a worker included.
+
+        Cancelled, the worker is killed; with `late`, it is asked to end the job first (HURRY), and
+        what it says in time goes there.
+
+        Raises CameraError: with the job's own result, timeout at the deadline (the worker is
+        killed), or crashed.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise CameraError(
+                Result.TIMEOUT,
+                f"no {self.name} worker came free before the deadline",
+                SessionEnd.NONE,
+            ) from None
+        try:
+            return await self._run({"job": job, **data}, blob, deadline, late)
+        finally:
+            self._slots.release()
+
+    async def close(self) -> None:
+        """Kill and reap every worker."""
+        for worker in list(self._all):
+            await finish(self._discard(worker))
+
+    async def _run(
+        self,
+        request: dict[str, Any],
+        blob: bytes,
+        deadline: float,
+        late: Callable[[Reply], None] | None,
+    ) -> Reply:
+        worker = self._take_idle()
+        while worker is None:
+            try:
+                await finish(self._spawn())
+            except OSError as error:
+                raise CameraError(
+                    Result.ERROR,
+                    f"no {self.name} worker could be started: {error.strerror}",
+                    SessionEnd.NONE,
+                ) from None
+            worker = self._take_idle()
+        exchange = asyncio.create_task(worker.exchange(request, blob), name=f"{self.name} job")
+        try:
+            async with asyncio.timeout_at(deadline):
+                reply = await asyncio.shield(exchange)
+        except TimeoutError:
+            exchange.cancel()
+            await finish(self._discard(worker))
+            raise CameraError(
+                Result.TIMEOUT, "hung until the deadline; its worker was killed"
+            ) from None
+        except (EOFError, OSError, ValueError):
+            status = await finish(self._discard(worker))
+            raise CameraError(
+                Result.CRASHED, f"the {self.name} worker died ({_how(status)})"
+            ) from None
+        except BaseException:
+            await finish(self._hurry(worker, exchange, late))
+            raise
+        self._keep(worker)
+        if (why := reply.data.get("unsealed")) and self._on_unsealed is not None:
+            self._on_unsealed(str(why))
+            self._on_unsealed = None
+        if "error" in reply.data:
+            raise _as_camera_error(reply.data)
+        return reply
+
+    def _keep(self, worker: _Worker) -> None:
+        self._idle.append(worker)
+        worker.retire_later(self)
+
+    async def _hurry(
+        self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None
+    ) -> None:
+        """End a cancelled job."""
+        if late is not None:
+            worker.send(HURRY)
+            await asyncio.wait({exchange}, timeout=HURRY_S)
+        if (
+            late is not None
+            and exchange.done()
+            and not exchange.cancelled()
+            and exchange.exception() is None
+        ):
+            late(exchange.result())
+            self._keep(worker)
+        else:
+            exchange.cancel()
+            await self._discard(worker)
+
+    def _take_idle(self) -> _Worker | None:
+        while self._idle:
+            worker = self._idle.pop()
+            worker.keep()
+            if worker.process.returncode is None:
+                return worker
+            worker.close()
+            self._all.discard(worker)
+            self.restarts += 1
+        return None
+
+    async def _spawn(self) -> None:
+        """One idle worker more; whoever asked for it may have been cancelled meanwhile."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-m",
+            "camserver.capture.worker",
+            str(os.getpid()),
+            str(self._memory_bytes),
+            self.name,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+            env=ENVIRONMENT,
+        )
+        worker = _Worker(process)
+        self._all.add(worker)
+        self._keep(worker)
+
+    async def _discard(self, worker: _Worker) -> int:
+        """SIGKILL, then wait until the kernel has closed all its sockets."""
+        worker.keep()
+        worker.send(signal.SIGKILL)
+        status = await worker.process.wait()
+        worker.close()
+        self._all.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        self.restarts += 1
+        return status
+
+    def _retire(self, worker: _Worker) -> None:
+        """End of an idle worker's time.
+
+        EOF on its stdin ends it, the loop's child watcher reaps it.
+        """
+        if worker in self._idle:
+            self._idle.remove(worker)
+            self._all.discard(worker)
+            worker.close()
+
+
+class _Worker:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self._pidfd = os.pidfd_open(process.pid)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def exchange(self, data: dict[str, Any], blob: bytes) -> Reply:
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - pipes were asked for
+        header = json.dumps(data).encode()
+        stdin.writelines((FRAME.pack(len(header), len(blob)), header, blob))
+        await stdin.drain()
+        header_bytes, blob_bytes = FRAME.unpack(await stdout.readexactly(FRAME.size))
+        if header_bytes > MAX_HEADER_BYTES or blob_bytes > MAX_BLOB_BYTES:
+            raise ValueError("reply over the limit")
+        reply = json.loads(await stdout.readexactly(header_bytes))
+        if not isinstance(reply, dict):
+            # One kind of broken reply like the others
+            raise ValueError("reply is no object")  # noqa: TRY004
+        return Reply(reply, await stdout.readexactly(blob_bytes))
+
+    def retire_later(self, pool: WorkerPool) -> None:
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, pool._retire, self)  # noqa: SLF001
+
+    def keep(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def send(self, number: int) -> None:
+        """A signal by pidfd.
+
+        Popen.kill would reap a dead child behind asyncio's back, and its status were lost.
+        """
+        if self._pidfd >= 0:  # else somebody else has just discarded it
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - frees both pipes now, not at GC
+
+
+def _how(status: int) -> str:
+    if status == -signal.SIGPROF:
+        return f"it used more than {CPU_S} s of CPU"
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
+def _as_camera_error(data: dict[str, Any]) -> CameraError:
+    try:
+        return CameraError(Result(data["result"]), str(data["error"]), SessionEnd(data["end"]))
+    except (KeyError, ValueError):
+        return CameraError(Result.CRASHED, "the worker sent an answer that makes no sense")
