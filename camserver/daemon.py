@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from watchfiles import awatch
 
-from camserver.api.metrics import Metrics, Scene
+from camserver.api.metrics import Metrics, MetricsSnapshot
 from camserver.api.read_routes import Reading
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
@@ -39,7 +39,7 @@ from camserver.host.clock import rfc3339
 from camserver.host.lock import lock_for_daemon
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.journal import StateFile
+from camserver.leases.journal import LeaseJournal
 from camserver.leases.journal import load as load_state
 from camserver.model import Attempt, Result, SessionEnd, Snapshot
 from camserver.polling.orchestrator import PollingOrchestrator
@@ -77,7 +77,7 @@ class Daemon:
         self._inventory = inventory
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
-        self._state = StateFile(inventory.api.socket.with_suffix(".leases"), self._cooldown_s)
+        self._state = LeaseJournal(inventory.api.socket.with_suffix(".leases"), self._cooldown_s)
         events = EventStream(redactor.scrub)
         self._emit = EventBus(*listeners, events)
         polling, output = inventory.polling, inventory.output
@@ -284,10 +284,10 @@ class Daemon:
         await self._api.serve()
         return True
 
-    def _scene(self) -> Scene:
+    def _scene(self) -> MetricsSnapshot:
         """What metrics show, at this moment."""
         pools = (self._decoders, self._sessions, self._thumbnails)
-        return Scene(
+        return MetricsSnapshot(
             time.time(),
             asyncio.get_running_loop().time(),
             self.orchestrator.statistics(),
@@ -334,7 +334,7 @@ class Daemon:
         last_resort.daemon = True
         last_resort.start()
         # 1. no new polls and requests; running ones may end, then their sessions are closed
-        self._go2rtc.hurry()
+        self._go2rtc.expedite_close()
         await asyncio.gather(
             self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop()
         )

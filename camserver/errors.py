@@ -7,11 +7,19 @@
     │   ├── RtspBusy         no session of the device came free within lease_wait
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
     ├── CameraError          camera: one attempt at one camera failed; `result` says how
+    │   └── UnsupportedStreamError (rtsp/session_cache)  camserver's own client can't read the stream
     ├── StorageError         operator: the output directory did not take a picture
-    └── (in their rooms)     NoDaemon, ApiRefusal (api/client): the daemon is not there, or says no
-                             ApiUnavailable (api/server), WebUnavailable (api/web): no socket
-                             to listen on
-                             Go2rtcDown (capture/go2rtc): it gives no answer that makes sense
+    ├── DaemonUnavailableError (client/exchange)    operator: nobody answers on the socket
+    ├── ApiRefusal (client/exchange)                caller: the daemon says no, and why
+    ├── LeaseLost (cli/doctor_leases)               caller: a lease ended before its session did
+    ├── ApiUnavailable (api/unix_server)            operator: the unix socket can't be listened on
+    │   └── AlreadyServed                           somebody else answers there
+    ├── WebUnavailable (api/web_server)             operator: the address can't be listened on
+    └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no answer that makes sense
+
+    Outside of the tree, because they steer and are no errors: RedirectError, Reconnect,
+    ConnectionClosed (rtsp), HttpAnswerError, RtspProtocolError (rtsp/messages: what came is no
+    RTSP), WrongUsage (cli/doctor).
 
 Messages are sentences for a person: camera, step, limit, elapsed. No message ever holds a password.
 """

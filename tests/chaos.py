@@ -31,7 +31,7 @@ from desk import Desk
 from house import House, with_house
 from support import free_port, workers_of
 
-from camserver.client.clients import ApiRefusal, LeaseClient, NoDaemon
+from camserver.client.clients import ApiRefusal, DaemonUnavailableError, LeaseClient
 from camserver.errors import RtspBusy
 from camserver.simulator.camera import Fault, SimulatedCamera
 
@@ -294,7 +294,7 @@ class Chaos:
         while not self.over.is_set():
             try:
                 await act()
-            except NoDaemon:
+            except DaemonUnavailableError:
                 await self.pause(0.1, 0.3)
             except RtspBusy:
                 if act == self.patient:

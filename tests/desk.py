@@ -18,7 +18,7 @@ from camserver.api.metrics import Metrics
 from camserver.api.read_routes import Reading
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
-from camserver.client.clients import NoDaemon, SyncLeaseClient
+from camserver.client.clients import DaemonUnavailableError, SyncLeaseClient
 from camserver.config.model import OutputTable
 from camserver.leases import RtspManager
 from camserver.simulator.camera import SimulatedCamera
@@ -70,7 +70,7 @@ class Desk:
     def ask(self, method: str, route: str) -> Any:
         try:
             return self.client.get(route) if method == "GET" else self.client.post(route)
-        except NoDaemon:
+        except DaemonUnavailableError:
             return None
 
     async def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:

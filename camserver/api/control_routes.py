@@ -145,7 +145,7 @@ class Acting:
             if not told:
                 told.add(asyncio.create_task(self._withdraw(response, why), name="withdraw"))
 
-        lease.on_withdraw(lambda: tell("live view wants the session"))
+        lease.on_preempt(lambda: tell("live view wants the session"))
         timer = (
             asyncio.get_running_loop().call_later(ttl_s, tell, f"its time of {ttl_s:g} s is over")
             if ttl_s

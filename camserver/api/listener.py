@@ -27,7 +27,7 @@ Leases end with it, their holders claim them again.
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Door:
+class HttpListener:
     """Serves `app` on a listening socket between `open` and `close`.
 
     At most `connections` at once.

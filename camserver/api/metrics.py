@@ -42,7 +42,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class MetricsSnapshot:
     """Everything that can be counted, at one moment of the wall clock and of the loop's."""
 
     wall_s: float
@@ -66,7 +66,7 @@ class _Camera:
 class Metrics:
     """A listener of events, and the handler of the route; `look` takes the statistics."""
 
-    def __init__(self, look: Callable[[], Scene]) -> None:
+    def __init__(self, look: Callable[[], MetricsSnapshot]) -> None:
         self._look = look
         self._disk = Disk()
         self._thread = ThreadPoolExecutor(1, "metrics")  # not one that publishing needs
@@ -112,7 +112,7 @@ class Metrics:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _render(
-        self, scene: Scene, known: dict[str, _Camera], disk: tuple[int, int] | None
+        self, scene: MetricsSnapshot, known: dict[str, _Camera], disk: tuple[int, int] | None
     ) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(
@@ -142,7 +142,7 @@ class _Once(Collector):
         return []
 
 
-def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
+def _cameras(scene: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[Metric]:
     age = GaugeMetricFamily(
         "camserver_freshness_seconds", "Age of the newest published picture.", labels=["camera"]
     )
@@ -207,7 +207,7 @@ def _cameras(scene: Scene, known: dict[str, _Camera]) -> Iterator[Metric]:
     yield from (age, latest, interval, late, stale, total, cpu, offset, polls, failures, skipped)
 
 
-def _devices(scene: Scene) -> Iterator[Metric]:
+def _devices(scene: MetricsSnapshot) -> Iterator[Metric]:
     def gauge(name: str, text: str, value: Callable[[DeviceStatistics], float]) -> Metric:
         family = GaugeMetricFamily(f"camserver_{name}", text, labels=["device"])
         for device in scene.devices:
@@ -247,7 +247,7 @@ def _devices(scene: Scene) -> Iterator[Metric]:
     )
 
 
-def _house(scene: Scene) -> Iterator[Metric]:
+def _house(scene: MetricsSnapshot) -> Iterator[Metric]:
     late = SummaryMetricFamily(
         "camserver_poll_lateness_seconds", "How long after their due time polls were started."
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from camserver.api.control_routes import GRACE_S, Acting
-from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import Reading
 from camserver.api.responses import Services
@@ -54,7 +54,7 @@ class ApiServer:
             client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()]
         )
         app.add_routes([*reading.routes(), *self._acting.routes()])
-        self._door = Door(app, connections=connections, silent_s=silent_s)
+        self._door = HttpListener(app, connections=connections, silent_s=silent_s)
         self._socket: socket.socket | None = None
         self._own: Path | None = None
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
 
-from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, Door, explain
+from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import Reading
 from camserver.api.responses import Services, refusal
@@ -89,7 +89,9 @@ class WebServer:
             app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
         # Browsers must not take the files that cameras and pictures need.
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._door = Door(app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s)
+        self._door = HttpListener(
+            app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s
+        )
         self.address: tuple[str, int] | None = None
 
     def configure(self, hosts: Iterable[str], *, go2rtc: str | None, timezone: str) -> None:

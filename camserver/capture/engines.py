@@ -17,7 +17,7 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.events import Event, Notice
 from camserver.model import AccessUnit, SessionEnd
-from camserver.rtsp.session_cache import Unsupported
+from camserver.rtsp.session_cache import UnsupportedStreamError
 
 
 class Engines:
@@ -87,7 +87,7 @@ class Engines:
 
     def forget(self, camera: Camera, url: str) -> None:
         """What is remembered of the stream may be out of date."""
-        self._native.doubt(camera, url)
+        self._native.invalidate_cache(camera, url)
 
     def reloaded(self) -> None:
         """After a reload the native client gets another chance."""
@@ -104,7 +104,7 @@ class Engines:
     ) -> None:
         try:
             await self._native.fetch(camera, url, deadline, ended, seen)
-        except Unsupported as error:
+        except UnsupportedStreamError as error:
             if camera.engine == "native":
                 raise
             # It was found before any SETUP, and the connection is closed: no session is open now.

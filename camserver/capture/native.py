@@ -23,9 +23,9 @@ from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.model import AccessUnit, Result, SessionEnd
 from camserver.rtsp.aio.session import RtspSession
-from camserver.rtsp.login import LoginMemory
+from camserver.rtsp.login import LoginCache
 from camserver.rtsp.messages import sendable_url
-from camserver.rtsp.session_cache import Memory, Moved
+from camserver.rtsp.session_cache import RedirectError, SessionCache
 
 HURRIED_TEARDOWN_S = 0.4
 """When it is cancelled: the daemon stops, and has stop_timeout for everything."""
@@ -37,8 +37,8 @@ class NativeEngine:
     """Fetches access units; remembers of each stream what saves round trips."""
 
     def __init__(self) -> None:
-        self._memories: LRUCache[tuple[str, ...], Memory] = LRUCache(MAX_REMEMBERED)
-        self._logins: LRUCache[tuple[str, int | None, str, str], LoginMemory] = LRUCache(
+        self._memories: LRUCache[tuple[str, ...], SessionCache] = LRUCache(MAX_REMEMBERED)
+        self._logins: LRUCache[tuple[str, int | None, str, str], LoginCache] = LRUCache(
             MAX_REMEMBERED
         )
 
@@ -66,7 +66,7 @@ class NativeEngine:
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 await self._fetch(camera, url, deadline, tell, seen)
-            except Moved as moved:
+            except RedirectError as moved:
                 if worst is not SessionEnd.NONE:
                     raise CameraError(
                         Result.ERROR, "the camera redirects a session that it had set up", worst
@@ -76,7 +76,7 @@ class NativeEngine:
                 return
         raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
 
-    def doubt(self, camera: Camera, url: str) -> None:
+    def invalidate_cache(self, camera: Camera, url: str) -> None:
         """What was fetched could not be decoded.
 
         What is remembered of the stream may be out of date.
@@ -127,14 +127,14 @@ class NativeEngine:
             failure = error
             raise
         except asyncio.CancelledError:
-            session.hurry(HURRIED_TEARDOWN_S)
+            session.expedite_close(HURRIED_TEARDOWN_S)
             raise
         finally:
             if failure is not None:
                 self._forget(camera, url, warm_refusals=session.warm and not session.pictures)
             await finish(
                 self._end(session, ended, failure),
-                on_cancel=lambda: session.hurry(HURRIED_TEARDOWN_S),
+                on_cancel=lambda: session.expedite_close(HURRIED_TEARDOWN_S),
             )
 
     @staticmethod
@@ -146,12 +146,12 @@ class NativeEngine:
         if failure is not None:
             failure.end = end
 
-    def _memory(self, camera: Camera, url: str) -> Memory:
+    def _memory(self, camera: Camera, url: str) -> SessionCache:
         """A copy: two sessions of one stream, at the same time, each have their own."""
         memory = self._memories.get(_key(camera, url))
-        return deepcopy(memory) if memory else Memory(transport=camera.transport)
+        return deepcopy(memory) if memory else SessionCache(transport=camera.transport)
 
-    def _login(self, camera: Camera, url: str) -> LoginMemory:
+    def _login(self, camera: Camera, url: str) -> LoginCache:
         """Of the box and the user, whatever stream.
 
         Shared, so that no nonce count is used twice.
@@ -159,10 +159,10 @@ class NativeEngine:
         parts = urlsplit(url)
         key = parts.hostname or "", parts.port, camera.username, camera.password
         if key not in self._logins:
-            self._logins[key] = LoginMemory(camera.username, camera.password)
+            self._logins[key] = LoginCache(camera.username, camera.password)
         return self._logins[key]
 
-    def _remember(self, camera: Camera, url: str, memory: Memory) -> None:
+    def _remember(self, camera: Camera, url: str, memory: SessionCache) -> None:
         """For the next session of this stream."""
         self._memories[_key(camera, url)] = memory
 

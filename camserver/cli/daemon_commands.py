@@ -23,8 +23,8 @@ from camserver.cli.status import as_json, from_daemon, from_files, show
 from camserver.client.clients import (
     DEFAULT_SOCKET,
     ApiRefusal,
+    DaemonUnavailableError,
     LeaseRequest,
-    NoDaemon,
     SyncLeaseClient,
 )
 from camserver.config import load_inventory
@@ -64,17 +64,17 @@ def _given_socket(arguments: argparse.Namespace) -> str | Path | None:
 def running(asked: SyncLeaseClient) -> SyncLeaseClient:
     """`asked`, for commands that only read.
 
-    A connection would start a daemon that somebody has stopped. Raises NoDaemon.
+    A connection would start a daemon that somebody has stopped. Raises DaemonUnavailableError.
     """
     if why := unit.stopped(asked.path):
-        raise NoDaemon(
+        raise DaemonUnavailableError(
             f"camserver.service {why}: nothing is polled; `systemctl start camserver` starts it"
             + (", `journalctl -u camserver` says why" if why == "has failed" else "")
         )
     return asked
 
 
-def no_daemon(arguments: argparse.Namespace, error: NoDaemon) -> str:
+def no_daemon(arguments: argparse.Namespace, error: DaemonUnavailableError) -> str:
     """The error, and why the default socket was asked.
 
     The inventory could not tell another one.
@@ -93,7 +93,7 @@ def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
-        except NoDaemon as error:
+        except DaemonUnavailableError as error:
             print(f"camserver: {no_daemon(arguments, error)}", file=sys.stderr)
             return EX_NOPERM if error.forbidden else EX_UNAVAILABLE
         except RtspBusy as error:
@@ -143,7 +143,7 @@ def _status(
 ) -> int:
     try:
         found, daemon = from_daemon(running(client(arguments)).get("/v1/cameras")), True
-    except NoDaemon as error:
+    except DaemonUnavailableError as error:
         try:
             found, daemon = from_files(load_inventory(arguments.config, passwords=False)), False
         except InventoryError as refused:
@@ -227,7 +227,7 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
 
     try:
         running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
-    except NoDaemon as error:
+    except DaemonUnavailableError as error:
         # A daemon may be there: it says who may ask it
         return ask(arguments) if error.forbidden else None
     except ApiRefusal:

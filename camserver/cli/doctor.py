@@ -21,7 +21,7 @@ from camserver.capture.decoder import Decoder
 from camserver.capture.libav import LibavEngine
 from camserver.cli.daemon_commands import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, client
 from camserver.cli.doctor_leases import LeaseLost, doctor_leases
-from camserver.client.clients import ApiRefusal, NoDaemon, SyncLeaseClient
+from camserver.client.clients import ApiRefusal, DaemonUnavailableError, SyncLeaseClient
 from camserver.config import Camera, Inventory, camera_from, load_inventory
 from camserver.doctor.examination import Doctor
 from camserver.doctor.report import Finding, Report
@@ -364,7 +364,7 @@ async def _examined(
                 LibavEngine(workers.sessions),
                 say,
                 new=not order.known,
-                company=permission.company,
+                other_sessions=permission.other_sessions,
                 scrub=redactor.scrub,
             )
             try:
@@ -373,7 +373,7 @@ async def _examined(
                 permission.ended(examined.report.end)
     except (RtspBusy, LeaseLost) as error:
         return Outcome(camera, error=str(error), status=EX_TEMPFAIL)
-    except NoDaemon as error:
+    except DaemonUnavailableError as error:
         return Outcome(
             camera, error=str(error), status=EX_NOPERM if error.forbidden else EX_UNAVAILABLE
         )

@@ -20,8 +20,8 @@ from camserver.cli.standalone import leases_of
 from camserver.client.clients import (
     ApiRefusal,
     AsyncHeldLease,
+    DaemonUnavailableError,
     LeaseClient,
-    NoDaemon,
     SyncLeaseClient,
 )
 from camserver.config import Camera, Inventory
@@ -48,7 +48,7 @@ class Permission:
     `ended` is told how ours ended.
     """
 
-    company: int
+    other_sessions: int
     ended: Callable[[SessionEnd], None]
     held: tuple[AsyncHeldLease, ...] = ()
 
@@ -59,8 +59,9 @@ async def doctor_leases(
 ) -> AsyncIterator[Permission]:
     """One lease of the camera's device, or with `every` all that it gives.
 
-    The block is cancelled when a lease is over before it. Raises RtspBusy, LeaseLost, and NoDaemon
-    when this user may not ask the daemon: examining its cameras without a lease would disturb it.
+    The block is cancelled when a lease is over before it. Raises RtspBusy and LeaseLost. Raises
+    DaemonUnavailableError when this user may not ask the daemon: examining its cameras without a
+    lease would disturb it.
     """
     try:
         async with asyncio.timeout(None) as limit, contextlib.AsyncExitStack() as stack:
@@ -107,7 +108,7 @@ async def _permission(
 ) -> Permission:
     try:
         known = await _known(asked, camera)
-    except NoDaemon as error:
+    except DaemonUnavailableError as error:
         if error.forbidden:
             raise
         return await _alone(stack, camera, inventory, str(error), every=every)
@@ -145,7 +146,7 @@ async def _permission(
 async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | None:
     """The daemon's camera with the same host and port: by its id, else by whatever name.
 
-    Raises NoDaemon, ApiRefusal.
+    Raises DaemonUnavailableError, ApiRefusal.
     """
     running(asked)
     with contextlib.suppress(ApiRefusal):
@@ -235,7 +236,7 @@ async def _alone(
         for lease in leases:
             lease.ended(end)
 
-    return Permission(leases[0].company - len(leases) + 1, ended)
+    return Permission(leases[0].other_sessions - len(leases) + 1, ended)
 
 
 def _without(why: str) -> Permission:

@@ -29,10 +29,10 @@ from pathlib import Path
 from camserver.cli.signals import Signals
 from camserver.client.clients import (
     ApiRefusal,
+    DaemonUnavailableError,
     HeldLease,
     LeaseAttempt,
     LeaseRequest,
-    NoDaemon,
     SyncLeaseClient,
 )
 from camserver.errors import RtspBusy
@@ -70,12 +70,12 @@ def run(
 ) -> int:
     """Run `command` under a lease; returns its exit status, 128 + n when signal n ended it.
 
-    Raises RtspBusy, NoDaemon, ApiRefusal when there is no lease.
+    Raises RtspBusy, DaemonUnavailableError, ApiRefusal when there is no lease.
     """
     held: HeldLease | None = None
     try:
         held = client.open_lease(request)
-    except NoDaemon as error:
+    except DaemonUnavailableError as error:
         if not no_daemon_ok or error.forbidden:
             raise
         _say(f"{error}; running without a lease (--no-daemon-ok)")
@@ -272,7 +272,7 @@ class _Guardian:
             self._attempt = self._client.ask_for_lease(
                 replace(self._request, ttl_s=left_s, wait_s=0.0)
             )
-        except NoDaemon:
+        except DaemonUnavailableError:
             self._ask_at = time.monotonic() + RECLAIM_EVERY_S  # not there yet
             return
         self._selector.register(self._attempt, selectors.EVENT_READ)
@@ -284,7 +284,7 @@ class _Guardian:
             if self._entitled:
                 self._end(f"the lease is lost: {error}", LOST_GRACE_S)
             held = None
-        except (NoDaemon, ApiRefusal):
+        except (DaemonUnavailableError, ApiRefusal):
             # It went away again, is stopping, or does not know the camera now
             held = None
         else:

@@ -20,7 +20,7 @@ from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_snapshot
 from camserver.host.redact import Redactor
 from camserver.leases import Holder, RtspManager
-from camserver.leases.journal import StateFile
+from camserver.leases.journal import LeaseJournal
 from camserver.model import Attempt, Result, SessionEnd
 from camserver.snapshots.service import SnapshotService
 from camserver.workers.pool import WorkerPool
@@ -41,7 +41,7 @@ async def leases_of(
     if locks is None:
         yield None
         return
-    journal = StateFile(
+    journal = LeaseJournal(
         inventory.api.socket.with_suffix(".leases"),
         lambda _, end: budget_of(camera).cooldown_after(SessionEnd(end)),
     )

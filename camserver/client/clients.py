@@ -29,7 +29,7 @@ from urllib.parse import quote, urlencode
 from camserver.client.exchange import (
     ANSWER_S,
     ApiRefusal,
-    NoDaemon,
+    DaemonUnavailableError,
     Picture,
     connected,
     exchange,
@@ -49,8 +49,8 @@ __all__ = [
     "LeaseRequest",
     "LeaseAttempt",
     "Granted",
-    "Word",
-    "NoDaemon",
+    "LeaseNotice",
+    "DaemonUnavailableError",
     "ApiRefusal",
     "RtspBusy",
 ]
@@ -110,7 +110,7 @@ class Granted:
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class LeaseNotice:
     """What the daemon says of a lease: `withdrawn`, and how many seconds are left.
 
     Or it is `gone`, and the lease with it.
@@ -136,7 +136,7 @@ class HeldLease:
         """The connection; a process that inherits it keeps the lease, too."""
         return self._sock.fileno()
 
-    def word(self) -> Word | None:
+    def word(self) -> LeaseNotice | None:
         """What the daemon has to say, None when it says nothing now."""
         while True:
             line, end, self._rest = self._rest.partition(b"\n")
@@ -149,7 +149,7 @@ class HeldLease:
                 except OSError:
                     data = b""
                 if not data:
-                    return Word("gone")
+                    return LeaseNotice("gone")
                 self._rest += data
             elif (word := _word(line)) is not None:
                 return word
@@ -185,7 +185,7 @@ class LeaseAttempt:
     def answer(self, *, timeout_s: float = 0.0) -> HeldLease | None:
         """The lease, None while there is no whole answer.
 
-        Raises RtspBusy, NoDaemon, ApiRefusal; it is closed then.
+        Raises RtspBusy, DaemonUnavailableError, ApiRefusal; it is closed then.
         """
         deadline = time.monotonic() + timeout_s
         while True:
@@ -239,24 +239,24 @@ class SyncLeaseClient:
         return self._path
 
     def get(self, route: str) -> Any:
-        """JSON of a read-only route. Raises NoDaemon, ApiRefusal."""
+        """JSON of a read-only route. Raises DaemonUnavailableError, ApiRefusal."""
         return json.loads(exchange(self._path, "GET", route, ANSWER_S).body)
 
     def post(self, route: str) -> Any:
-        """JSON of a route that does something. Raises NoDaemon, ApiRefusal."""
+        """JSON of a route that does something. Raises DaemonUnavailableError, ApiRefusal."""
         return json.loads(exchange(self._path, "POST", route, MAX_WORK_S).body)
 
     def latest(self, camera: str) -> Picture:
         """The newest published picture, however old.
 
-        Raises NoDaemon, ApiRefusal (404 when there is none yet).
+        Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
         """
         return exchange(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S).picture()
 
     def snapshot(self, camera: str) -> Picture:
         """A new picture, taken now under a lease and published as a poll's is.
 
-        Raises NoDaemon, ApiRefusal, RtspBusy.
+        Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
         """
         return exchange(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S).picture()
 
@@ -272,7 +272,7 @@ class SyncLeaseClient:
     ) -> Iterator[HeldLease]:
         """A session of the camera's device for as long as the block runs.
 
-        Raises RtspBusy, NoDaemon, ApiRefusal.
+        Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
         """
         held = self.open_lease(LeaseRequest(camera, wait_s, priority, label, ttl_s))
         try:
@@ -283,7 +283,10 @@ class SyncLeaseClient:
             held.close()
 
     def open_lease(self, request: LeaseRequest) -> HeldLease:
-        """A lease that is held until it is closed. Raises RtspBusy, NoDaemon, ApiRefusal."""
+        """A lease that is held until it is closed.
+
+        Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
+        """
         attempt = self.ask_for_lease(request)
         try:
             held = attempt.answer(
@@ -295,11 +298,14 @@ class SyncLeaseClient:
             raise
         if held is None:
             attempt.close()
-            raise NoDaemon(f"{self._path}: the daemon does not answer")
+            raise DaemonUnavailableError(f"{self._path}: the daemon does not answer")
         return held
 
     def ask_for_lease(self, request: LeaseRequest) -> LeaseAttempt:
-        """The request alone, for select(2): `answer` says what became of it. Raises NoDaemon."""
+        """The request alone, for select(2): `answer` says what became of it.
+
+        Raises DaemonUnavailableError.
+        """
         sock = connected(self._path)
         try:
             sock.sendall(request.head())
@@ -320,10 +326,10 @@ class AsyncHeldLease:
         Then the long cool-down follows.
         """
         self._reader = reader
-        self._word: asyncio.Future[Word] = asyncio.get_running_loop().create_future()
+        self._word: asyncio.Future[LeaseNotice] = asyncio.get_running_loop().create_future()
         self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
 
-    async def withdrawn(self) -> Word:
+    async def withdrawn(self) -> LeaseNotice:
         """Comes back when the session has to be ended.
 
         The lease is withdrawn, or the daemon is gone.
@@ -337,7 +343,7 @@ class AsyncHeldLease:
                 if (word := _word(line)) is not None and not self._word.done():
                     self._word.set_result(word)
         if not self._word.done():
-            self._word.set_result(Word("gone"))
+            self._word.set_result(LeaseNotice("gone"))
 
 
 class LeaseClient:
@@ -349,7 +355,7 @@ class LeaseClient:
     async def latest(self, camera: str) -> Picture:
         """The newest published picture, however old.
 
-        Raises NoDaemon, ApiRefusal (404 when there is none yet).
+        Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
         """
         return (
             await exchange_async(self._path, "GET", f"{_route(camera)}/latest.jpg", ANSWER_S)
@@ -358,7 +364,7 @@ class LeaseClient:
     async def snapshot(self, camera: str) -> Picture:
         """A new picture, taken now under a lease and published as a poll's is.
 
-        Raises NoDaemon, ApiRefusal, RtspBusy.
+        Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
         """
         return (
             await exchange_async(self._path, "POST", f"{_route(camera)}/snapshot", MAX_WORK_S)
@@ -376,7 +382,7 @@ class LeaseClient:
     ) -> AsyncIterator[AsyncHeldLease]:
         """A session of the camera's device for as long as the block runs.
 
-        Raises RtspBusy, NoDaemon, ApiRefusal.
+        Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
         """
         try:
             reader, writer = await asyncio.open_unix_connection(str(self._path))
@@ -396,7 +402,7 @@ class LeaseClient:
                     granted = _granted(await reader.readline())
             except (asyncio.IncompleteReadError, OSError, ValueError):
                 # TimeoutError is an OSError
-                raise NoDaemon(f"{self._path}: the daemon does not answer") from None
+                raise DaemonUnavailableError(f"{self._path}: the daemon does not answer") from None
             held = AsyncHeldLease(granted, reader)
             try:
                 yield held
@@ -437,9 +443,11 @@ def _granted(line: bytes) -> Granted:
     return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
 
 
-def _word(line: bytes) -> Word | None:
+def _word(line: bytes) -> LeaseNotice | None:
     """What a line says; those between, of HTTP's chunks, say nothing."""
     if not line.startswith(b"{"):
         return None
     data = json.loads(line)
-    return Word(str(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0)))
+    return LeaseNotice(
+        str(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0))
+    )

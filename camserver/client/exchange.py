@@ -24,7 +24,7 @@ FACTS_HEADER = "X-Camserver-Facts"
 """JSON, beside a picture: the facts of this very picture, with the keys of latest.json."""
 
 
-class NoDaemon(CamserverError):  # noqa: N818 - it says what is the case
+class DaemonUnavailableError(CamserverError):
     """Raised when nobody answers on the socket.
 
     `forbidden`: a daemon may be there, but this user may not ask it.
@@ -81,7 +81,7 @@ class Answer:
 
 
 def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
-    """One request; blocks. Raises NoDaemon, ApiRefusal, RtspBusy."""
+    """One request; blocks. Raises DaemonUnavailableError, ApiRefusal, RtspBusy."""
     connection = http.client.HTTPConnection("camserver")
     connection.sock = connected(path)
     connection.sock.settimeout(limit_s)
@@ -99,7 +99,7 @@ def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
 async def exchange_async(path: Path, method: str, route: str, limit_s: float) -> Answer:
     """The same in asyncio; cancelling it ends the request.
 
-    Raises NoDaemon, ApiRefusal, RtspBusy.
+    Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -147,7 +147,7 @@ def _read(response: http.client.HTTPResponse) -> Answer:
 
 
 def connected(path: Path) -> socket.socket:
-    """A connection to the daemon. Raises NoDaemon."""
+    """A connection to the daemon. Raises DaemonUnavailableError."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(ANSWER_S)
@@ -158,24 +158,24 @@ def connected(path: Path) -> socket.socket:
     return sock
 
 
-def not_connected(path: Path, error: OSError) -> NoDaemon:
+def not_connected(path: Path, error: OSError) -> DaemonUnavailableError:
     """Why there is no connection, and what helps."""
     if isinstance(error, PermissionError):
-        return NoDaemon(
+        return DaemonUnavailableError(
             f"{path}: permission denied: only root and the group camserver may ask the daemon; "
             "join it (sudo usermod -aG camserver USER, then log in again)",
             forbidden=True,
         )
-    return NoDaemon(f"{path}: no daemon answers ({error.strerror or error})")
+    return DaemonUnavailableError(f"{path}: no daemon answers ({error.strerror or error})")
 
 
-def went_away(path: Path) -> NoDaemon:
+def went_away(path: Path) -> DaemonUnavailableError:
     """The connection ended before the answer did."""
-    return NoDaemon(f"{path}: the daemon went away")
+    return DaemonUnavailableError(f"{path}: the daemon went away")
 
 
-def _silent(path: Path, limit_s: float) -> NoDaemon:
-    return NoDaemon(f"{path}: the daemon did not answer within {limit_s:g} s")
+def _silent(path: Path, limit_s: float) -> DaemonUnavailableError:
+    return DaemonUnavailableError(f"{path}: the daemon did not answer within {limit_s:g} s")
 
 
 def refusal(status: int, body: bytes) -> CamserverError:

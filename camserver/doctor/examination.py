@@ -29,13 +29,18 @@ from camserver.doctor.report import Finding, Report
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.model import AccessUnit, Result, SessionEnd
-from camserver.rtsp.aio.connection import WireClosed
+from camserver.rtsp.aio.connection import ConnectionClosed
 from camserver.rtsp.aio.requests import PORTS
 from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.bitstream import split_annex_b
-from camserver.rtsp.login import LoginMemory
-from camserver.rtsp.refusals import in_company
-from camserver.rtsp.session_cache import Memory, Moved, Shot, Unsupported
+from camserver.rtsp.login import LoginCache
+from camserver.rtsp.refusals import reinterpret_as_full
+from camserver.rtsp.session_cache import (
+    Keyframe,
+    RedirectError,
+    SessionCache,
+    UnsupportedStreamError,
+)
 
 MAX_SESSIONS = 8
 GAPS_S = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
@@ -71,7 +76,7 @@ class Doctor:
         say: Callable[[Finding], None],
         *,
         new: bool = True,
-        company: int = 0,
+        other_sessions: int = 0,
         scrub: Callable[[str], str] = str,
     ) -> None:
         self._camera = camera
@@ -79,10 +84,10 @@ class Doctor:
         self._libav = libav
         self._say = say
         self._scrub = scrub
-        self._company = company
+        self._company = other_sessions
         self._last = SessionEnd.NONE  # how the newest session ended
-        self._memory = Memory(transport=camera.transport)
-        self._login = LoginMemory(camera.username, camera.password)
+        self._memory = SessionCache(transport=camera.transport)
+        self._login = LoginCache(camera.username, camera.password)
         self.report = Report(known="" if new else camera.id)
         keys: dict[str, object] = {
             "id": camera.id,
@@ -156,7 +161,7 @@ class Doctor:
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 return url if await self._cold(url) else None
-            except Moved as moved:
+            except RedirectError as moved:
                 try:
                     url = same_host(url, moved.url)
                 except CameraError as error:
@@ -169,7 +174,7 @@ class Doctor:
     async def _cold(self, url: str) -> bool:
         """Two keyframes, so that their distance is known.
 
-        Raises Moved before a session is set up.
+        Raises RedirectError before a session is set up.
         """
         steps: list[tuple[str, float]] = [("connecting", _now())]
         session = RtspSession(
@@ -200,10 +205,12 @@ class Doctor:
             await self._methods(session)
             if seen:
                 return True
-        except Unsupported as error:
+        except UnsupportedStreamError as error:
             self._found("session", f"not for camserver's own client: {error}")
-        except (CameraError, TimeoutError, WireClosed) as error:
-            failure = in_company(_failure(error, session, self._camera.timeout_s), self._company)
+        except (CameraError, TimeoutError, ConnectionClosed) as error:
+            failure = reinterpret_as_full(
+                _failure(error, session, self._camera.timeout_s), self._company
+            )
             self._failed("session" if session.step != "a keyframe" else "keyframe", failure)
             if not may_be_misread(failure):
                 return False
@@ -216,7 +223,7 @@ class Doctor:
         try:
             async with asyncio.timeout(OPTIONS_S):
                 self._found("methods", await session.methods() or "none named")
-        except (CameraError, TimeoutError, Moved, WireClosed) as error:
+        except (CameraError, TimeoutError, RedirectError, ConnectionClosed) as error:
             self._found(
                 "methods", f"OPTIONS is not answered ({str(error) or f'within {OPTIONS_S:g} s'})"
             )
@@ -247,7 +254,7 @@ class Doctor:
                 self._camera, url, _now() + self._session_s, ends.append, units.append
             )
         except CameraError as error:
-            self._failed(step, in_company(error, self._company))
+            self._failed(step, reinterpret_as_full(error, self._company))
             return None
         finally:
             self._ended(ends[-1])  # the last word counts
@@ -301,7 +308,7 @@ class Doctor:
         if unit is not None:
             await self._picture(unit, "sub-stream")
 
-    async def _distance(self, session: RtspSession, first: Shot, before: int) -> None:
+    async def _distance(self, session: RtspSession, first: Keyframe, before: int) -> None:
         """From one keyframe to the next."""
         try:
             async with asyncio.timeout(self._camera.timeout_s):
@@ -331,7 +338,7 @@ class Doctor:
         started = _now()
         try:
             warm = await self._one(url, deepcopy(self._memory))
-        except (CameraError, Moved) as error:
+        except (CameraError, RedirectError) as error:
             if isinstance(error, CameraError) and error.result in (Result.FULL, Result.UNREACHABLE):
                 self._found(
                     "fast open",
@@ -349,10 +356,10 @@ class Doctor:
             (_now() - started) * 1000,
         )
 
-    async def _one(self, url: str, memory: Memory) -> bool:
+    async def _one(self, url: str, memory: SessionCache) -> bool:
         """One session to its first keyframe; whether it was opened without DESCRIBE.
 
-        Raises CameraError, Moved.
+        Raises CameraError, RedirectError.
         """
         session = RtspSession(url, memory, self._login, tls=self._tls())
         try:

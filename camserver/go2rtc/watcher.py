@@ -116,7 +116,7 @@ class Go2rtc:
                 await self._register(api)
             await asyncio.sleep(WATCH_S)
 
-    def hurry(self) -> None:
+    def expedite_close(self) -> None:
         """The daemon stops.
 
         What go2rtc has not ended by now is left to the next process, as an unclean end.

@@ -30,7 +30,7 @@ SPARE_LINES = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class SessionEntry:
     """One session; times in seconds since 1970.
 
     `cooling_until`: closed; else it was held when it was written down.
@@ -63,7 +63,7 @@ class State:
     """
 
     generation: int = 0
-    sessions: dict[int, Remembered] = field(default_factory=dict)
+    sessions: dict[int, SessionEntry] = field(default_factory=dict)
     learned: dict[str, tuple[int, float]] = field(default_factory=dict)
     streams: dict[str, str] = field(default_factory=dict)
     """Those that were registered in go2rtc, and the URL that was written.
@@ -90,7 +90,7 @@ class State:
             entry = dict(json.loads(line))
             match entry.pop("is"):
                 case "session":
-                    session = Remembered(
+                    session = SessionEntry(
                         str(entry["device"]),
                         int(entry["generation"]),
                         bool(entry["external"]),
@@ -121,7 +121,7 @@ def load(path: Path) -> State:
     return state
 
 
-class StateFile:
+class LeaseJournal:
     """A listener that keeps the journal.
 
     A directory that can't be written costs the memory, nothing else.
@@ -188,7 +188,7 @@ class StateFile:
         match event:
             case LeaseAcquired():
                 entry = _session(
-                    Remembered(
+                    SessionEntry(
                         event.device,
                         event.generation,
                         event.external,
@@ -201,7 +201,9 @@ class StateFile:
             case LeaseReleased():
                 until = self._clock() + self._cooldown_s(event.device, event.end)
                 entry = _session(
-                    Remembered(event.device, event.generation, event.external, until, event.camera)
+                    SessionEntry(
+                        event.device, event.generation, event.external, until, event.camera
+                    )
                 )
             case CapLearned():
                 entry = _line(
@@ -270,7 +272,7 @@ class StateFile:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
 
-def _session(session: Remembered, **more: object) -> str:
+def _session(session: SessionEntry, **more: object) -> str:
     return _line("session", **asdict(session), **more)
 
 

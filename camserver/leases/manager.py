@@ -61,18 +61,18 @@ class RtspLease:
         return self._ticket.device
 
     @property
-    def company(self) -> int:
+    def other_sessions(self) -> int:
         """Other sessions of the device that are open now, or that it may still count."""
         return self._manager._company(self._ticket)  # noqa: SLF001
 
-    def on_withdraw(self, give_way: Callable[[], None]) -> None:
+    def on_preempt(self, preempt: Callable[[], None]) -> None:
         """Have `give_way` called when a live request wants the session.
 
         The lease goes on until it is released.
         """
-        self._manager._on_withdraw[self._ticket] = give_way  # noqa: SLF001
+        self._manager._on_preempt[self._ticket] = preempt  # noqa: SLF001
         if self._ticket.withdrawn:
-            give_way()
+            preempt()
 
     def refused(self, *, certain: bool) -> None:
         """Say that the device was full for this session.
@@ -132,11 +132,11 @@ class RtspManager:
         self._emit = emit
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._on_withdraw: dict[Ticket, Callable[[], None]] = {}
+        self._on_preempt: dict[Ticket, Callable[[], None]] = {}
         # Camera -> generations of an earlier process
         self._observed_before: dict[str, list[int]] = {}
         # (camera, device) of polls -> since when they get nothing
-        self._in_vain: dict[tuple[str, str], float] = {}
+        self._starved_since: dict[tuple[str, str], float] = {}
 
     def configure(
         self, budgets: Mapping[str, Budget], cameras: Mapping[str, str] | None = None
@@ -150,7 +150,9 @@ class RtspManager:
         for device in budgets:
             self._arm(device)
             self._ask_to_give_way(device)
-        self._in_vain = {key: since for key, since in self._in_vain.items() if key[1] in budgets}
+        self._starved_since = {
+            key: since for key, since in self._starved_since.items() if key[1] in budgets
+        }
 
     def restore(
         self,
@@ -231,7 +233,7 @@ class RtspManager:
         """
         key = (camera, device)
         poll = priority is Priority.POLL and not holder.external
-        ageing_since = self._in_vain.get(key) if poll else None
+        ageing_since = self._starved_since.get(key) if poll else None
         ticket, offered = self._table.request(
             device, holder, priority, _now(), camera=camera, ageing_since=ageing_since
         )
@@ -241,10 +243,10 @@ class RtspManager:
                 await self._wait(ticket, camera, lease_wait_s)
             except RtspBusy:
                 if poll:
-                    self._in_vain.setdefault(key, ticket.requested_at)
+                    self._starved_since.setdefault(key, ticket.requested_at)
                 raise
         if poll:
-            self._in_vain.pop(key, None)
+            self._starved_since.pop(key, None)
         # We would open what the inventory said before
         if ticket.device != device and not holder.external:
             self._wake(self._table.withdraw(ticket, _now(), busy=False))
@@ -272,7 +274,7 @@ class RtspManager:
         return self._table.statistics(_now())
 
     def _company(self, ticket: Ticket) -> int:
-        return self._table.company(ticket, _now())
+        return self._table.other_sessions(ticket, _now())
 
     def _refused(self, lease: RtspLease, ticket: Ticket, *, certain: bool) -> None:
         learned = self._table.refused(ticket, _now(), certain=certain)
@@ -288,8 +290,8 @@ class RtspManager:
 
     def _ask_to_give_way(self, device: str) -> None:
         for poll in self._table.withdraw_for_live(device, _now()):
-            if poll in self._on_withdraw:
-                self._on_withdraw[poll]()
+            if poll in self._on_preempt:
+                self._on_preempt[poll]()
 
     async def _wait(self, ticket: Ticket, camera: str, lease_wait_s: float) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -338,7 +340,7 @@ class RtspManager:
 
     def _release(self, lease: RtspLease, ticket: Ticket, end: SessionEnd) -> None:
         now = _now()
-        self._on_withdraw.pop(ticket, None)
+        self._on_preempt.pop(ticket, None)
         self._wake(self._table.release(ticket, end, now))
         for device in self._table.names():  # it may have counted on others, too
             self._arm(device)

@@ -279,7 +279,7 @@ class LeaseTable:
             ticket.withdrawn = True
         return polls
 
-    def company(self, ticket: Ticket, now: float) -> int:
+    def other_sessions(self, ticket: Ticket, now: float) -> int:
         """Sessions of the ticket's device besides its own: held by others, or cooling down."""
         device = self._devices[ticket.device]
         held = sum(t is not ticket and t.held for t in (*device.taken, *device.moved))
@@ -296,10 +296,10 @@ class LeaseTable:
         """
         device = self._devices[ticket.device]
         device.busy += 1
-        company = self.company(ticket, now)
-        if not 0 < company < device.budget.max_sessions:
+        other_sessions = self.other_sessions(ticket, now)
+        if not 0 < other_sessions < device.budget.max_sessions:
             return None
-        device.learned = Learned(company, now + (LEARNED_S if certain else GUESSED_S))
+        device.learned = Learned(other_sessions, now + (LEARNED_S if certain else GUESSED_S))
         return device.learned
 
     def learn(self, name: str, learned: Learned) -> None:

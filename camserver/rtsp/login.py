@@ -38,7 +38,7 @@ class Verdict(Enum):
 
 
 @dataclass(slots=True)
-class LoginMemory:
+class LoginCache:
     """What is known of one camera's login; shared by all its connections, also at the same time."""
 
     username: str
@@ -70,7 +70,7 @@ class LoginMemory:
 class Login:
     """The login of one connection. `authorization` for each request, then one of the others."""
 
-    def __init__(self, memory: LoginMemory, carried: Challenge | None = None) -> None:
+    def __init__(self, memory: LoginCache, carried: Challenge | None = None) -> None:
         """`carried`: the challenge of a connection that the camera closed right after it."""
         self._memory = memory
         self._challenge = carried or memory.kept

@@ -22,7 +22,7 @@ _MEANING = {
 _FULL_VOICES = {Result.AUTH, Result.UNREACHABLE, Result.TIMEOUT}
 
 
-def in_company(error: CameraError, others: int) -> CameraError:
+def reinterpret_as_full(error: CameraError, others: int) -> CameraError:
     """What `error` means while `others` sessions of the same device are open.
 
     The device may not have forgotten closed ones yet.

@@ -13,7 +13,7 @@ from camserver.rtsp.sdp import Track
 
 
 @dataclass(slots=True)
-class Memory:
+class SessionCache:
     """What one session leaves for the next of the same stream.
 
     Fewer round trips, nothing that must be true.
@@ -47,11 +47,11 @@ class Memory:
         return self.track is not None and self.warm_refusals < (2 if self.warm_worked else 1)
 
 
-class Unsupported(CameraError):  # noqa: N818 - a camera that is not broken, only not ours
+class UnsupportedStreamError(CameraError):
     """Raised when the stream is one this client doesn't speak; another engine may."""
 
 
-class Moved(Exception):  # noqa: N818 - not an error: a direction
+class RedirectError(Exception):
     """Raised when the camera redirects; `url` is where to."""
 
     def __init__(self, url: str) -> None:
@@ -60,7 +60,7 @@ class Moved(Exception):  # noqa: N818 - not an error: a direction
 
 
 @dataclass(slots=True)
-class Shot:
+class Keyframe:
     """A key picture, when it was complete (seconds since 1970), and the camera's clock then.
 
     The clock is None if the camera did not tell it.

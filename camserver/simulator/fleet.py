@@ -12,7 +12,7 @@ from typing import Any
 
 from camserver.simulator.camera import STREAMS, SimulatedCamera
 from camserver.simulator.pictures import Pictures
-from camserver.simulator.session import RtspConnection
+from camserver.simulator.session import SimulatedConnection
 
 DISCARD_PORT = 9
 """Where a camera that refuses connections pretends to be: nothing listens there."""
@@ -34,7 +34,7 @@ class Fleet:
         self._tls = tls
         self._pictures: dict[tuple[str, int, int], Pictures] = {}
         self._servers: dict[str, asyncio.Server] = {}
-        self._connections: dict[str, set[RtspConnection]] = {}
+        self._connections: dict[str, set[SimulatedConnection]] = {}
         self._reboots: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -101,7 +101,7 @@ class Fleet:
         connections = self._connections.setdefault(camera.id, set())
 
         server = await asyncio.get_running_loop().create_server(
-            lambda: RtspConnection(camera, streams, connections),
+            lambda: SimulatedConnection(camera, streams, connections),
             self._host,
             camera.port,
             ssl=self._tls,

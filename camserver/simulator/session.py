@@ -50,11 +50,11 @@ MAX_BACKLOG_BYTES = 4 << 20
 PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
 
 
-class RtspConnection(asyncio.Protocol):
+class SimulatedConnection(asyncio.Protocol):
     """Server's side of one RTSP connection; TCP interleaved or UDP."""
 
     def __init__(
-        self, camera: SimulatedCamera, streams: dict[str, Pictures], peers: set[RtspConnection]
+        self, camera: SimulatedCamera, streams: dict[str, Pictures], peers: set[SimulatedConnection]
     ) -> None:
         self._peers = peers  # all connections of the camera
         self._camera = camera

@@ -36,7 +36,7 @@ from camserver.model import (
     Source,
     Still,
 )
-from camserver.rtsp.refusals import in_company
+from camserver.rtsp.refusals import reinterpret_as_full
 
 MIN_SHARE_S = 0.5
 """A source is not begun with less time than this."""
@@ -51,7 +51,7 @@ async def keep(attempt: Attempt) -> Attempt:
 
 
 @dataclass(slots=True)
-class _Shot:
+class _AttemptState:
     """What one attempt has used so far; moments by the event loop's clock."""
 
     camera: Camera
@@ -70,7 +70,7 @@ class _Shot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _SourceAttempt:
     """One source, and how many there are from it on."""
 
     source: Source
@@ -127,7 +127,7 @@ class SnapshotService:
         `deliver` gets the outcome as soon as it is known; this comes back when the session is
         closed, too.
         """
-        shot = _Shot(camera, self._clock(), deliver)
+        shot = _AttemptState(camera, self._clock(), deliver)
         restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
         sources = _sources(camera, restream)
         errors: list[tuple[Source, Result, str]] = []
@@ -138,7 +138,7 @@ class SnapshotService:
                 continue
             if shot.deadline is not None and shot.deadline - _now() < MIN_SHARE_S:
                 break
-            way = _Way(
+            way = _SourceAttempt(
                 source, url, restream if source is Source.GO2RTC else None, len(sources) - position
             )
             try:
@@ -180,7 +180,9 @@ class SnapshotService:
         restream = None if self._go2rtc is None else await self._go2rtc.restream(camera)
         return None if restream is None or restream.needs_lease else restream
 
-    async def _from(self, way: _Way, shot: _Shot, holder: Holder, priority: Priority) -> Attempt:
+    async def _from(
+        self, way: _SourceAttempt, shot: _AttemptState, holder: Holder, priority: Priority
+    ) -> Attempt:
         if way.source is Source.HTTP:
             jpeg = await self._http.fetch(shot.camera, way.url, shot.begin())
             return await self._develop(AccessUnit("mjpeg", jpeg, b"", self._clock(), ""), way, shot)
@@ -211,7 +213,7 @@ class SnapshotService:
         assert developing is not None  # noqa: S101
         return await developing
 
-    async def _develop(self, unit: AccessUnit, way: _Way, shot: _Shot) -> Attempt:
+    async def _develop(self, unit: AccessUnit, way: _SourceAttempt, shot: _AttemptState) -> Attempt:
         """Decode and deliver. Raises CameraError."""
         camera, deadline = shot.camera, shot.begin()
         try:
@@ -230,8 +232,8 @@ class SnapshotService:
 
     async def _session(
         self,
-        way: _Way,
-        shot: _Shot,
+        way: _SourceAttempt,
+        shot: _AttemptState,
         holder: Holder,
         priority: Priority,
         seen: Callable[[AccessUnit], None],
@@ -262,24 +264,24 @@ class SnapshotService:
             try:
                 async with asyncio.timeout(None) as patience:
 
-                    def give_way() -> None:
+                    def preempt() -> None:
                         if not shown:
                             with contextlib.suppress(RuntimeError):  # it is just ending anyway
                                 patience.reschedule(_now())
 
-                    lease.on_withdraw(give_way)
+                    lease.on_preempt(preempt)
                     await self._open(way, camera, way.share(shot.begin()), lease, show)
             except TimeoutError:
                 raise CameraError(Result.BUSY, "gave way to live view", SessionEnd.CLEAN) from None
             except CameraError as error:
-                meant = in_company(error, lease.company)
+                meant = reinterpret_as_full(error, lease.other_sessions)
                 if meant.result is Result.FULL:
                     lease.refused(certain=meant is error)
                 raise meant from None
 
     async def _open(
         self,
-        way: _Way,
+        way: _SourceAttempt,
         camera: Camera,
         deadline: float,
         lease: RtspLease,
@@ -309,7 +311,7 @@ class SnapshotService:
             lease.ended(await self._go2rtc.settled(camera, was_open=told))
 
     @staticmethod
-    def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
+    def _snapshot(shot: _AttemptState, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
         return Snapshot(
             camera=shot.camera.id,
             name=shot.camera.name,

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import free_port
 
-from camserver.client.clients import LeaseClient, NoDaemon
+from camserver.client.clients import DaemonUnavailableError, LeaseClient
 
 CAMERAS = 100
 
@@ -67,7 +67,7 @@ async def measure(what: str, socket: Path, cameras: list[str], seconds: float) -
 async def work(socket: Path, seconds: float) -> None:
     """The three cases."""
     for _ in range(200):
-        with contextlib.suppress(NoDaemon):
+        with contextlib.suppress(DaemonUnavailableError):
             async with LeaseClient(socket).lease("cam0"):
                 break
         await asyncio.sleep(0.1)

@@ -13,7 +13,13 @@ import pytest
 from desk import Desk, at_the_desk
 from PIL import ExifTags, Image
 
-from camserver.client.clients import ApiRefusal, LeaseClient, NoDaemon, Picture, SyncLeaseClient
+from camserver.client.clients import (
+    ApiRefusal,
+    DaemonUnavailableError,
+    LeaseClient,
+    Picture,
+    SyncLeaseClient,
+)
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.storage.exif import captured_at
 
@@ -57,7 +63,7 @@ def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
             await LeaseClient(desk.socket).latest("other")
         with pytest.raises(ApiRefusal, match="connection refused"):
             await LeaseClient(desk.socket).snapshot("new")
-        with pytest.raises(NoDaemon, match="no daemon answers"):
+        with pytest.raises(DaemonUnavailableError, match="no daemon answers"):
             await LeaseClient(tmp_path / "nobody").latest("cam")
 
     at_the_desk(
@@ -75,7 +81,7 @@ def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
 def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> None:
     """Nothing, half a head, half a body, silence.
 
-    NoDaemon from both clients, never half a picture.
+    DaemonUnavailableError from both clients, never half a picture.
     """
     answers = [
         b"",
@@ -92,9 +98,9 @@ def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> Non
 
         async with await asyncio.start_unix_server(answer, path) as server:
             while answers:
-                with pytest.raises(NoDaemon, match="went away"):
+                with pytest.raises(DaemonUnavailableError, match="went away"):
                     await LeaseClient(path).latest("cam")
-                with pytest.raises(NoDaemon, match="went away"):
+                with pytest.raises(DaemonUnavailableError, match="went away"):
                     await asyncio.to_thread(SyncLeaseClient(path).latest, "cam")
                 answers.pop(0)
             server.close()

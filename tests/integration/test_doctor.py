@@ -26,7 +26,7 @@ from camserver.simulator.camera import Fault, SimulatedCamera
 
 
 async def examine(
-    house: House, *, sessions: bool = False, company: int = 0, **keys: object
+    house: House, *, sessions: bool = False, other_sessions: int = 0, **keys: object
 ) -> Report:
     found: list[Finding] = []
     target = camera(
@@ -37,7 +37,7 @@ async def examine(
         Decoder(house.decoders, 85),
         LibavEngine(house.sessions),
         found.append,
-        company=company,
+        other_sessions=other_sessions,
         scrub=Redactor([target.password] if target.password else ()).scrub,
     )
     report = await doctor.examine(sessions=sessions)
@@ -196,7 +196,7 @@ def test_full_in_the_voice_of_a_wrong_password_is_full() -> None:
             Decoder(house.decoders, 85),
             LibavEngine(house.sessions),
             lambda _: None,
-            company=1,
+            other_sessions=1,
         ).examine(sessions=False)
         writer.close()
         await writer.wait_closed()

@@ -17,8 +17,8 @@ from support import camera
 
 from camserver.leases import Budget
 from camserver.model import Attempt
-from camserver.rtsp.aio.session import Memory, RtspSession
-from camserver.rtsp.login import LoginMemory
+from camserver.rtsp.aio.session import RtspSession, SessionCache
+from camserver.rtsp.login import LoginCache
 
 LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}
 Take = Callable[..., Awaitable[Attempt]]
@@ -83,7 +83,7 @@ def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
     url = f"rtsp://127.0.0.1:{gst['open']}/live-{codec}"
 
     async def work(take: Take) -> None:
-        watching = RtspSession(url, Memory(), LoginMemory("", ""))
+        watching = RtspSession(url, SessionCache(), LoginCache("", ""))
         await watching.open()
         await watching.key_picture()
         shown = []

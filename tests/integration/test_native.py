@@ -18,9 +18,9 @@ from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
 from camserver.rtsp.aio import session as client
 from camserver.rtsp.aio.session import RtspSession
-from camserver.rtsp.login import LoginMemory
+from camserver.rtsp.login import LoginCache
 from camserver.rtsp.sdp import Track
-from camserver.rtsp.session_cache import Memory
+from camserver.rtsp.session_cache import SessionCache
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -510,13 +510,13 @@ def test_a_setup_that_nobody_answered_may_live_on_over_udp(
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
-        memory = Memory(
+        memory = SessionCache(
             track=Track("video", 96, "H264"),
             track_url=f"{url}/track1",
             base=url,
             transport=transport,
         )
-        session = RtspSession(url, memory, LoginMemory("", ""))
+        session = RtspSession(url, memory, LoginCache("", ""))
         with pytest.raises(CameraError):
             await session.open()
         assert await session.close() is end

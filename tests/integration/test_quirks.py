@@ -12,7 +12,7 @@ from house import House, psnr_to_source, with_house
 
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.quirks import QUIRKS
-from camserver.simulator.session import RtspConnection
+from camserver.simulator.session import SimulatedConnection
 
 BOTH_WAYS = ("rtp-early", "marked-units", "no-markers", "no-clock", "describe-first")
 """Also over UDP; the others are about the words of RTSP."""
@@ -144,9 +144,9 @@ def test_two_sessions_of_one_stream_at_once_do_not_disturb_each_other(
     """
 
     async def work(house: House) -> None:
-        answer = RtspConnection._answer
+        answer = SimulatedConnection._answer
         monkeypatch.setattr(
-            RtspConnection,
+            SimulatedConnection,
             "_answer",
             lambda connection, request: (
                 asyncio.get_running_loop().call_later(0.05, answer, connection, request) and None

@@ -16,7 +16,7 @@ from camserver.events import Event, Notice
 from camserver.go2rtc.api import StreamView
 from camserver.go2rtc.watcher import DIAL_S, Go2rtc
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.leases.journal import StateFile, load
+from camserver.leases.journal import LeaseJournal, load
 from camserver.model import SessionEnd
 
 IDLE, LIVE = StreamView(), StreamView(True, 1)
@@ -120,7 +120,7 @@ def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
     """Over a restart, too; a stream that somebody made, or added a source to, stays."""
 
     async def work() -> None:
-        file = StateFile(tmp_path / "leases", lambda *_: 0.0)
+        file = LeaseJournal(tmp_path / "leases", lambda *_: 0.0)
         for hand_made, again, removed in (
             (False, False, ["gate"]),
             (False, True, []),

@@ -215,7 +215,7 @@ def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
         m = manager()
         asked: list[str] = []
         with await m.acquire("gate", "d", HOLDER) as poll:
-            poll.on_withdraw(lambda: asked.append("poll"))
+            poll.on_preempt(lambda: asked.append("poll"))
             seen = m.observe("gate", "d", Holder("live", "go2rtc gate"))
             assert asked == ["poll"]
             assert len(m.statistics()[0].held) == 2
@@ -251,11 +251,11 @@ def test_polling_does_not_starve_beside_live_views_that_never_stop() -> None:
                 try:
                     with await m.acquire("gate", "d", HOLDER) as lease:
 
-                        def give_way() -> None:
+                        def preempt() -> None:
                             nonlocal withdrawn
                             withdrawn = True
 
-                        lease.on_withdraw(give_way)
+                        lease.on_preempt(preempt)
                         await asyncio.sleep(1.0)
                         pictures.append(asyncio.get_running_loop().time())
                 except RtspBusy:
@@ -277,7 +277,7 @@ def test_whatever_a_holder_does_when_it_is_asked_no_waiter_is_lost() -> None:
             raise RuntimeError("a bug")
 
         poll = await m.acquire("gate", "d", HOLDER)
-        poll.on_withdraw(broken)
+        poll.on_preempt(broken)
         with pytest.raises(RuntimeError):
             await m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE)
         poll.release()

@@ -13,7 +13,7 @@ from support import run_virtual
 
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.journal import Remembered, State, StateFile, load
+from camserver.leases.journal import LeaseJournal, SessionEntry, State, load
 from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
@@ -80,7 +80,7 @@ def test_a_camera_that_leaves_a_box_frees_nothing_there() -> None:
         after = RtspManager()  # the next process, after kill -9 of one that had not ended it
         after.configure({"nvr": budget, "own": budget}, {"gate": "own", "yard": "nvr"})
         after.restore(
-            State(7, {7: Remembered("nvr", 7, external=False, camera="gate")}).on(
+            State(7, {7: SessionEntry("nvr", 7, external=False, camera="gate")}).on(
                 {"gate": "own", "yard": "nvr"}
             ),
             lambda _: 4.0,
@@ -142,8 +142,8 @@ def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None:
         left = State(
             8,
             {
-                7: Remembered("old", 7, external=True, camera="gate"),
-                8: Remembered("old", 8, external=True, camera="gate", observed=True),
+                7: SessionEntry("old", 7, external=True, camera="gate"),
+                8: SessionEntry("old", 8, external=True, camera="gate", observed=True),
             },
         ).on({"gate": "new"})
         m = RtspManager()
@@ -165,7 +165,7 @@ def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten() -> No
     async def work() -> None:
         m = RtspManager()
         m.configure({})
-        m.restore(State(7, {7: Remembered("d", 7, external=True)}), lambda _: 4.0)
+        m.restore(State(7, {7: SessionEntry("d", 7, external=True)}), lambda _: 4.0)
         await asyncio.sleep(100)
         m.configure({"d": Budget(1, 0.0, 4.0)})
         assert m.try_acquire("gate", "d", HOLDER) is None
@@ -183,7 +183,7 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
         path, wall = tmp_path / "leases.json", [1000.0]
         for life in range(3):
             m = RtspManager(
-                file := StateFile(
+                file := LeaseJournal(
                     path, lambda _, end: 4.0 if end == "unclean" else 0.0, lambda: wall[0]
                 )
             )

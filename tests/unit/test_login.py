@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from camserver.rtsp import auth
 from camserver.rtsp.auth import Challenge, parse_challenges, strongest
-from camserver.rtsp.login import Login, LoginMemory, Verdict
+from camserver.rtsp.login import Login, LoginCache, Verdict
 
 URI = "rtsp://cam/"
 
@@ -65,7 +65,7 @@ def test_the_strongest_challenge_of_all_headers_is_answered(headers: list[str], 
     ],
 )
 def test_what_is_not_spoken_is_named_and_no_password_is_sent(header: str, words: str) -> None:
-    login = Login(LoginMemory("viewer", "p"))
+    login = Login(LoginCache("viewer", "p"))
     assert login.refused([header], sent=False) is Verdict.NOT_SPOKEN
     assert words in login.words
     assert login.authorization("PLAY", URI, "c") is None
@@ -116,7 +116,7 @@ def test_any_header_gives_challenges_and_no_error(text: str) -> None:
     strongest(parse_challenges([text, text]))
 
 
-def logged_in(memory: LoginMemory) -> Login:
+def logged_in(memory: LoginCache) -> Login:
     """A connection on which the challenge "n1" was answered, and the answer accepted."""
     login = Login(memory)
     login.refused([digest("n1")], sent=False)
@@ -127,7 +127,7 @@ def logged_in(memory: LoginMemory) -> Login:
 
 def test_each_connection_begins_without_a_login() -> None:
     """A camera that gives each connection a nonce of its own never sees an old one."""
-    memory = LoginMemory("viewer", "p")
+    memory = LoginCache("viewer", "p")
     for number in range(4):
         login = Login(memory)
         assert login.authorization("DESCRIBE", URI, "c") is None
@@ -140,7 +140,7 @@ def test_each_connection_begins_without_a_login() -> None:
 
 
 def test_a_nonce_seen_twice_in_a_row_is_used_again_until_it_is_refused_once() -> None:
-    memory = LoginMemory("viewer", "p")
+    memory = LoginCache("viewer", "p")
     for _ in range(2):
         login = Login(memory)
         assert login.authorization("DESCRIBE", URI, "c") is None
@@ -161,8 +161,8 @@ def test_a_nonce_seen_twice_in_a_row_is_used_again_until_it_is_refused_once() ->
         login.accepted("")
 
 
-def kept(nonce: str = "kept", **more: str) -> LoginMemory:
-    return LoginMemory("viewer", "p", kept=parse_challenges([digest(nonce, **more)])[0])
+def kept(nonce: str = "kept", **more: str) -> LoginCache:
+    return LoginCache("viewer", "p", kept=parse_challenges([digest(nonce, **more)])[0])
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_nonce_counts_never_repeat_over_connections() -> None:
 
 
 def test_a_next_nonce_is_used_on_its_own_connection_only() -> None:
-    memory = LoginMemory("viewer", "p")
+    memory = LoginCache("viewer", "p")
     login = logged_in(memory)
     login.accepted('nextnonce="b"')
     assert answered(login, digest("b"))
@@ -210,7 +210,7 @@ def test_a_next_nonce_is_used_on_its_own_connection_only() -> None:
 
 def test_two_connections_with_one_nonce_share_its_counts() -> None:
     """A camera that keeps its nonce takes a count that comes twice for a replay."""
-    memory, numbers = LoginMemory("viewer", "p"), []
+    memory, numbers = LoginCache("viewer", "p"), []
     for _ in range(2):
         login = Login(memory)
         login.refused([digest("n1", qop="auth")], sent=False)
@@ -221,13 +221,13 @@ def test_two_connections_with_one_nonce_share_its_counts() -> None:
 
 def test_stale_is_answered_once_over_two_connections() -> None:
     carried = parse_challenges([digest("n2", stale="true")])[0]
-    login = Login(LoginMemory("viewer", "p"), carried)
+    login = Login(LoginCache("viewer", "p"), carried)
     login.authorization("DESCRIBE", URI, "c")
     assert login.refused([digest("n3", stale="true")], sent=True) is Verdict.WRONG
 
 
 def test_no_second_scheme_after_a_refused_one() -> None:
-    login = Login(LoginMemory("viewer", "p"))
+    login = Login(LoginCache("viewer", "p"))
     login.refused(['Basic realm="cam"'], sent=False)
     assert login.refused([digest("n1", stale="true")], sent=True) is Verdict.WRONG
 
@@ -244,7 +244,7 @@ def test_no_second_scheme_after_a_refused_one() -> None:
 )
 def test_the_wrong_password_is_tried_once(header: str, verdict: Verdict) -> None:
     """No second scheme after a refused one; stale means once more, and no more than once."""
-    login = Login(LoginMemory("viewer", "wrong"))
+    login = Login(LoginCache("viewer", "wrong"))
     assert login.refused([digest("n1")], sent=False) is Verdict.ANSWER
     assert login.refused([header], sent=True) is verdict
     if verdict is Verdict.ANSWER:
@@ -253,7 +253,7 @@ def test_the_wrong_password_is_tried_once(header: str, verdict: Verdict) -> None
 
 def test_refused_after_it_was_accepted_is_no_wrong_password() -> None:
     """Some say 401 when their sessions are taken; some take each nonce once."""
-    memory = LoginMemory("viewer", "p")
+    memory = LoginCache("viewer", "p")
     login = logged_in(memory)
     assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER
     login.authorization("SETUP", URI, "c")
@@ -265,12 +265,12 @@ def test_refused_after_it_was_accepted_is_no_wrong_password() -> None:
 
 
 def test_without_a_username_nothing_is_sent() -> None:
-    login = Login(LoginMemory("", ""))
+    login = Login(LoginCache("", ""))
     assert login.refused([digest()], sent=False) is Verdict.NO_LOGIN
 
 
 def test_secrets_are_not_in_texts() -> None:
-    assert "s3cret" not in repr(LoginMemory("viewer", "s3cret"))
+    assert "s3cret" not in repr(LoginCache("viewer", "s3cret"))
     assert Challenge("basic").label == "basic"
 
 
@@ -279,7 +279,7 @@ def test_after_a_second_refusal_no_login_is_sent_any_more() -> None:
 
     It gets one more answer, and no others.
     """
-    memory = LoginMemory("viewer", "p")
+    memory = LoginCache("viewer", "p")
     login = logged_in(memory)
     assert login.refused([digest("n2")], sent=True) is Verdict.ANSWER
     assert login.refused([digest("n3")], sent=True) is Verdict.LATER_REFUSED
@@ -296,6 +296,6 @@ def test_a_kept_nonce_refused_elsewhere_is_not_sent_any_more() -> None:
 
 
 def test_an_algorithm_with_spaces_around_it() -> None:
-    login = Login(LoginMemory("viewer", "p"))
+    login = Login(LoginCache("viewer", "p"))
     login.refused(['Digest realm="cam", nonce="n1", algorithm="MD5 "'], sent=False)
     assert login.authorization("DESCRIBE", URI, "c")

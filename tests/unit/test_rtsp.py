@@ -284,7 +284,7 @@ def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
             self.paused = False
 
     async def work() -> None:
-        wire, transport, seen = wires.Wire(), Transport(), list[bytes]()
+        wire, transport, seen = wires.RtspConnection(), Transport(), list[bytes]()
         wire.connection_made(transport)
         wire.on_packet = lambda _, payload: seen.append(payload)
         flood = [b"%d" % n for n in range(5 * wires.SHARE + 7)]

@@ -17,7 +17,7 @@ from PIL import Image
 from camserver.rtsp.access_unit import CodedPicture, PictureAssembler
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.jpeg import JpegDepacketiser
-from camserver.rtsp.login import Login, LoginMemory
+from camserver.rtsp.login import Login, LoginCache
 from camserver.rtsp.messages import MessageParser, Response
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
@@ -196,7 +196,7 @@ def test_packets_of_garbage_do_no_harm(data: bytes) -> None:
     assert packet is None or len(packet.payload) <= len(data)
     SenderReport.parse(data)
     parse_sdp(data)
-    Login(LoginMemory("u", "p")).refused([data.decode("latin-1")], sent=False)
+    Login(LoginCache("u", "p")).refused([data.decode("latin-1")], sent=False)
 
 
 @given(st.permutations(range(12)), st.integers(0, 65535))

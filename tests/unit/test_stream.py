@@ -49,7 +49,7 @@ def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatc
         events = EventStream(str)
         app = web.Application()
         app.add_routes([web.get("/v1/events", events.answer, allow_head=False)])
-        served = door.Door(app, connections=10)
+        served = door.HttpListener(app, connections=10)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         await served.open(listening)

@@ -27,7 +27,7 @@ SHARE = 200
 """Messages of one connection in one turn of the event loop."""
 
 
-class WireClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but how a connection ended
+class ConnectionClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but how a connection ended
     """Raised when the connection is over before an answer came; the text says how it ended.
 
     `by_camera`: it closed in good order. `unparsable`: what it sent is no RTSP.
@@ -39,14 +39,14 @@ class WireClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but ho
         super().__init__(why)
 
 
-class Wire(asyncio.Protocol):
+class RtspConnection(asyncio.Protocol):
     """Client's side of a connection. `closed` is done when the transport is proven closed."""
 
     def __init__(self) -> None:
         self.on_packet: PacketListener | None = None
         self.on_end: Callable[[], None] | None = None
         self.closed = asyncio.get_running_loop().create_future()
-        self.end: WireClosed | None = None  # how it ended, None while it is open
+        self.end: ConnectionClosed | None = None  # how it ended, None while it is open
         self._parser = MessageParser()
         # What is parsed, as far as it was not taken yet
         self._coming: Iterator[Message] | None = None
@@ -80,7 +80,7 @@ class Wire(asyncio.Protocol):
         except RtspProtocolError as error:
             self._coming = None
             self._end(
-                WireClosed(
+                ConnectionClosed(
                     str(error)
                     if isinstance(error, HttpAnswerError)
                     else f"what it sent is no RTSP: {error}",
@@ -128,7 +128,7 @@ class Wire(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The camera asks and asks, and reads no answers."""
-        self._end(WireClosed("the camera does not read what it asked for"))
+        self._end(ConnectionClosed("the camera does not read what it asked for"))
         self.abort()
 
     def eof_received(self) -> None:
@@ -137,13 +137,13 @@ class Wire(asyncio.Protocol):
         What came before counts: TLS does not wait for a pause of reading.
         """
         self._take_rest()
-        self._end(WireClosed("the camera closed the connection", by_camera=True))
+        self._end(ConnectionClosed("the camera closed the connection", by_camera=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The transport is closed, whoever closed it."""
         self._take_rest()
         self._end(
-            WireClosed(
+            ConnectionClosed(
                 f"the connection broke ({type(error).__name__})"
                 if error
                 else "the connection was closed"
@@ -155,9 +155,9 @@ class Wire(asyncio.Protocol):
     # ---- requests
 
     async def request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
-        """Send a request and wait for its answer. Raises WireClosed."""
+        """Send a request and wait for its answer. Raises ConnectionClosed."""
         if self.end is not None or self._transport is None:
-            raise self.end or WireClosed("not connected")
+            raise self.end or ConnectionClosed("not connected")
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         number = self._send(method, uri, headers, waiter)
         try:
@@ -237,7 +237,7 @@ class Wire(asyncio.Protocol):
             known = request.method in ("OPTIONS", "GET_PARAMETER", "SET_PARAMETER", "ANNOUNCE")
             self._transport.write(Response(200 if known else 501, fields).encode())
 
-    def _end(self, end: WireClosed) -> None:
+    def _end(self, end: ConnectionClosed) -> None:
         if self.end is not None:
             return
         self.end = end

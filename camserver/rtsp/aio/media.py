@@ -12,7 +12,7 @@ import time
 from camserver.errors import CameraError
 from camserver.model import Result
 from camserver.rtsp.access_unit import CodedPicture
-from camserver.rtsp.aio.connection import Wire
+from camserver.rtsp.aio.connection import RtspConnection
 from camserver.rtsp.aio.udp import UdpPair
 from camserver.rtsp.reception import Reception
 
@@ -23,7 +23,7 @@ class Media:
     `offer`, then `begin` with the camera's answer, then `key_picture`; `close`.
     """
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: RtspConnection) -> None:
         self._wire = wire
         self._udp: UdpPair | None = None
         self._channels = (0, 1)

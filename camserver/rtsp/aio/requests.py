@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
-from camserver.rtsp.aio.connection import Wire, WireClosed
+from camserver.rtsp.aio.connection import ConnectionClosed, RtspConnection
 from camserver.rtsp.auth import Challenge
-from camserver.rtsp.login import Login, LoginMemory, Verdict
+from camserver.rtsp.login import Login, LoginCache, Verdict
 from camserver.rtsp.messages import Response
 from camserver.rtsp.refusals import refusal
-from camserver.rtsp.session_cache import Moved
+from camserver.rtsp.session_cache import RedirectError
 
 PORTS = {"rtsp": 554, "rtsps": 322}
 USER_AGENT = "camserver"
@@ -52,11 +52,15 @@ class Reconnect(Exception):  # noqa: N818 - not an error: what to do
         super().__init__()
 
 
-class Connection:
+class RtspRequests:
     """One connection; `step` is what is waited for, and `on_step` hears of each."""
 
     def __init__(
-        self, wire: Wire, login: Login, login_memory: LoginMemory, on_step: Callable[[str], None]
+        self,
+        wire: RtspConnection,
+        login: Login,
+        login_memory: LoginCache,
+        on_step: Callable[[str], None],
     ) -> None:
         self.wire = wire
         self.login = login
@@ -75,17 +79,17 @@ class Connection:
         cls,
         url: str,
         tls: ssl.SSLContext | None,
-        login_memory: LoginMemory,
+        login_memory: LoginCache,
         carried: Challenge | None,
         on_step: Callable[[str], None],
-    ) -> Connection:
+    ) -> RtspRequests:
         """Connect to the host of `url`. Raises CameraError."""
         parts = urlsplit(url)
         port = parts.port or PORTS[parts.scheme]
         on_step(CONNECTING)
         try:
             _, wire = await asyncio.get_running_loop().create_connection(
-                Wire, parts.hostname or "", port, ssl=tls
+                RtspConnection, parts.hostname or "", port, ssl=tls
             )
         except ssl.SSLCertVerificationError:
             raise CameraError(
@@ -106,11 +110,12 @@ class Connection:
     async def request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
         """An answer of 200.
 
-        Raises CameraError with the meaning of any other, Moved, WireClosed, Reconnect.
+        Raises CameraError with the meaning of any other, RedirectError, ConnectionClosed and
+        Reconnect.
         """
         response = await self.ask(method, uri, headers)
         if response.status in (301, 302, 303, 307, 308):
-            raise Moved(response.headers.get("Location"))
+            raise RedirectError(response.headers.get("Location"))
         if response.status != 200:
             raise refusal(method, response.status)
         return response
@@ -118,7 +123,7 @@ class Connection:
     async def ask(self, method: str, uri: str, headers: dict[str, str]) -> Response:
         """Any answer but 401, after the login.
 
-        Raises WireClosed, Reconnect, and CameraError when the login fails.
+        Raises ConnectionClosed, Reconnect, and CameraError when the login fails.
         """
         self._on_step(method)
         for _ in range(MAX_TRIES):
@@ -126,7 +131,7 @@ class Connection:
             sent = "Authorization" in fields
             try:
                 response = await self.wire.request(method, uri, fields | headers)
-            except WireClosed as closed:
+            except ConnectionClosed as closed:
                 if not sent or self.login.remembered or self.login.was_accepted:
                     raise
                 self._login_memory.closes_after_challenge = None

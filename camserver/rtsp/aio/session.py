@@ -20,16 +20,21 @@ from collections.abc import Callable
 
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
-from camserver.rtsp.aio.connection import WireClosed
+from camserver.rtsp.aio.connection import ConnectionClosed
 from camserver.rtsp.aio.media import Media
-from camserver.rtsp.aio.requests import CONNECTING, Connection, Reconnect
+from camserver.rtsp.aio.requests import CONNECTING, Reconnect, RtspRequests
 from camserver.rtsp.auth import Challenge
-from camserver.rtsp.login import LoginMemory
+from camserver.rtsp.login import LoginCache
 from camserver.rtsp.messages import Response
 from camserver.rtsp.no_picture import STEP, no_picture
 from camserver.rtsp.reception import Reception
 from camserver.rtsp.sdp import Description, Track, control_from_root, control_url, parse_sdp
-from camserver.rtsp.session_cache import Memory, Moved, Shot, Unsupported
+from camserver.rtsp.session_cache import (
+    Keyframe,
+    RedirectError,
+    SessionCache,
+    UnsupportedStreamError,
+)
 
 TEARDOWN_S = 1.0
 """How long the answer to TEARDOWN is awaited."""
@@ -63,8 +68,8 @@ class RtspSession:
     def __init__(
         self,
         url: str,
-        memory: Memory,
-        login_memory: LoginMemory,
+        memory: SessionCache,
+        login_memory: LoginCache,
         *,
         tls: ssl.SSLContext | None = None,
         on_step: Callable[[str], None] = lambda _: None,
@@ -74,12 +79,12 @@ class RtspSession:
         self._memory = memory
         self._login_memory = login_memory
         self._tls = tls
-        self._connection: Connection | None = None
+        self._connection: RtspRequests | None = None
         self._media: Media | None = None
         # A SETUP went out over this connection: the camera may count a session
         self._set_up = False
         self._keep_alive: asyncio.TimerHandle | None = None
-        self._hurried_s: float | None = None
+        self._expedited_s: float | None = None
         self._ending: asyncio.Timeout | None = None
         self._step = CONNECTING
         self.description: Description | None = None
@@ -97,7 +102,7 @@ class RtspSession:
         self._on_step(step)
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> RtspRequests:
         """The connection of an open session."""
         assert self._connection is not None  # noqa: S101 - connected
         return self._connection
@@ -110,7 +115,7 @@ class RtspSession:
     # ---- open
 
     async def open(self) -> None:
-        """Connect and play. Raises CameraError, Unsupported, Moved."""
+        """Connect and play. Raises CameraError, UnsupportedStreamError, RedirectError."""
         carried: Challenge | None = None
         try:
             for _ in range(MAX_RECONNECTS):
@@ -129,7 +134,7 @@ class RtspSession:
                 Result.UNREACHABLE,
                 f"the camera closed the connection again and again at {self.step}",
             ) from None
-        except WireClosed as closed:
+        except ConnectionClosed as closed:
             result = Result.ERROR if closed.unparsable else Result.UNREACHABLE
             raise CameraError(
                 result, f"{closed} at {self.step}{self._stray()}", step=self.step
@@ -140,7 +145,7 @@ class RtspSession:
 
     async def _negotiate(self, carried: Challenge | None) -> None:
         """One connection's way to PLAY. Raises Reconnect when it is worth another."""
-        self._connection = connection = await Connection.open(
+        self._connection = connection = await RtspRequests.open(
             self._url, self._tls, self._login_memory, carried, self._begin_step
         )
         self._media = media = Media(connection.wire)
@@ -152,7 +157,7 @@ class RtspSession:
             await self._describe()
             await self._setup()
             await self._play()
-        except WireClosed as closed:
+        except ConnectionClosed as closed:
             remembered = self.warm or connection.login.remembered
             in_doubt = self._set_up and media.over_udp  # over UDP a session may live on
             if not remembered or connection.has_session or closed.unparsable or in_doubt:
@@ -194,7 +199,7 @@ class RtspSession:
             offered = (
                 ", ".join(sorted({t.encoding or t.kind for t in description.tracks})) or "nothing"
             )
-            raise Unsupported(
+            raise UnsupportedStreamError(
                 Result.ERROR,
                 f"the camera offers no video that camserver speaks (it has {offered})",
                 SessionEnd.NONE,
@@ -244,7 +249,7 @@ class RtspSession:
     async def methods(self) -> str:
         """What the camera says to OPTIONS, in an open session.
 
-        Raises CameraError, Moved, WireClosed.
+        Raises CameraError, RedirectError, ConnectionClosed.
         """
         return (await self.connection.request("OPTIONS", self._url, {})).headers.get("Public")
 
@@ -293,7 +298,7 @@ class RtspSession:
         self._set_up = True
         try:
             response = await connection.request("SETUP", memory.track_url, {"Transport": offer})
-        except (CameraError, Moved, Reconnect) as error:
+        except (CameraError, RedirectError, Reconnect) as error:
             # Refused: no session was made. An error without a status is a connection that ended.
             self._set_up = isinstance(error, CameraError) and error.status is None
             media.close()
@@ -343,7 +348,7 @@ class RtspSession:
 
     # ---- pictures
 
-    async def key_picture(self) -> Shot:
+    async def key_picture(self) -> Keyframe:
         """The first whole key picture; called again, the next one.
 
         Waits without a limit of its own.
@@ -362,7 +367,7 @@ class RtspSession:
             if report is None
             else report.wall_at(picture.timestamp, memory.track.clock_hz) - captured_s
         )
-        return Shot(picture, memory.track.codec or "", captured_s, offset_s)
+        return Keyframe(picture, memory.track.codec or "", captured_s, offset_s)
 
     @property
     def _reception(self) -> Reception | None:
@@ -418,20 +423,20 @@ class RtspSession:
         wire.close()
         try:
             async with asyncio.timeout(
-                CLOSE_S if self._hurried_s is None else RELEASE_S
+                CLOSE_S if self._expedited_s is None else RELEASE_S
             ) as self._ending:
                 await asyncio.shield(wire.closed)
         except TimeoutError:
             wire.abort()
             await wire.closed
 
-    def hurry(self, teardown_s: float) -> None:
+    def expedite_close(self, teardown_s: float) -> None:
         """From now on TEARDOWN has only so long to be answered, and the close less.
 
         Also when `close` is already at it.
         """
-        if self._hurried_s is None:
-            self._hurried_s = teardown_s
+        if self._expedited_s is None:
+            self._expedited_s = teardown_s
             if self._ending is not None and (when := self._ending.when()) is not None:
                 with contextlib.suppress(RuntimeError):  # it has just ended
                     self._ending.reschedule(
@@ -442,12 +447,12 @@ class RtspSession:
         over_udp = self._here.over_udp
         try:
             async with asyncio.timeout(
-                TEARDOWN_S if self._hurried_s is None else self._hurried_s
+                TEARDOWN_S if self._expedited_s is None else self._expedited_s
             ) as self._ending:
                 response = await self.connection.ask("TEARDOWN", self._memory.base, {})
         except TimeoutError:
             return False
-        except WireClosed as closed:
+        except ConnectionClosed as closed:
             return closed.by_camera
         except (CameraError, Reconnect):  # 401: over UDP the session may live on
             return not over_udp

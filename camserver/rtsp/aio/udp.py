@@ -62,7 +62,7 @@ class UdpPair:
         for channel, sock in enumerate(self._sockets):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-            ear = _Ear(self._senders, channel, self._listener)
+            ear = _RtpProtocol(self._senders, channel, self._listener)
             self._transports.append(
                 (await loop.create_datagram_endpoint(partial(_same, ear), sock=sock))[0]
             )
@@ -91,11 +91,11 @@ class UdpPair:
             sock.close()
 
 
-def _same(ear: _Ear) -> _Ear:
+def _same(ear: _RtpProtocol) -> _RtpProtocol:
     return ear
 
 
-class _Ear(asyncio.DatagramProtocol):
+class _RtpProtocol(asyncio.DatagramProtocol):
     def __init__(
         self, senders: set[str], channel: int, listener: Callable[[int, bytes], None]
     ) -> None:
