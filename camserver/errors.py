@@ -7,15 +7,15 @@
     │   ├── RtspBusy         no session of the device came free within lease_wait
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
     ├── CameraError          camera: one attempt at one camera failed; `result` says how
-    │   └── UnsupportedStreamError (rtsp/session_cache)  camserver's own client can't read the stream
+    │   └── UnsupportedStreamError (rtsp/session_cache)  not for our own client
     ├── StorageError         operator: the output directory did not take a picture
     ├── DaemonUnavailableError (client/exchange)    operator: nobody answers on the socket
     ├── ApiRefusal (client/exchange)                caller: the daemon says no, and why
     ├── LeaseLost (cli/doctor_leases)               caller: a lease ended before its session did
-    ├── ApiUnavailable (api/unix_server)            operator: the unix socket can't be listened on
+    ├── ApiUnavailable (api/unix_server)            operator: no unix socket to listen on
     │   └── AlreadyServed                           somebody else answers there
-    ├── WebUnavailable (api/web_server)             operator: the address can't be listened on
-    └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no answer that makes sense
+    ├── WebUnavailable (api/web_server)             operator: no address to listen on
+    └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no sensible answer
 
     Outside of the tree, because they steer and are no errors: RedirectError, Reconnect,
     ConnectionClosed (rtsp), HttpAnswerError, RtspProtocolError (rtsp/messages: what came is no
