@@ -53,6 +53,7 @@ def booted(*command: str) -> subprocess.CompletedProcess[str]:
     return run
 
 
+@pytest.mark.timeout(900)
 def test_the_documents_run_as_printed() -> None:
     """Each command of README.md and docs/sharing.md, in order, in a fresh clone.
 
@@ -62,6 +63,7 @@ def test_the_documents_run_as_printed() -> None:
     assert (run.returncode, run.stdout) == (0, ""), run.stdout + run.stderr
 
 
+@pytest.mark.timeout(900)
 def test_the_unit_does_what_it_says() -> None:
     """Start, READY, journal, refused reload, kill -9, restart, clean stop, 78; hardened."""
     run = booted("bash", "tests/systemd/service.sh")
