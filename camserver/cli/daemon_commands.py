@@ -67,9 +67,10 @@ def running(asked: SyncLeaseClient) -> SyncLeaseClient:
     A connection would start a daemon that somebody has stopped. Raises DaemonUnavailableError.
     """
     if why := unit.stopped(asked.path):
+        words = "has failed" if why is unit.Stopped.FAILED else "is stopped"
         raise DaemonUnavailableError(
-            f"camserver.service {why}: nothing is polled; `systemctl start camserver` starts it"
-            + (", `journalctl -u camserver` says why" if why == "has failed" else "")
+            f"camserver.service {words}: nothing is polled; `systemctl start camserver` starts it"
+            + (", `journalctl -u camserver` says why" if why is unit.Stopped.FAILED else "")
         )
     return asked
 

@@ -31,10 +31,7 @@ from camserver.host.redact import Redactor
 from camserver.workers.pool import WorkerPool
 
 AT_ONCE = 8
-"""Devices that are examined beside one another.
-
-The cameras of one device come after one another.
-"""
+"""Boxes (host and port) that are examined beside one another."""
 DECODERS = 2
 NAMED = 8
 """Cameras that are named before a piece of advice; it is the same for all of them."""
@@ -227,14 +224,15 @@ async def _one(arguments: argparse.Namespace, order: Order) -> int:
 
 async def _many(arguments: argparse.Namespace, order: Order) -> int:
     """A line for each camera when it is done, then what to do about those that fail."""
-    devices: dict[str, list[Camera]] = {}
+    # One box, one account: its cameras come after one another
+    boxes: dict[str, list[Camera]] = {}
     for camera in order.cameras:
-        devices.setdefault(camera.device, []).append(camera)
+        boxes.setdefault(camera.address, []).append(camera)
     turns, outcomes = asyncio.Semaphore(AT_ONCE), dict[str, Outcome]()
     width = max((len(camera.id) for camera in order.cameras), default=0)
 
     async def examine(cameras: list[Camera]) -> None:
-        # Logins that the device refused, and to which camera
+        # Logins that the box refused, and to which camera
         refused: dict[tuple[str, str], str] = {}
         for camera in cameras:
             login = camera.username, camera.password
@@ -243,7 +241,7 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
                     outcome = Outcome(
                         camera,
                         error=(
-                            f"not tried: {refused[login]} of the same device has refused this"
+                            f"not tried: {refused[login]} at the same address has refused this"
                             " login, and cameras lock accounts"
                         ),
                         status=1,
@@ -262,8 +260,8 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
 
     try:
         async with _workers() as workers, asyncio.TaskGroup() as tasks:
-            for device, cameras in devices.items():
-                tasks.create_task(examine(cameras), name=f"doctor {device}")
+            for address, cameras in boxes.items():
+                tasks.create_task(examine(cameras), name=f"doctor {address}")
     except ExceptionGroup as group:  # nobody reads, or the disk is full: one reason for all
         raise group.exceptions[0] from None
     told = [outcomes[camera.id] for camera in order.cameras]

@@ -90,12 +90,15 @@ async def doctor_leases(
 
 async def _end_with(held: tuple[AsyncHeldLease, ...], limit: asyncio.Timeout) -> None:
     """End the block at once when the first of its leases is over."""
-    if held:
-        await asyncio.wait(
-            [asyncio.ensure_future(lease.withdrawn()) for lease in held],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+    if not held:
+        return
+    over = [asyncio.ensure_future(lease.withdrawn()) for lease in held]
+    try:
+        await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
         limit.reschedule(asyncio.get_running_loop().time())
+    finally:
+        for waiting in over:
+            waiting.cancel()
 
 
 async def _permission(
@@ -148,7 +151,7 @@ async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | Non
 
     Raises DaemonUnavailableError, ApiRefusal.
     """
-    running(asked)
+    await asyncio.to_thread(running, asked)  # it asks systemd, which may take a while
     with contextlib.suppress(ApiRefusal):
         known: dict[str, Any] = await asyncio.to_thread(asked.get, f"/v1/cameras/{camera.id}")
         if known["address"] == camera.address:

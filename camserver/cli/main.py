@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from camserver.config import Camera, Inventory
     from camserver.model import Attempt
 
-EX_TEMPFAIL, EX_CONFIG = 75, 78
+EX_TEMPFAIL, EX_CONFIG = os.EX_TEMPFAIL, os.EX_CONFIG
 ASKING = ("status", "doctor", "reload", "leases", "lease", "snapshot")
 """Commands that ask a running daemon."""
 DEFAULT_CONFIG = "/etc/camserver/cameras.toml"

@@ -62,13 +62,7 @@ def camera_from(keys: Mapping[str, Any]) -> Camera:
 
     Raises InventoryError with every fault.
     """
-    loader = _Loader(Path(), {})
-    # A door to this file's own class
-    camera = loader._camera(Path(), dict(keys), {}, loader._profiles({}))  # noqa: SLF001
-    if camera is None or loader.faults:
-        where = f"{Path()}: camera {keys.get('id')!r}: "
-        raise InventoryError(tuple(fault.removeprefix(where) for fault in loader.faults))
-    return camera
+    return _Loader(Path(), {}).camera(keys)
 
 
 class _Loader:
@@ -135,6 +129,14 @@ class _Loader:
             directories=tuple(sorted(self.directories)),
             warnings=tuple(self.warnings),
         )
+
+    def camera(self, keys: Mapping[str, Any]) -> Camera:
+        """One camera without a file. Raises InventoryError."""
+        camera = self._camera(Path(), dict(keys), {}, self._profiles({}))
+        if camera is None or self.faults:
+            where = f"{Path()}: camera {keys.get('id')!r}: "
+            raise InventoryError(tuple(fault.removeprefix(where) for fault in self.faults))
+        return camera
 
     # ---- files
 

@@ -30,10 +30,11 @@ from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.model import AccessUnit, Result, SessionEnd
 from camserver.rtsp.aio.connection import ConnectionClosed
-from camserver.rtsp.aio.requests import PORTS
+from camserver.rtsp.aio.requests import CONNECTING, PORTS
 from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.login import LoginCache
+from camserver.rtsp.no_picture import STEP
 from camserver.rtsp.refusals import reinterpret_as_full
 from camserver.rtsp.session_cache import (
     Keyframe,
@@ -176,7 +177,7 @@ class Doctor:
 
         Raises RedirectError before a session is set up.
         """
-        steps: list[tuple[str, float]] = [("connecting", _now())]
+        steps: list[tuple[str, float]] = [(CONNECTING, _now())]
         session = RtspSession(
             url,
             self._memory,
@@ -189,7 +190,7 @@ class Doctor:
                 await session.open()
                 self._opened(session, steps)
                 shot = await session.key_picture()
-            waited_s, pictures = _since(steps, "a keyframe"), session.pictures
+            waited_s, pictures = _since(steps, STEP), session.pictures
             self._found("keyframe", f"the first one {waited_s:.1f} s after PLAY", waited_s * 1000)
             await self._distance(session, shot, pictures)
             seen = await self._picture(
@@ -211,7 +212,7 @@ class Doctor:
             failure = reinterpret_as_full(
                 _failure(error, session, self._camera.timeout_s), self._company
             )
-            self._failed("session" if session.step != "a keyframe" else "keyframe", failure)
+            self._failed("session" if session.step != STEP else "keyframe", failure)
             if not may_be_misread(failure):
                 return False
         finally:
@@ -263,9 +264,7 @@ class Doctor:
     def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:
         took = {name: (after - at) * 1000 for (name, at), (_, after) in pairwise(steps)}
         challenge = session.connection.login.challenge or self._login.newest
-        self._found(
-            "connection", "TCP" if self._tls() is None else "TCP and TLS", took["connecting"]
-        )
+        self._found("connection", "TCP" if self._tls() is None else "TCP and TLS", took[CONNECTING])
         self._found("login", challenge.label if challenge is not None else "none asked for")
         tracks = session.description.tracks if session.description is not None else ()
         self._found(

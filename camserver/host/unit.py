@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import os
 import subprocess
+from enum import StrEnum
 from pathlib import Path
 
 BOOTED = Path("/run/systemd/system")
 """It is there when systemd runs this machine (sd_booted(3))."""
 NAME = "camserver"
 ANSWER_S = 5.0
-STOPPED = ("inactive", "failed")
 
 
-def stopped(socket: Path, *, booted: Path = BOOTED) -> str | None:
-    """Why the daemon behind `socket` does not run: "is stopped" or "has failed".
+class Stopped(StrEnum):
+    """Why the daemon does not run: systemd's words for it (ActiveState)."""
+
+    INACTIVE = "inactive"
+    FAILED = "failed"
+
+
+def stopped(socket: Path, *, booted: Path = BOOTED) -> Stopped | None:
+    """Why the daemon behind `socket` does not run.
 
     None when it runs or is about to, when the socket is not systemd's, and when systemd can't be
     asked.
@@ -44,7 +51,7 @@ def stopped(socket: Path, *, booted: Path = BOOTED) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return said(answer.stdout, socket)
+    return parse(answer.stdout, socket)
 
 
 def _same(listen: str, socket: Path) -> bool:
@@ -52,7 +59,7 @@ def _same(listen: str, socket: Path) -> bool:
     return os.path.realpath(listen.removesuffix(" (Stream)")) == os.path.realpath(socket)
 
 
-def said(text: str, socket: Path) -> str | None:
+def parse(text: str, socket: Path) -> Stopped | None:
     """The same from what `systemctl show` printed of the socket and the service."""
     units = [
         dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
@@ -65,6 +72,6 @@ def said(text: str, socket: Path) -> str | None:
         return None
     state = service.get("ActiveState", "")
     # A restart passes through "inactive"
-    if state not in STOPPED or service.get("Job", "0") not in ("", "0"):
+    if state not in set(Stopped) or service.get("Job", "0") not in ("", "0"):
         return None
-    return "has failed" if state == "failed" else "is stopped"
+    return Stopped(state)

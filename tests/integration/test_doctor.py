@@ -523,7 +523,7 @@ def test_a_recorder_is_not_sent_one_wrong_password_for_each_of_its_channels(tmp_
         doctor = await desk.run("doctor", str(tmp_path / "nvr.toml"))
         out = (await doctor.communicate())[0].decode()
         assert doctor.returncode == 1
-        assert out.count("not tried: ch0 of the same device has refused this login") == 3
+        assert out.count("not tried: ch0 at the same address has refused this login") == 3
         assert out.count("Check username and password") == 1
         assert (await house.seen("cam")).wrong_logins == 1
         house.may_refuse_logins.add("cam")

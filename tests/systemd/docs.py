@@ -23,7 +23,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-CLONE, ETC = Path("/root/camserver"), Path("/etc/camserver/cameras.toml")
+HOME = Path("/srv/reader")
+CLONE, ETC = HOME / "camserver", Path("/etc/camserver/cameras.toml")
 PICTURES = Path("/var/lib/camserver/snapshots")
 SESSIONS = {"192.0.2.10": 2, "192.0.2.20": 1}
 """What the documents' cameras give: the first one is a Tapo by its profile."""
@@ -117,7 +118,7 @@ def run_block(text: str, folder: Path) -> None:
 
 def take_inventory(text: str) -> None:
     """The editor that `sudoedit` opens."""
-    Path("/root/new.toml").write_text(text)
+    (HOME / "new.toml").write_text(text)
 
 
 def pictures(*cameras: str) -> None:
@@ -176,7 +177,7 @@ def readme() -> None:
 
 
 def sharing() -> None:
-    home, streams, lease = Path("/root"), "", ""
+    home, streams, lease = HOME, "", ""
     subprocess.run(["useradd", "go2rtc"], check=True)
     for language, text in blocks(CLONE / "docs/sharing.md"):
         match language:
@@ -229,7 +230,7 @@ def upgrade_and_stop() -> None:
         complain("upgrade: the daemon was not restarted")
     Path("/etc/systemd/system/camserver.service.d").mkdir()
     Path("/etc/systemd/system/camserver.service.d/login.conf").write_text(
-        "[Service]\nLoadCredential=gate:/root/password\n"
+        f"[Service]\nLoadCredential=gate:{HOME}/password\n"
     )
     plain = ETC.read_text()
     ETC.write_text(plain.replace('password = "secret"', 'password_credential = "gate"'))
@@ -252,7 +253,7 @@ def upgrade_and_stop() -> None:
         ("status", 69),
         ("leases", 69),
         ("reload", 69),
-        ("snapshot gate -o /root/now.jpg", 0),
+        (f"snapshot gate -o {HOME}/now.jpg", 0),
         ("doctor gate", 0),
     ):
         asked = sh(f"camserver {command}")
@@ -284,9 +285,9 @@ def set_up() -> None:
     Path("/etc/pip.conf").write_text(
         "[global]\nno-index = true\n[install]\nno-build-isolation = false\n"
     )  # no network here
-    Path("/root/password").write_text("secret\n")
+    (HOME / "password").write_text("secret\n")
     editor = Path("/usr/local/bin/editor-of-the-test")
-    editor.write_text('#!/bin/sh\nexec cp /root/new.toml "$1"\n')
+    editor.write_text(f'#!/bin/sh\nexec cp {HOME}/new.toml "$1"\n')
     editor.chmod(0o755)
     Path("/etc/sudoers.d/editor").write_text(f"Defaults editor={editor}\n")
     os.environ.pop("EDITOR", None)
@@ -295,7 +296,7 @@ def set_up() -> None:
         sh(f"ip address add {host}/32 dev lo")
         options = (
             f"--cameras 1 --host {host} --base-port 554 --codec h264 --max-sessions {sessions}"
-            f" --username viewer --password-file /root/password --record /root/{host}.json"
+            f" --username viewer --password-file {HOME}/password --record {HOME}/{host}.json"
         )
         background.append(
             subprocess.Popen(
@@ -313,7 +314,7 @@ upgrade_and_stop()
 for process in background:
     process.terminate()
     process.wait()
-for record in Path("/root").glob("192.0.2.*.json"):
+for record in HOME.glob("192.0.2.*.json"):
     seen = json.loads(record.read_text())["cam1"]
     if seen["refused_full"] or seen["sessions_max"] > SESSIONS[record.stem] or seen["wrong_logins"]:
         complain(f"{record.stem}: {seen}")

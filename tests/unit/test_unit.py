@@ -26,8 +26,8 @@ def shown(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (shown("inactive"), "is stopped"),
-        (shown("failed"), "has failed"),
+        (shown("inactive"), unit.Stopped.INACTIVE),
+        (shown("failed"), unit.Stopped.FAILED),
         (shown("active"), None),
         (shown("activating"), None),  # it waits to be restarted
         (shown("deactivating"), None),
@@ -39,8 +39,8 @@ def shown(
         ("nonsense\n\nnonsense\n\nnonsense", None),
     ],
 )
-def test_each_state_of_the_unit(text: str, expected: str | None) -> None:
-    assert unit.said(text, SOCKET) == expected
+def test_each_state_of_the_unit(text: str, expected: unit.Stopped | None) -> None:
+    assert unit.parse(text, SOCKET) == expected
 
 
 def test_the_socket_is_known_by_another_name(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_socket_is_known_by_another_name(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "var").symlink_to(tmp_path / "run")
     text = shown("inactive", path=f"{tmp_path}/run/api.sock")
-    assert unit.said(text, tmp_path / "var/api.sock") == "is stopped"
+    assert unit.parse(text, tmp_path / "var/api.sock") == unit.Stopped.INACTIVE
 
 
 @pytest.mark.parametrize("answer", ["exit 1", "kill -KILL $$", "printf 'ActiveState=inactive\\n'"])
