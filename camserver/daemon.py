@@ -12,11 +12,10 @@ import signal
 import threading
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
-
-from watchfiles import awatch
+from typing import IO, Any, Protocol
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
 from camserver.api.read_routes import Reading
@@ -25,46 +24,50 @@ from camserver.api.sse import EventStream
 from camserver.api.thumbnails import Thumbnails
 from camserver.api.unix_server import AlreadyServed, ApiServer, ApiUnavailable
 from camserver.api.web_server import WebServer, WebUnavailable
-from camserver.capture.decoder import Decoder
-from camserver.capture.engines import Engines
-from camserver.capture.http import HttpSource
-from camserver.capture.libav import LibavEngine
-from camserver.capture.native import NativeEngine
-from camserver.config import Camera, Inventory, load_inventory
-from camserver.errors import InventoryError
-from camserver.events import EventBus, Listener, Notice, SnapshotPublished
+from camserver.capture.build import build_capture
+from camserver.config import Camera, Inventory
+from camserver.events import (
+    ApiNotServed,
+    ApiSocketDiffers,
+    DaemonFault,
+    DaemonLocked,
+    DaemonReady,
+    DaemonStopped,
+    DaemonStopping,
+    EventBus,
+    InventoryNeedsRestart,
+    InventoryWarning,
+    Listener,
+    StoreCleaned,
+    WallNotServed,
+)
+from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import Go2rtc
 from camserver.host import notify
-from camserver.host.clock import rfc3339
 from camserver.host.lock import lock_for_daemon
 from camserver.host.redact import Redactor
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.journal import LeaseJournal
-from camserver.leases.journal import load as load_state
-from camserver.model import Attempt, Result, SessionEnd, Snapshot
+from camserver.leases.journal import load as load_journal
+from camserver.model import Attempt, Result
 from camserver.polling.orchestrator import PollingOrchestrator
+from camserver.reload import InventoryReloader
 from camserver.snapshots.service import SnapshotService
+from camserver.snapshots.sources import Sources
 from camserver.storage import Janitor, SnapshotStore
 from camserver.storage.archive import Archive
-from camserver.workers.pool import WorkerPool
+from camserver.storage.published import published_event
 
-EX_TEMPFAIL = 75
 STATUS_S = 10.0
 LOCK_S = 5.0
-LIBAV_SESSIONS = 16
-"""Session workers at once; each is a process. Cameras that speak with our own client need none."""
 REMEMBER_S = 2.0
-RESTART_ONLY = (
-    "api.socket",
-    "output.directory",
-    "polling.decoders",
-    "polling.sessions",
-    "http.listen",
-    "http.username",
-    "http.password",
-    "http.actions",
-)
-"""Keys that a reload reads but only a restart applies."""
+
+
+class Room(Protocol):
+    """A part of the daemon that works by the inventory."""
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take it over. Returns the keys that were changed and that only a restart applies."""
 
 
 class Daemon:
@@ -73,110 +76,101 @@ class Daemon:
     def __init__(
         self, path: Path, inventory: Inventory, redactor: Redactor, *listeners: Listener
     ) -> None:
-        self._path = path
-        self._inventory = inventory
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
-        self._state = LeaseJournal(inventory.api.socket.with_suffix(".leases"), self._cooldown_s)
-        events = EventStream(redactor.scrub)
-        self._emit = EventBus(*listeners, events)
+        stream = EventStream(redactor.scrub)
+        self._emit = EventBus(*listeners, stream)
+        self._reloader = InventoryReloader(path, inventory, self._apply, self._emit)
+        self._journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"))
+        self.manager = RtspManager(self._emit, self._journal)
+        self._streams = StreamRegistry(self._emit, inventory.api.socket.with_suffix(".streams"))
+        self._go2rtc = Go2rtc(self.manager, self._emit, self._streams)
         polling, output = inventory.polling, inventory.output
-        self._decoders = WorkerPool(
-            "decoder",
-            polling.decoders or os.cpu_count() or 1,
-            on_unsealed=lambda why: self._note(
-                "decoder.unsealed",
-                f"decoders are not sealed off from network and files: {why}",
-                "warning",
-            ),
+        self._capture = build_capture(
+            output.quality,
+            sessions=polling.sessions,
+            decoders=polling.decoders,
+            emit=self._emit,
         )
-        self._sessions = WorkerPool("session", min(polling.sessions, LIBAV_SESSIONS))
-        self._decoder = Decoder(self._decoders, output.quality)
-        self.manager = RtspManager(self._emit)
+        self._service = SnapshotService(
+            self.manager,
+            Sources(self._capture.rtsp, self._capture.http, self._go2rtc),
+            self._capture.decoder,
+        )
         self._store = SnapshotStore(output)
         self._janitor = Janitor(output, inventory.retention, self._emit)
-        self._go2rtc = Go2rtc(self.manager, self._emit)
-        self._engines = Engines(NativeEngine(), LibavEngine(self._sessions), self._emit)
-        self._service = SnapshotService(
-            self.manager, self._engines, HttpSource(), self._decoder, self._go2rtc
-        )
+        self._archive = Archive(output)
         self.orchestrator = PollingOrchestrator(
             self._poll, sessions=polling.sessions, open_rate=polling.open_rate, emit=self._emit
         )
+        # Of its own: a wall that opens must not delay a poll
+        self._thumbnails = build_capture(output.quality)
+        self._metrics = Metrics(self._metrics_snapshot)
+        self._emit.add(self._metrics)
         services = Services(
-            cameras=lambda: self._inventory.cameras,
+            cameras=lambda: self._reloader.inventory.cameras,
             folder=lambda camera: self._store.output.directory / camera,
             manager=self.manager,
             polling=self.orchestrator.cameras,
             snapshot=self._snapshot,
-            reload=self._reload_once,
+            reload=self._reloader.reload,
         )
-        # Of their own: a wall that opens must not delay a poll
-        self._thumbnails = WorkerPool("decoder", 1)
-        self._archive = Archive(output)
-        self._metrics = Metrics(self._scene)
-        self._emit.add(self._metrics)
-        self._reading = Reading(
-            services,
-            events,
-            self._metrics,
-            self._archive,
-            Thumbnails(Decoder(self._thumbnails, output.quality)),
-        )
+        thumbnails = Thumbnails(self._thumbnails.decoder)
+        self._reading = Reading(services, stream, self._metrics, self._archive, thumbnails)
         self._api = ApiServer(services, self._reading)
-        self._web = WebServer(
-            inventory.http,
-            services,
-            self._reading,
-            timezone=output.timezone,
-            go2rtc=_player(inventory),
+        self._web = WebServer(inventory, services, self._reading)
+        self._rooms: tuple[Room, ...] = (
+            self._capture,
+            self._store,
+            self._janitor,
+            self._archive,
+            self._api,
+            self._web,
         )
         self._stop = asyncio.Event()
-        self._reload = asyncio.Event()
-
-        self._reloading = asyncio.Lock()
-        self._folders_changed = asyncio.Event()
         self._status = 0
         self._lock: IO[str] | None = None
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self._reloader.inventory
 
     async def run(self) -> int:
         """Start, poll until SIGTERM, SIGINT or `stop()`, stop in order. Returns the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
         if not await self._take_lock() or not await self._open_api():
-            return EX_TEMPFAIL
+            return os.EX_TEMPFAIL
         removed = await self._store.clean()
         if removed:
-            self._note(
-                "store.cleaned",
-                f"{removed} temporary files of an earlier run removed",
-                files=removed,
-            )
+            self._emit(StoreCleaned(files=removed))
         await self._remember({camera.id for camera in self._inventory.cameras})
-        jobs = [
-            self._start(name, work)
-            for name, work in (
-                ("watchdog", notify.watchdog()),
-                ("polling", self.orchestrator.run()),
-                ("retention", self._janitor.run()),
-                ("go2rtc", self._go2rtc.run()),
-                ("lock", self._keep_locking()),
-                ("reload", self._reload_loop()),
-                ("inventory watch", self._watch_files()),
-                ("status", self._status_loop()),
+        async with asyncio.TaskGroup() as group:
+            jobs = [
+                group.create_task(self._job(name, work), name=name)
+                for name, work in (
+                    ("watchdog", notify.watchdog()),
+                    ("polling", self.orchestrator.run()),
+                    ("retention", self._janitor.run()),
+                    ("go2rtc", self._go2rtc.run()),
+                    ("lock", self._keep_locking()),
+                    ("reload", self._reloader.run()),
+                    ("inventory watch", self._reloader.watch()),
+                    ("status", self._status_loop()),
+                )
+            ]
+            self._emit(
+                DaemonReady(
+                    cameras=len(self._inventory.cameras),
+                    output=str(self._inventory.output.directory),
+                )
             )
-        ]
-        self._note(
-            "daemon.ready",
-            f"{len(self._inventory.cameras)} cameras, pictures go to"
-            f" {self._inventory.output.directory}",
-        )
-        notify.notify("READY=1")
-        await self._decoders.warm()
-        await self._stop.wait()
-        await self._stop_all(jobs)
+            notify.notify("READY=1")
+            await self._capture.decoders.warm()
+            await self._stop.wait()
+            await self._stop_all(jobs)
         return self._status
 
     async def _remember(self, cameras: set[str]) -> None:
@@ -196,13 +190,16 @@ class Daemon:
 
     async def _deliver(self, failures: int, attempt: Attempt) -> Attempt:
         if attempt.error is not None:
-            attempt = Attempt(
-                attempt.camera, attempt.at, attempt.result, self._redactor.scrub(attempt.error)
+            attempt = replace(
+                attempt,
+                error=self._redactor.scrub(attempt.error),
+                label=self._redactor.scrub(attempt.label),
             )
         started = asyncio.get_running_loop().time()
         attempt = await self._store.record(attempt, failures)
         if attempt.snapshot is not None:
-            self._emit(_published(attempt.snapshot, asyncio.get_running_loop().time() - started))
+            store_s = asyncio.get_running_loop().time() - started
+            self._emit(published_event(attempt.snapshot, store_s))
         elif attempt.result is Result.STORAGE:
             self._janitor.kick()
         return attempt
@@ -225,9 +222,7 @@ class Daemon:
         with contextlib.suppress(OSError):
             self._lock = await lock_for_daemon(directory)
             if self._lock is None:
-                self._note(
-                    "daemon.locked", f"another camserver already writes to {directory}", "error"
-                )
+                self._emit(DaemonLocked(reason=f"another camserver already writes to {directory}"))
                 return False
         return True
 
@@ -239,7 +234,7 @@ class Daemon:
         while self._lock is None:
             await asyncio.sleep(LOCK_S)
             if not await self._take_lock():
-                self._status = EX_TEMPFAIL
+                self._status = os.EX_TEMPFAIL
                 self._stop.set()
                 return
 
@@ -251,42 +246,31 @@ class Daemon:
         It also keeps the journal of leases then; and two daemons would open more sessions than
         cameras give.
         """
-
-        def unclean_s(device: str) -> float:
-            return self._cooldown_s(device, SessionEnd.UNCLEAN)
-
         path, inherited = self._inventory.api.socket, notify.inherited_socket("api")
         if inherited is not None and inherited.getsockname() != str(path):
-            self._note(
-                "api.socket",
-                f"camserver.socket listens on {inherited.getsockname()}, not on {path} of the"
-                " inventory",
-                "warning",
-            )
+            self._emit(ApiSocketDiffers(inherited=inherited.getsockname(), wanted=str(path)))
         try:
             await self._api.listen(path, inherited)
         except AlreadyServed as error:
-            self._note("daemon.locked", f"{error}: another camserver is running", "error")
+            self._emit(DaemonLocked(reason=f"{error}: another camserver is running"))
             return False
         except ApiUnavailable as error:
-            self._note("api.unavailable", f"{error}: polling goes on without the API", "warning")
+            self._emit(ApiNotServed(reason=str(error)))
+        self._streams.load()
         await self._configure()
-        state = load_state(self._state.path).on({c.id: c.device for c in self._inventory.cameras})
-        self.manager.restore(state, unclean_s)
-        self._state.take_over(state, unclean_s)
-        self._go2rtc.restore(state.streams)
-        self._emit.add(self._state)
+        devices = {camera.id: camera.device for camera in self._inventory.cameras}
+        self.manager.restore(load_journal(self._journal.path).on(devices))
         try:
             await self._web.start()
         except WebUnavailable as error:
-            self._note("http.unavailable", f"{error}: there is no wall page", "warning")
+            self._emit(WallNotServed(reason=str(error)))
         await self._go2rtc.look()  # before anybody gets a lease
         await self._api.serve()
         return True
 
-    def _scene(self) -> MetricsSnapshot:
+    def _metrics_snapshot(self) -> MetricsSnapshot:
         """What metrics show, at this moment."""
-        pools = (self._decoders, self._sessions, self._thumbnails)
+        pools = (self._capture.decoders, self._capture.sessions, self._thumbnails.decoders)
         return MetricsSnapshot(
             time.time(),
             asyncio.get_running_loop().time(),
@@ -301,28 +285,19 @@ class Daemon:
             self._go2rtc.up,
         )
 
-    def _cooldown_s(self, device: str, end: str) -> float:
-        camera = next((c for c in self._inventory.cameras if c.device == device), None)
-        if camera is None:
-            return 0.0
-        return budget_of(camera).cooldown_after(SessionEnd(end))
-
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._on_job_done)
-        return task
-
-    def _on_job_done(self, task: asyncio.Task[None]) -> None:
+    async def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """A job that ends by an error of ours ends the daemon, visibly; systemd starts it again."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._note("daemon.fault", f"{task.get_name()} failed: {error!r}", "error")
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - told, and the daemon ends in order
+            self._emit(DaemonFault(task=name, error=repr(error)))
             self._status = 1
             self._stop.set()
 
     def _on_stop_signal(self, number: int) -> None:
         if self._stop.is_set():  # the second signal: at once; workers die with their parent
             os._exit(1)
-        self._note("daemon.stopping", f"{signal.Signals(number).name}: stopping")
+        self._emit(DaemonStopping(signal=signal.Signals(number).name))
         self._stop.set()
 
     async def _stop_all(self, jobs: list[asyncio.Task[None]]) -> None:
@@ -339,20 +314,20 @@ class Daemon:
             self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop()
         )
         await self._go2rtc.close()
-        await self._sessions.close()  # 2. no worker holds a session any more
+        await self._capture.sessions.close()  # 2. no worker holds a session any more
         self._reading.close()
         await self._thumbnails.close()
-        await self._decoders.close()  # 3. nothing is left to decode
+        await self._capture.decoders.close()  # 3. nothing is left to decode
         for job in jobs:  # 4. watcher, retention, status, watchdog
             job.cancel()
         await asyncio.wait(jobs)
-        self._state.close()
+        self._journal.close()
         if self._lock is not None:  # 5. another camserver may write here now
             self._lock.close()
         # 6. no thread reads or writes any more
         await asyncio.to_thread(self._reading.threads.shutdown)
         await asyncio.get_running_loop().shutdown_default_executor()
-        self._note("daemon.stopped", "stopped; no session is left open")
+        self._emit(DaemonStopped())
         last_resort.cancel()
 
     # ---- inventory
@@ -363,93 +338,24 @@ class Daemon:
             {c.device: budget_of(c) for c in cameras}, {c.id: c.device for c in cameras}
         )
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
-        self.orchestrator.configure(cameras)
+        self.orchestrator.configure(cameras, open_rate=self._inventory.polling.open_rate)
         for warning in self._inventory.warnings:
-            self._note("inventory.warning", warning, "warning")
+            self._emit(InventoryWarning(warning=warning))
 
-    async def _reload_loop(self) -> None:
-        while True:
-            await self._reload.wait()
-            self._reload.clear()
-            await self._reload_once()
-
-    async def _reload_once(self) -> tuple[str, ...]:
-        """Take the inventory over, or none of it; returns its faults."""
-        async with self._reloading:
-            notify.reloading()
-            try:
-                inventory = await asyncio.to_thread(load_inventory, self._path)
-            except InventoryError as error:
-                for fault in error.faults:
-                    self._note(
-                        "inventory.refused", f"{fault}; the running inventory stays", "error"
-                    )
-                return error.faults
-            finally:
-                notify.notify("READY=1")
-            await self._take_over(inventory)
-            return ()
-
-    async def _take_over(self, inventory: Inventory) -> None:
-        old, self._inventory = self._inventory, inventory
-        self._redactor.replace_secrets((*old.secrets, *inventory.secrets))
-        for key in RESTART_ONLY:
-            table, _, name = key.partition(".")
-            if getattr(getattr(old, table), name) != getattr(getattr(inventory, table), name):
-                self._note(
-                    "inventory.restart",
-                    f"{key} was changed: it takes effect after a restart",
-                    "warning",
-                )
-        output = inventory.output.model_copy(update={"directory": self._store.output.directory})
-        self._store.output = self._janitor.output = self._archive.output = output
-        self._decoder.quality = output.quality
-        if inventory.directories != old.directories:
-            self._folders_changed.set()
-        self._janitor.policy = inventory.retention
-        self._web.configure(
-            inventory.http.hosts, go2rtc=_player(inventory), timezone=output.timezone
-        )
-        self.orchestrator.open_rate = inventory.polling.open_rate
-        self._engines.reloaded()
+    async def _apply(self, old: Inventory, new: Inventory) -> None:
+        """Work by a new inventory."""
+        self._redactor.replace_secrets((*old.secrets, *new.secrets))
+        for room in self._rooms:
+            for key in room.configure(new):
+                self._emit(InventoryNeedsRestart(key=key))
         await self._configure()
-        if new := {c.id for c in inventory.cameras} - {c.id for c in old.cameras}:
+        if added := {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             # A disk that hangs must not hold up the reload
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REMEMBER_S):
-                    await self._remember(new)
-        self._note(
-            "inventory.loaded", f"{len(inventory.cameras)} cameras", cameras=len(inventory.cameras)
-        )
+                    await self._remember(added)
 
-    async def _watch_files(self) -> None:
-        """Reload when the inventory or an included file changes.
-
-        Editors replace files, so folders are watched.
-        """
-        while True:
-            self._folders_changed.clear()
-            folders = [d for d in self._inventory.directories if d.is_dir()]
-            ours = {f.absolute() for f in self._inventory.files} | {
-                f.resolve() for f in self._inventory.files
-            }
-            try:
-                async for changes in awatch(
-                    *folders, recursive=False, debounce=400, stop_event=self._folders_changed
-                ):
-                    if any(p.endswith(".toml") or Path(p) in ours for _, p in changes):
-                        self._reload.set()
-            except (OSError, RuntimeError) as error:
-                # Watchfiles says it has no inotify left in a RuntimeError
-                self._note(
-                    "inventory.watch",
-                    f"changes are not watched ({error}); use systemctl reload",
-                    "warning",
-                )
-                return
-            self._reload.set()  # other folders now: what changed in them meanwhile was not seen
-
-    # ---- words
+    # ---- status
 
     async def _status_loop(self) -> None:
         while True:
@@ -460,43 +366,7 @@ class Daemon:
             )
             await asyncio.sleep(STATUS_S)
 
-    def _note(self, name: str, message: str, level: Any = "info", **data: object) -> None:
-        self._emit(Notice(name=name, message=message, level=level, data=data))
-
-
-def _player(inventory: Inventory) -> str | None:
-    """Where browsers reach go2rtc."""
-    return inventory.go2rtc.page or inventory.go2rtc.api
-
 
 def budget_of(camera: Camera) -> Budget:
     """What the inventory says of its device."""
     return Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)
-
-
-def _published(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
-    """What the log, metrics and listeners are told of a picture."""
-
-    def ms(seconds: float | None) -> float | None:
-        return None if seconds is None else seconds * 1000
-
-    still, phases = snapshot.still, snapshot.phases
-    return SnapshotPublished(
-        camera=snapshot.camera,
-        source=snapshot.source,
-        engine=snapshot.engine or "",
-        width=still.width,
-        height=still.height,
-        bytes=len(still.jpeg),
-        codec=still.codec,
-        captured_at=rfc3339(snapshot.captured_at),
-        capture_ms=snapshot.capture_ms,
-        lease_wait_ms=snapshot.lease_wait_ms,
-        open_ms=ms(phases.open),
-        keyframe_ms=ms(phases.keyframe),
-        decode_ms=ms(phases.decode),
-        encode_ms=ms(phases.encode),
-        store_ms=ms(store_s),
-        cpu_ms=ms(phases.cpu),
-        camera_clock_offset_s=snapshot.camera_clock_offset_s,
-    )

@@ -26,6 +26,8 @@ Messages are sentences for a person: camera, step, limit, elapsed. No message ev
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from camserver.model import Result, SessionEnd
 
 
@@ -49,8 +51,36 @@ class RtspError(CamserverError):
     """Base of everything the lease manager raises."""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionHolder:
+    """Who has a session of a device: `name` as a person would say it, `kind` of holder, seconds."""
+
+    kind: str
+    name: str
+    for_s: float
+
+
 class RtspBusy(RtspError):  # noqa: N818 - the name is the seed's, and operators know it
-    """Raised when no session of the device came free within the wait."""
+    """Raised when no session of the device came free within the wait.
+
+    `reason` is the message without the camera. `holders` had the device's sessions then, `waiting`
+    others waited, too; empty and 0 when that is not known.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        camera: str = "",
+        holders: tuple[SessionHolder, ...] = (),
+        waiting: int = 0,
+        max_sessions: int = 0,
+    ) -> None:
+        self.reason = reason
+        self.holders = holders
+        self.waiting = waiting
+        self.max_sessions = max_sessions
+        super().__init__(f"{camera}: {reason}" if camera else reason)
 
 
 class LeaseStateError(RtspError):

@@ -113,13 +113,18 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The outcome of one poll: `error` is a sentence for a person, None when `result` is ok."""
+    """The outcome of one poll: `error` is a sentence for a person, None when `result` is ok.
+
+    `label` says the same in few words, for tables and the wall; empty: the sentence is short
+    enough.
+    """
 
     camera: str
     at: datetime
     result: Result
     error: str | None
     snapshot: Snapshot | None = None
+    label: str = ""
 
     @property
     def ok(self) -> bool:

@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from house import fetch
 from support import VirtualLoop, camera
 
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
-from camserver.model import AccessUnit, SessionEnd
+from camserver.model import SessionEnd
 from camserver.rtsp.messages import Interleaved, MessageParser, Request
 from camserver.rtsp.rtp import RtpSender, h264_payloads, h265_payloads
 
@@ -248,16 +249,12 @@ def talk(data: bytes) -> None:
         for _ in range(2):
             ends: list[SessionEnd] = []
             begun = loop.time()
-            words, shown = "", list[AccessUnit]()
+            words = ""
             try:
-                await engine.fetch(
-                    target, target.url or "", begun + LIMIT_S, ends.append, shown.append
-                )
-                assert len(shown) == 1
-                assert shown[0].data
+                unit = await fetch(engine, target, target.url or "", begun + LIMIT_S, ends)
+                assert unit.data
             except CameraError as error:
                 words = str(error)
-                assert not shown
             assert "s3cret" not in words
             assert ends, "nobody was told how it ended"
             assert not loop.open_transports, "the lease would end before the transport"

@@ -17,17 +17,17 @@ import numpy as np
 import simplejpeg
 from support import camera
 
-from camserver.capture.decoder import Decoder
-from camserver.capture.engines import Engines
-from camserver.capture.http import HttpSource
+from camserver.capture.build import build_capture
+from camserver.capture.engines import RtspEngine
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
+from camserver.config import Camera
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.model import Attempt
+from camserver.model import AccessUnit, Attempt, SessionEnd
 from camserver.simulator.camera import Record, SimulatedCamera
 from camserver.simulator.fleet import Fleet
 from camserver.snapshots.service import SnapshotService
-from camserver.workers.pool import WorkerPool
+from camserver.snapshots.sources import Sources
 
 HOLDER = Holder("poller")
 
@@ -38,10 +38,10 @@ class House:
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
         self.manager = RtspManager()
-        self.sessions, self.decoders = WorkerPool("session", 4), WorkerPool("decoder", 1)
-        engines = Engines(NativeEngine(), LibavEngine(self.sessions))
+        self.capture = build_capture(95, sessions=4)
+        self.sessions, self.decoders = self.capture.sessions, self.capture.decoders
         self.service = SnapshotService(
-            self.manager, engines, HttpSource(), Decoder(self.decoders, 95)
+            self.manager, Sources(self.capture.rtsp, self.capture.http), self.capture.decoder
         )
         self.may_refuse_logins: set[str] = set()
         """Cameras that were given a wrong password, or took a right one for one on purpose."""
@@ -67,6 +67,23 @@ class House:
         return record
 
 
+async def fetch(
+    engine: NativeEngine | LibavEngine | RtspEngine,
+    target: Camera,
+    url: str,
+    deadline: float,
+    ends: list[SessionEnd] | None = None,
+) -> AccessUnit:
+    """The first keyframe of one session; its end goes to `ends`, also when it fails."""
+    session = engine.session(target, url, deadline)
+    try:
+        async with session:
+            return await session.keyframe()
+    finally:
+        if ends is not None:
+            ends.append(session.end)
+
+
 def with_house(
     cameras: list[SimulatedCamera], work: Callable[[House], Awaitable[None]], **options: Any
 ) -> None:
@@ -82,8 +99,7 @@ def with_house(
                     simulated.id in house.may_refuse_logins or simulated.record.wrong_logins == 0
                 ), simulated.record
         finally:
-            await house.sessions.close()
-            await house.decoders.close()
+            await house.capture.close()
             await fleet.stop()
 
     asyncio.run(inside())

@@ -139,29 +139,26 @@ class Acting:
         that. Only a ttl bounds a holder that hangs; so much after its end the lease is over as an
         unclean one.
         """
-        told: set[asyncio.Task[None]] = set()
-
-        def tell(why: str) -> None:
-            if not told:
-                told.add(asyncio.create_task(self._withdraw(response, why), name="withdraw"))
-
-        lease.on_preempt(lambda: tell("live view wants the session"))
-        timer = (
-            asyncio.get_running_loop().call_later(ttl_s, tell, f"its time of {ttl_s:g} s is over")
-            if ttl_s
-            else None
+        notice = asyncio.create_task(
+            self._tell_withdrawal(response, lease, ttl_s), name="lease withdrawal"
         )
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ttl_s + self._grace_s if ttl_s else None):
                     await _ended(request, lease)
         finally:
-            if timer is not None:
-                timer.cancel()
-            for task in told:
-                task.cancel()
+            notice.cancel()
 
-    async def _withdraw(self, response: web.StreamResponse, why: str) -> None:
+    async def _tell_withdrawal(
+        self, response: web.StreamResponse, lease: RtspLease, ttl_s: float
+    ) -> None:
+        """Wait until the lease has to end, and tell the client."""
+        try:
+            async with asyncio.timeout(ttl_s or None):
+                await lease.preempted()
+            why = "live view wants the session"
+        except TimeoutError:
+            why = f"its time of {ttl_s:g} s is over"
         with contextlib.suppress(ConnectionError):  # then it has ended already
             await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
 
@@ -188,7 +185,7 @@ class Acting:
     def _busy(self, camera: Camera, error: str, **more: object) -> web.HTTPException:
         """409, with who holds the device's sessions, and since when."""
         now = asyncio.get_running_loop().time()
-        device = next(d for d in self._services.manager.statistics() if d.device == camera.device)
+        device = self._services.manager.device_statistics(camera.device)
         return refusal(web.HTTPConflict, error, **device_view(device, now), **more)
 
 

@@ -19,6 +19,7 @@ from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, expla
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import Reading
 from camserver.api.responses import Services
+from camserver.config import Inventory
 from camserver.errors import CamserverError
 
 MODE = 0o660
@@ -57,12 +58,18 @@ class ApiServer:
         self._door = HttpListener(app, connections=connections, silent_s=silent_s)
         self._socket: socket.socket | None = None
         self._own: Path | None = None
+        self._path: Path | None = None
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Returns the keys that were changed: only a restart applies them."""
+        return () if inventory.api.socket == self._path else ("api.socket",)
 
     async def listen(self, path: Path, inherited: socket.socket | None = None) -> None:
         """Be the one at `path`, or on a socket that systemd made there and keeps; clients wait.
 
         Raises ApiUnavailable.
         """
+        self._path = path
         self._socket = (
             inherited if inherited is not None else await asyncio.to_thread(_listen, path)
         )

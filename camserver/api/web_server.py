@@ -15,7 +15,6 @@ import hmac
 import resource
 import socket
 import zlib
-from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
@@ -28,7 +27,7 @@ from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, expla
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import Reading
 from camserver.api.responses import Services, refusal
-from camserver.config.model import HttpTable
+from camserver.config import Inventory
 from camserver.errors import CamserverError
 from camserver.leases import Holder
 
@@ -56,24 +55,19 @@ class WebUnavailable(CamserverError):  # noqa: N818 - it says what is the case
 
 
 class WebServer:
-    """The wall page on `table.listen`, between `start` and `stop`.
-
-    `go2rtc` is where browsers reach its player.
-    """
+    """The wall page on the inventory's http.listen, between `start` and `stop`."""
 
     def __init__(
         self,
-        table: HttpTable,
+        inventory: Inventory,
         services: Services,
         reading: Reading,
         *,
-        go2rtc: str | None = None,
-        timezone: str = "UTC",
         silent_s: float = SILENT_S,
     ) -> None:
-        self._table = table
+        self._table = table = inventory.http
         self._services = services
-        self.configure(table.hosts, go2rtc=go2rtc, timezone=timezone)
+        self.configure(inventory)
         app = web.Application(
             client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain, known_parameters()]
         )
@@ -94,18 +88,27 @@ class WebServer:
         )
         self.address: tuple[str, int] | None = None
 
-    def configure(self, hosts: Iterable[str], *, go2rtc: str | None, timezone: str) -> None:
-        """What a reload may change."""
-        self._timezone = timezone
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take over what a reload may change. Returns the keys that need a restart."""
+        new, running = inventory.http, self._table
+        self._timezone = inventory.output.timezone
         self._hosts = {
             "localhost",
             socket.gethostname().lower(),
-            *(host.lower() for host in hosts),
-            *([self._table.address[0].lower()] if self._table.address else []),
+            *(host.lower() for host in new.hosts),
+            *([running.address[0].lower()] if running.address else []),
         }
-        self._go2rtc = go2rtc.rstrip("/") if go2rtc else None
-        frames = "'none'" if go2rtc is None else "{0.scheme}://{0.netloc}".format(urlsplit(go2rtc))
+        player = inventory.go2rtc.page or inventory.go2rtc.api
+        self._go2rtc = player.rstrip("/") if player else None
+        frames = "'none'" if player is None else "{0.scheme}://{0.netloc}".format(urlsplit(player))
         self._headers = HEADERS | {"Content-Security-Policy": POLICY.format(frames=frames)}
+        changed = {
+            "http.listen": new.listen != running.listen,
+            "http.username": new.username != running.username,
+            "http.password": new.password != running.password,
+            "http.actions": new.actions != running.actions,
+        }
+        return tuple(key for key, is_changed in changed.items() if is_changed)
 
     async def start(self) -> None:
         """Listen. Raises WebUnavailable."""

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
 
 from cachetools import LRUCache
 
 from camserver.capture.engine_choice import EngineChoice
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import MAX_REMEMBERED, NativeEngine
+from camserver.capture.session import CaptureSession, worst
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.events import Event, Notice
+from camserver.events import Event, LibavChosen
 from camserver.model import AccessUnit, SessionEnd
 from camserver.rtsp.session_cache import UnsupportedStreamError
 
 
-class Engines:
+class RtspEngine:
     """Both engines behind one call; learns which of them reads a stream."""
 
     def __init__(
@@ -29,57 +33,31 @@ class Engines:
         libav: LibavEngine,
         emit: Callable[[Event], None] = lambda _: None,
     ) -> None:
-        self._native = native
-        self._libav = libav
+        self.native = native
+        self.libav = libav
         self._emit = emit
         self._choices: LRUCache[tuple[str, str, str], EngineChoice] = LRUCache(MAX_REMEMBERED)
 
-    async def fetch(
-        self,
-        camera: Camera,
-        url: str,
-        deadline: float,
-        ended: Callable[[SessionEnd], None],
-        seen: Callable[[AccessUnit], None],
-    ) -> None:
-        """Show the first whole keyframe of `url` to `seen`; `deadline` by the event loop's clock.
-
-        Comes back only when no session is open any more, also when it is cancelled; `ended` is told
-        how the session ended. Raises CameraError; without one, `seen` was called once.
-        """
-        if camera.engine == "libav":
-            await self._libav.fetch(camera, url, deadline, ended, seen)
-        elif camera.engine == "auto" and self._choice(camera, url).asks_libav(_now()):
-            await self._through_libav(camera, url, deadline, ended, seen)
-        else:
-            await self._through_native(camera, url, deadline, ended, seen)
+    def session(self, camera: Camera, url: str, deadline: float) -> EngineSession:
+        """A session of `url` by the engine that reads it. `deadline` by the event loop's clock."""
+        return EngineSession(self, camera, url, deadline)
 
     def decoded(self, camera: Camera, url: str, unit: AccessUnit) -> None:
         """What `url` gave could be decoded: whoever fetched it reads the stream."""
         if camera.engine != "auto":
             return
-        choice = self._choice(camera, url)
+        choice = self.choice(camera, url)
         if unit.engine == "native":
             choice.native_worked()
             return
         if choice.kept_until is None:
-            self._emit(
-                Notice(
-                    name="engine.libav",
-                    camera=camera.id,
-                    level="warning",
-                    message=(
-                        f"{camera.id}: libav reads this stream, camserver's own client does not "
-                        f"({choice.reason}); libav is used for a day, or until a reload"
-                    ),
-                )
-            )
+            self._emit(LibavChosen(camera=camera.id, reason=choice.reason))
         choice.libav_worked(_now())
 
     def undecodable(self, camera: Camera, url: str, unit: AccessUnit, error: CameraError) -> None:
         """What `url` gave could not be decoded: ask everything anew next time."""
         self.forget(camera, url)
-        choice = self._choice(camera, url)
+        choice = self.choice(camera, url)
         if unit.engine == "native":
             choice.native_failed(error)
         elif camera.engine == "auto":
@@ -87,45 +65,81 @@ class Engines:
 
     def forget(self, camera: Camera, url: str) -> None:
         """What is remembered of the stream may be out of date."""
-        self._native.invalidate_cache(camera, url)
+        self.native.invalidate_cache(camera, url)
 
     def reloaded(self) -> None:
         """After a reload the native client gets another chance."""
         for choice in self._choices.values():
             choice.reloaded()
 
-    async def _through_native(
+    def choice(self, camera: Camera, url: str) -> EngineChoice:
+        """What is known of one stream."""
+        key = url, camera.username, camera.transport
+        if key not in self._choices:
+            self._choices[key] = EngineChoice()
+        return self._choices[key]
+
+
+class EngineSession:
+    """One session by one engine, or by one after the other. Never two at once."""
+
+    def __init__(self, engine: RtspEngine, camera: Camera, url: str, deadline: float) -> None:
+        self._engine = engine
+        self._camera = camera
+        self._url = url
+        self._deadline = deadline
+        self._open = AsyncExitStack()
+        self._sessions: list[CaptureSession] = []
+
+    @property
+    def end(self) -> SessionEnd:
+        """The worst end of its sessions."""
+        return worst(*(session.end for session in self._sessions))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
         self,
-        camera: Camera,
-        url: str,
-        deadline: float,
-        ended: Callable[[SessionEnd], None],
-        seen: Callable[[AccessUnit], None],
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
+        await self._open.__aexit__(kind, error, traceback)
+
+    async def keyframe(self) -> AccessUnit:
+        """The first whole keyframe. Raises CameraError."""
+        if self._camera.engine == "libav":
+            return await self._by(self._engine.libav)
+        choice = self._engine.choice(self._camera, self._url)
+        if self._camera.engine == "auto" and choice.asks_libav(_now()):
+            return await self._by_libav(choice)
+        return await self._by_native(choice)
+
+    async def _by(self, engine: NativeEngine | LibavEngine) -> AccessUnit:
+        session: CaptureSession = engine.session(self._camera, self._url, self._deadline)
+        self._sessions.append(session)
+        await self._open.enter_async_context(session)
+        return await session.keyframe()
+
+    async def _by_native(self, choice: EngineChoice) -> AccessUnit:
         try:
-            await self._native.fetch(camera, url, deadline, ended, seen)
+            return await self._by(self._engine.native)
         except UnsupportedStreamError as error:
-            if camera.engine == "native":
+            if self._camera.engine == "native":
                 raise
-            # It was found before any SETUP, and the connection is closed: no session is open now.
-            self._choice(camera, url).reason = str(error)
-            await self._libav.fetch(camera, url, deadline, ended, seen)
+            # It was found before any SETUP: no session is open when the connection is closed.
+            choice.reason = str(error)
+            await self._open.aclose()
+            return await self._by(self._engine.libav)
         except CameraError as error:
-            if camera.engine == "auto":
-                self._choice(camera, url).native_failed(error)
+            if self._camera.engine == "auto":
+                choice.native_failed(error)
             raise
 
-    async def _through_libav(
-        self,
-        camera: Camera,
-        url: str,
-        deadline: float,
-        ended: Callable[[SessionEnd], None],
-        seen: Callable[[AccessUnit], None],
-    ) -> None:
-        choice = self._choice(camera, url)
+    async def _by_libav(self, choice: EngineChoice) -> AccessUnit:
         try:
-            await self._libav.fetch(camera, url, deadline, ended, seen)
+            return await self._by(self._engine.libav)
         except CameraError as error:
             if choice.kept_until is not None:
                 choice.kept_failed(error)
@@ -139,12 +153,6 @@ class Engines:
                 step=error.step,
                 login_refused=error.login_refused,
             ) from None
-
-    def _choice(self, camera: Camera, url: str) -> EngineChoice:
-        key = url, camera.username, camera.transport
-        if key not in self._choices:
-            self._choices[key] = EngineChoice()
-        return self._choices[key]
 
 
 def _now() -> float:

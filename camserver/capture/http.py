@@ -10,7 +10,8 @@ import contextlib
 import os
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -18,7 +19,8 @@ from yarl import URL
 
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.model import Result, SessionEnd
+from camserver.host.clock import utc_now
+from camserver.model import AccessUnit, Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
@@ -63,12 +65,22 @@ class _Answer:
     body: bytes
 
 
-class HttpSource:
+class HttpEngine:
     """Fetches JPEGs by HTTP; opens one connection a shot and keeps none, cameras have few to give.
 
     A login answers the strongest challenge that the camera offers, over the connection that brought
     it. It is sent once, and once more only if the camera says that the nonce was too old.
     """
+
+    def session(self, camera: Camera, url: str, deadline: float) -> HttpSession:
+        """One GET of `url`. It is no session of the device's budget: its end is none."""
+        return HttpSession(self, camera, url, deadline)
+
+    def decoded(self, camera: Camera, url: str, unit: AccessUnit) -> None:
+        """Nothing is learned from it."""
+
+    def undecodable(self, camera: Camera, url: str, unit: AccessUnit, error: CameraError) -> None:
+        """Nothing is learned from it."""
 
     async def fetch(self, camera: Camera, url: str, deadline: float) -> bytes:
         """The body of `url`; whether it is a whole JPEG is the decoder's to say.
@@ -158,6 +170,34 @@ class HttpSource:
                     await _read(response)
                 return _Answer(401, challenges, b"")
             return _Answer(response.status, challenges, await _read(response))
+
+
+class HttpSession:
+    """One GET, as a session that gives one picture."""
+
+    end = SessionEnd.NONE
+
+    def __init__(self, engine: HttpEngine, camera: Camera, url: str, deadline: float) -> None:
+        self._engine = engine
+        self._camera = camera
+        self._url = url
+        self._deadline = deadline
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """The connection is closed when the picture is there."""
+
+    async def keyframe(self) -> AccessUnit:
+        """The camera's JPEG. Raises CameraError."""
+        jpeg = await self._engine.fetch(self._camera, self._url, self._deadline)
+        return AccessUnit("mjpeg", jpeg, b"", utc_now(), "")
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,14 +1,16 @@
 """The engine `libav`: RTSP through libav in a session worker. Parent's side; shows an access unit.
 
-The worker holds the session, so `fetch` comes back only when the worker has closed it or is dead
+The worker holds the session, so `keyframe` comes back only when the worker has closed it or is dead
 and reaped.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from camserver.config import Camera
@@ -24,65 +26,82 @@ Then it is killed.
 
 
 class LibavEngine:
-    """Fetches access units; remembers which streams need the larger probe."""
+    """Opens sessions in workers; remembers which streams need the larger probe."""
 
     def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
-        self._probes: dict[str, str] = {}
+        self.pool = pool
+        self.probes: dict[str, str] = {}
 
-    async def fetch(
-        self,
-        camera: Camera,
-        url: str,
-        deadline: float,
-        ended: Callable[[SessionEnd], None],
-        seen: Callable[[AccessUnit], None],
-    ) -> None:
-        """Show the first whole keyframe of `url` to `seen`, when the session is closed.
-
-        `ended` is told how it ended.
+    def session(self, camera: Camera, url: str, deadline: float) -> LibavSession:
+        """A session of `url`.
 
         `deadline` is a moment of the event loop's clock, which is the host's monotonic one: the
-        worker reads the same. Raises CameraError. When this is cancelled, the worker has a moment
-        to tear the session down, or is dead.
+        worker reads the same.
         """
-        left_s = deadline - asyncio.get_running_loop().time()
+        return LibavSession(self, camera, url, deadline)
+
+
+class LibavSession:
+    """One session in a worker. It is closed when the keyframe is there."""
+
+    def __init__(self, engine: LibavEngine, camera: Camera, url: str, deadline: float) -> None:
+        self._engine = engine
+        self._camera = camera
+        self._url = url
+        self._deadline = deadline
+        self.end = SessionEnd.NONE
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Nothing is open any more: the worker has closed the session, or is dead and reaped."""
+
+    async def keyframe(self) -> AccessUnit:
+        """The first whole keyframe, when the session is closed.
+
+        Raises CameraError. When this is cancelled, the worker has a moment to tear the session
+        down, or is dead.
+        """
+        camera, url = self._camera, self._url
+        left_s = self._deadline - asyncio.get_running_loop().time()
         order = {
             "url": with_credentials(url, camera.username, camera.password),
             "transport": camera.transport,
-            "deadline": deadline - min(MARGIN_S, left_s / 4),
-            "probe": self._probes.get(url, "small"),
+            "deadline": self._deadline - min(MARGIN_S, left_s / 4),
+            "probe": self._engine.probes.get(url, "small"),
             "tls_verify": camera.tls_verify,
         }
-        ended(SessionEnd.UNCLEAN)  # so it is if this is cancelled: the worker is killed
+        self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
         try:
-            reply = await self._pool.run(
-                "fetch", order, deadline=deadline, late=lambda reply: ended(_end(reply))
+            reply = await self._engine.pool.run(
+                "fetch", order, deadline=self._deadline, late=self._ended
             )
         except CameraError as error:
-            ended(error.end)
+            self.end = error.end
             raise
+        self._ended(reply)
         try:
-            ended(SessionEnd(reply.data["end"]))
             cut = int(reply.data["extradata_bytes"])
             at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
             if reply.data["probe"] != "small":
-                self._probes[url] = "large"
-            unit = AccessUnit(
+                self._engine.probes[url] = "large"
+            return AccessUnit(
                 str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at, "libav"
             )
         except (KeyError, ValueError, TypeError, OverflowError):
             raise CameraError(
-                Result.CRASHED, "the session worker sent an answer that makes no sense"
+                Result.CRASHED, "the session worker sent an answer that makes no sense", self.end
             ) from None
-        seen(unit)
 
-
-def _end(reply: Reply) -> SessionEnd:
-    try:
-        return SessionEnd(reply.data["end"])
-    except (KeyError, ValueError):
-        return SessionEnd.UNCLEAN
+    def _ended(self, reply: Reply) -> None:
+        with suppress(KeyError, ValueError):
+            self.end = SessionEnd(reply.data["end"])
 
 
 def with_credentials(url: str, username: str, password: str) -> str:

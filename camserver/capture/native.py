@@ -2,22 +2,24 @@
 
 Gives an access unit; costs no process while it waits.
 
-`fetch` comes back only when the session's transport is closed (rule one), also when it is
-cancelled: then TEARDOWN is given less time.
+A session's block ends only when its transport is closed (rule one), also when it is cancelled: then
+TEARDOWN is given less time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
+from types import TracebackType
+from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 from cachetools import LRUCache
 
+from camserver.capture.session import worst
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
@@ -34,47 +36,30 @@ MAX_REDIRECTS = 2
 
 
 class NativeEngine:
-    """Fetches access units; remembers of each stream what saves round trips."""
+    """Opens sessions of our own client; remembers of each stream what saves round trips."""
 
     def __init__(self) -> None:
-        self._memories: LRUCache[tuple[str, ...], SessionCache] = LRUCache(MAX_REMEMBERED)
+        self._caches: LRUCache[tuple[str, ...], SessionCache] = LRUCache(MAX_REMEMBERED)
         self._logins: LRUCache[tuple[str, int | None, str, str], LoginCache] = LRUCache(
             MAX_REMEMBERED
         )
 
-    async def fetch(
-        self,
-        camera: Camera,
-        url: str,
-        deadline: float,
-        ended: Callable[[SessionEnd], None],
-        seen: Callable[[AccessUnit], None],
-    ) -> None:
-        """Show the first whole keyframe of `url` to `seen`, before the session is ended.
+    def session(self, camera: Camera, url: str, deadline: float) -> NativeSession:
+        """A session of `url`. `deadline` by the event loop's clock."""
+        return NativeSession(self, camera, url, deadline)
 
-        `deadline` by the loop's clock.
+    def open(self, camera: Camera, url: str) -> RtspSession:
+        """A session with what is remembered of its stream. It connects when it is told to."""
+        tls = tls_context(camera.tls_verify) if url.startswith("rtsps") else None
+        return RtspSession(url, self._cache(camera, url), self._login(camera, url), tls=tls)
 
-        `ended` is told how each session ended, also when this is cancelled. Raises CameraError.
-        """
-        worst = SessionEnd.NONE
+    def succeeded(self, camera: Camera, url: str, session: RtspSession) -> None:
+        """A whole keyframe came: the next session begins with what this one has learned."""
+        self._caches[_key(camera, url)] = session.cache
 
-        def tell(end: SessionEnd) -> None:
-            nonlocal worst  # of all sessions under one lease the worst end counts
-            worst = max(worst, end, key=list(SessionEnd).index)
-            ended(worst)
-
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                await self._fetch(camera, url, deadline, tell, seen)
-            except RedirectError as moved:
-                if worst is not SessionEnd.NONE:
-                    raise CameraError(
-                        Result.ERROR, "the camera redirects a session that it had set up", worst
-                    ) from None
-                url = same_host(url, moved.url)
-            else:
-                return
-        raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
+    def failed(self, camera: Camera, url: str, session: RtspSession) -> None:
+        """No keyframe came: everything is asked anew."""
+        self._forget(camera, url, warm_refusals=session.warm and not session.pictures)
 
     def invalidate_cache(self, camera: Camera, url: str) -> None:
         """What was fetched could not be decoded.
@@ -83,73 +68,10 @@ class NativeEngine:
         """
         self._forget(camera, url, warm_refusals=0)
 
-    async def _fetch(
-        self,
-        camera: Camera,
-        url: str,
-        deadline: float,
-        ended: Callable[[SessionEnd], None],
-        seen: Callable[[AccessUnit], None],
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        limit_s = max(0.0, deadline - started)
-        memory = self._memory(camera, url)
-        session = RtspSession(
-            url,
-            memory,
-            self._login(camera, url),
-            tls=tls_context(camera.tls_verify) if url.startswith("rtsps") else None,
-        )
-        failure: CameraError | None = None
-        try:
-            async with asyncio.timeout_at(deadline):
-                await session.open()
-                opened = loop.time()
-                shot = await session.key_picture()
-            seen(
-                AccessUnit(
-                    shot.codec,
-                    shot.picture.data,
-                    b"",
-                    datetime.fromtimestamp(shot.captured_s, UTC),
-                    "native",
-                    shot.camera_clock_offset_s,
-                    opened - started,
-                    loop.time() - opened,
-                )
-            )
-            self._remember(camera, url, memory)
-        except TimeoutError:
-            failure = session.late(limit_s)
-            raise failure from None
-        except CameraError as error:
-            failure = error
-            raise
-        except asyncio.CancelledError:
-            session.expedite_close(HURRIED_TEARDOWN_S)
-            raise
-        finally:
-            if failure is not None:
-                self._forget(camera, url, warm_refusals=session.warm and not session.pictures)
-            await finish(
-                self._end(session, ended, failure),
-                on_cancel=lambda: session.expedite_close(HURRIED_TEARDOWN_S),
-            )
-
-    @staticmethod
-    async def _end(
-        session: RtspSession, ended: Callable[[SessionEnd], None], failure: CameraError | None
-    ) -> None:
-        end = await session.close()
-        ended(end)
-        if failure is not None:
-            failure.end = end
-
-    def _memory(self, camera: Camera, url: str) -> SessionCache:
+    def _cache(self, camera: Camera, url: str) -> SessionCache:
         """A copy: two sessions of one stream, at the same time, each have their own."""
-        memory = self._memories.get(_key(camera, url))
-        return deepcopy(memory) if memory else SessionCache(transport=camera.transport)
+        cache = self._caches.get(_key(camera, url))
+        return deepcopy(cache) if cache else SessionCache(transport=camera.transport)
 
     def _login(self, camera: Camera, url: str) -> LoginCache:
         """Of the box and the user, whatever stream.
@@ -162,24 +84,105 @@ class NativeEngine:
             self._logins[key] = LoginCache(camera.username, camera.password)
         return self._logins[key]
 
-    def _remember(self, camera: Camera, url: str, memory: SessionCache) -> None:
-        """For the next session of this stream."""
-        self._memories[_key(camera, url)] = memory
-
     def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
         """Ask everything anew.
 
         Some answer SETUP without DESCRIBE, and then send nothing (go2rtc): that is counted.
         """
-        old = self._memories.pop(_key(camera, url), None)
+        old = self._caches.pop(_key(camera, url), None)
         if old is not None:
-            memory = self._memory(camera, url)
-            memory.warm_refusals, memory.warm_worked = (
+            cache = self._cache(camera, url)
+            cache.warm_refusals, cache.warm_worked = (
                 old.warm_refusals + warm_refusals,
                 old.warm_worked,
             )
-            memory.options_first, memory.all_tracks = old.options_first, old.all_tracks
-            self._remember(camera, url, memory)
+            cache.options_first, cache.all_tracks = old.options_first, old.all_tracks
+            self._caches[_key(camera, url)] = cache
+
+
+class NativeSession:
+    """One session to its first keyframe, wherever the camera redirects it."""
+
+    def __init__(self, engine: NativeEngine, camera: Camera, url: str, deadline: float) -> None:
+        self._engine = engine
+        self._camera = camera
+        self._url = url
+        self._deadline = deadline
+        self._rtsp: RtspSession | None = None
+        self._closing: RtspSession | None = None
+        self.end = SessionEnd.NONE
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is not None and not issubclass(kind, CameraError):  # cancelled, or preempted
+            self._expedite_close()
+        await finish(self._close(), on_cancel=self._expedite_close)
+
+    async def keyframe(self) -> AccessUnit:
+        """The first whole keyframe. Raises CameraError."""
+        url = self._url
+        for _ in range(MAX_REDIRECTS + 1):
+            self._rtsp = self._engine.open(self._camera, url)
+            try:
+                return await self._keyframe(self._rtsp, url)
+            except RedirectError as moved:
+                await finish(self._close(), on_cancel=self._expedite_close)
+                if self.end is not SessionEnd.NONE:
+                    raise CameraError(
+                        Result.ERROR, "the camera redirects a session that it had set up", self.end
+                    ) from None
+                url = same_host(url, moved.url)
+        raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
+
+    async def _keyframe(self, session: RtspSession, url: str) -> AccessUnit:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        limit_s = max(0.0, self._deadline - started)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                await session.open()
+                opened = loop.time()
+                keyframe = await session.key_picture()
+        except TimeoutError:
+            self._engine.failed(self._camera, url, session)
+            raise session.late(limit_s) from None
+        except CameraError:
+            self._engine.failed(self._camera, url, session)
+            raise
+        self._engine.succeeded(self._camera, url, session)
+        return AccessUnit(
+            keyframe.codec,
+            keyframe.picture.data,
+            b"",
+            datetime.fromtimestamp(keyframe.captured_s, UTC),
+            "native",
+            keyframe.camera_clock_offset_s,
+            opened - started,
+            loop.time() - opened,
+        )
+
+    async def _close(self) -> None:
+        session, self._rtsp = self._rtsp, None
+        if session is None:
+            return
+        self._closing = session
+        end = SessionEnd.UNCLEAN
+        try:
+            end = await session.close()
+        finally:
+            self.end = worst(self.end, end)
+
+    def _expedite_close(self) -> None:
+        for session in (self._rtsp, self._closing):
+            if session is not None:
+                session.expedite_close(HURRIED_TEARDOWN_S)
 
 
 def _key(camera: Camera, url: str) -> tuple[str, ...]:

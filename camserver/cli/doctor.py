@@ -12,13 +12,12 @@ import getpass
 import json
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from camserver.capture.decoder import Decoder
-from camserver.capture.libav import LibavEngine
+from camserver.capture.build import Capture, build_capture
 from camserver.cli.daemon_commands import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, client
 from camserver.cli.doctor_leases import LeaseLost, doctor_leases
 from camserver.client.clients import ApiRefusal, DaemonUnavailableError, SyncLeaseClient
@@ -28,11 +27,11 @@ from camserver.doctor.report import Finding, Report
 from camserver.errors import InventoryError, RtspBusy
 from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
-from camserver.workers.pool import WorkerPool
 
 AT_ONCE = 8
 """Boxes (host and port) that are examined beside one another."""
 DECODERS = 2
+QUALITY = 85
 NAMED = 8
 """Cameras that are named before a piece of advice; it is the same for all of them."""
 
@@ -210,8 +209,8 @@ async def _one(arguments: argparse.Namespace, order: Order) -> int:
             if finding.advice:
                 print(f"      {finding.advice}")
 
-    async with _workers() as workers:
-        outcome = await _examined(arguments, order, order.cameras[0], workers, say)
+    async with build_capture(QUALITY) as capture:
+        outcome = await _examined(arguments, order, order.cameras[0], capture, say)
     if outcome.report is None:
         print(f"camserver: {outcome.error}", file=sys.stderr)
         return outcome.status
@@ -247,7 +246,7 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
                         status=1,
                     )
                 else:
-                    outcome = await _examined(arguments, order, camera, workers, lambda _: None)
+                    outcome = await _examined(arguments, order, camera, capture, lambda _: None)
             if outcome.report is not None and outcome.report.login_refused:
                 refused[login] = camera.id
             outcomes[camera.id] = outcome
@@ -259,7 +258,8 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
                 )
 
     try:
-        async with _workers() as workers, asyncio.TaskGroup() as tasks:
+        many = build_capture(QUALITY, sessions=DECODERS, decoders=DECODERS)
+        async with many as capture, asyncio.TaskGroup() as tasks:
             for address, cameras in boxes.items():
                 tasks.create_task(examine(cameras), name=f"doctor {address}")
     except ExceptionGroup as group:  # nobody reads, or the disk is full: one reason for all
@@ -324,29 +324,11 @@ def _json(outcome: Outcome) -> dict[str, object]:
 # ---- the examination
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Processes that decode, and that speak RTSP through libav."""
-
-    sessions: WorkerPool
-    decoders: WorkerPool
-
-
-@contextlib.asynccontextmanager
-async def _workers() -> AsyncIterator[Workers]:
-    workers = Workers(WorkerPool("session", DECODERS), WorkerPool("decoder", DECODERS))
-    try:
-        yield workers
-    finally:
-        await workers.sessions.close()
-        await workers.decoders.close()
-
-
 async def _examined(
     arguments: argparse.Namespace,
     order: Order,
     camera: Camera,
-    workers: Workers,
+    capture: Capture,
     say: Callable[[Finding], None],
 ) -> Outcome:
     """One camera under its leases; what keeps it from being examined is an outcome, too."""
@@ -358,8 +340,7 @@ async def _examined(
         ) as permission:
             examined = Doctor(
                 camera,
-                Decoder(workers.decoders, 85),
-                LibavEngine(workers.sessions),
+                capture,
                 say,
                 new=not order.known,
                 other_sessions=permission.other_sessions,

@@ -6,24 +6,22 @@ Under the same file locks, leases and journal as others of its kind.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from camserver.capture.decoder import Decoder
-from camserver.capture.engines import Engines
-from camserver.capture.http import HttpSource
-from camserver.capture.libav import LibavEngine
-from camserver.capture.native import NativeEngine
+from camserver.capture.build import build_capture
 from camserver.config import Camera, Inventory
 from camserver.daemon import budget_of
 from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_snapshot
 from camserver.host.redact import Redactor
 from camserver.leases import Holder, RtspManager
-from camserver.leases.journal import LeaseJournal
-from camserver.model import Attempt, Result, SessionEnd
+from camserver.leases.journal import LeaseJournal, load
+from camserver.model import Attempt, Result
 from camserver.snapshots.service import SnapshotService
-from camserver.workers.pool import WorkerPool
+from camserver.snapshots.sources import Sources
 
 
 @asynccontextmanager
@@ -41,23 +39,25 @@ async def leases_of(
     if locks is None:
         yield None
         return
-    journal = LeaseJournal(
-        inventory.api.socket.with_suffix(".leases"),
-        lambda _, end: budget_of(camera).cooldown_after(SessionEnd(end)),
-    )
-    manager = RtspManager(journal)
-    manager.configure({camera.device: budget_of(camera)}, {camera.id: camera.device})
     # Others may take snapshots of other devices at this moment: only the daemon writes the journal
     # anew.
-    manager.restore(
-        journal.join().on({camera.id: camera.device}), lambda _: camera.unclean_cooldown_s
-    )
+    journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"), shared=True)
+    state = load(journal.path).on({camera.id: camera.device})
+    state.generation = max(state.generation, unique_generation())
+    manager = RtspManager(journal=journal)
+    manager.configure({camera.device: budget_of(camera)}, {camera.id: camera.device})
+    manager.restore(state)
     try:
         yield manager
     finally:
         journal.close()
         for lock in locks:
             lock.close()
+
+
+def unique_generation() -> int:
+    """A generation that no process beside this one gives: they do not know each other's."""
+    return int(time.time() * 1000) * 1000 + os.getpid() % 1000
 
 
 async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
@@ -79,17 +79,12 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
 
 
 async def _take(inventory: Inventory, camera: Camera, manager: RtspManager) -> Attempt:
-    sessions, decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
-    try:
-        service = SnapshotService(
-            manager,
-            Engines(NativeEngine(), LibavEngine(sessions)),
-            HttpSource(),
-            Decoder(decoders, inventory.output.quality),
-        )
+    async with build_capture(inventory.output.quality) as capture:
+        service = SnapshotService(manager, Sources(capture.rtsp, capture.http), capture.decoder)
         attempt = await service.take(camera, Holder("snapshot", f"pid {os.getpid()}"))
-    finally:
-        await sessions.close()
-        await decoders.close()
-    error = Redactor(inventory.secrets).scrub(attempt.error) if attempt.error else None
-    return Attempt(attempt.camera, attempt.at, attempt.result, error, attempt.snapshot)
+    scrub = Redactor(inventory.secrets).scrub
+    return replace(
+        attempt,
+        error=scrub(attempt.error) if attempt.error else None,
+        label=scrub(attempt.label),
+    )

@@ -6,7 +6,6 @@ From the daemon, or from the files alone.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -41,9 +40,6 @@ COLUMNS = (
 NARROW = ("CAMERA", "AGE", "LAST RESULT", "FAILED", "NEXT")
 LEFT = ("CAMERA", "LAST RESULT", "SOURCE", "SIZE")
 WIDE = 120
-_HELD = re.compile(r"max_sessions (\d+): held by ([^;]*?)(?:;[^)]*)?\)$")
-_KIND = re.compile(r"^(?:live|external|poller|snapshot) (?=\S)")
-_TIMES = re.compile(r" \(after [\d.]+ s, limit [\d.]+ s\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ class CameraStatus:
     name: str
     freshness: Freshness
     age_s: float | None
-    words: str
+    label: str
     source: str | None
     resolution: str | None
     bytes: int | None
@@ -112,7 +108,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         camera["name"],
         FreshnessLimits.of(camera["interval_s"]).judge(age_s),
         age_s,
-        words(camera),
+        label(latest),
         latest.get("source"),
         f"{width}x{height}" if width else None,
         latest.get("bytes"),
@@ -132,32 +128,13 @@ def _age_s(captured_at: Any, now: datetime) -> float | None:
         return None
 
 
-def words(camera: dict[str, Any]) -> str:
-    """The last result, as one would say it."""
-    attempt = (camera["latest"] or {}).get("attempt") or {}
+def label(latest: dict[str, Any]) -> str:
+    """The last result in few words, as whoever polled has said it."""
+    attempt = latest.get("attempt") or {}
     result = attempt.get("result")
     if result is None:
         return "not polled yet"
-    if result == "ok":
-        return "ok"
-    error = (
-        _TIMES.sub("", (attempt.get("error") or ""))
-        .removeprefix(f"{camera['id']}: ")
-        .removeprefix("rtsp: ")
-    )
-    if result in ("busy", "full"):
-        if held := _HELD.search(error):  # by whom it was then, not now
-            names = [
-                _KIND.sub("", name) for name in re.sub(r" for [\d.]+ s", "", held[2]).split(", ")
-            ]
-            return (
-                f"camera full: {' and '.join(names)} {'holds' if len(names) == 1 else 'hold'}"
-                f" {len(names)} of {held[1]}"
-            )
-        return "camera full" + (f": {error}" if error else "")
-    if result == "auth":
-        return "wrong password" if "wrong" in error else error
-    return error or str(result)
+    return str(attempt.get("label") or attempt.get("error") or result)
 
 
 def show(statuses: list[CameraStatus], console: Console) -> None:
@@ -179,7 +156,7 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
                 (
                     s.camera,
                     Text(span(s.age_s), COLOURS[s.freshness]),
-                    Text(s.words, "" if s.words == "ok" else "red"),
+                    Text(s.label, "" if s.label == "ok" else "red"),
                     s.source or NOTHING,
                     s.resolution or NOTHING,
                     kilobytes,

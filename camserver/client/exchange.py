@@ -10,13 +10,14 @@ import http.client
 import io
 import json
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from camserver.errors import CamserverError, RtspBusy
+from camserver.errors import CamserverError, RtspBusy, SessionHolder
 
 ANSWER_S = 15.0
 """How long the daemon may take to answer what needs no camera."""
@@ -185,4 +186,22 @@ def refusal(status: int, body: bytes) -> CamserverError:
     except ValueError:
         data = {}
     refused = ApiRefusal(status, data if isinstance(data, dict) else {})
-    return RtspBusy(str(refused)) if status == 409 else refused
+    return _busy(refused) if status == 409 else refused
+
+
+def _busy(refused: ApiRefusal) -> RtspBusy:
+    """A 409, with who holds the device's sessions as far as the answer says it."""
+    data = refused.data
+    holders = []
+    with suppress(KeyError, TypeError, ValueError):
+        holders = [
+            SessionHolder(str(h["holder"]), str(h["label"] or h["holder"]), float(h["for_s"]))
+            for h in data["held"]
+        ]
+    waiting, most = data.get("waiting"), data.get("max_sessions")
+    return RtspBusy(
+        str(refused),
+        holders=tuple(holders),
+        waiting=len(waiting) if isinstance(waiting, list) else 0,
+        max_sessions=most if isinstance(most, int) else 0,
+    )

@@ -18,11 +18,11 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from urllib.parse import urlsplit
 
-from camserver.capture.decoder import Decoder
+from camserver.capture.build import Capture
 from camserver.capture.engine_choice import may_be_misread
-from camserver.capture.http import HttpSource
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host, tls_context
+from camserver.capture.session import worst
 from camserver.config import Camera
 from camserver.doctor.advice import advice
 from camserver.doctor.report import Finding, Report
@@ -65,15 +65,14 @@ class Doctor:
 
     `say` hears of each finding as it is made, `scrub` keeps secrets out of what the camera says.
 
-    `new`: it is not in the inventory yet. `company`: so many other sessions of the device are open
-    meanwhile.
+    `new`: it is not in the inventory yet. `other_sessions`: so many other sessions of the device
+    are open meanwhile.
     """
 
     def __init__(
         self,
         camera: Camera,
-        decoder: Decoder,
-        libav: LibavEngine,
+        capture: Capture,
         say: Callable[[Finding], None],
         *,
         new: bool = True,
@@ -81,11 +80,10 @@ class Doctor:
         scrub: Callable[[str], str] = str,
     ) -> None:
         self._camera = camera
-        self._decoder = decoder
-        self._libav = libav
+        self._capture = capture
         self._say = say
         self._scrub = scrub
-        self._company = other_sessions
+        self._other_sessions = other_sessions
         self._last = SessionEnd.NONE  # how the newest session ended
         self._memory = SessionCache(transport=camera.transport)
         self._login = LoginCache(camera.username, camera.password)
@@ -209,9 +207,8 @@ class Doctor:
         except UnsupportedStreamError as error:
             self._found("session", f"not for camserver's own client: {error}")
         except (CameraError, TimeoutError, ConnectionClosed) as error:
-            failure = reinterpret_as_full(
-                _failure(error, session, self._camera.timeout_s), self._company
-            )
+            failure = _failure(error, session, self._camera.timeout_s)
+            failure = reinterpret_as_full(failure, failure.end, self._other_sessions)
             self._failed("session" if session.step != STEP else "keyframe", failure)
             if not may_be_misread(failure):
                 return False
@@ -231,7 +228,7 @@ class Doctor:
 
     async def _through_libav(self, url: str) -> bool:
         """The second engine, which polls fall back to as well."""
-        unit = await self._fetched(self._libav, url, "libav")
+        unit = await self._fetched(self._capture.rtsp.libav, url, "libav")
         if unit is not None:
             seen_to = {"native": "", "auto": '; engine = "auto" finds that out after two polls'}
             self._found(
@@ -249,17 +246,15 @@ class Doctor:
     ) -> AccessUnit | None:
         """As polls do it, with nothing remembered."""
         await asyncio.sleep(self._owed_s)
-        units, ends = list[AccessUnit](), [SessionEnd.NONE]
+        session = engine.session(self._camera, url, _now() + self._session_s)
         try:
-            await engine.fetch(
-                self._camera, url, _now() + self._session_s, ends.append, units.append
-            )
+            async with session:
+                return await session.keyframe()
         except CameraError as error:
-            self._failed(step, reinterpret_as_full(error, self._company))
+            self._failed(step, reinterpret_as_full(error, session.end, self._other_sessions))
             return None
         finally:
-            self._ended(ends[-1])  # the last word counts
-        return units[0]
+            self._ended(session.end)
 
     def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:
         took = {name: (after - at) * 1000 for (name, at), (_, after) in pairwise(steps)}
@@ -282,7 +277,9 @@ class Doctor:
     async def _picture(self, unit: AccessUnit, step: str = "picture") -> bool:
         started = _now()
         try:
-            still = await self._decoder.decode(unit, width=None, deadline=_now() + ONE_SESSION_S)
+            still = await self._capture.decoder.decode(
+                unit, width=None, deadline=_now() + ONE_SESSION_S
+            )
         except CameraError as error:
             self._failed(step, error)
             return False
@@ -302,7 +299,9 @@ class Doctor:
     async def _sub_stream(self, url: str) -> None:
         """Polls take it when the main stream fails."""
         unit = await self._fetched(
-            self._libav if self._camera.engine == "libav" else NativeEngine(), url, "sub-stream"
+            self._capture.rtsp.libav if self._camera.engine == "libav" else NativeEngine(),
+            url,
+            "sub-stream",
         )
         if unit is not None:
             await self._picture(unit, "sub-stream")
@@ -439,8 +438,12 @@ class Doctor:
     async def _snapshot_url(self, url: str) -> None:
         started = _now()
         try:
-            jpeg = await HttpSource().fetch(self._camera, url, _now() + self._camera.timeout_s)
-            still = await self._decoder.inspect(jpeg, width=None, deadline=_now() + ONE_SESSION_S)
+            jpeg = await self._capture.http.fetch(
+                self._camera, url, _now() + self._camera.timeout_s
+            )
+            still = await self._capture.decoder.inspect(
+                jpeg, width=None, deadline=_now() + ONE_SESSION_S
+            )
         except CameraError as error:
             self._failed("snapshot URL", error)
             return
@@ -483,7 +486,7 @@ class Doctor:
     def _ended(self, end: SessionEnd) -> None:
         if end is not SessionEnd.NONE:
             self._last = end
-        self.report.end = max(self.report.end, end, key=list(SessionEnd).index)
+        self.report.end = worst(self.report.end, end)
 
 
 def profile(codec: str, data: bytes) -> str:

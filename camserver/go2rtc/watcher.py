@@ -11,15 +11,15 @@ unclean, when go2rtc is gone. Takes no pictures, opens no sessions.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from camserver.capture.libav import with_credentials
 from camserver.config import Camera
 from camserver.config.model import Go2rtcTable
 from camserver.errors import LeaseStateError
-from camserver.events import Event, Notice
-from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, StreamView, without_userinfo
+from camserver.events import Event, Go2rtcFallback, Go2rtcNotAnswering, Go2rtcUp
+from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, StreamView
+from camserver.go2rtc.registry import StreamRegistry
 from camserver.host.tasks import finish
 from camserver.leases import Holder, RtspLease, RtspManager
 from camserver.model import SessionEnd
@@ -55,9 +55,15 @@ class Restream:
 class Go2rtc:
     """What go2rtc shows, who holds its sessions, which pictures need none of ours."""
 
-    def __init__(self, manager: RtspManager, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        manager: RtspManager,
+        emit: Callable[[Event], None],
+        registry: StreamRegistry | None = None,
+    ) -> None:
         self._manager = manager
         self._emit = emit
+        self._registry = registry or StreamRegistry(emit)
         self._table = Go2rtcTable()
         self._api: Go2rtcApi | None = None
         self._cameras: dict[str, Camera] = {}  # those that have a stream there
@@ -65,8 +71,6 @@ class Go2rtc:
         self._observed: dict[str, list[RtspLease]] = {}  # camera id -> a lease for each session
         # Cameras whose stream is being opened under a lease of ours
         self._ours: set[str] = set()
-        # Streams that we made there -> the URL that we wrote, without user info
-        self._registered: dict[str, str] = {}
         self._failing: set[str] = set()
         self._down_since: float | None = None
         self._alive_at = 0.0
@@ -90,7 +94,7 @@ class Go2rtc:
             self._api = None
             # Streams of another go2rtc may have the same names
             if table.api != self._table.api:
-                self._forget(self._registered)
+                self._registry.forget_all()
         self._table = table
         if table.api is not None and self._api is None:
             self._api = Go2rtcApi(table.api, table.rtsp or "", table.username, table.password)
@@ -102,10 +106,6 @@ class Go2rtc:
             if camera_id not in self._cameras or camera_id not in old:
                 self._count(camera_id, 0, SessionEnd.UNCLEAN)
         self._reconcile()
-
-    def restore(self, streams: Mapping[str, str]) -> None:
-        """Those that an earlier process registered, with the URL that it wrote, are ours, too."""
-        self._registered |= streams
 
     async def run(self) -> None:
         """Look every WATCH_S until cancelled."""
@@ -176,16 +176,7 @@ class Go2rtc:
         """No picture came from go2rtc; it is said once, until one comes again."""
         if camera.id not in self._failing:
             self._failing.add(camera.id)
-            self._emit(
-                Notice(
-                    name="go2rtc.fallback",
-                    camera=camera.id,
-                    level="warning",
-                    message=(
-                        f"{camera.id}: no picture from go2rtc ({why}); the camera itself is asked"
-                    ),
-                )
-            )
+            self._emit(Go2rtcFallback(camera=camera.id, reason=why))
 
     def worked(self, camera: Camera) -> None:
         """A picture came from go2rtc."""
@@ -215,7 +206,7 @@ class Go2rtc:
             return
         if self._down_since is not None:
             self._down_since = None
-            self._emit(Notice(name="go2rtc.up", message="go2rtc answers again"))
+            self._emit(Go2rtcUp())
         self._streams = streams
         self._reconcile()
 
@@ -223,13 +214,7 @@ class Go2rtc:
         now = asyncio.get_running_loop().time()
         if self._down_since is None:
             self._down_since = now
-            self._emit(
-                Notice(
-                    name="go2rtc.down",
-                    level="warning",
-                    message=f"{down}; cameras are asked themselves",
-                )
-            )
+            self._emit(Go2rtcNotAnswering(reason=str(down)))
         if down.alive:
             self._alive_at = now
         if down.gone or now - max(self._alive_at, self._down_since) > TROUBLE_S:
@@ -288,60 +273,12 @@ class Go2rtc:
             self._ours.discard(camera.id)
             self._reconcile()
 
-    # ---- registering
-
     async def _register(self, api: Go2rtcApi) -> None:
         """Give go2rtc the cameras it lacks, and remove those of ours that left."""
         if self._down_since is not None:
             return
-        wanted = {
-            c.go2rtc: (c, c.url)
-            for c in self._cameras.values()
-            if c.go2rtc and c.url and self._table.register_cameras
-        }
+        cameras = self._cameras.values() if self._table.register_cameras else ()
         try:
-            for name in self._registered.keys() - wanted.keys():
-                if self._is_ours(name):
-                    await api.remove(name)
-                    self._registered.pop(name, None)
-                    self._note("removed", name)
-                else:
-                    self._forget({name})
-            for name, (camera, url) in wanted.items():
-                known = self._streams.get(name)
-                if known is None or (
-                    self._is_ours(name) and url not in known.sources and not known.live
-                ):
-                    await api.register(
-                        name, with_credentials(url, camera.username, camera.password)
-                    )
-                    self._registered[name] = without_userinfo(url)
-                    self._note("registered", name, self._registered[name])
+            await self._registry.update(api, self._streams, cameras)
         except Go2rtcDown as down:
             self._is_down(down)
-
-    def _forget(self, names: Iterable[str]) -> None:
-        """They are gone, or somebody else's by now."""
-        for name in list(names):
-            self._registered.pop(name, None)
-            self._note("forgotten", name)
-
-    def _is_ours(self, name: str) -> bool:
-        """We made it, and it still has just the source that we wrote.
-
-        An operator's own is never touched.
-        """
-        known = self._streams.get(name)
-        return (
-            name in self._registered
-            and known is not None
-            and known.sources == (self._registered[name],)
-        )
-
-    def _note(self, what: str, stream: str, source: str = "") -> None:
-        data = {"stream": stream} | ({"source": source} if source else {})
-        self._emit(
-            Notice(
-                name=f"go2rtc.{what}", message=f"go2rtc: stream {stream} {what}", data=dict(data)
-            )
-        )

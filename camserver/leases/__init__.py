@@ -3,7 +3,16 @@
 A lease ends when the transport is proven closed.
 """
 
-from camserver.leases.manager import RtspLease, RtspManager
+from camserver.leases.lease import Preempted, RtspLease
+from camserver.leases.manager import RtspManager
 from camserver.leases.ticket import Budget, DeviceStatistics, Holder, Priority
 
-__all__ = ["RtspManager", "RtspLease", "Budget", "Holder", "Priority", "DeviceStatistics"]
+__all__ = [
+    "RtspManager",
+    "RtspLease",
+    "Preempted",
+    "Budget",
+    "Holder",
+    "Priority",
+    "DeviceStatistics",
+]

@@ -9,21 +9,24 @@ Invariants, for each device, at every moment:
 - a free slot and a waiting ticket never exist together: the slot is offered at once, in order of
   priority, then arrival;
 - an offer is a reservation: nobody passes it until its ticket accepts or withdraws.
+
+Nothing here but `configure`, `entries` and `statistics` looks at more than the devices of one
+ticket: a release costs the same with 100 devices and with 20,000.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 
 from camserver.errors import LeaseStateError
+from camserver.leases.device import CoolingSession, Device
 from camserver.leases.ticket import (
     Budget,
     DeviceStatistics,
     Holder,
     Learned,
     Priority,
+    SessionEntry,
     Ticket,
     TicketEvent,
     TicketState,
@@ -37,25 +40,8 @@ And one whose silence may have meant it.
 
 Afterwards it is asked again.
 """
-
-
-@dataclass(slots=True)
-class _Device:
-    budget: Budget
-    learned: Learned | None = None
-    waiting: list[Ticket] = field(default_factory=list)
-    taken: list[Ticket] = field(default_factory=list)  # offered or held
-    cooling_until: list[float] = field(default_factory=list)
-    # Taken here; their cameras have another device by now
-    moved: list[Ticket] = field(default_factory=list)
-    # Generation -> its moment in cooling_until
-    claimable: dict[int, float] = field(default_factory=dict)
-    granted: int = 0
-    opened: int = 0
-    held_s_total: float = 0.0
-    busy: int = 0
-    wait_s_total: float = 0.0
-    wait_s_max: float = 0.0
+CLAIM_S = 10.0
+"""How long another program may take to claim its lease from the next process."""
 
 
 class LeaseTable:
@@ -66,12 +52,13 @@ class LeaseTable:
     """
 
     def __init__(self) -> None:
-        self._devices: dict[str, _Device] = {}
+        self._devices: dict[str, Device] = {}
         self._cameras: dict[str, str] = {}  # camera id -> its device
-        # Sessions of an earlier process on devices not known (yet)
-        self._left: list[tuple[str, int, float, bool]] = []
+        # Sessions of an earlier process on devices that are not known (yet)
+        self._unknown: list[SessionEntry] = []
         self._sequence = 0
-        self._generation = 0
+        self.generation = 0
+        """The last one that was given."""
 
     def configure(
         self, budgets: Mapping[str, Budget], now: float, cameras: Mapping[str, str] | None = None
@@ -87,57 +74,54 @@ class LeaseTable:
             if name in self._devices:
                 self._devices[name].budget = budget
             else:
-                self._devices[name] = _Device(budget)
-        self._move(cameras or {}, now)
-        left, self._left = self._left, []
-        for name, generation, seconds, claimable in left:
-            self.restore(name, generation, now + seconds, now, claimable=claimable)
+                self._devices[name] = Device(budget)
+        for device in self._devices.values():
+            device.drop_cooled(now)
+        if cameras is not None:
+            self._move(cameras)
+        unknown, self._unknown = self._unknown, []
+        for entry in unknown:
+            self.restore(entry, now)
         for name in set(self._devices) - set(budgets):
-            device = self._devices[name]
-            self._thaw(device, now)
-            if not (device.waiting or device.taken or device.moved or device.cooling_until):
+            if self._devices[name].unused:
                 del self._devices[name]
         return [ticket for name in self._devices for ticket in self.offer(name, now)]
 
-    def _move(self, cameras: Mapping[str, str], now: float) -> None:
+    def _move(self, cameras: Mapping[str, str]) -> None:
         """The sessions of a camera count on its device, whatever that is called by now.
 
         And on the one where they were opened, until they have ended: it may be the same box, or
-        another that goes on. What cools down has no camera any more: it counts under both names,
-        too.
+        another that goes on. What cools down counts under both names, too.
         """
-        pairs = {
+        moves = {
             (old, new)
             for camera, new in cameras.items()
             if (old := self._cameras.get(camera, new)) != new
         }
-        for device in self._devices.values():
-            self._thaw(device, now)
-        cooling = {
-            old: (list(d.cooling_until), dict(d.claimable))
-            for old, _ in pairs
-            if (d := self._devices.get(old))
-        }
-        for old, new in pairs:
-            until, claimable = cooling.get(old, ([], {}))
-            # A session that counted on both is one
-            known = Counter(self._devices[new].cooling_until)
-            self._devices[new].cooling_until += (Counter(until) - known).elements()
-            self._devices[new].claimable |= claimable
+        cooling = {old: tuple(d.cooling) for old, _ in moves if (d := self._devices.get(old))}
+        for old, new in moves:
+            self._devices[new].cool_also(cooling.get(old, ()))
         for name, device in list(self._devices.items()):
-            for ticket in [
-                t for t in (*device.waiting, *device.taken) if cameras.get(t.camera, name) != name
-            ]:
-                waits = ticket in device.waiting
-                (device.waiting if waits else device.taken).remove(ticket)
-                if not waits:
-                    device.moved.append(ticket)
-                ticket.device = cameras[ticket.camera]
-                new_device = self._devices[ticket.device]
-                if ticket in new_device.moved:  # it comes back
-                    new_device.moved.remove(ticket)
-                (new_device.waiting if waits else new_device.taken).append(ticket)
+            for ticket in (*device.waiting, *device.taken):
+                new = cameras.get(ticket.camera, name)
+                if new != name:
+                    self._move_ticket(ticket, name, new)
         self._cameras = dict(cameras)
+
+    def _move_ticket(self, ticket: Ticket, old: str, new: str) -> None:
+        source, target = self._devices[old], self._devices[new]
+        ticket.device = new
+        if ticket in source.waiting:
+            source.waiting.remove(ticket)
+            target.waiting.append(ticket)
+            return
+        source.taken.remove(ticket)
+        source.moved.append(ticket)
+        ticket.moved_from.append(old)
+        if new in ticket.moved_from:  # it comes back
+            ticket.moved_from.remove(new)
+            target.moved.remove(ticket)
+        target.taken.append(ticket)
 
     def request(
         self,
@@ -161,32 +145,55 @@ class LeaseTable:
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
 
-    def restore(
-        self, device: str, generation: int, until: float, now: float, *, claimable: bool
-    ) -> None:
+    def restore(self, entry: SessionEntry, now: float) -> None:
         """A session of an earlier process.
 
-        Its slot is taken until then, or until its holder claims it.
-
-        A device that is not known is waited for: its camera may come back with the next inventory.
+        Another program's waits for CLAIM_S to be claimed. Any other cools down, no longer than
+        after an unclean end: the clock may have been set meanwhile. A device that is not known is
+        waited for: its camera may come back with the next inventory.
         """
-        if device in self._devices:
-            self._devices[device].cooling_until.append(until)
-            if claimable:
-                self._devices[device].claimable[generation] = until
-        elif claimable:
-            self._left.append((device, generation, until - now, claimable))
+        device = self._devices.get(entry.device)
+        if device is None:
+            if entry.claimable:
+                self._unknown.append(entry)
+            return
+        until = now + device.budget.unclean_cooldown_s
+        if entry.claimable:
+            until = max(until, now + CLAIM_S)
+        elif entry.cooling_until is not None:
+            until = min(until, entry.cooling_until)
+        if until > now:
+            device.cooling.append(
+                CoolingSession(
+                    entry.generation, entry.camera, until, entry.claimable, entry.observed
+                )
+            )
 
     def continue_after(self, generation: int) -> None:
         """Give only generation numbers greater than those of an earlier process."""
-        self._generation = max(self._generation, generation)
+        self.generation = max(self.generation, generation)
 
-    def observe(self, device: str, holder: Holder, now: float, camera: str = "") -> Ticket:
+    def observe(
+        self, device: str, holder: Holder, now: float, camera: str = ""
+    ) -> tuple[Ticket, int]:
         """A session that somebody has opened without asking: a fact, also when it is one too many.
 
-        Raises LeaseStateError for a device that was never configured.
+        Also returns the generation under which an earlier process had observed it, or 0. Raises
+        LeaseStateError for a device that was never configured.
         """
-        return self._hold(device, camera, holder, Priority.LIVE, now)
+        before = next(
+            (
+                session
+                for session in self._device(device).cooling
+                if session.observed and session.camera == camera and session.until > now
+            ),
+            None,
+        )
+        if before is not None:
+            self._devices[device].cooling.remove(before)
+        ticket = self._hold(device, camera, holder, Priority.LIVE, now)
+        ticket.observed = True
+        return ticket, 0 if before is None else before.generation
 
     def claim(
         self,
@@ -199,18 +206,17 @@ class LeaseTable:
     ) -> Ticket | None:
         """Turn a restored session's slot into its holder's again; None when it has passed."""
         entry = self._devices.get(device)
-        until = entry.claimable.pop(generation, 0.0) if entry is not None else 0.0
-        if entry is None or until <= now:
-            return None
-        entry.cooling_until.remove(until)
-        return self._hold(device, camera, holder, priority, now)
+        for session in entry.cooling if entry is not None else ():
+            if session.claimable and session.generation == generation and session.until > now:
+                self._devices[device].cooling.remove(session)
+                return self._hold(device, camera, holder, priority, now)
+        return None
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""
-        # The table is the one that changes tickets
-        ticket._apply(TicketEvent.ACCEPT)  # noqa: SLF001
-        self._generation += 1
-        ticket.generation = self._generation
+        ticket.apply(TicketEvent.ACCEPT)
+        self.generation += 1
+        ticket.generation = self.generation
         ticket.held_since = now
         device = self._devices[ticket.device]
         waited = now - ticket.requested_at
@@ -224,26 +230,35 @@ class LeaseTable:
         An offer that was already made goes to the next waiter.
         """
         was_offered = ticket.state is TicketState.OFFERED
-        ticket._apply(TicketEvent.WITHDRAW)  # noqa: SLF001
+        ticket.apply(TicketEvent.WITHDRAW)
         device = self._devices[ticket.device]
-        (device.taken if was_offered else device.waiting).remove(ticket)
         device.busy += busy
-        return self._ended_elsewhere(ticket, SessionEnd.NONE, now) + self.offer(ticket.device, now)
+        if was_offered:
+            return self._end(ticket, SessionEnd.NONE, now)
+        device.waiting.remove(ticket)
+        return self.offer(ticket.device, now)
 
     def release(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
         """Give a session back after its transport was closed.
 
-        Its slot cools down as the end demands.
+        Its slot cools down as the end demands, on every device where it counted.
         """
-        ticket._apply(TicketEvent.RELEASE)  # noqa: SLF001
+        ticket.apply(TicketEvent.RELEASE)
         device = self._devices[ticket.device]
-        device.taken.remove(ticket)
         device.opened += end is not SessionEnd.NONE
         device.held_s_total += now - ticket.held_since
-        cooldown_s = device.budget.cooldown_after(end)
-        if cooldown_s > 0:
-            device.cooling_until.append(now + cooldown_s)
-        return self._ended_elsewhere(ticket, end, now) + self.offer(ticket.device, now)
+        return self._end(ticket, end, now)
+
+    def _end(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
+        offered = []
+        for name in devices_of(ticket):
+            self._devices[name].end(ticket, end, now)
+            offered += self.offer(name, now)
+        return offered
+
+    def cooldown_until(self, device: str, end: SessionEnd, now: float) -> float:
+        """When a session of a device that ended so is forgotten by it."""
+        return now + self._device(device).budget.cooldown_after(end)
 
     def offer(self, name: str, now: float) -> list[Ticket]:
         """Hand every free slot of a device to the waiters in order.
@@ -251,39 +266,21 @@ class LeaseTable:
         Call it when a cool-down has passed.
         """
         device = self._devices.get(name)
-        if device is None:  # a reload has removed it
-            return []
-        self._thaw(device, now)
-        offered = []
-        while device.waiting and self._free(device, now) > 0:
-            ticket = min(device.waiting, key=lambda t: t.rank(now))
-            device.waiting.remove(ticket)
-            ticket._apply(TicketEvent.OFFER)  # noqa: SLF001
-            device.taken.append(ticket)
-            offered.append(ticket)
-        return offered
+        return [] if device is None else device.offer(now)  # None: a reload has removed it
 
-    def withdraw_for_live(self, name: str, now: float) -> list[Ticket]:
+    def preempt(self, name: str, now: float) -> list[Ticket]:
         """Held polls that should be preempted: live requests wait, or the cap is exceeded.
 
         Each is named once, the newest first.
         """
-        device = self._devices[name]
-        held = [t for t in device.taken if t.held]
-        wanted = sum(t.priority is Priority.LIVE for t in device.waiting) + max(
-            0, len(held) - self._cap(device, now)
-        )
-        wanted -= sum(t.withdrawn for t in held)
-        polls = [t for t in reversed(held) if t.gives_way][: max(0, wanted)]
+        polls = self._devices[name].to_preempt(now)
         for ticket in polls:
-            ticket.withdrawn = True
+            ticket.preempted = True
         return polls
 
     def other_sessions(self, ticket: Ticket, now: float) -> int:
         """Sessions of the ticket's device besides its own: held by others, or cooling down."""
-        device = self._devices[ticket.device]
-        held = sum(t is not ticket and t.held for t in (*device.taken, *device.moved))
-        return held + sum(until > now for until in device.cooling_until)
+        return self._devices[ticket.device].other_sessions(ticket, now)
 
     def refused(self, ticket: Ticket, now: float, *, certain: bool) -> Learned | None:
         """The device was full for this ticket's session.
@@ -307,72 +304,38 @@ class LeaseTable:
         if name in self._devices:
             self._devices[name].learned = learned
 
-    def names(self) -> tuple[str, ...]:
-        """Of all devices for which somebody waits."""
-        return tuple(name for name, device in self._devices.items() if device.waiting)
-
     def next_thaw(self, name: str, now: float) -> float | None:
         """When a device has another slot by itself, if somebody waits for it; or None."""
         device = self._devices.get(name)
-        if device is None:
-            return None
-        moments = list(device.cooling_until)
-        if device.learned is not None and device.learned.until > now:
-            moments.append(device.learned.until)
-        return min(moments) if device.waiting and moments else None
+        return None if device is None else device.next_change(now)
+
+    def entries(self, now: float) -> Iterator[SessionEntry]:
+        """What the next process has to know of all sessions."""
+        for name, device in self._devices.items():
+            yield from device.entries(name, now)
+        yield from self._unknown
+
+    def learned(self, now: float) -> dict[str, Learned]:
+        """What devices said of their budget, as far as it is still believed."""
+        return {
+            name: device.learned
+            for name, device in self._devices.items()
+            if device.learned is not None and device.learned.until > now
+        }
+
+    def device_statistics(self, name: str, now: float) -> DeviceStatistics:
+        """A frozen picture of one device. Raises LeaseStateError when it is not known."""
+        return self._device(name).statistics(name, now)
 
     def statistics(self, now: float) -> tuple[DeviceStatistics, ...]:
         """A frozen picture of every device."""
-        return tuple(
-            DeviceStatistics(
-                device=name,
-                max_sessions=d.budget.max_sessions,
-                held=tuple((t.holder, t.held_since) for t in (*d.taken, *d.moved) if t.held),
-                queue=tuple(
-                    (t.holder, t.requested_at)
-                    for t in (*(t for t in d.taken if not t.held), *d.waiting)
-                ),
-                cooling_until=tuple(until for until in d.cooling_until if until > now),
-                learned=d.learned if d.learned is not None and d.learned.until > now else None,
-                granted=d.granted,
-                opened=d.opened,
-                held_s_total=d.held_s_total,
-                busy=d.busy,
-                wait_s_total=d.wait_s_total,
-                wait_s_max=d.wait_s_max,
-            )
-            for name, d in self._devices.items()
-        )
+        return tuple(device.statistics(name, now) for name, device in self._devices.items())
 
-    @staticmethod
-    def _thaw(device: _Device, now: float) -> None:
-        device.cooling_until = [until for until in device.cooling_until if until > now]
-
-    def _free(self, device: _Device, now: float) -> int:
-        return (
-            self._cap(device, now)
-            - len(device.taken)
-            - len(device.moved)
-            - len(device.cooling_until)
-        )
-
-    def _ended_elsewhere(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
-        """A ticket has ended that counted on devices where its camera was before."""
-        offered = []
-        for name, device in self._devices.items():
-            if ticket in device.moved:
-                device.moved.remove(ticket)
-                if (cooldown_s := device.budget.cooldown_after(end)) > 0:
-                    device.cooling_until.append(now + cooldown_s)
-                offered += self.offer(name, now)
-        return offered
-
-    @staticmethod
-    def _cap(device: _Device, now: float) -> int:
-        learned = device.learned
-        if learned is None or learned.until <= now:
-            return device.budget.max_sessions
-        return min(learned.cap, device.budget.max_sessions)
+    def _device(self, name: str) -> Device:
+        try:
+            return self._devices[name]
+        except KeyError:
+            raise LeaseStateError(f"device {name} is not in the inventory") from None
 
     def _ticket(
         self,
@@ -383,8 +346,7 @@ class LeaseTable:
         now: float,
         ageing_since: float | None = None,
     ) -> Ticket:
-        if device not in self._devices:
-            raise LeaseStateError(f"device {device} is not in the inventory")
+        self._device(device)
         self._sequence += 1
         return Ticket(
             device,
@@ -401,7 +363,12 @@ class LeaseTable:
     ) -> Ticket:
         """A ticket for a session that is open already."""
         ticket = self._ticket(device, camera, holder, priority, now)
-        ticket._apply(TicketEvent.OFFER)  # noqa: SLF001 - the table is the one that changes tickets
+        ticket.apply(TicketEvent.OFFER)
         self._devices[device].taken.append(ticket)
         self.accept(ticket, now)
         return ticket
+
+
+def devices_of(ticket: Ticket) -> Iterable[str]:
+    """Where a ticket counts: on its device, and where its camera was before a reload."""
+    return (ticket.device, *ticket.moved_from)

@@ -6,7 +6,7 @@ Pure values.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
 from camserver.errors import LeaseStateError
@@ -72,6 +72,11 @@ class Holder:
         """Whether another program has the session: it outlives this process."""
         return self.kind in ("live", "external")
 
+    @property
+    def name(self) -> str:
+        """As a person would say it: the label, or the kind where there is none."""
+        return (self.label or self.kind) + (f" (pid {self.pid})" if self.pid else "")
+
     def __str__(self) -> str:
         return f"{self.kind} {self.label}".rstrip() + (f" (pid {self.pid})" if self.pid else "")
 
@@ -98,6 +103,39 @@ class Budget:
                 return self.unclean_cooldown_s
 
 
+@dataclass(frozen=True, slots=True)
+class SessionEntry:
+    """One session on one device, as the journal keeps it.
+
+    A session counts on more than one device when its camera was moved while it was open: then each
+    has an entry.
+    """
+
+    device: str
+    generation: int
+    external: bool
+    """Another program has the session, and may claim it from the next process."""
+    cooling_until: float | None = None
+    """When it was closed: the end of its cool-down, in seconds of the keeper's clock.
+
+    The lease table keeps the event loop's time, the journal seconds since 1970. None: it was open.
+    """
+    camera: str = ""
+    observed: bool = False
+    """Nobody asked for it: another program opened it, and nobody will claim it."""
+
+    @property
+    def claimable(self) -> bool:
+        """Whether another program may still have it."""
+        return self.external and self.cooling_until is None
+
+    def shifted(self, by_s: float) -> SessionEntry:
+        """The same by another clock."""
+        if self.cooling_until is None:
+            return self
+        return replace(self, cooling_until=self.cooling_until + by_s)
+
+
 @dataclass(eq=False, slots=True)
 class Ticket:
     """One request for one session; identity is the object itself. Only the table changes it."""
@@ -117,21 +155,36 @@ class Ticket:
     state: TicketState = TicketState.WAITING
     generation: int = 0
     held_since: float = 0.0
-    withdrawn: bool = False
+    preempted: bool = False
     """Its holder was asked to give way; it holds on until its transport is closed."""
+    observed: bool = False
+    """Nobody asked for it: another program has opened the session."""
+    moved_from: list[str] = field(default_factory=list)
+    """Devices where its camera was before a reload. The session counts there as well."""
 
     @property
     def held(self) -> bool:
         """Whether its holder may have a session open."""
         return self.state is TicketState.HELD
 
-    def _apply(self, event: TicketEvent) -> None:
+    def apply(self, event: TicketEvent) -> None:
+        """Go to the next state. Raises LeaseStateError when the event is impossible now."""
         try:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
             raise LeaseStateError(
                 f"lease of {self.device} for {self.holder}: {event} is impossible when {self.state}"
             ) from None
+
+    def entry(self, device: str) -> SessionEntry:
+        """What the journal says of the held session, on one of its devices."""
+        return SessionEntry(
+            device,
+            self.generation,
+            external=self.holder.external and device == self.device,
+            camera=self.camera,
+            observed=self.observed,
+        )
 
     def rank(self, now: float) -> tuple[int, float, int]:
         """Sort key among waiters: aged priority, then who has asked for longest, then arrival."""
@@ -149,7 +202,7 @@ class Ticket:
         """
         return (
             self.priority is Priority.POLL
-            and not self.withdrawn
+            and not self.preempted
             and self.rank(self.held_since)[0] > Priority.LIVE
         )
 

@@ -42,6 +42,9 @@ Within that, who has been due the longest is served first.
 RECHECK_S = 30.0
 """Aligned cameras look at the wall clock again this often: it may be set while they wait."""
 
+WALL_CLOCK_DRIFT_S = 0.05
+"""So much may the wall clock go away from the loop's before aligned cameras follow it."""
+
 
 @dataclass(eq=False, slots=True)
 class _Entry:
@@ -127,9 +130,11 @@ class PollingOrchestrator:
         self._poll = poll
         self._sessions = sessions
         self._slots = {standing: max(1, sessions // share) for standing, share in SHARES.items()}
-        self.open_rate = open_rate
+        self._open_rate = open_rate
         self._emit = emit
         self._wall = wall
+        # From the loop's clock to the wall clock, when the aligned cameras were last put onto it
+        self._wall_offset_s = 0.0
         self._chance = chance
         self._entries: dict[str, _Entry] = {}
         self._numbers = 0
@@ -143,11 +148,13 @@ class PollingOrchestrator:
         self._stopping = False
         self._statistics = PollingStatistics(0, 0, 0, 0, 0, 0)
 
-    def configure(self, cameras: Iterable[Camera]) -> None:
-        """Make `cameras` the fleet.
+    def configure(self, cameras: Iterable[Camera], open_rate: float | None = None) -> None:
+        """Make `cameras` the fleet; None: `open_rate` stays.
 
         Unchanged ones keep their schedule, changed and new ones are due at once.
         """
+        if open_rate is not None:
+            self._open_rate = open_rate
         now = _now()
         wanted = {c.id: c for c in cameras}
         for camera_id in set(self._entries) - set(wanted):
@@ -260,7 +267,7 @@ class PollingOrchestrator:
             entry.queued = False
             if entry.removed:
                 continue
-            self._next_open = max(self._next_open, now) + 1 / self.open_rate
+            self._next_open = max(self._next_open, now) + 1 / self._open_rate
             self._statistics = replace(
                 self._statistics,
                 polls=self._statistics.polls + 1,
@@ -297,13 +304,18 @@ class PollingOrchestrator:
             self._follow_wall_clock()
 
     def _follow_wall_clock(self) -> None:
-        """Put aligned cameras back onto the wall clock, if it was set meanwhile."""
+        """Put aligned cameras back onto the wall clock, if it was set meanwhile.
+
+        Only then all cameras are looked at.
+        """
         now = _now()
+        offset_s = self._wall() - now
+        if abs(offset_s - self._wall_offset_s) <= WALL_CLOCK_DRIFT_S:
+            return
+        self._wall_offset_s = offset_s
         for entry in self._entries.values():
             if entry.camera.align and not entry.failures and entry.task is None and entry.due > now:
-                due = self._aligned_due(entry)
-                if abs(due - entry.due) > 0.05:  # less is the clocks' own drift
-                    self._schedule(entry, due)
+                self._schedule(entry, self._aligned_due(entry))
 
     # ---- one poll
 

@@ -22,8 +22,10 @@ _MEANING = {
 _FULL_VOICES = {Result.AUTH, Result.UNREACHABLE, Result.TIMEOUT}
 
 
-def reinterpret_as_full(error: CameraError, others: int) -> CameraError:
+def reinterpret_as_full(error: CameraError, end: SessionEnd, others: int) -> CameraError:
     """What `error` means while `others` sessions of the same device are open.
+
+    `end`: how the session ended that failed by it.
 
     The device may not have forgotten closed ones yet.
 
@@ -33,14 +35,14 @@ def reinterpret_as_full(error: CameraError, others: int) -> CameraError:
     voice = (
         error.status == 401
         or error.result is Result.AUTH
-        or (error.result in _FULL_VOICES and error.end is not SessionEnd.NONE)
+        or (error.result in _FULL_VOICES and end is not SessionEnd.NONE)
     )
     if not others or not voice:
         return error
     return CameraError(
         Result.FULL,
         f"{error}, while {others} other session(s) of the device are open: taken as full",
-        error.end,
+        end,
         status=error.status,
         step=error.step,
         login_refused=error.login_refused,

@@ -11,8 +11,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from camserver.config import Inventory
 from camserver.config.model import OutputTable
-from camserver.storage.naming import archive_name, archive_regex
+from camserver.storage.naming import archive_name, archive_regex, within
 
 MAX_PICTURES = 20_000
 """Of one day, the newest; a picture every five seconds is less."""
@@ -32,10 +33,15 @@ class Picture:
 
 
 class Archive:
-    """The pictures below `output.directory`; `output` may be exchanged at a reload."""
+    """The pictures below `output.directory`."""
 
     def __init__(self, output: OutputTable) -> None:
         self.output = output
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take over what a reload may change. The store tells what needs a restart."""
+        self.output = within(self.output.directory, inventory.output)
+        return ()
 
     def path(self, camera: str, relative: str) -> Path | None:
         """The file of a picture.

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from camserver.config import Inventory
 from camserver.config.model import CAMERA_ID, OutputTable, RetentionTable
-from camserver.events import Event, Notice
-from camserver.storage.naming import archive_regex
+from camserver.events import Event, RetentionDeleted
+from camserver.storage.naming import archive_regex, within
 from camserver.storage.retention import Archived, choose
 
 INTERVAL_S = 300.0
@@ -25,10 +26,7 @@ FULL_DISK_PAUSE_S = 10.0
 
 
 class Janitor:
-    """Runs retention over the whole output directory.
-
-    `output` and `policy` may be exchanged at a reload.
-    """
+    """Runs retention over the whole output directory."""
 
     def __init__(
         self, output: OutputTable, policy: RetentionTable, emit: Callable[[Event], None]
@@ -38,6 +36,12 @@ class Janitor:
         self._emit = emit
         self._kicked = asyncio.Event()
         self._over = False
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take over what a reload may change. The store tells what needs a restart."""
+        self.output = within(self.output.directory, inventory.output)
+        self.policy = inventory.retention
+        return ()
 
     def kick(self) -> None:
         """Ask for a pass now: the disk did not take a picture."""
@@ -58,13 +62,7 @@ class Janitor:
             self._kicked.clear()
             deleted, freed = await asyncio.to_thread(self.sweep, time.time())
             if deleted:
-                self._emit(
-                    Notice(
-                        name="retention.deleted",
-                        message=f"{deleted} pictures ({freed // 1_000_000} MB) deleted",
-                        data={"files": deleted, "bytes": freed},
-                    )
-                )
+                self._emit(RetentionDeleted(files=deleted, bytes=freed))
             await asyncio.sleep(FULL_DISK_PAUSE_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL_S - FULL_DISK_PAUSE_S):

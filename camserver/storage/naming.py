@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from pathlib import Path
 
-from camserver.config.model import ARCHIVE_DIRECTIVES
+from camserver.config.model import ARCHIVE_DIRECTIVES, OutputTable
+
+
+def within(directory: Path, output: OutputTable) -> OutputTable:
+    """`output` of a new inventory, in the directory of the running one: a restart changes that."""
+    return output.model_copy(update={"directory": directory})
 
 
 def archive_name(pattern: str, moment: datetime) -> str:

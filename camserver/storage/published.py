@@ -10,6 +10,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from camserver.events import SnapshotPublished
 from camserver.host.clock import rfc3339
 from camserver.model import Snapshot
 from camserver.storage.exif import captured_at, size, with_exif
@@ -78,3 +79,31 @@ def facts_within(jpeg: bytes) -> dict[str, Any]:
         "height": height,
         "bytes": len(jpeg),
     }
+
+
+def published_event(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
+    """What the log, metrics and listeners are told of a picture that took `store_s` to write."""
+
+    def ms(seconds: float | None) -> float | None:
+        return None if seconds is None else seconds * 1000
+
+    still, phases = snapshot.still, snapshot.phases
+    return SnapshotPublished(
+        camera=snapshot.camera,
+        source=snapshot.source,
+        engine=snapshot.engine or "",
+        width=still.width,
+        height=still.height,
+        bytes=len(still.jpeg),
+        codec=still.codec,
+        captured_at=rfc3339(snapshot.captured_at),
+        capture_ms=snapshot.capture_ms,
+        lease_wait_ms=snapshot.lease_wait_ms,
+        open_ms=ms(phases.open),
+        keyframe_ms=ms(phases.keyframe),
+        decode_ms=ms(phases.decode),
+        encode_ms=ms(phases.encode),
+        store_ms=ms(store_s),
+        cpu_ms=ms(phases.cpu),
+        camera_clock_offset_s=snapshot.camera_clock_offset_s,
+    )

@@ -23,11 +23,12 @@ from zoneinfo import ZoneInfo
 import aiofiles
 import aiofiles.os
 
+from camserver.config import Inventory
 from camserver.config.model import OutputTable
 from camserver.errors import StorageError
 from camserver.host.clock import WallClock, rfc3339, utc_now
 from camserver.model import Attempt, Result, Snapshot
-from camserver.storage.naming import archive_name, numbered
+from camserver.storage.naming import archive_name, numbered, within
 from camserver.storage.published import FACTS, facts_of, jpeg_of
 
 TEMPORARY = ".camserver-{}.tmp"
@@ -44,12 +45,18 @@ class _CameraState:
 
 
 class SnapshotStore:
-    """Writes pictures and facts below `output.directory`; `output` may be exchanged at a reload."""
+    """Writes pictures and facts below `output.directory`, which only a restart changes."""
 
     def __init__(self, output: OutputTable, clock: WallClock = utc_now) -> None:
         self.output = output
         self._clock = clock
         self._states: dict[str, _CameraState] = {}
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take over what a reload may change. Returns the keys that need a restart."""
+        running = self.output.directory
+        self.output = within(running, inventory.output)
+        return () if inventory.output.directory == running else ("output.directory",)
 
     async def clean(self) -> int:
         """Remove what a killed run left half-written; returns how many files."""
@@ -138,6 +145,7 @@ class SnapshotStore:
                 "at": rfc3339(attempt.at),
                 "result": attempt.result.value,
                 "error": attempt.error,
+                "label": attempt.label or attempt.error or attempt.result.value,
             },
             "consecutive_failures": failures,
         }

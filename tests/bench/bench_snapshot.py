@@ -34,16 +34,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import camera, free_port
 
-from camserver.capture.decoder import Decoder
-from camserver.capture.engines import Engines
-from camserver.capture.http import HttpSource
-from camserver.capture.libav import LibavEngine
-from camserver.capture.native import NativeEngine
+from camserver.capture.build import build_capture
 from camserver.config.model import OutputTable
 from camserver.host.loop import run_loop
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.model import Attempt
 from camserver.snapshots.service import SnapshotService
+from camserver.snapshots.sources import Sources
 from camserver.storage import SnapshotStore
 from camserver.workers.pool import WorkerPool
 
@@ -69,7 +66,8 @@ class Ours:
 
     def __init__(self, url: str, folder: Path, engine: str) -> None:
         self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0, engine=engine)
-        self.sessions, self.decoders = WorkerPool("session", 1), WorkerPool("decoder", 1)
+        self.capture = build_capture(85)
+        self.sessions, self.decoders = self.capture.sessions, self.capture.decoders
         # Moments and CPU of the process when one began and ended
         self._leases: list[tuple[float, float]] = []
         manager = RtspManager(
@@ -77,10 +75,7 @@ class Ours:
         )
         manager.configure({self.camera.device: Budget(4, 0.0, 0.0)})
         self.service = SnapshotService(
-            manager,
-            Engines(NativeEngine(), LibavEngine(self.sessions)),
-            HttpSource(),
-            Decoder(self.decoders, 85),
+            manager, Sources(self.capture.rtsp, self.capture.http), self.capture.decoder
         )
         self.store = SnapshotStore(OutputTable(directory=folder, archive=""))
 
@@ -116,8 +111,7 @@ class Ours:
         return time.process_time() + _workers_s(*pools)
 
     async def close(self) -> None:
-        await self.sessions.close()
-        await self.decoders.close()
+        await self.capture.close()
 
 
 def _workers_s(*pools: WorkerPool) -> float:

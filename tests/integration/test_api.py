@@ -21,7 +21,8 @@ from camserver.api.unix_server import ApiServer
 from camserver.client.clients import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.leases.journal import SessionEntry, State
+from camserver.leases.journal import JournalState, session_entries
+from camserver.leases.ticket import SessionEntry
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -371,7 +372,7 @@ def test_a_claim_of_somebody_who_has_left_is_not_taken(tmp_path: Path) -> None:
     async def inside(house: House) -> None:
         path, manager = tmp_path / "s", RtspManager()
         manager.configure({"cam": Budget(1, 0.0, 5.0)})
-        manager.restore(State(7, {7: SessionEntry("cam", 7, external=True)}), lambda _: 5.0)
+        manager.restore(JournalState(7, session_entries([SessionEntry("cam", 7, external=True)])))
         server = ApiServer(*bare(tmp_path, manager))
         await server.listen(path)
         claim = LeaseRequest("cam", wait_s=0.0, claim=7)

@@ -16,8 +16,6 @@ from desk import Desk, at_the_desk
 from house import House, with_house
 from support import camera
 
-from camserver.capture.decoder import Decoder
-from camserver.capture.libav import LibavEngine
 from camserver.config import load_inventory
 from camserver.doctor.examination import Doctor
 from camserver.doctor.report import Finding, Report
@@ -34,8 +32,7 @@ async def examine(
     )
     doctor = Doctor(
         target,
-        Decoder(house.decoders, 85),
-        LibavEngine(house.sessions),
+        house.capture,
         found.append,
         other_sessions=other_sessions,
         scrub=Redactor([target.password] if target.password else ()).scrub,
@@ -193,8 +190,7 @@ def test_full_in_the_voice_of_a_wrong_password_is_full() -> None:
         )
         report = await Doctor(
             target,
-            Decoder(house.decoders, 85),
-            LibavEngine(house.sessions),
+            house.capture,
             lambda _: None,
             other_sessions=1,
         ).examine(sessions=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import House, certificate, with_house
+from house import House, certificate, fetch, with_house
 from support import camera
 
 from camserver.capture.native import NativeEngine
@@ -22,10 +22,6 @@ from camserver.rtsp.login import LoginCache
 from camserver.rtsp.sdp import Track
 from camserver.rtsp.session_cache import SessionCache
 from camserver.simulator.camera import Fault, SimulatedCamera
-
-
-def ignore(_: object) -> None:
-    """For an end or a picture that does not matter here."""
 
 
 def soon(seconds: float) -> float:
@@ -48,9 +44,7 @@ def test_cancelled_at_any_step_the_session_is_closed_before_we_hear_of_it(
         simulated = house.fleet.cameras["cam"]
         ends: list[SessionEnd] = []
         target = camera("cam", url=house.fleet.url("cam"), transport=transport)
-        task = asyncio.create_task(
-            NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore)
-        )
+        task = asyncio.create_task(fetch(NativeEngine(), target, target.url or "", soon(60), ends))
         while not simulated.record.opens:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)  # somewhere in the step the fault holds it in
@@ -91,7 +85,7 @@ def test_the_end_is_said_as_it_was(fault: str, end: SessionEnd) -> None:
         ends: list[SessionEnd] = []
         target = camera("cam", url=house.fleet.url("cam"))
         with contextlib.suppress(CameraError):
-            await NativeEngine().fetch(target, target.url or "", soon(1.5), ends.append, ignore)
+            await fetch(NativeEngine(), target, target.url or "", soon(1.5), ends)
         assert ends == [end]
         await house.seen("cam")
 
@@ -111,7 +105,7 @@ def test_waiting_sessions_cost_no_process() -> None:
         async def wait(camera_id: str) -> None:
             target = camera(camera_id, url=house.fleet.url(camera_id))
             with pytest.raises(CameraError) as caught:
-                await engine.fetch(target, target.url or "", soon(5), ends.append, ignore)
+                await fetch(engine, target, target.url or "", soon(5), ends)
             assert caught.value.result is Result.TIMEOUT
 
         await asyncio.gather(*map(wait, house.fleet.cameras))
@@ -135,12 +129,12 @@ def test_the_second_poll_needs_fewer_round_trips() -> None:
 
         async def methods() -> list[str]:
             simulated.requests.clear()
-            await engine.fetch(target, target.url or "", soon(10), ignore, ignore)
+            await fetch(engine, target, target.url or "", soon(10))
             return list(simulated.requests)
 
         assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
         assert await methods() == ["SETUP", "PLAY", "TEARDOWN"]
-        next(iter(engine._memories.values())).track_url += "/gone"
+        next(iter(engine._caches.values())).track_url += "/gone"
         assert await methods() == ["SETUP", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
         assert await methods() == ["SETUP", "PLAY", "TEARDOWN"]
         assert (await house.seen("cam")).opens == 4
@@ -335,7 +329,7 @@ def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str)
         target = camera("cam", url=base)
         ends: list[Any] = []
         with pytest.raises(CameraError, match=words) as caught:
-            await NativeEngine().fetch(target, base, soon(1.0), ends.append, ignore)
+            await fetch(NativeEngine(), target, base, soon(1.0), ends)
         assert caught.value.result is result
         assert ends
         if setup:
@@ -355,9 +349,7 @@ def test_a_session_without_an_id_is_torn_down_too() -> None:
         )
         ends: list[SessionEnd] = []
         with pytest.raises(CameraError):
-            await NativeEngine().fetch(
-                camera("cam", url=base), base, soon(0.5), ends.append, ignore
-            )
+            await fetch(NativeEngine(), camera("cam", url=base), base, soon(0.5), ends)
         assert [line.split()[0] for line in asked] == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
         assert ends == [SessionEnd.CLEAN]
         server.close()
@@ -378,13 +370,13 @@ def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_cost
         server, base, asked = await scripted(answers)
         engine = NativeEngine()
         target = camera("cam", url=base, transport="udp")
-        memory = engine._memory(target, base)
+        memory = engine._cache(target, base)
         # Each shot is cancelled, and would leave nothing
-        monkeypatch.setattr(engine, "_memory", lambda *_: memory)
+        monkeypatch.setattr(engine, "_cache", lambda *_: memory)
 
         async def methods() -> list[str]:
             asked.clear()
-            task = asyncio.create_task(engine.fetch(target, base, soon(60), ignore, ignore))
+            task = asyncio.create_task(fetch(engine, target, base, soon(60)))
             while not any(line.startswith("PLAY") for line in asked):
                 if asked and asked[-1].startswith("SETUP") and asked[0].startswith("SETUP"):
                     answers["SETUP"] = OK  # the one after the DESCRIBE
@@ -423,9 +415,7 @@ def test_who_is_in_a_hurry_waits_less_for_the_end(
         ends: list[SessionEnd] = []
         simulated = house.fleet.cameras["cam"]
         target = camera("cam", url=house.fleet.url("cam"))
-        task = asyncio.create_task(
-            NativeEngine().fetch(target, target.url or "", soon(60), ends.append, ignore)
-        )
+        task = asyncio.create_task(fetch(NativeEngine(), target, target.url or "", soon(60), ends))
         while ("TEARDOWN" if when == "while" else "PLAY") not in simulated.requests:
             await asyncio.sleep(0)
         task.cancel()
@@ -441,10 +431,10 @@ def test_what_is_remembered_is_of_one_transport() -> None:
     engine = NativeEngine()
     for transport, known in (("tcp", ""), ("udp", ""), ("tcp", "tcp"), ("udp", "udp")):
         target = camera("cam", transport=transport)
-        memory = engine._memory(target, "rtsp://cam/")
-        assert (memory.transport, memory.base) == (transport, known)
-        memory.base = transport
-        engine._remember(target, "rtsp://cam/", memory)
+        session = engine.open(target, "rtsp://cam/")
+        assert (session.cache.transport, session.cache.base) == (transport, known)
+        session.cache.base = transport
+        engine.succeeded(target, "rtsp://cam/", session)
 
 
 @pytest.mark.parametrize("fault", ["none", "silent", "stall:PLAY"])

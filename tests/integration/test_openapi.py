@@ -16,7 +16,7 @@ from camserver.api import sse as stream
 from camserver.api.control_routes import Acting
 from camserver.api.sse import EventStream
 from camserver.client.clients import LeaseClient
-from camserver.events import Notice
+from camserver.events import DaemonFault
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -220,11 +220,11 @@ def test_who_does_not_read_misses_events_and_is_told(
     monkeypatch.setattr(stream, "KEPT", kept)
     events = EventStream(lambda text: text.replace("secret", "***"))
     for number in range(20):
-        events(Notice(name="test.event", message=f"secret {number}", data={"n": number}))
+        events(DaemonFault(task=f"secret {number}", error=""))
     chunk, seen = events._since(3, None)
     assert seen == 20
     assert chunk.startswith(b"event: lost")
-    assert chunk.count(b"test.event") == 2 * kept
+    assert chunk.count(b"daemon.fault") == 2 * kept
     assert b"secret" not in chunk
     assert events._since(19, None)[0].count(b"data: ") == 1
     assert events._since(19, "cam")[0] == b""

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from house import House, psnr, with_house
+from house import House, fetch, psnr, with_house
 from login_proxy import LoginProxy
 from support import camera, free_port, until
 
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
-from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.model import Result, SessionEnd
 
 POLLS = 5
 USER, PASSWORD = "viewer", "p@:/#%? \u00fc"
@@ -125,11 +125,9 @@ async def polled(house: House, url: str, source: np.ndarray[Any, Any], **keys: A
     target = camera("cam", url=url, **keys)
     for number in range(POLLS):
         ends: list[SessionEnd] = []
-        units: list[AccessUnit] = []
-        await engine.fetch(target, url, loop.time() + 30, ends.append, units.append)
+        unit = await fetch(engine, target, url, loop.time() + 30, ends)
         assert ends == [SessionEnd.CLEAN], number
-        service: Any = house.service
-        still = await service._decoder.decode(units[0], width=None, deadline=loop.time() + 30)
+        still = await house.capture.decoder.decode(unit, width=None, deadline=loop.time() + 30)
         assert psnr(simplejpeg.decode_jpeg(still.jpeg), source) > 30, number
 
 
@@ -212,9 +210,7 @@ def test_vlc_says_what_is_wrong(tmp_path: Path, films: dict[str, Path]) -> None:
                 target = camera("cam", url=url, username=USER, password=password)
                 deadline = asyncio.get_running_loop().time() + 30
                 with pytest.raises(CameraError) as caught:
-                    await NativeEngine().fetch(
-                        target, url, deadline, lambda _: None, lambda _: None
-                    )
+                    await fetch(NativeEngine(), target, url, deadline)
                 assert caught.value.result is result
             assert proxy.refused_logins == 1
 

@@ -6,17 +6,18 @@ The API itself is a table here, time is the loop's.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import camera, run_virtual
 
 from camserver.config.model import Go2rtcTable
-from camserver.events import Event, Notice
+from camserver.events import Event, StreamRegistered
 from camserver.go2rtc.api import StreamView
+from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import DIAL_S, Go2rtc
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.leases.journal import LeaseJournal, load
 from camserver.model import SessionEnd
 
 IDLE, LIVE = StreamView(), StreamView(True, 1)
@@ -43,10 +44,15 @@ class Api:
         """Nothing is open."""
 
 
-async def beside(api: Api, events: list[Event] | None = None) -> tuple[Go2rtc, RtspManager]:
+async def beside(
+    api: Api, events: list[Event] | None = None, path: Path | None = None
+) -> tuple[Go2rtc, RtspManager]:
     manager = RtspManager()
     manager.configure({"gate": Budget(1, 0.3, 4.0)}, {"gate": "gate"})
-    go2rtc = Go2rtc(manager, ([] if events is None else events).append)
+    emit = ([] if events is None else events).append
+    registry = StreamRegistry(emit, path)
+    registry.load()
+    go2rtc = Go2rtc(manager, emit, registry)
     await go2rtc.configure(Go2rtcTable(api="http://x", rtsp="rtsp://x", register=True), [gate()])
     await go2rtc._api.close()
     go2rtc._api = api
@@ -120,7 +126,7 @@ def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
     """Over a restart, too; a stream that somebody made, or added a source to, stays."""
 
     async def work() -> None:
-        file = LeaseJournal(tmp_path / "leases", lambda *_: 0.0)
+        path = tmp_path / "streams"
         for hand_made, again, removed in (
             (False, False, ["gate"]),
             (False, True, []),
@@ -130,26 +136,18 @@ def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
             url = gate().url
             if hand_made:
                 api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
-            go2rtc, _ = await beside(api, events)
+            go2rtc, _ = await beside(api, events, path)
             await go2rtc.look()
             await go2rtc._register(api)
-            file.take_over(load(file.path), lambda _: 0.0)
-            for event in events:
-                file(event)
-            assert (
-                any(isinstance(e, Notice) and e.name == "go2rtc.registered" for e in events)
-                is not hand_made
-            )
+            assert any(isinstance(event, StreamRegistered) for event in events) is not hand_made
             await go2rtc.close()
             if again:
                 api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
-            go2rtc, _ = await beside(api)  # the next process
-            go2rtc.restore(load(file.path).streams)
+            go2rtc, _ = await beside(api, path=path)  # the next process
             go2rtc._cameras = {}
             await go2rtc.look()
             await go2rtc._register(api)
             assert api.removed == removed
-            file.close()
-            file.path.unlink()
+            path.unlink(missing_ok=True)
 
     run_virtual(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from support import VirtualLoop, run_virtual
 
 from camserver.errors import LeaseStateError, RtspBusy
-from camserver.leases import Budget, Holder, Priority, RtspManager
+from camserver.leases import Budget, Holder, Preempted, Priority, RtspManager
 from camserver.leases.table import LEARNED_S, LeaseTable
 from camserver.leases.ticket import Ticket, TicketEvent, TicketState
 from camserver.model import SessionEnd
@@ -64,7 +65,7 @@ class TableMachine(RuleBasedStateMachine):
     @rule(device=st.sampled_from(["one", "three"]))
     def observe(self, device: str) -> None:
         """Somebody opened a session without asking; it counts, even over the cap."""
-        ticket = self.table.observe(device, HOLDER, self.now)
+        ticket, _ = self.table.observe(device, HOLDER, self.now)
         self.live.append(ticket)
         self.told.append(ticket)
         self.before[device] += 1
@@ -165,15 +166,15 @@ def test_live_requests_ask_as_many_polls_as_they_are() -> None:
     ):
         held[name], _ = table.request("d", HOLDER, priority, 0.0)
         table.accept(held[name], 0.0)
-    assert table.withdraw_for_live("d", 1.0) == []
+    assert table.preempt("d", 1.0) == []
     table.request("d", HOLDER, Priority.EVENT, 1.0)
-    assert table.withdraw_for_live("d", 1.0) == []
+    assert table.preempt("d", 1.0) == []
     table.request("d", HOLDER, Priority.LIVE, 1.0)
-    assert table.withdraw_for_live("d", 1.0) == [held["new"]]
-    assert table.withdraw_for_live("d", 1.0) == []
+    assert table.preempt("d", 1.0) == [held["new"]]
+    assert table.preempt("d", 1.0) == []
     table.request("d", HOLDER, Priority.LIVE, 1.0)
     table.request("d", HOLDER, Priority.LIVE, 1.0)
-    assert table.withdraw_for_live("d", 1.0) == [held["old"]]
+    assert table.preempt("d", 1.0) == [held["old"]]
     assert all(ticket.state is TicketState.HELD for ticket in held.values()), (
         "asked, not taken away"
     )
@@ -213,11 +214,9 @@ def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
 
     async def work() -> None:
         m = manager()
-        asked: list[str] = []
         with await m.acquire("gate", "d", HOLDER) as poll:
-            poll.on_preempt(lambda: asked.append("poll"))
             seen = m.observe("gate", "d", Holder("live", "go2rtc gate"))
-            assert asked == ["poll"]
+            await poll.preempted()
             assert len(m.statistics()[0].held) == 2
         with pytest.raises(RtspBusy, match="held by live go2rtc gate"):
             await m.acquire("gate", "d", HOLDER, lease_wait_s=1.0)
@@ -246,21 +245,16 @@ def test_polling_does_not_starve_beside_live_views_that_never_stop() -> None:
                     await asyncio.sleep(0.3)
 
         async def polls() -> list[float]:
-            pictures, withdrawn = [], False
+            pictures = []
             while asyncio.get_running_loop().time() < over:
                 try:
                     with await m.acquire("gate", "d", HOLDER) as lease:
-
-                        def preempt() -> None:
-                            nonlocal withdrawn
-                            withdrawn = True
-
-                        lease.on_preempt(preempt)
-                        await asyncio.sleep(1.0)
+                        # Who has waited so long is not pushed away: no Preempted
+                        async with lease.preemptible():
+                            await asyncio.sleep(1.0)
                         pictures.append(asyncio.get_running_loop().time())
                 except RtspBusy:
                     await asyncio.sleep(5)
-            assert not withdrawn, "who has waited so long is not pushed away"
             return pictures
 
         *_, pictures = await asyncio.gather(live(), live(), live(), polls())
@@ -269,20 +263,50 @@ def test_polling_does_not_starve_beside_live_views_that_never_stop() -> None:
     run_virtual(work)
 
 
-def test_whatever_a_holder_does_when_it_is_asked_no_waiter_is_lost() -> None:
+def test_a_preempted_lease_goes_on_until_it_is_released() -> None:
+    """Being asked frees nothing: only the proven end of the session does."""
+
     async def work() -> None:
         m = manager()
-
-        def broken() -> None:
-            raise RuntimeError("a bug")
-
         poll = await m.acquire("gate", "d", HOLDER)
-        poll.on_preempt(broken)
-        with pytest.raises(RuntimeError):
-            await m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE)
+        live = asyncio.create_task(
+            m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE, lease_wait_s=60.0)
+        )
+        with pytest.raises(Preempted):
+            async with poll.preemptible():
+                await asyncio.sleep(60)
+        with pytest.raises(Preempted):  # asked before the block began
+            async with poll.preemptible():
+                await asyncio.sleep(60)
+        await asyncio.sleep(30)
+        assert not live.done()
         poll.release()
-        with await m.acquire("gate", "d", HOLDER, lease_wait_s=0.0):
-            pass
+        (await live).release()
+
+    run_virtual(work)
+
+
+def test_a_lease_covers_a_session_until_it_has_ended() -> None:
+    """The session itself says how it ended, also when its block fails."""
+
+    class Session:
+        end = SessionEnd.UNCLEAN
+
+        async def __aenter__(self) -> Session:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            await asyncio.sleep(1.0)
+            self.end = SessionEnd.CLEAN
+
+    async def work() -> None:
+        m = manager(cooldown_s=0.5, unclean_cooldown_s=4.0)
+        with contextlib.suppress(ValueError), await m.acquire("gate", "d", HOLDER) as lease:
+            async with lease.cover(Session()):
+                assert len(m.statistics()[0].held) == 1
+                raise ValueError
+        with await m.acquire("gate", "d", HOLDER) as lease:
+            assert lease.wait_s == pytest.approx(0.5, abs=1e-3)
 
     run_virtual(work)
 

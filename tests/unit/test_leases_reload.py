@@ -28,8 +28,8 @@ class Reloads(RuleBasedStateMachine):
         self.table = LeaseTable()
         self.on = dict.fromkeys(CAMERAS, "nvr")
         self.counts: dict[Ticket, set[str]] = {}  # offered or held
-        # Ended, and still counting there until then
-        self.cooling: list[tuple[float, set[str]]] = []
+        # Ended: where each still counts, and until when
+        self.cooling: dict[Ticket, dict[str, float]] = {}
         self.waiting: list[Ticket] = []
         self.configure()
 
@@ -46,15 +46,15 @@ class Reloads(RuleBasedStateMachine):
             self.counts[ticket] = {ticket.device}
         for device in {ticket.device for ticket in tickets}:
             taken = sum(device in devices for devices in self.counts.values())
-            cooling = sum(until > self.now and device in devices for until, devices in self.cooling)
+            cooling = sum(until.get(device, self.now) > self.now for until in self.cooling.values())
             assert taken + cooling <= BUDGETS[device].max_sessions, (device, taken, cooling)
 
     @rule(camera=st.sampled_from(CAMERAS), device=st.sampled_from(DEVICES))
     def reload(self, camera: str, device: str) -> None:
         before, self.on[camera] = self.on[camera], device
-        for _, devices in self.cooling:  # whose sessions they were is not known any more
-            if before in devices:
-                devices.add(device)
+        for until in self.cooling.values():  # it may be the same box with a new name
+            if before in until:
+                until[device] = max(until[before], until.get(device, 0.0))
         self.configure()
 
     @rule(camera=st.sampled_from(CAMERAS), priority=st.sampled_from(list(Priority)))
@@ -72,9 +72,9 @@ class Reloads(RuleBasedStateMachine):
             if ticket.state is TicketState.OFFERED:
                 self.table.accept(ticket, self.now)
             devices = self.counts.pop(ticket)
-            self.cooling += [
-                (self.now + BUDGETS[device].cooldown_after(end), {device}) for device in devices
-            ]
+            self.cooling[ticket] = {
+                device: self.now + BUDGETS[device].cooldown_after(end) for device in devices
+            }
             self.offered(self.table.release(ticket, end, self.now))
 
     @rule(pick=st.integers(0, 20))

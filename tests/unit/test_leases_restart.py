@@ -13,7 +13,8 @@ from support import run_virtual
 
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.journal import LeaseJournal, SessionEntry, State, load
+from camserver.leases.journal import JournalState, LeaseJournal, load, session_entries
+from camserver.leases.ticket import SessionEntry
 from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
@@ -80,10 +81,9 @@ def test_a_camera_that_leaves_a_box_frees_nothing_there() -> None:
         after = RtspManager()  # the next process, after kill -9 of one that had not ended it
         after.configure({"nvr": budget, "own": budget}, {"gate": "own", "yard": "nvr"})
         after.restore(
-            State(7, {7: SessionEntry("nvr", 7, external=False, camera="gate")}).on(
-                {"gate": "own", "yard": "nvr"}
-            ),
-            lambda _: 4.0,
+            JournalState(
+                7, session_entries([SessionEntry("nvr", 7, external=False, camera="gate")])
+            ).on({"gate": "own", "yard": "nvr"})
         )
         assert after.try_acquire("yard", "nvr", HOLDER) is None
         assert after.try_acquire("gate", "own", HOLDER) is None
@@ -139,16 +139,18 @@ def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None:
     """
 
     async def work() -> None:
-        left = State(
+        left = JournalState(
             8,
-            {
-                7: SessionEntry("old", 7, external=True, camera="gate"),
-                8: SessionEntry("old", 8, external=True, camera="gate", observed=True),
-            },
+            session_entries(
+                [
+                    SessionEntry("old", 7, external=True, camera="gate"),
+                    SessionEntry("old", 8, external=True, camera="gate", observed=True),
+                ]
+            ),
         ).on({"gate": "new"})
         m = RtspManager()
         m.configure({"new": Budget(2, 0.0, 4.0)}, {"gate": "new"})
-        m.restore(left, lambda _: 4.0)
+        m.restore(left)
         assert m.try_acquire("gate", "new", HOLDER) is None
         seen = m.observe("gate", "new", Holder("live", "go2rtc gate"))
         again = m.claim("gate", "new", Holder("live", "film"), 7, priority=Priority.LIVE)
@@ -165,7 +167,7 @@ def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten() -> No
     async def work() -> None:
         m = RtspManager()
         m.configure({})
-        m.restore(State(7, {7: SessionEntry("d", 7, external=True)}), lambda _: 4.0)
+        m.restore(JournalState(7, session_entries([SessionEntry("d", 7, external=True)])))
         await asyncio.sleep(100)
         m.configure({"d": Budget(1, 0.0, 4.0)})
         assert m.try_acquire("gate", "d", HOLDER) is None
@@ -182,15 +184,10 @@ def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
     async def work() -> None:
         path, wall = tmp_path / "leases.json", [1000.0]
         for life in range(3):
-            m = RtspManager(
-                file := LeaseJournal(
-                    path, lambda _, end: 4.0 if end == "unclean" else 0.0, lambda: wall[0]
-                )
-            )
+            file = LeaseJournal(path)
+            m = RtspManager(journal=file, wall=lambda: wall[0])
             m.configure({"d": Budget(3, 0.0, 4.0), "other": Budget()})
-            state = load(path)
-            file.take_over(state, lambda _: 4.0)
-            m.restore(state, lambda _: 4.0, lambda: wall[0])
+            m.restore(load(path))
             if life == 0:
                 live = await m.acquire("gate", "d", Holder("live", "film"))
                 poll = await m.acquire("gate", "d", HOLDER)

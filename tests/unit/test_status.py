@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from camserver.cli.status import as_json, from_daemon, from_files, show, words
+from camserver.cli.status import as_json, from_daemon, from_files, label, show
 from camserver.config import load_inventory
 
 NOW = datetime(2026, 1, 4, 9, 30, tzinfo=UTC)
@@ -46,54 +46,17 @@ def facts(
 
 
 @pytest.mark.parametrize(
-    ("result", "error", "said"),
+    ("attempt", "said"),
     [
-        ("ok", None, "ok"),
-        (
-            "busy",
-            (
-                "gate: no session of box came free in 5 s (max_sessions 1: held by live go2rtc (pid"
-                " 812) for 9.1 s)"
-            ),
-            "camera full: go2rtc (pid 812) holds 1 of 1",
-        ),
-        (
-            "busy",
-            (
-                "gate: no session of box came free in 5 s (max_sessions 3: held by live a for 1.0"
-                " s, poller b for 2.0 s; 1 cooling down)"
-            ),
-            "camera full: a and b hold 2 of 3",
-        ),
-        (
-            "full",
-            "gate: rtsp: its sessions are taken (453 to SETUP) (after 0.1 s, limit 10 s)",
-            "camera full: its sessions are taken (453 to SETUP)",
-        ),
-        (
-            "auth",
-            "gate: rtsp: wrong username or password (401 to DESCRIBE) (after 0.0 s, limit 10 s)",
-            "wrong password",
-        ),
-        (
-            "auth",
-            "gate: rtsp: it asks for a login: give username and password (401 to DESCRIBE)",
-            "it asks for a login: give username and password (401 to DESCRIBE)",
-        ),
-        (
-            "unreachable",
-            "gate: rtsp: connection failed: No route to host (after 3.1 s, limit 10 s)",
-            "connection failed: No route to host",
-        ),
-        (
-            "no-keyframe",
-            "gate: rtsp: 90 pictures but no keyframe within 10.0 s (after 10.0 s, limit 10 s)",
-            "90 pictures but no keyframe within 10.0 s",
-        ),
+        ({"result": "ok", "error": None, "label": "ok"}, "ok"),
+        ({"result": "auth", "error": "gate: rtsp: …", "label": "wrong password"}, "wrong password"),
+        ({"result": "auth", "error": "of an older version"}, "of an older version"),
+        ({"result": None}, "not polled yet"),
+        ({}, "not polled yet"),
     ],
 )
-def test_words_are_plain(result: str, error: str | None, said: str) -> None:
-    assert words(facts("gate", 5.0, result, error)) == said
+def test_the_label_is_shown_as_it_was_given(attempt: dict[str, Any], said: str) -> None:
+    assert label({"attempt": attempt}) == said
 
 
 def test_worst_first() -> None:
@@ -144,7 +107,7 @@ def test_without_a_daemon_the_files_tell(tmp_path: Path) -> None:
     (tmp_path / "out/zone/latest.json").write_text('{"captured_at": "2026-01-04T12:00:00"}')
     (tmp_path / "out/torn/latest.json").write_text("[1, ")
     found = from_files(load_inventory(config), NOW)
-    assert [(s.camera, s.freshness, s.words, s.busy) for s in found] == [
+    assert [(s.camera, s.freshness, s.label, s.busy) for s in found] == [
         ("torn", "never", "not polled yet", None),
         ("none", "never", "not polled yet", None),
         ("zone", "never", "not polled yet", None),

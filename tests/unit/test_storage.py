@@ -76,7 +76,7 @@ def test_one_write_two_names(tmp_path: Path) -> None:
         "capture_ms": 140.0,
         "lease_wait_ms": 1.5,
         "engine": "native",
-        "attempt": {"at": "2026-01-04T09:30:00.250Z", "result": "ok", "error": None},
+        "attempt": {"at": "2026-01-04T09:30:00.250Z", "result": "ok", "error": None, "label": "ok"},
         "consecutive_failures": 0,
     }
     with Image.open(io.BytesIO(latest.read_bytes())) as image:
@@ -104,6 +104,7 @@ def test_a_failure_keeps_the_last_good_picture_and_its_facts(tmp_path: Path) -> 
         "at": "2026-01-04T10:30:00.250Z",
         "result": "timeout",
         "error": "gate: silent",
+        "label": "gate: silent",
     }
     assert facts["consecutive_failures"] == 5
     assert (tmp_path / "gate" / "latest.jpg").exists()

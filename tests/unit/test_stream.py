@@ -18,7 +18,7 @@ from camserver.api import listener as door
 from camserver.api import sse as stream
 from camserver.api.read_routes import SENDING
 from camserver.api.sse import EventStream
-from camserver.events import Notice
+from camserver.events import DaemonFault
 from camserver.host.disk import Disk
 from camserver.leases import RtspManager
 
@@ -27,7 +27,7 @@ def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
     async def work() -> None:
         events = EventStream(str)
         for n in range(stream.KEPT + 100):
-            events(Notice(name="x.y", message=f"{n} " + "long " * 200))
+            events(DaemonFault(task=f"{n} " + "long " * 200, error=""))
         chunk, seen = events._since(1, None)
         assert chunk.startswith(b"event: lost")
         numbers: list[int] = []
@@ -64,7 +64,7 @@ def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatc
                     await asyncio.sleep(0.01)
                 while server.connections:
                     for _ in range(200):
-                        events(Notice(name="x.y", message="long " * 200))
+                        events(DaemonFault(task="long " * 200, error=""))
                     await asyncio.sleep(0.01)
         await served.close()
 

@@ -1,11 +1,11 @@
-// What the page knows of a camera, in words and numbers. Pure: no DOM, no requests.
+// What the page knows of a camera, in labels and numbers. Pure: no DOM, no requests.
 // @ts-check
 
 /**
  * @typedef {{captured_at: string|null, width: number|null, height: number|null, bytes: number|null, codec: string|null,
  *   source: string|null, engine: string|null, capture_ms: number|null, lease_wait_ms: number|null,
  *   camera_clock_offset_s: number|null, path: string|null, consecutive_failures: number,
- *   attempt: {at: string, result: string, error: string|null}}} Latest
+ *   attempt: {at: string, result: string, error: string|null, label?: string}}} Latest
  * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number, stale_after_s: number, max_sessions: number, go2rtc: string|null,
  *   latest: Latest|null}} Camera
  * @typedef {{holder: string, label: string, pid: number|null, for_s: number}} Holder
@@ -34,10 +34,10 @@ export function failing(camera) {
 }
 
 /** @param {Camera} camera why there is no newer picture; "" when there is nothing to say */
-export function words(camera) {
+export function label(camera) {
   if (camera.latest === null || !failing(camera)) return "";
-  const { result, error } = camera.latest.attempt;
-  return (error ?? result).replace(`${camera.id}: `, "").replace(/^rtsp: /, "").replace(/ \(after [\d.]+ s, limit [\d.]+ s\)/g, "");
+  const { result, error, label } = camera.latest.attempt;
+  return label ?? error ?? result;
 }
 
 /**

@@ -1,7 +1,7 @@
 // One camera: the big picture, its facts, its archive by day and time, live view through go2rtc.
 // @ts-check
 import { ask, json } from "./ask.js";
-import { age, archivedTable, reachable, span, table, words } from "./facts.js";
+import { age, archivedTable, label, reachable, span, table } from "./facts.js";
 import { forget, show } from "./pictures.js";
 
 /** @typedef {import("./facts.js").Camera} Camera */
@@ -156,9 +156,9 @@ export class View {
   paint() {
     const camera = this.find(this.id);
     if (!camera) return;
-    const text = this.archived ? "" : words(camera);
-    element("words").hidden = !text;
-    element("words").textContent = text;
+    const text = this.archived ? "" : label(camera);
+    element("label").hidden = !text;
+    element("label").textContent = text;
     const path = this.archived
       ? `/v1/cameras/${camera.id}/archive/${this.archived.path}`
       : `/v1/cameras/${camera.id}/latest.jpg?at=${encodeURIComponent(camera.latest?.captured_at ?? "")}`;
@@ -274,12 +274,12 @@ export class View {
       const answer = await ask(`/v1/cameras/${this.id}/snapshot`, { method: "POST", headers: { "X-Camserver-Action": "snapshot" } });
       const { result, error } = await answer.json();
       if (result !== "ok") {
-        element("words").hidden = false;
-        element("words").textContent = error ?? result;
+        element("label").hidden = false;
+        element("label").textContent = error ?? result;
       } else this.newest();
     } catch {
-      element("words").hidden = false;
-      element("words").textContent = "camserver does not answer";
+      element("label").hidden = false;
+      element("label").textContent = "camserver does not answer";
     } finally {
       this.now.disabled = false;
     }

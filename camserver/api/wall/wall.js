@@ -1,7 +1,7 @@
 // The wall: a tile for each camera, kept up to date by events; only what changed and can be seen is fetched.
 // @ts-check
 import { ask } from "./ask.js";
-import { age, failing, freshness, rank, span, words } from "./facts.js";
+import { age, failing, freshness, label, rank, span } from "./facts.js";
 import { forget, show } from "./pictures.js";
 import { View } from "./view.js";
 
@@ -64,8 +64,8 @@ function paint(tile, moment) {
   const { button, camera } = tile;
   const state = freshness(camera, moment);
   if (!button.classList.contains(state)) button.className = `tile ${state}`;
-  const text = words(camera);
-  const over = /** @type {HTMLElement} */ (button.querySelector(".words"));
+  const text = label(camera);
+  const over = /** @type {HTMLElement} */ (button.querySelector(".label"));
   over.hidden = !text;
   write(over, text);
   write(/** @type {HTMLElement} */ (button.querySelector(".name")), camera.name);

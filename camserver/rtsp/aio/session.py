@@ -76,7 +76,8 @@ class RtspSession:
     ) -> None:
         self._url = url
         self._on_step = on_step
-        self._memory = memory
+        self.cache = self._memory = memory
+        """What it leaves for the next session of the stream."""
         self._login_memory = login_memory
         self._tls = tls
         self._connection: RtspRequests | None = None

@@ -1,0 +1,167 @@
+"""Events of the daemon itself: its start and stop, the inventory, its sockets and stores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from camserver.events.base import Event, Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonReady(Event):
+    """Polling begins."""
+
+    EVENT: ClassVar[str] = "daemon.ready"
+    TEXT: ClassVar[str] = "{cameras} cameras, pictures go to {output}"
+    cameras: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStopping(Event):
+    """A signal asks for the orderly stop."""
+
+    EVENT: ClassVar[str] = "daemon.stopping"
+    TEXT: ClassVar[str] = "{signal}: stopping"
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonStopped(Event):
+    """Everything is closed."""
+
+    EVENT: ClassVar[str] = "daemon.stopped"
+    TEXT: ClassVar[str] = "stopped; no session is left open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonLocked(Event):
+    """Another camserver runs already; this one ends."""
+
+    EVENT: ClassVar[str] = "daemon.locked"
+    LEVEL: ClassVar[Level] = "error"
+    TEXT: ClassVar[str] = "{reason}"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonFault(Event):
+    """A task of ours has failed; the daemon ends, and systemd starts it again."""
+
+    EVENT: ClassVar[str] = "daemon.fault"
+    LEVEL: ClassVar[Level] = "error"
+    TEXT: ClassVar[str] = "{task} failed: {error}"
+    task: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryLoaded(Event):
+    """An inventory was taken over."""
+
+    EVENT: ClassVar[str] = "inventory.loaded"
+    TEXT: ClassVar[str] = "{cameras} cameras"
+    cameras: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryRefused(Event):
+    """A new inventory has a fault; none of it is taken over."""
+
+    EVENT: ClassVar[str] = "inventory.refused"
+    LEVEL: ClassVar[Level] = "error"
+    TEXT: ClassVar[str] = "{fault}; the running inventory stays"
+    fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryWarning(Event):
+    """Something in the inventory that an operator should know of."""
+
+    EVENT: ClassVar[str] = "inventory.warning"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{warning}"
+    warning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryNeedsRestart(Event):
+    """A changed key is applied by a restart only."""
+
+    EVENT: ClassVar[str] = "inventory.restart"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{key} was changed: it takes effect after a restart"
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InventoryUnwatched(Event):
+    """Changes of the files are not noticed any more."""
+
+    EVENT: ClassVar[str] = "inventory.watch"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "changes are not watched ({reason}); use systemctl reload"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiSocketDiffers(Event):
+    """systemd listens for us elsewhere than the inventory says."""
+
+    EVENT: ClassVar[str] = "api.socket"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = (
+        "camserver.socket listens on {inherited}, not on {wanted} of the inventory"
+    )
+    inherited: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiNotServed(Event):
+    """The unix socket can't be listened on."""
+
+    EVENT: ClassVar[str] = "api.unavailable"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{reason}: polling goes on without the API"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WallNotServed(Event):
+    """The wall's address can't be listened on."""
+
+    EVENT: ClassVar[str] = "http.unavailable"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{reason}: there is no wall page"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCleaned(Event):
+    """Temporary files of an earlier run were removed."""
+
+    EVENT: ClassVar[str] = "store.cleaned"
+    TEXT: ClassVar[str] = "{files} temporary files of an earlier run removed"
+    files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionDeleted(Event):
+    """Old pictures were deleted."""
+
+    EVENT: ClassVar[str] = "retention.deleted"
+    TEXT: ClassVar[str] = "{files} pictures ({bytes} bytes) deleted"
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderUnsealed(Event):
+    """The kernel can't seal decoders off."""
+
+    EVENT: ClassVar[str] = "decoder.unsealed"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "decoders are not sealed off from network and files: {reason}"
+    reason: str

@@ -1,0 +1,111 @@
+"""Events of leases, polls and pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from camserver.events.base import Event, Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAcquired(Event):
+    """A session of a device may be opened now."""
+
+    EVENT: ClassVar[str] = "lease.acquired"
+    TEXT: ClassVar[str] = "RTSP access acquired camera_id={camera}"
+    device: str
+    holder: str
+    generation: int
+    wait_ms: float
+    external: bool = False
+    claimed: int = 0
+    """The generation that an earlier process had given for the same session, if there was one."""
+    observed: bool = False
+    """The session is open already: another program has not asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleased(Event):
+    """The session's transport is closed; `end` is none, clean or unclean."""
+
+    EVENT: ClassVar[str] = "lease.released"
+    TEXT: ClassVar[str] = "RTSP access released camera_id={camera}"
+    device: str
+    holder: str
+    generation: int
+    held_ms: float
+    end: str
+    external: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapLearned(Event):
+    """A device said "full" although the inventory gives it more sessions than were open."""
+
+    EVENT: ClassVar[str] = "lease.cap"
+    LEVEL: ClassVar[Level] = "warning"
+    device: str
+    cap: int
+    for_s: float
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return (
+            f"{self.device} was full with {self.cap} session(s) open: no more than that for"
+            f" {self.for_s / 60:g} minutes (is max_sessions too high?)"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPublished(Event):
+    """latest.jpg of a camera is a new picture."""
+
+    EVENT: ClassVar[str] = "snapshot.published"
+    source: str
+    engine: str
+    width: int
+    height: int
+    bytes: int
+    codec: str
+    captured_at: str
+    capture_ms: float
+    lease_wait_ms: float
+    open_ms: float | None = None
+    keyframe_ms: float | None = None
+    decode_ms: float | None = None
+    encode_ms: float | None = None
+    store_ms: float | None = None
+    cpu_ms: float | None = None
+    camera_clock_offset_s: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        return (
+            f"{self.camera}: {self.width}x{self.height}, {self.bytes // 1024} KB from {self.source}"
+            f" in {self.capture_ms:.0f} ms"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollFailed(Event):
+    """A poll gave no picture; the last good one stays."""
+
+    EVENT: ClassVar[str] = "poll.failed"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{error}"
+    result: str
+    error: str
+    consecutive_failures: int
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollSkipped(Event):
+    """The camera was due while its last poll was still running."""
+
+    EVENT: ClassVar[str] = "poll.skipped"
+    TEXT: ClassVar[str] = "{camera}: still busy with the last poll, {skipped} due time(s) skipped"
+    skipped: int

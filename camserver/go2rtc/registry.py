@@ -1,0 +1,89 @@
+"""The streams that camserver makes in go2rtc, and the file that remembers them over a restart.
+
+An operator's own streams are never touched: only what camserver made, and what still has just the
+source that camserver wrote, is changed or removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from camserver.capture.libav import with_credentials
+from camserver.config import Camera
+from camserver.events import Event, StreamForgotten, StreamRegistered, StreamRemoved
+from camserver.go2rtc.api import Go2rtcApi, StreamView, without_userinfo
+
+
+class StreamRegistry:
+    """Gives go2rtc the cameras it lacks, and removes those of ours that left the inventory."""
+
+    def __init__(self, emit: Callable[[Event], None], path: Path | None = None) -> None:
+        """`path` None: nothing is remembered."""
+        self._emit = emit
+        self._path = path
+        # Stream -> the URL that we wrote, without user info
+        self._registered: dict[str, str] = {}
+
+    def load(self) -> None:
+        """What an earlier process registered is ours, too."""
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            streams = json.loads(self._path.read_text())
+            self._registered |= {str(name): str(url) for name, url in streams.items()}
+
+    async def update(
+        self, api: Go2rtcApi, streams: Mapping[str, StreamView], cameras: Iterable[Camera]
+    ) -> None:
+        """Make go2rtc have the streams of `cameras`. Raises Go2rtcDown.
+
+        `streams`: what it has now.
+        """
+        wanted = {c.go2rtc: (c, c.url) for c in cameras if c.go2rtc and c.url}
+        for name in self._registered.keys() - wanted.keys():
+            if self._is_ours(name, streams):
+                await api.remove(name)
+                self._forget(name, StreamRemoved(stream=name))
+            else:
+                self._forget(name, StreamForgotten(stream=name))
+        for name, (camera, url) in wanted.items():
+            known = streams.get(name)
+            if known is None or (
+                self._is_ours(name, streams) and url not in known.sources and not known.live
+            ):
+                await api.register(name, with_credentials(url, camera.username, camera.password))
+                source = self._registered[name] = without_userinfo(url)
+                self._changed(StreamRegistered(stream=name, source=source))
+
+    def forget_all(self) -> None:
+        """Another go2rtc is asked from now on: its streams may have the same names."""
+        for name in list(self._registered):
+            self._forget(name, StreamForgotten(stream=name))
+
+    def _is_ours(self, name: str, streams: Mapping[str, StreamView]) -> bool:
+        known = streams.get(name)
+        return (
+            name in self._registered
+            and known is not None
+            and known.sources == (self._registered[name],)
+        )
+
+    def _forget(self, name: str, event: Event) -> None:
+        del self._registered[name]
+        self._changed(event)
+
+    def _changed(self, event: Event) -> None:
+        self._save()
+        self._emit(event)
+
+    def _save(self) -> None:
+        """A directory that can't be written costs the memory, nothing else."""
+        if self._path is None:
+            return
+        with contextlib.suppress(OSError):
+            temporary = self._path.with_suffix(".tmp-streams")
+            temporary.write_text(json.dumps(self._registered))
+            temporary.replace(self._path)

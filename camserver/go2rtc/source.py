@@ -1,0 +1,104 @@
+"""go2rtc as a source of pictures, and whose session stands behind them.
+
+- The stream is live: go2rtc has a session already. A picture of it costs the camera nothing.
+- It is idle (mode = "always"): go2rtc opens a session for our picture. That is covered by a lease,
+  which ends when go2rtc says that the session is over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from camserver.capture.engines import RtspEngine
+from camserver.capture.session import CaptureSession
+from camserver.config import Camera
+from camserver.errors import CameraError
+from camserver.go2rtc.watcher import Go2rtc, Restream
+from camserver.model import AccessUnit, Result, SessionEnd, Source
+
+
+class Go2rtcSource:
+    """The pictures of one camera from go2rtc."""
+
+    kind = Source.GO2RTC
+
+    def __init__(
+        self, go2rtc: Go2rtc, engine: RtspEngine, camera: Camera, restream: Restream
+    ) -> None:
+        self._go2rtc = go2rtc
+        self._engine = engine
+        self._camera = camera
+        self._url = restream.url
+        self.needs_lease = restream.needs_lease
+        # As the engine has to see it: go2rtc has a login of its own
+        self._viewed = replace(
+            camera,
+            username=restream.username,
+            password=restream.password,
+            transport="tcp",
+            engine="native",
+        )
+
+    def session(self, deadline: float) -> CaptureSession:
+        """A session with go2rtc."""
+        # go2rtc answers SETUP without DESCRIBE, and then sends nothing
+        self._engine.forget(self._viewed, self._url)
+        session = self._engine.session(self._viewed, self._url, deadline)
+        if not self.needs_lease:
+            return session
+        return Go2rtcDialledSession(self._go2rtc, self._camera, session)
+
+    def decoded(self, unit: AccessUnit) -> None:
+        """A picture came."""
+        self._engine.decoded(self._viewed, self._url, unit)
+        self._go2rtc.worked(self._camera)
+
+    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+        """What came could not be decoded."""
+        self._engine.undecodable(self._viewed, self._url, unit, error)
+
+    def failed(self, error: CameraError) -> None:
+        """No picture came."""
+        self._go2rtc.failed(self._camera, str(error))
+
+
+class Go2rtcDialledSession:
+    """A session with go2rtc for which go2rtc opens one with the camera.
+
+    `end` is the end of the camera's session, which is over when go2rtc says so.
+    """
+
+    def __init__(self, go2rtc: Go2rtc, camera: Camera, session: CaptureSession) -> None:
+        self._go2rtc = go2rtc
+        self._camera = camera
+        self._session = session
+        self._was_open = False  # or go2rtc has said that it got no session
+        self.end = SessionEnd.UNCLEAN
+
+    async def __aenter__(self) -> Self:
+        self._go2rtc.opening(self._camera)
+        await self._session.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._session.__aexit__(kind, error, traceback)
+        finally:
+            self.end = await self._go2rtc.settled(self._camera, was_open=self._was_open)
+
+    async def keyframe(self) -> AccessUnit:
+        """The first whole keyframe. Raises CameraError."""
+        try:
+            unit = await self._session.keyframe()
+        except CameraError as error:
+            self._was_open = error.result is not Result.TIMEOUT
+            raise
+        self._was_open = True
+        return unit

@@ -1,0 +1,110 @@
+"""Where a camera's picture can come from: go2rtc, the main stream, the sub-stream, a snapshot URL.
+
+A source says whether its session needs a lease, opens it, and hears what became of the picture. To
+add one: a class with these methods, and its place in `Sources.of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from camserver.capture.engines import RtspEngine
+from camserver.capture.http import HttpEngine
+from camserver.capture.session import CaptureSession, Engine
+from camserver.config import Camera
+from camserver.errors import CameraError
+from camserver.go2rtc.source import Go2rtcSource
+from camserver.go2rtc.watcher import Go2rtc
+from camserver.model import AccessUnit, Source
+
+
+class PictureSource(Protocol):
+    """One source of one camera, for one attempt."""
+
+    @property
+    def kind(self) -> Source:
+        """Its word in latest.json."""
+
+    @property
+    def needs_lease(self) -> bool:
+        """Whether its session counts on the camera's device and is not counted there already."""
+
+    def session(self, deadline: float) -> CaptureSession:
+        """A session that has to give its keyframe before `deadline` (event loop's clock)."""
+
+    def decoded(self, unit: AccessUnit) -> None:
+        """What it gave could be decoded."""
+
+    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+        """What it gave could not be decoded."""
+
+    def failed(self, error: CameraError) -> None:
+        """No picture came of it."""
+
+
+class CameraSource:
+    """The camera itself: a stream, or its snapshot URL."""
+
+    def __init__(
+        self, kind: Source, engine: Engine, camera: Camera, url: str, *, needs_lease: bool
+    ) -> None:
+        self.kind = kind
+        self.needs_lease = needs_lease
+        self._engine = engine
+        self._camera = camera
+        self._url = url
+
+    def session(self, deadline: float) -> CaptureSession:
+        """A session with the camera."""
+        return self._engine.session(self._camera, self._url, deadline)
+
+    def decoded(self, unit: AccessUnit) -> None:
+        """Whoever fetched it reads the stream."""
+        self._engine.decoded(self._camera, self._url, unit)
+
+    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+        """Everything is asked anew next time."""
+        self._engine.undecodable(self._camera, self._url, unit, error)
+
+    def failed(self, error: CameraError) -> None:
+        """The attempt tells."""
+
+
+class Sources:
+    """The sources of every camera, in the order in which they are tried."""
+
+    def __init__(self, rtsp: RtspEngine, http: HttpEngine, go2rtc: Go2rtc | None = None) -> None:
+        self._rtsp = rtsp
+        self._http = http
+        self._go2rtc = go2rtc
+
+    async def of(self, camera: Camera) -> list[PictureSource]:
+        """All that this camera has at the moment."""
+        restreamed = await self._restreamed(camera)
+        return [*([restreamed] if restreamed else []), *self._own(camera)]
+
+    async def live_view(self, camera: Camera) -> PictureSource | None:
+        """go2rtc, when it shows the camera live by now: then no session is needed."""
+        restreamed = await self._restreamed(camera)
+        return None if restreamed is None or restreamed.needs_lease else restreamed
+
+    async def _restreamed(self, camera: Camera) -> Go2rtcSource | None:
+        if self._go2rtc is None:
+            return None
+        restream = await self._go2rtc.restream(camera)
+        if restream is None:
+            return None
+        return Go2rtcSource(self._go2rtc, self._rtsp, camera, restream)
+
+    def _own(self, camera: Camera) -> Iterator[CameraSource]:
+        if camera.url is not None:
+            yield CameraSource(Source.RTSP, self._rtsp, camera, camera.url, needs_lease=True)
+        if camera.sub_url is not None:
+            yield CameraSource(
+                Source.RTSP_SUB, self._rtsp, camera, camera.sub_url, needs_lease=True
+            )
+        if camera.snapshot_url is not None:
+            yield CameraSource(
+                Source.HTTP, self._http, camera, camera.snapshot_url, needs_lease=False
+            )
