@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
-from camserver.api.read_routes import Reading
+from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
 from camserver.api.thumbnails import Thumbnails
@@ -116,7 +116,7 @@ class Daemon:
             reload=self._reloader.reload,
         )
         thumbnails = Thumbnails(self._thumbnails.decoder)
-        self._reading = Reading(services, stream, self._metrics, self._archive, thumbnails)
+        self._reading = ReadRoutes(services, stream, self._metrics, self._archive, thumbnails)
         self._api = ApiServer(services, self._reading)
         self._web = WebServer(inventory, services, self._reading)
         self._rooms: tuple[Room, ...] = (

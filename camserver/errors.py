@@ -17,9 +17,10 @@
     ├── WebUnavailable (api/web_server)             operator: no address to listen on
     └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no sensible answer
 
-    Outside of the tree, because they steer and are no errors: RedirectError, Reconnect,
-    ConnectionClosed (rtsp), HttpAnswerError, RtspProtocolError (rtsp/messages: what came is no
-    RTSP), WrongUsage (cli/doctor).
+    Outside of the tree, because they steer and are no errors: RedirectError, Reconnect
+    (rtsp/session_cache), ConnectionClosed (rtsp/aio/connection), Preempted (leases/lease),
+    HttpAnswerError, RtspProtocolError (rtsp/messages: what came is no RTSP), WrongUsage
+    (cli/doctor). A fault of ours: SessionStateError (rtsp/session).
 
 Messages are sentences for a person: camera, step, limit, elapsed. No message ever holds a password.
 """
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from camserver.model import Result, SessionEnd
+from camserver.model import Result, SessionEnd, Step
 
 
 class CamserverError(Exception):
@@ -91,7 +92,7 @@ class CameraError(CamserverError):
     """Raised when an attempt at a camera failed.
 
     `result` is the word for latest.json, `end` says how the session ended as far as the transport
-    tells. `status` is the camera's answer when it refused a request, `step` that request's method.
+    tells. `status` is the camera's answer when it refused a request, `step` what was waited for.
     `login_refused`: a login was sent and refused. `packets_lost`: RTP packets were lost on the way,
     so no client could do better.
     """
@@ -103,7 +104,7 @@ class CameraError(CamserverError):
         end: SessionEnd = SessionEnd.UNCLEAN,
         *,
         status: int | None = None,
-        step: str = "",
+        step: Step | None = None,
         login_refused: bool = False,
         packets_lost: bool = False,
     ) -> None:

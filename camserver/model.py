@@ -35,6 +35,19 @@ class SessionEnd(StrEnum):
     UNCLEAN = "unclean"  # the transport is closed, but the device may still count the session
 
 
+class Step(StrEnum):
+    """What a client waits for: the connection, the answer to a request, or a keyframe."""
+
+    CONNECTING = "connecting"
+    OPTIONS = "OPTIONS"
+    DESCRIBE = "DESCRIBE"
+    SETUP = "SETUP"
+    PLAY = "PLAY"
+    GET_PARAMETER = "GET_PARAMETER"
+    TEARDOWN = "TEARDOWN"
+    KEYFRAME = "a keyframe"
+
+
 class Source(StrEnum):
     """Where a picture came from."""
 
@@ -64,7 +77,7 @@ class Phases:
 
 
 @dataclass(frozen=True, slots=True)
-class AccessUnit:
+class CodedKeyframe:
     """One coded picture as it came from the camera.
 
     `data` is Annex B for h264 and hevc, a JFIF file for mjpeg; `extradata` holds parameter sets the

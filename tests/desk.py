@@ -15,7 +15,7 @@ from house import House, with_house
 from support import camera
 
 from camserver.api.metrics import Metrics
-from camserver.api.read_routes import Reading
+from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
 from camserver.client.clients import DaemonUnavailableError, SyncLeaseClient
@@ -102,14 +102,14 @@ async def _never(*_: object) -> Any:
     raise NotImplementedError
 
 
-def bare(folder: Path, manager: RtspManager) -> tuple[Services, Reading]:
+def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
     """What a server serves, without a daemon: one camera, `cam`, and its leases."""
     services = Services(
         lambda: (camera("cam"),), lambda _: folder, manager, lambda: (), _never, _never
     )
     thumbnails: Any = None
     metrics: Any = Metrics(_never)  # type: ignore[arg-type]
-    return services, Reading(
+    return services, ReadRoutes(
         services, EventStream(str), metrics, Archive(OutputTable(directory=folder)), thumbnails
     )
 

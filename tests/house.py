@@ -23,7 +23,7 @@ from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config import Camera
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.model import AccessUnit, Attempt, SessionEnd
+from camserver.model import Attempt, CodedKeyframe, SessionEnd
 from camserver.simulator.camera import Record, SimulatedCamera
 from camserver.simulator.fleet import Fleet
 from camserver.snapshots.service import SnapshotService
@@ -73,7 +73,7 @@ async def fetch(
     url: str,
     deadline: float,
     ends: list[SessionEnd] | None = None,
-) -> AccessUnit:
+) -> CodedKeyframe:
     """The first keyframe of one session; its end goes to `ends`, also when it fails."""
     session = engine.session(target, url, deadline)
     try:

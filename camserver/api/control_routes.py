@@ -44,7 +44,7 @@ Then the lease ends as unclean.
 _PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
-class Acting:
+class ControlRoutes:
     """The routes that do something with `services`."""
 
     def __init__(self, services: Services, grace_s: float = GRACE_S) -> None:

@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadRoutes:
     """The read-only routes, over what the daemon knows."""
 
     services: Services

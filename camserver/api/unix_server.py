@@ -14,10 +14,10 @@ from pathlib import Path
 
 from aiohttp import web
 
-from camserver.api.control_routes import GRACE_S, Acting
+from camserver.api.control_routes import GRACE_S, ControlRoutes
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.parameters import known_parameters
-from camserver.api.read_routes import Reading
+from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.config import Inventory
 from camserver.errors import CamserverError
@@ -44,18 +44,18 @@ class ApiServer:
     def __init__(
         self,
         services: Services,
-        reading: Reading,
+        reading: ReadRoutes,
         *,
         connections: int = MAX_CONNECTIONS,
         silent_s: float = SILENT_S,
         grace_s: float = GRACE_S,
     ) -> None:
-        self._acting = Acting(services, grace_s)
+        self._control = ControlRoutes(services, grace_s)
         app = web.Application(
             client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()]
         )
-        app.add_routes([*reading.routes(), *self._acting.routes()])
-        self._door = HttpListener(app, connections=connections, silent_s=silent_s)
+        app.add_routes([*reading.routes(), *self._control.routes()])
+        self._listener = HttpListener(app, connections=connections, silent_s=silent_s)
         self._socket: socket.socket | None = None
         self._own: Path | None = None
         self._path: Path | None = None
@@ -78,12 +78,12 @@ class ApiServer:
     async def serve(self) -> None:
         """Answer, from now on."""
         if self._socket is not None:
-            await self._door.open(self._socket)
+            await self._listener.open(self._socket)
 
     async def stop(self) -> None:
         """Close the socket and every connection; leases of others are left to them."""
-        self._acting.stopping = True
-        await self._door.close()
+        self._control.stopping = True
+        await self._listener.close()
         if self._socket is not None:
             self._socket.close()
         if self._own is not None:

@@ -25,7 +25,7 @@ from aiohttp.typedefs import Handler
 
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.parameters import known_parameters
-from camserver.api.read_routes import Reading
+from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services, refusal
 from camserver.config import Inventory
 from camserver.errors import CamserverError
@@ -61,7 +61,7 @@ class WebServer:
         self,
         inventory: Inventory,
         services: Services,
-        reading: Reading,
+        reading: ReadRoutes,
         *,
         silent_s: float = SILENT_S,
     ) -> None:
@@ -83,7 +83,7 @@ class WebServer:
             app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
         # Browsers must not take the files that cameras and pictures need.
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._door = HttpListener(
+        self._listener = HttpListener(
             app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s
         )
         self.address: tuple[str, int] | None = None
@@ -131,11 +131,11 @@ class WebServer:
         except OSError as error:
             raise WebUnavailable(f"{self._table.listen}: {error.strerror}") from None
         self.address = sock.getsockname()[:2]
-        await self._door.open(sock)
+        await self._listener.open(sock)
 
     async def stop(self) -> None:
         """Close the socket and every connection."""
-        await self._door.close()
+        await self._listener.close()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from camserver.errors import CameraError
-from camserver.model import AccessUnit, Result, SessionEnd, Still
+from camserver.model import CodedKeyframe, Result, SessionEnd, Still
 from camserver.workers.pool import Reply, WorkerPool
 
 MAX_JOB_S = 3600.0
@@ -21,7 +21,7 @@ class Decoder:
         self._pool = pool
         self.quality = quality
 
-    async def decode(self, unit: AccessUnit, *, width: int | None, deadline: float) -> Still:
+    async def decode(self, unit: CodedKeyframe, *, width: int | None, deadline: float) -> Still:
         """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed."""
         if unit.codec == "mjpeg":
             return await self.inspect(unit.data, width=width, deadline=deadline)

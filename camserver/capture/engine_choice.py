@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from camserver.errors import CameraError
-from camserver.model import Result, SessionEnd
+from camserver.model import Result, SessionEnd, Step
 
 FAILURES = 2
 KEPT_S = 24 * 3600.0
@@ -27,7 +27,7 @@ def may_be_misread(error: CameraError) -> bool:
     if error.status in (401, 403) or error.login_refused or error.packets_lost:
         return False
     if error.result is Result.TIMEOUT:
-        return error.step not in ("", "connecting")
+        return error.step not in (None, Step.CONNECTING)
     return error.result in _MISREADINGS
 
 

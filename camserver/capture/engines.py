@@ -20,7 +20,7 @@ from camserver.capture.session import CaptureSession, worst
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.events import Event, LibavChosen
-from camserver.model import AccessUnit, SessionEnd
+from camserver.model import CodedKeyframe, SessionEnd
 from camserver.rtsp.session_cache import UnsupportedStreamError
 
 
@@ -42,7 +42,7 @@ class RtspEngine:
         """A session of `url` by the engine that reads it. `deadline` by the event loop's clock."""
         return EngineSession(self, camera, url, deadline)
 
-    def decoded(self, camera: Camera, url: str, unit: AccessUnit) -> None:
+    def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
         """What `url` gave could be decoded: whoever fetched it reads the stream."""
         if camera.engine != "auto":
             return
@@ -54,7 +54,9 @@ class RtspEngine:
             self._emit(LibavChosen(camera=camera.id, reason=choice.reason))
         choice.libav_worked(_now())
 
-    def undecodable(self, camera: Camera, url: str, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(
+        self, camera: Camera, url: str, unit: CodedKeyframe, error: CameraError
+    ) -> None:
         """What `url` gave could not be decoded: ask everything anew next time."""
         self.forget(camera, url)
         choice = self.choice(camera, url)
@@ -107,7 +109,7 @@ class EngineSession:
     ) -> None:
         await self._open.__aexit__(kind, error, traceback)
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         """The first whole keyframe. Raises CameraError."""
         if self._camera.engine == "libav":
             return await self._by(self._engine.libav)
@@ -116,13 +118,13 @@ class EngineSession:
             return await self._by_libav(choice)
         return await self._by_native(choice)
 
-    async def _by(self, engine: NativeEngine | LibavEngine) -> AccessUnit:
+    async def _by(self, engine: NativeEngine | LibavEngine) -> CodedKeyframe:
         session: CaptureSession = engine.session(self._camera, self._url, self._deadline)
         self._sessions.append(session)
         await self._open.enter_async_context(session)
         return await session.keyframe()
 
-    async def _by_native(self, choice: EngineChoice) -> AccessUnit:
+    async def _by_native(self, choice: EngineChoice) -> CodedKeyframe:
         try:
             return await self._by(self._engine.native)
         except UnsupportedStreamError as error:
@@ -137,7 +139,7 @@ class EngineSession:
                 choice.native_failed(error)
             raise
 
-    async def _by_libav(self, choice: EngineChoice) -> AccessUnit:
+    async def _by_libav(self, choice: EngineChoice) -> CodedKeyframe:
         try:
             return await self._by(self._engine.libav)
         except CameraError as error:

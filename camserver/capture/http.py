@@ -20,7 +20,7 @@ from yarl import URL
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.clock import utc_now
-from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
@@ -76,10 +76,12 @@ class HttpEngine:
         """One GET of `url`. It is no session of the device's budget: its end is none."""
         return HttpSession(self, camera, url, deadline)
 
-    def decoded(self, camera: Camera, url: str, unit: AccessUnit) -> None:
+    def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
         """Nothing is learned from it."""
 
-    def undecodable(self, camera: Camera, url: str, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(
+        self, camera: Camera, url: str, unit: CodedKeyframe, error: CameraError
+    ) -> None:
         """Nothing is learned from it."""
 
     async def fetch(self, camera: Camera, url: str, deadline: float) -> bytes:
@@ -194,10 +196,10 @@ class HttpSession:
     ) -> None:
         """The connection is closed when the picture is there."""
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         """The camera's JPEG. Raises CameraError."""
         jpeg = await self._engine.fetch(self._camera, self._url, self._deadline)
-        return AccessUnit("mjpeg", jpeg, b"", utc_now(), "")
+        return CodedKeyframe("mjpeg", jpeg, b"", utc_now(), "")
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.workers.pool import Reply, WorkerPool
 
 MARGIN_S = 0.3
@@ -62,7 +62,7 @@ class LibavSession:
     ) -> None:
         """Nothing is open any more: the worker has closed the session, or is dead and reaped."""
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         """The first whole keyframe, when the session is closed.
 
         Raises CameraError. When this is cancelled, the worker has a moment to tear the session
@@ -91,7 +91,7 @@ class LibavSession:
             at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
             if reply.data["probe"] != "small":
                 self._engine.probes[url] = "large"
-            return AccessUnit(
+            return CodedKeyframe(
                 str(reply.data["codec"]), reply.blob[cut:], reply.blob[:cut], at, "libav"
             )
         except (KeyError, ValueError, TypeError, OverflowError):

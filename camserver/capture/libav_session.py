@@ -30,9 +30,9 @@ from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 
 from camserver.errors import CameraError
-from camserver.model import Result, SessionEnd
+from camserver.model import Result, SessionEnd, Step
 from camserver.rtsp.refusals import refusal
-from camserver.workers.pool import HURRY
+from camserver.workers.pool import EXPEDITE
 
 PROBES = {
     "small": {"probesize": "32", "analyzeduration": "0"},
@@ -40,7 +40,8 @@ PROBES = {
 }
 AGAIN_S = 0.05
 MAX_ACCESS_UNIT_BYTES = 32 * 1024 * 1024
-_STATUS = re.compile(r"method (\w+) failed: (\d{3})")  # libavformat/rtsp.c
+# libavformat/rtsp.c
+_STATUS = re.compile(r"method (OPTIONS|DESCRIBE|SETUP|PLAY|TEARDOWN) failed: (\d{3})")
 _LOSS = re.compile(
     r"bad cseq|missed \d+ packets|dropping old packet|max delay reached", re.IGNORECASE
 )  # rtpdec.c
@@ -103,17 +104,17 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
     libav stops waiting then, and can still write.
 
     libav's own limits are per phase, and one that has struck also stops the TEARDOWN: the camera
-    would go on counting the session. The same at HURRY, the signal of a daemon that wants the
+    would go on counting the session. The same at EXPEDITE, the signal of a daemon that wants the
     session to end: then the event is set.
     """
     asked, over = threading.Event(), threading.Event()
     # Waited for by one thread, which libav's C code does not hold up
-    signal.pthread_sigmask(signal.SIG_BLOCK, {HURRY})
-    while signal.sigtimedwait({HURRY}, 0) is not None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {EXPEDITE})
+    while signal.sigtimedwait({EXPEDITE}, 0) is not None:
         pass  # it came too late for the job before
 
     def wait() -> None:
-        hurried = signal.sigtimedwait({HURRY}, max(0.0, deadline - time.monotonic())) is not None
+        hurried = signal.sigtimedwait({EXPEDITE}, max(0.0, deadline - time.monotonic())) is not None
         if over.is_set():
             return
         if hurried:
@@ -133,7 +134,7 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
         over.set()
         if waiting.is_alive() and waiting.ident is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pthread_kill(waiting.ident, HURRY)
+                signal.pthread_kill(waiting.ident, EXPEDITE)
         waiting.join()
 
 
@@ -259,8 +260,8 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
         (m for m in reversed(statuses) if m[2] != "401"), statuses[-1] if statuses else None
     )
     if refused:
-        error_ = refusal(refused[1], int(refused[2]))
-        if refused[1] == "PLAY":  # SETUP had made a session, libav has sent TEARDOWN
+        error_ = refusal(Step(refused[1]), int(refused[2]))
+        if refused[1] == Step.PLAY:  # SETUP had made a session, libav has sent TEARDOWN
             error_.end = SessionEnd.CLEAN
         return error_
     if isinstance(error, ConnectionRefusedError):

@@ -23,13 +23,13 @@ from camserver.capture.session import worst
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
-from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.login import LoginCache
 from camserver.rtsp.messages import sendable_url
 from camserver.rtsp.session_cache import RedirectError, SessionCache
 
-HURRIED_TEARDOWN_S = 0.4
+EXPEDITED_TEARDOWN_S = 0.4
 """When it is cancelled: the daemon stops, and has stop_timeout for everything."""
 MAX_REMEMBERED = 10_000
 MAX_REDIRECTS = 2
@@ -125,7 +125,7 @@ class NativeSession:
             self._expedite_close()
         await finish(self._close(), on_cancel=self._expedite_close)
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         """The first whole keyframe. Raises CameraError."""
         url = self._url
         for _ in range(MAX_REDIRECTS + 1):
@@ -141,7 +141,7 @@ class NativeSession:
                 url = same_host(url, moved.url)
         raise CameraError(Result.ERROR, f"more than {MAX_REDIRECTS} redirects", SessionEnd.NONE)
 
-    async def _keyframe(self, session: RtspSession, url: str) -> AccessUnit:
+    async def _keyframe(self, session: RtspSession, url: str) -> CodedKeyframe:
         loop = asyncio.get_running_loop()
         started = loop.time()
         limit_s = max(0.0, self._deadline - started)
@@ -149,7 +149,7 @@ class NativeSession:
             async with asyncio.timeout_at(self._deadline):
                 await session.open()
                 opened = loop.time()
-                keyframe = await session.key_picture()
+                keyframe = await session.keyframe()
         except TimeoutError:
             self._engine.failed(self._camera, url, session)
             raise session.late(limit_s) from None
@@ -157,7 +157,7 @@ class NativeSession:
             self._engine.failed(self._camera, url, session)
             raise
         self._engine.succeeded(self._camera, url, session)
-        return AccessUnit(
+        return CodedKeyframe(
             keyframe.codec,
             keyframe.picture.data,
             b"",
@@ -182,7 +182,7 @@ class NativeSession:
     def _expedite_close(self) -> None:
         for session in (self._rtsp, self._closing):
             if session is not None:
-                session.expedite_close(HURRIED_TEARDOWN_S)
+                session.expedite_close(EXPEDITED_TEARDOWN_S)
 
 
 def _key(camera: Camera, url: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Protocol, Self
 
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.model import AccessUnit, SessionEnd
+from camserver.model import CodedKeyframe, SessionEnd
 
 
 class CaptureSession(Protocol):
@@ -35,7 +35,7 @@ class CaptureSession(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         """Open the session and wait for its first whole keyframe. Call it once.
 
         Raises CameraError, with the result timeout at the session's deadline.
@@ -48,10 +48,12 @@ class Engine(Protocol):
     def session(self, camera: Camera, url: str, deadline: float) -> CaptureSession:
         """A session that has to give its keyframe before `deadline` (event loop's clock)."""
 
-    def decoded(self, camera: Camera, url: str, unit: AccessUnit) -> None:
+    def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
         """What `url` gave could be decoded."""
 
-    def undecodable(self, camera: Camera, url: str, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(
+        self, camera: Camera, url: str, unit: CodedKeyframe, error: CameraError
+    ) -> None:
         """What `url` gave could not be decoded."""
 
 

@@ -97,10 +97,10 @@ def run(
     if held is not None:
         held.close()  # the guardian has it
     os.close(orders)
-    return _front(guardian, signals, to_guardian)
+    return _parent_loop(guardian, signals, to_guardian)
 
 
-def _front(guardian: int, signals: Signals, to_guardian: int) -> int:
+def _parent_loop(guardian: int, signals: Signals, to_guardian: int) -> int:
     """Pass signals on until the guardian has ended; its status is CMD's."""
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
@@ -218,9 +218,9 @@ class _Guardian:
         timeout = max(0.0, min(moments) - time.monotonic()) if moments else None
         for key, _ in self._selector.select(timeout):
             if key.fileobj is self._signals:
-                self._hear()
+                self._on_signal()
             elif key.fileobj == self._orders:
-                self._obey()
+                self._forward_signals()
             elif key.fileobj is self._attempt:
                 self._answered(self._attempt)
             elif key.fileobj is self._held:
@@ -233,7 +233,7 @@ class _Guardian:
         if self._ask_at is not None and now >= self._ask_at:
             self._ask()
 
-    def _hear(self) -> None:
+    def _on_signal(self) -> None:
         """Children that ended are seen to in any case.
 
         What a whole group gets, the process that was started gets, too.
@@ -241,7 +241,7 @@ class _Guardian:
         if any(number == PARENT_GONE for number, _ in self._signals.read()):
             self._kill_at = 0.0
 
-    def _obey(self) -> None:
+    def _forward_signals(self) -> None:
         orders = os.read(self._orders, 64)
         if not orders:  # its sender is dead; PARENT_GONE says so, too
             self._selector.unregister(self._orders)
@@ -249,9 +249,9 @@ class _Guardian:
             self._signal(number)
 
     def _listen(self, held: HeldLease) -> None:
-        while (word := held.word()) is not None:
-            if word.state == "withdrawn":
-                self._end(f"the lease is withdrawn ({word.why})", word.grace_s * 0.9)
+        while (notice := held.next_notice()) is not None:
+            if notice.state == "withdrawn":
+                self._end(f"the lease is withdrawn ({notice.why})", notice.grace_s * 0.9)
             else:
                 self._selector.unregister(held)
                 held.close()

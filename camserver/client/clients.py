@@ -9,7 +9,7 @@
 The lease lives as long as the connection. Leaving the block without an exception says that the
 session was torn down in good order, which makes the device's cool-down a short one. A lease can be
 withdrawn (its time is over; live view wants the session of a recorder with priority "poll"):
-`word()` or `withdrawn()` tell, and whoever holds it ends its session.
+`next_notice()` or `withdrawn()` tell, and whoever holds it ends its session.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class HeldLease:
         """The connection; a process that inherits it keeps the lease, too."""
         return self._sock.fileno()
 
-    def word(self) -> LeaseNotice | None:
+    def next_notice(self) -> LeaseNotice | None:
         """What the daemon has to say, None when it says nothing now."""
         while True:
             line, end, self._rest = self._rest.partition(b"\n")
@@ -151,8 +151,8 @@ class HeldLease:
                 if not data:
                     return LeaseNotice("gone")
                 self._rest += data
-            elif (word := _word(line)) is not None:
-                return word
+            elif (notice := _notice(line)) is not None:
+                return notice
 
     def give_back(self) -> None:
         """Say that the session was torn down in good order.
@@ -326,7 +326,7 @@ class AsyncHeldLease:
         Then the long cool-down follows.
         """
         self._reader = reader
-        self._word: asyncio.Future[LeaseNotice] = asyncio.get_running_loop().create_future()
+        self._notice: asyncio.Future[LeaseNotice] = asyncio.get_running_loop().create_future()
         self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
 
     async def withdrawn(self) -> LeaseNotice:
@@ -334,16 +334,16 @@ class AsyncHeldLease:
 
         The lease is withdrawn, or the daemon is gone.
         """
-        return await asyncio.shield(self._word)
+        return await asyncio.shield(self._notice)
 
     async def _listen(self) -> None:
         """Until the daemon's end of the connection."""
         with suppress(OSError):
             while line := await self._reader.readline():
-                if (word := _word(line)) is not None and not self._word.done():
-                    self._word.set_result(word)
-        if not self._word.done():
-            self._word.set_result(LeaseNotice("gone"))
+                if (notice := _notice(line)) is not None and not self._notice.done():
+                    self._notice.set_result(notice)
+        if not self._notice.done():
+            self._notice.set_result(LeaseNotice("gone"))
 
 
 class LeaseClient:
@@ -443,7 +443,7 @@ def _granted(line: bytes) -> Granted:
     return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
 
 
-def _word(line: bytes) -> LeaseNotice | None:
+def _notice(line: bytes) -> LeaseNotice | None:
     """What a line says; those between, of HTTP's chunks, say nothing."""
     if not line.startswith(b"{"):
         return None

@@ -156,10 +156,10 @@ def advice(found_at: str, failure: CameraError) -> str:
     "" where nothing is known.
     """
     result, step = failure.result, failure.step
+    if step is None or found_at == "snapshot URL":
+        step_advice = None
+    else:
+        step_advice = _BY_STEP.get((step, result))
     if result is Result.AUTH and not failure.login_refused:
         return NO_LOGIN
-    return (
-        _BY_STEP.get((found_at, result))
-        or (_BY_STEP.get((step, result)) if found_at != "snapshot URL" else None)
-        or (_BY_RESULT.get(result, ""))
-    )
+    return _BY_STEP.get((found_at, result)) or step_advice or _BY_RESULT.get(result, "")

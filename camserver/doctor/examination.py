@@ -15,7 +15,6 @@ import ssl
 from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime
-from itertools import pairwise
 from urllib.parse import urlsplit
 
 from camserver.capture.build import Capture
@@ -28,13 +27,12 @@ from camserver.doctor.advice import advice
 from camserver.doctor.report import Finding, Report
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
-from camserver.model import AccessUnit, Result, SessionEnd
+from camserver.model import CodedKeyframe, Result, SessionEnd, Step
 from camserver.rtsp.aio.connection import ConnectionClosed
-from camserver.rtsp.aio.requests import CONNECTING, PORTS
+from camserver.rtsp.aio.requests import PORTS
 from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.login import LoginCache
-from camserver.rtsp.no_picture import STEP
 from camserver.rtsp.refusals import reinterpret_as_full
 from camserver.rtsp.session_cache import (
     Keyframe,
@@ -85,7 +83,7 @@ class Doctor:
         self._scrub = scrub
         self._other_sessions = other_sessions
         self._last = SessionEnd.NONE  # how the newest session ended
-        self._memory = SessionCache(transport=camera.transport)
+        self._cache = SessionCache(transport=camera.transport)
         self._login = LoginCache(camera.username, camera.password)
         self.report = Report(known="" if new else camera.id)
         keys: dict[str, object] = {
@@ -175,24 +173,18 @@ class Doctor:
 
         Raises RedirectError before a session is set up.
         """
-        steps: list[tuple[str, float]] = [(CONNECTING, _now())]
-        session = RtspSession(
-            url,
-            self._memory,
-            self._login,
-            tls=self._tls(),
-            on_step=lambda step: steps.append((step, _now())),
-        )
+        session = RtspSession(url, self._cache, self._login, tls=self._tls())
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 await session.open()
-                self._opened(session, steps)
-                shot = await session.key_picture()
-            waited_s, pictures = _since(steps, STEP), session.pictures
+                opened = _now()
+                self._opened(session, opened)
+                shot = await session.keyframe()
+            waited_s, pictures = _now() - opened, session.pictures
             self._found("keyframe", f"the first one {waited_s:.1f} s after PLAY", waited_s * 1000)
             await self._distance(session, shot, pictures)
             seen = await self._picture(
-                AccessUnit(
+                CodedKeyframe(
                     shot.codec,
                     shot.picture.data,
                     b"",
@@ -209,7 +201,7 @@ class Doctor:
         except (CameraError, TimeoutError, ConnectionClosed) as error:
             failure = _failure(error, session, self._camera.timeout_s)
             failure = reinterpret_as_full(failure, failure.end, self._other_sessions)
-            self._failed("session" if session.step != STEP else "keyframe", failure)
+            self._failed("session" if session.step is not Step.KEYFRAME else "keyframe", failure)
             if not may_be_misread(failure):
                 return False
         finally:
@@ -243,7 +235,7 @@ class Doctor:
 
     async def _fetched(
         self, engine: NativeEngine | LibavEngine, url: str, step: str
-    ) -> AccessUnit | None:
+    ) -> CodedKeyframe | None:
         """As polls do it, with nothing remembered."""
         await asyncio.sleep(self._owed_s)
         session = engine.session(self._camera, url, _now() + self._session_s)
@@ -256,10 +248,15 @@ class Doctor:
         finally:
             self._ended(session.end)
 
-    def _opened(self, session: RtspSession, steps: list[tuple[str, float]]) -> None:
-        took = {name: (after - at) * 1000 for (name, at), (_, after) in pairwise(steps)}
-        challenge = session.connection.login.challenge or self._login.newest
-        self._found("connection", "TCP" if self._tls() is None else "TCP and TLS", took[CONNECTING])
+    def _opened(self, session: RtspSession, opened: float) -> None:
+        ends = [at for _, at in session.history[1:]] + [opened]
+        took = {
+            step: (end - at) * 1000 for (step, at), end in zip(session.history, ends, strict=True)
+        }
+        challenge = session.challenge or self._login.newest
+        self._found(
+            "connection", "TCP" if self._tls() is None else "TCP and TLS", took[Step.CONNECTING]
+        )
         self._found("login", challenge.label if challenge is not None else "none asked for")
         tracks = session.description.tracks if session.description is not None else ()
         self._found(
@@ -268,13 +265,13 @@ class Doctor:
         )
         self._found(
             "session",
-            f"DESCRIBE, SETUP and PLAY over {self._memory.transport}",
-            sum(ms for name, ms in took.items() if name in ("DESCRIBE", "SETUP", "PLAY")),
+            f"DESCRIBE, SETUP and PLAY over {self._cache.transport}",
+            sum(took.get(step, 0.0) for step in (Step.DESCRIBE, Step.SETUP, Step.PLAY)),
         )
-        if self._memory.transport != "tcp":
-            self.report.keys["transport"] = self._memory.transport
+        if self._cache.transport != "tcp":
+            self.report.keys["transport"] = self._cache.transport
 
-    async def _picture(self, unit: AccessUnit, step: str = "picture") -> bool:
+    async def _picture(self, unit: CodedKeyframe, step: str = "picture") -> bool:
         started = _now()
         try:
             still = await self._capture.decoder.decode(
@@ -310,7 +307,7 @@ class Doctor:
         """From one keyframe to the next."""
         try:
             async with asyncio.timeout(self._camera.timeout_s):
-                second = await session.key_picture()
+                second = await session.keyframe()
         except CameraError as error:
             self._failed("distance", error)
             return
@@ -335,7 +332,7 @@ class Doctor:
         await asyncio.sleep(self._owed_s)
         started = _now()
         try:
-            warm = await self._one(url, deepcopy(self._memory))
+            warm = await self._one(url, deepcopy(self._cache))
         except (CameraError, RedirectError) as error:
             if isinstance(error, CameraError) and error.result in (Result.FULL, Result.UNREACHABLE):
                 self._found(
@@ -354,16 +351,16 @@ class Doctor:
             (_now() - started) * 1000,
         )
 
-    async def _one(self, url: str, memory: SessionCache) -> bool:
+    async def _one(self, url: str, cache: SessionCache) -> bool:
         """One session to its first keyframe; whether it was opened without DESCRIBE.
 
         Raises CameraError, RedirectError.
         """
-        session = RtspSession(url, memory, self._login, tls=self._tls())
+        session = RtspSession(url, cache, self._login, tls=self._tls())
         try:
             async with asyncio.timeout(self._session_s):
                 await session.open()
-                await session.key_picture()
+                await session.keyframe()
         except TimeoutError:
             raise session.late(self._session_s) from None
         finally:
@@ -420,11 +417,11 @@ class Doctor:
 
         Raises CameraError.
         """
-        session = RtspSession(url, deepcopy(self._memory), self._login, tls=self._tls())
+        session = RtspSession(url, deepcopy(self._cache), self._login, tls=self._tls())
         try:
             async with asyncio.timeout(self._session_s):
                 await session.open()
-                await session.key_picture()
+                await session.keyframe()
         except TimeoutError:
             failure = session.late(self._session_s)
             await self._close(session)
@@ -507,10 +504,6 @@ def _failure(error: Exception, session: RtspSession, limit_s: float) -> CameraEr
             return session.late(limit_s)
         case _:
             return CameraError(Result.UNREACHABLE, f"{error} at {session.step}")
-
-
-def _since(steps: list[tuple[str, float]], name: str) -> float:
-    return _now() - next(at for step, at in reversed(steps) if step == name)
 
 
 def _now() -> float:

@@ -16,7 +16,7 @@ from camserver.capture.session import CaptureSession
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.go2rtc.watcher import Go2rtc, Restream
-from camserver.model import AccessUnit, Result, SessionEnd, Source
+from camserver.model import CodedKeyframe, Result, SessionEnd, Source
 
 
 class Go2rtcSource:
@@ -50,12 +50,12 @@ class Go2rtcSource:
             return session
         return Go2rtcDialledSession(self._go2rtc, self._camera, session)
 
-    def decoded(self, unit: AccessUnit) -> None:
+    def decoded(self, unit: CodedKeyframe) -> None:
         """A picture came."""
         self._engine.decoded(self._viewed, self._url, unit)
         self._go2rtc.worked(self._camera)
 
-    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
         """What came could not be decoded."""
         self._engine.undecodable(self._viewed, self._url, unit, error)
 
@@ -93,7 +93,7 @@ class Go2rtcDialledSession:
         finally:
             self.end = await self._go2rtc.settled(self._camera, was_open=self._was_open)
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         """The first whole keyframe. Raises CameraError."""
         try:
             unit = await self._session.keyframe()

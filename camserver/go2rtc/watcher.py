@@ -74,7 +74,7 @@ class Go2rtc:
         self._failing: set[str] = set()
         self._down_since: float | None = None
         self._alive_at = 0.0
-        self._hurried = False
+        self._expedited = False
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -121,7 +121,7 @@ class Go2rtc:
 
         What go2rtc has not ended by now is left to the next process, as an unclean end.
         """
-        self._hurried = True
+        self._expedited = True
 
     async def close(self) -> None:
         """Forget everything.
@@ -260,7 +260,7 @@ class Go2rtc:
         try:
             while now() < deadline:
                 await self.look()
-                if self._down_since is not None or self._hurried:
+                if self._down_since is not None or self._expedited:
                     return SessionEnd.UNCLEAN
                 live = self._live(camera)
                 if was_open and not live:

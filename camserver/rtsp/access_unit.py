@@ -22,7 +22,7 @@ MAX_RECENT_PACKETS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class CodedPicture:
+class AccessUnit:
     """One access unit: Annex B or a JFIF file.
 
     `key`: it can be decoded alone. `whole`: nothing of it is missing.
@@ -118,7 +118,7 @@ class PictureAssembler:
         self.lost = False
         """Whether numbers were missing or came out of order: then packets are lost on the way."""
 
-    def feed(self, packet: RtpPacket) -> list[CodedPicture]:
+    def feed(self, packet: RtpPacket) -> list[AccessUnit]:
         """The pictures that `packet` completes.
 
         The one it belongs to, the one before, both or none.
@@ -126,7 +126,7 @@ class PictureAssembler:
         if self._is_repeat(packet):
             return []
         last = self._last
-        pictures: list[CodedPicture] = []
+        pictures: list[AccessUnit] = []
         contiguous = last is not None and packet.sequence == (last.sequence + 1) % 65536
         self.lost |= last is not None and not contiguous
         # A sender without a clock gives all pictures one timestamp: then a marker and what follows
@@ -202,11 +202,11 @@ class PictureAssembler:
             self._depacketiser.slices(), self._bytes
         )
 
-    def _give(self, *, ended: bool) -> list[CodedPicture]:
+    def _give(self, *, ended: bool) -> list[AccessUnit]:
         if self._given or self._last is None:
             return []
         self._given = True
         begun = self._begun or self._depacketiser.starts()
         data, key, complete = self._depacketiser.finish()
         whole = begun and ended and complete and not self._gap and self._bytes <= MAX_PICTURE_BYTES
-        return [CodedPicture(data, self._last.timestamp, key, whole)]
+        return [AccessUnit(data, self._last.timestamp, key, whole)]

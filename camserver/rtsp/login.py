@@ -70,13 +70,13 @@ class LoginCache:
 class Login:
     """The login of one connection. `authorization` for each request, then one of the others."""
 
-    def __init__(self, memory: LoginCache, carried: Challenge | None = None) -> None:
+    def __init__(self, cache: LoginCache, carried: Challenge | None = None) -> None:
         """`carried`: the challenge of a connection that the camera closed right after it."""
-        self._memory = memory
-        self._challenge = carried or memory.kept
-        self._counts = count(1) if carried is not None else memory.kept_counts
+        self._cache = cache
+        self._challenge = carried or cache.kept
+        self._counts = count(1) if carried is not None else cache.kept_counts
         self._carried = carried is not None
-        self._remembered = carried is None and memory.kept is not None
+        self._remembered = carried is None and cache.kept is not None
         self._accepted = False
         self._answered_stale = carried is not None and carried.stale
         self._answered_again = False
@@ -111,20 +111,20 @@ class Login:
 
     def authorization(self, method: str, uri: str, cnonce: str) -> str | None:
         """The Authorization header of a request; None while there is no challenge to answer."""
-        memory = self._memory
-        if self.remembered and self._challenge is not memory.kept:  # refused meanwhile, elsewhere
+        cache = self._cache
+        if self.remembered and self._challenge is not cache.kept:  # refused meanwhile, elsewhere
             self._challenge, self._remembered = None, False
         challenge = self._challenge
         if challenge is None or self._given_up:
             return None
         number = next(self._counts)
         return authorization(
-            challenge, memory.username, memory.password, method, uri, count=number, cnonce=cnonce
+            challenge, cache.username, cache.password, method, uri, count=number, cnonce=cnonce
         )
 
     def accepted(self, authentication_info: str) -> None:
         """A request with a login was answered by something else than 401 or 403."""
-        memory, challenge = self._memory, self._challenge
+        cache, challenge = self._cache, self._challenge
         if challenge is None or self._given_up:
             return
         if not self._accepted and not self._remembered:
@@ -132,19 +132,19 @@ class Login:
         self._accepted = True
         if self._answered_again:
             self._answered_again = False
-            memory.single_use |= not challenge.stale
+            cache.single_use |= not challenge.stale
         nonce = parameters(authentication_info).get("nextnonce", "")
         if nonce and challenge.scheme == "digest":
             names = dict(challenge.parameters) | {"nonce": nonce}
             self._challenge, self._counts = replace(challenge, parameters=names), count(1)
-        elif memory.single_use:
+        elif cache.single_use:
             self._challenge = None
 
     def refused(self, headers: Sequence[str], *, sent: bool) -> Verdict:
         """What a 401 means; `headers` are its WWW-Authenticate fields, `sent`: a login was sent."""
         self.offered = parse_challenges(headers)
         offer = strongest(self.offered)
-        if not self._memory.username:
+        if not self._cache.username:
             return Verdict.NO_LOGIN
         if self._given_up:
             return Verdict.LATER_REFUSED
@@ -175,16 +175,16 @@ class Login:
         return Verdict.WRONG
 
     def _take(self, offer: Challenge) -> Verdict:
-        memory = self._memory
-        if memory.taken is None or not memory.taken.same_as(offer):
-            memory.taken, memory.taken_counts = offer, count(1)
-        self._challenge, self._counts = offer, memory.taken_counts
+        cache = self._cache
+        if cache.taken is None or not cache.taken.same_as(offer):
+            cache.taken, cache.taken_counts = offer, count(1)
+        self._challenge, self._counts = offer, cache.taken_counts
         self._remembered = False
         return Verdict.ANSWER
 
     def _remembered_refused(self, offer: Challenge | None) -> Verdict:
         answered = self._challenge
-        self._memory.forget()
+        self._cache.forget()
         if offer is None:
             return Verdict.RECONNECT
         if answered is not None and offer.same_as(answered) and not offer.stale:
@@ -193,8 +193,8 @@ class Login:
 
     def _compare(self, challenge: Challenge) -> None:
         """Two connections in a row with one challenge: the camera keeps it."""
-        memory = self._memory
-        same = memory.newest is not None and memory.newest.same_as(challenge)
-        memory.newest = challenge
-        if same and not memory.disproved and not memory.single_use:
-            memory.kept, memory.kept_counts = challenge, self._counts
+        cache = self._cache
+        same = cache.newest is not None and cache.newest.same_as(challenge)
+        cache.newest = challenge
+        if same and not cache.disproved and not cache.single_use:
+            cache.kept, cache.kept_counts = challenge, self._counts

@@ -6,16 +6,14 @@ Pure.
 from __future__ import annotations
 
 from camserver.errors import CameraError
-from camserver.model import Result
+from camserver.model import Result, Step
 from camserver.rtsp.reception import Reception
-
-STEP = "a keyframe"
 
 
 def no_picture(seen: Reception, limit_s: float) -> CameraError:
-    """The error for a session that has waited for `limit_s` seconds in vain."""
+    """The error for a session that has waited for `limit_s` seconds and got no keyframe."""
     result, text = _reason(seen, f"within {limit_s:.1f} s")
-    return CameraError(result, text, step=STEP, packets_lost=seen.lost)
+    return CameraError(result, text, step=Step.KEYFRAME, packets_lost=seen.lost)
 
 
 def _reason(seen: Reception, within: str) -> tuple[Result, str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from camserver.rtsp.access_unit import CodedPicture, Depacketiser, PictureAssembler, Proof
+from camserver.rtsp.access_unit import AccessUnit, Depacketiser, PictureAssembler, Proof
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
@@ -74,7 +74,7 @@ class Reception:
         """An RTCP packet."""
         self.report = SenderReport.parse(data) or self.report
 
-    def packet(self, data: bytes, now: float) -> Iterator[CodedPicture]:
+    def packet(self, data: bytes, now: float) -> Iterator[AccessUnit]:
         """The pictures that one RTP packet completes."""
         packet = RtpPacket.parse(data)
         if packet is None:
@@ -112,7 +112,7 @@ class Reception:
         buffer = _latest(self._reorder, packet.ssrc, ReorderBuffer)
         yield from buffer.feed(packet, now)
 
-    def _feed(self, packet: RtpPacket) -> Iterator[CodedPicture]:
+    def _feed(self, packet: RtpPacket) -> Iterator[AccessUnit]:
         declared = packet.payload_type == self._track.payload_type
         self._declared_seen |= declared
         if self._declared_seen and not declared:

@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from camserver.errors import CameraError
-from camserver.model import Result, SessionEnd
+from camserver.model import Result, SessionEnd, Step
 
 _MEANING = {
     401: (Result.AUTH, "wrong username or password"),
@@ -49,7 +49,7 @@ def reinterpret_as_full(error: CameraError, end: SessionEnd, others: int) -> Cam
     )
 
 
-def refusal(method: str, status: int) -> CameraError:
+def refusal(method: Step, status: int) -> CameraError:
     """The error for a refused request; the session's end is none: refused is not opened."""
     result, words = _MEANING.get(status, (Result.ERROR, "refused"))
     return CameraError(

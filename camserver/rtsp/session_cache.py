@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from camserver.errors import CameraError
-from camserver.rtsp.access_unit import CodedPicture, Proof
+from camserver.rtsp.access_unit import AccessUnit, Proof
+from camserver.rtsp.auth import Challenge
 from camserver.rtsp.sdp import Track
 
 
@@ -59,6 +60,18 @@ class RedirectError(Exception):
         super().__init__("redirected")
 
 
+class Reconnect(Exception):  # noqa: N818 - not an error: what to do
+    """Raised when the session has to begin again on a new connection.
+
+    `carried` is the challenge that the new one answers; without one, all that was remembered is to
+    be forgotten.
+    """
+
+    def __init__(self, carried: Challenge | None = None) -> None:
+        self.carried = carried
+        super().__init__()
+
+
 @dataclass(slots=True)
 class Keyframe:
     """A key picture, when it was complete (seconds since 1970), and the camera's clock then.
@@ -66,7 +79,7 @@ class Keyframe:
     The clock is None if the camera did not tell it.
     """
 
-    picture: CodedPicture
+    picture: AccessUnit
     codec: str
     captured_s: float
     camera_clock_offset_s: float | None

@@ -26,8 +26,8 @@ from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import child_task
 from camserver.leases import Holder, Preempted, Priority, RtspLease, RtspManager
 from camserver.model import (
-    AccessUnit,
     Attempt,
+    CodedKeyframe,
     Phases,
     Result,
     SessionEnd,
@@ -162,7 +162,7 @@ class SnapshotService:
     @asynccontextmanager
     async def _keyframe(
         self, source: PictureSource, shot: _Shot, sources_left: int
-    ) -> AsyncIterator[AccessUnit]:
+    ) -> AsyncIterator[CodedKeyframe]:
         """The first whole keyframe of one session, which is open until the end of the block.
 
         Raises CameraError, RtspBusy.
@@ -202,7 +202,7 @@ class SnapshotService:
         except LeaseStateError:
             raise RtspBusy("its device has just left the inventory", camera=camera.id) from None
 
-    async def _develop(self, unit: AccessUnit, source: PictureSource, shot: _Shot) -> Attempt:
+    async def _develop(self, unit: CodedKeyframe, source: PictureSource, shot: _Shot) -> Attempt:
         """Decode and deliver. Raises CameraError."""
         camera = shot.camera
         try:
@@ -215,7 +215,7 @@ class SnapshotService:
         return await shot.deliver(Attempt(camera.id, shot.at, Result.OK, None, snapshot))
 
 
-def _snapshot(shot: _Shot, still: Still, source: Source, unit: AccessUnit) -> Snapshot:
+def _snapshot(shot: _Shot, still: Still, source: Source, unit: CodedKeyframe) -> Snapshot:
     return Snapshot(
         camera=shot.camera.id,
         name=shot.camera.name,

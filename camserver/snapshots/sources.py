@@ -16,7 +16,7 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.go2rtc.source import Go2rtcSource
 from camserver.go2rtc.watcher import Go2rtc
-from camserver.model import AccessUnit, Source
+from camserver.model import CodedKeyframe, Source
 
 
 class PictureSource(Protocol):
@@ -33,10 +33,10 @@ class PictureSource(Protocol):
     def session(self, deadline: float) -> CaptureSession:
         """A session that has to give its keyframe before `deadline` (event loop's clock)."""
 
-    def decoded(self, unit: AccessUnit) -> None:
+    def decoded(self, unit: CodedKeyframe) -> None:
         """What it gave could be decoded."""
 
-    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
         """What it gave could not be decoded."""
 
     def failed(self, error: CameraError) -> None:
@@ -59,11 +59,11 @@ class CameraSource:
         """A session with the camera."""
         return self._engine.session(self._camera, self._url, deadline)
 
-    def decoded(self, unit: AccessUnit) -> None:
+    def decoded(self, unit: CodedKeyframe) -> None:
         """Whoever fetched it reads the stream."""
         self._engine.decoded(self._camera, self._url, unit)
 
-    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
         """Everything is asked anew next time."""
         self._engine.undecodable(self._camera, self._url, unit, error)
 

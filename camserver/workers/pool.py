@@ -43,9 +43,9 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
-HURRY = signal.SIGUSR1
-"""Asks a worker to end its job now; HURRY_S later it is killed."""
-HURRY_S = 0.4
+EXPEDITE = signal.SIGUSR1
+"""Asks a worker to end its job now; EXPEDITE_S later it is killed."""
+EXPEDITE_S = 0.4
 IDLE_S = 60.0
 """A worker unused for so long ends; the next job starts a new one."""
 
@@ -108,8 +108,8 @@ class WorkerPool:
 
         `deadline` is a moment of the event loop's clock, waiting for a worker included.
 
-        Cancelled, the worker is killed; with `late`, it is asked to end the job first (HURRY), and
-        what it says in time goes there.
+        Cancelled, the worker is killed; with `late`, it is asked to end the job first (EXPEDITE),
+        and what it says in time goes there.
 
         Raises CameraError: with the job's own result, timeout at the deadline (the worker is
         killed), or crashed.
@@ -167,7 +167,7 @@ class WorkerPool:
                 Result.CRASHED, f"the {self.name} worker died ({_how(status)})"
             ) from None
         except BaseException:
-            await finish(self._hurry(worker, exchange, late))
+            await finish(self._expedite(worker, exchange, late))
             raise
         self._keep(worker)
         if (why := reply.data.get("unsealed")) and self._on_unsealed is not None:
@@ -181,13 +181,13 @@ class WorkerPool:
         self._idle.append(worker)
         worker.retire_later(self)
 
-    async def _hurry(
+    async def _expedite(
         self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None
     ) -> None:
         """End a cancelled job."""
         if late is not None:
-            worker.send(HURRY)
-            await asyncio.wait({exchange}, timeout=HURRY_S)
+            worker.send(EXPEDITE)
+            await asyncio.wait({exchange}, timeout=EXPEDITE_S)
         if (
             late is not None
             and exchange.done()

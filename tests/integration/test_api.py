@@ -269,8 +269,8 @@ def test_who_does_not_give_way_loses_the_lease_after_a_grace(tmp_path: Path) -> 
         )
         with await manager.acquire("cam", "cam", Holder("poller"), lease_wait_s=30) as lease:
             assert lease.wait_s > 0.5
-        words = [held.word(), held.word()]
-        assert [word.state for word in words if word] == ["withdrawn", "gone"]
+        notices = [held.next_notice(), held.next_notice()]
+        assert [notice.state for notice in notices if notice] == ["withdrawn", "gone"]
         held.close()
         await server.stop()
 

@@ -85,7 +85,7 @@ def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
     async def work(take: Take) -> None:
         watching = RtspSession(url, SessionCache(), LoginCache("", ""))
         await watching.open()
-        await watching.key_picture()
+        await watching.keyframe()
         shown = []
         for _ in range(3):
             attempt = await take(url, transport=transport)

@@ -13,7 +13,7 @@ import pytest
 from desk import Desk, at_the_desk, bare
 
 from camserver.api import sse as stream
-from camserver.api.control_routes import Acting
+from camserver.api.control_routes import ControlRoutes
 from camserver.api.sse import EventStream
 from camserver.client.clients import LeaseClient
 from camserver.events import DaemonFault
@@ -151,7 +151,7 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
             services, reading = bare(tmp_path, desk.house.manager)
             served = {
                 (route.method, route.path.replace(":.+", ""))
-                for part in (reading, Acting(services))
+                for part in (reading, ControlRoutes(services))
                 for route in part.routes()
             }
             assert served == {(method, path) for method, path, _ in described} | {

@@ -19,7 +19,7 @@ from support import free_port
 
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
-from camserver.model import AccessUnit, Result
+from camserver.model import CodedKeyframe, Result
 from camserver.workers.pool import FRAME, Reply, WorkerPool
 
 
@@ -222,7 +222,7 @@ def test_garbage_is_a_bad_picture(codec: str) -> None:
         for data in (b"", b"\0\0\0\1", os.urandom(5000), b"\0\0\0\1\x65" + os.urandom(5000)):
             with pytest.raises(CameraError) as caught:
                 await decoder.decode(
-                    AccessUnit(codec, data, b"", datetime.now(UTC), "libav"),
+                    CodedKeyframe(codec, data, b"", datetime.now(UTC), "libav"),
                     width=None,
                     deadline=soon(30),
                 )

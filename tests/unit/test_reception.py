@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camserver.rtsp.access_unit import CodedPicture, PictureAssembler
+from camserver.rtsp.access_unit import AccessUnit, PictureAssembler
 from camserver.rtsp.bitstream import RECOVERY_POINT, split_annex_b
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
@@ -35,12 +35,12 @@ def wire(stream: list[RtpPacket], payload_type: int = 96) -> list[bytes]:
     ]
 
 
-def received(data: list[bytes], track: Track = TRACK) -> list[CodedPicture]:
+def received(data: list[bytes], track: Track = TRACK) -> list[AccessUnit]:
     reception = Reception(track, proof=None, others=frozenset(), unordered=False)
     return [picture for packet in data for picture in reception.packet(packet, 0.0)]
 
 
-def keys(found: list[CodedPicture]) -> list[list[bytes]]:
+def keys(found: list[AccessUnit]) -> list[list[bytes]]:
     return [slices(split_annex_b(p.data)) for p in found if p.key and p.whole]
 
 

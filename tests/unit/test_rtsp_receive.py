@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camserver.rtsp.access_unit import CodedPicture, PictureAssembler
+from camserver.rtsp.access_unit import AccessUnit, PictureAssembler
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.login import Login, LoginCache
@@ -25,7 +25,7 @@ from camserver.rtsp.rtp import RtpSender, jpeg_payloads
 from camserver.rtsp.sdp import control_url, parse_sdp
 
 
-def pictures(stream: list[RtpPacket], codec: str) -> list[CodedPicture]:
+def pictures(stream: list[RtpPacket], codec: str) -> list[AccessUnit]:
     assembler = PictureAssembler(H264Depacketiser() if codec == "h264" else H265Depacketiser())
     return [p for packet in stream for p in assembler.feed(packet)]
 

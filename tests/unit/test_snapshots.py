@@ -15,7 +15,7 @@ from support import camera, run_virtual
 
 from camserver.errors import CameraError
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.model import AccessUnit, Attempt, Result, SessionEnd, Source, Still
+from camserver.model import Attempt, CodedKeyframe, Result, SessionEnd, Source, Still
 from camserver.snapshots.service import SnapshotService
 
 POLLER = Holder("poller", "gate")
@@ -38,12 +38,12 @@ class FakeSession:
         self.end = SessionEnd.CLEAN
         self.source.told.append("closed")
 
-    async def keyframe(self) -> AccessUnit:
+    async def keyframe(self) -> CodedKeyframe:
         self.source.told.append("open")
         await asyncio.sleep(self.source.opens_s)
         if self.source.error is not None:
             raise self.source.error
-        return AccessUnit("h264", CODED, b"", datetime.now(UTC), "native")
+        return CodedKeyframe("h264", CODED, b"", datetime.now(UTC), "native")
 
 
 @dataclass
@@ -59,11 +59,11 @@ class FakeSource:
         self.share_s = deadline - asyncio.get_running_loop().time()
         return FakeSession(self)
 
-    def decoded(self, unit: AccessUnit) -> None:
+    def decoded(self, unit: CodedKeyframe) -> None:
         assert unit.data == CODED
         self.told.append("decoded")
 
-    def undecodable(self, unit: AccessUnit, error: CameraError) -> None:
+    def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
         assert unit.data == CODED
         self.told.append(f"undecodable: {error}")
 
@@ -85,7 +85,7 @@ class FakeSources(list[FakeSource]):
 class FakeDecoder:
     error: CameraError | None = None
 
-    async def decode(self, unit: AccessUnit, **_: object) -> Still:
+    async def decode(self, unit: CodedKeyframe, **_: object) -> Still:
         if self.error is not None:
             raise self.error
         return Still(JPEG, 2, 2, unit.codec)

@@ -11,7 +11,7 @@ import time
 
 from camserver.errors import CameraError
 from camserver.model import Result
-from camserver.rtsp.access_unit import CodedPicture
+from camserver.rtsp.access_unit import AccessUnit
 from camserver.rtsp.aio.connection import RtspConnection
 from camserver.rtsp.aio.udp import UdpPair
 from camserver.rtsp.reception import Reception
@@ -20,16 +20,16 @@ from camserver.rtsp.reception import Reception
 class Media:
     """The receiving end of one connection.
 
-    `offer`, then `begin` with the camera's answer, then `key_picture`; `close`.
+    `offer`, then `begin` with the camera's answer, then `keyframe`; `close`.
     """
 
-    def __init__(self, wire: RtspConnection) -> None:
-        self._wire = wire
+    def __init__(self, connection: RtspConnection) -> None:
+        self._connection = connection
         self._udp: UdpPair | None = None
         self._channels = (0, 1)
-        self._found: asyncio.Future[tuple[CodedPicture, float]] | None = None
+        self._found: asyncio.Future[tuple[AccessUnit, float]] | None = None
         self.reception: Reception | None = None
-        wire.on_end = self._ended
+        connection.on_end = self._ended
 
     @property
     def over_udp(self) -> bool:
@@ -44,7 +44,9 @@ class Media:
         self.close()
         if transport != "udp":
             return "RTP/AVP/TCP;unicast;interleaved=0-1"
-        self._udp = await UdpPair.bind(self._wire.local_host, self._wire.remote_host, self._packet)
+        self._udp = await UdpPair.bind(
+            self._connection.local_host, self._connection.remote_host, self._packet
+        )
         return f"RTP/AVP;unicast;client_port={self._udp.ports[0]}-{self._udp.ports[1]}"
 
     def begin(self, answered: str, reception: Reception) -> None:
@@ -58,10 +60,10 @@ class Media:
                 self._udp.punch(int(match[1]), int(match[2] or int(match[1]) + 1))
         self.reception = reception
         self._found = asyncio.get_running_loop().create_future()
-        self._wire.on_packet = self._packet
+        self._connection.on_packet = self._packet
 
-    async def key_picture(self) -> tuple[CodedPicture, float]:
-        """The next whole key picture, and when it was complete (seconds since 1970).
+    async def keyframe(self) -> tuple[AccessUnit, float]:
+        """The next whole keyframe, and when it was complete (seconds since 1970).
 
         Raises CameraError.
         """
@@ -94,7 +96,6 @@ class Media:
 
     def _ended(self) -> None:
         if self._found is not None and not self._found.done():
-            self._found.set_exception(
-                CameraError(Result.UNREACHABLE, f"{self._wire.end} before a whole keyframe came")
-            )
+            text = f"{self._connection.end} before a whole keyframe came"
+            self._found.set_exception(CameraError(Result.UNREACHABLE, text))
             self._found.exception()  # seen: nobody may be waiting any more
