@@ -1,0 +1,136 @@
+"""What the commands take on the command line. Nothing is imported here that is slow to load."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def count(text: str) -> int:
+    """A number of things. Raises ArgumentTypeError."""
+    if not text.isdigit() or not 0 < int(text) <= 5000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 5000")
+    return int(text)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Options of `camserver run`."""
+    parser.add_argument(
+        "--log-level", default="info", choices=["debug", "info", "warning", "error"]
+    )
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Options of `camserver check`."""
+    parser.add_argument(
+        "--without-passwords",
+        action="store_true",
+        help="leave out password files and systemd's credentials, which only the service can read",
+    )
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of the inventory and end"
+    )
+
+
+def add_snapshot(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `camserver snapshot`."""
+    parser.add_argument("camera", metavar="CAMERA", help="id of the camera")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE|-",
+        help="where the JPEG goes (default: stdout)",
+    )
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """Options of `camserver status`."""
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--watch", action="store_true", help="again every two seconds, until Ctrl-C"
+    )
+
+
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `camserver doctor`."""
+    parser.add_argument(
+        "camera",
+        nargs="?",
+        metavar="CAMERA|URL|FILE",
+        help=(
+            "id of a camera of the inventory; an rtsp, rtsps, http or https URL; or another"
+            " inventory, for all its cameras"
+        ),
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="every camera of the inventory, a line for each"
+    )
+    parser.add_argument(
+        "--username",
+        metavar="NAME",
+        help="with a URL; the password is asked for, or read from stdin",
+    )
+    parser.add_argument(
+        "--sessions",
+        action="store_true",
+        help="count how many sessions it gives, and the pause between two",
+    )
+    parser.add_argument("--json", action="store_true")
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Options of `camserver demo`."""
+    parser.add_argument(
+        "--cameras",
+        type=count,
+        default=8,
+        metavar="N",
+        help="how many (default: 8, two of them with a fault)",
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="S", help="end after S seconds (default: at Ctrl-C)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """For a command that says the same to programs."""
+    parser.add_argument("--json", action="store_true")
+
+
+def add_nothing(_: argparse.ArgumentParser) -> None:
+    """For a command that takes none."""
+
+
+def add_lease(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `camserver lease`."""
+    parser.usage = "%(prog)s [options] CAMERA -- COMMAND [ARGUMENT ...]"
+    parser.epilog = (
+        "ends with the command's status, 128 + n when signal n ended it; 126 or 127 when it could"
+        " not be started"
+    )
+    add = parser.add_argument
+    add("camera", metavar="CAMERA", help="id of the camera")
+    add(
+        "--wait",
+        type=float,
+        metavar="S",
+        help="seconds to wait, then status 75 (default: the camera's lease_wait)",
+    )
+    add(
+        "--priority",
+        choices=["live", "event", "poll"],
+        default="live",
+        help="who goes first (default: live)",
+    )
+    add(
+        "--ttl",
+        type=float,
+        metavar="S",
+        help="the lease is withdrawn after S seconds: a bound for a holder that hangs",
+    )
+    add("--label", default="", help="what `camserver leases` shows (default: the command's name)")
+    add(
+        "--no-daemon-ok",
+        action="store_true",
+        help="run the command without a lease when no daemon answers, else status 69",
+    )

@@ -1,0 +1,65 @@
+"""`camserver check`, and how a refused inventory is told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from camserver.config import Inventory
+
+
+def load(path: Path, *, passwords: bool = True) -> Inventory | None:
+    """The inventory; None when it is refused, and every fault is said."""
+    from camserver.config import load_inventory
+    from camserver.errors import InventoryError, InventoryUnreadable
+
+    try:
+        return load_inventory(path, passwords=passwords)
+    except InventoryUnreadable as error:
+        print(f"camserver: {error}", file=sys.stderr)
+        return None
+    except InventoryError as error:
+        print(f"{path}: refused, {len(error.faults)} fault(s):", file=sys.stderr)
+        for fault in error.faults:
+            print(f"  {fault}", file=sys.stderr)
+        return None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """A summary. Returns the exit status."""
+    if arguments.schema:
+        from camserver.config import schema
+
+        print(json.dumps(schema(), indent=2))
+        return 0
+    inventory = load(arguments.config, passwords=not arguments.without_passwords)
+    if inventory is None:
+        return os.EX_CONFIG
+    devices = {c.device for c in inventory.cameras}
+    print(
+        f"{arguments.config}: {len(inventory.cameras)} cameras on {len(devices)} devices"
+        + (f", {inventory.disabled} disabled" if inventory.disabled else "")
+    )
+    print(f"pictures go to {inventory.output.directory}")
+    for device, sharing in _sharing(inventory).items():
+        print(
+            f"{device}: {', '.join(sharing)} share its sessions (max_sessions); give each camera a"
+            " device of its own if they are different boxes behind one address"
+        )
+    for warning in inventory.warnings:
+        print(f"warning: {warning}")
+    return 0
+
+
+def _sharing(inventory: Inventory) -> dict[str, list[str]]:
+    """Devices that nobody named, but that several cameras share: one host, one port."""
+    sharing: dict[str, list[str]] = {}
+    for camera in inventory.cameras:
+        if camera.device == camera.address:
+            sharing.setdefault(camera.device, []).append(camera.id)
+    return {device: cameras for device, cameras in sharing.items() if len(cameras) > 1}

@@ -1,0 +1,88 @@
+"""`camserver snapshot`: one picture of one camera now, with or without a daemon."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camserver.cli import check
+
+if TYPE_CHECKING:
+    from camserver.config import Camera, Inventory
+    from camserver.model import Attempt
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask the running daemon. Without one, or when it does not know the camera, it is done here.
+
+    Returns the exit status.
+    """
+    from camserver.cli import daemon_commands as commands
+
+    if arguments.output != "-" and not Path(arguments.output).absolute().parent.is_dir():
+        print(f"{arguments.output}: its folder does not exist", file=sys.stderr)
+        return 2
+    status = commands.snapshot(arguments, lambda jpeg: _write(jpeg, arguments.output))
+    return _snapshot_here(arguments) if status is None else status
+
+
+def _snapshot_here(arguments: argparse.Namespace) -> int:
+    inventory = check.load(arguments.config)
+    if inventory is None:
+        return os.EX_CONFIG
+    camera = next((c for c in inventory.cameras if c.id == arguments.camera), None)
+    if camera is None:
+        print(f"no enabled camera {arguments.camera!r} in {arguments.config}", file=sys.stderr)
+        return 2
+    try:
+        attempt = _take(inventory, camera)
+    except asyncio.CancelledError:  # SIGTERM; the session is closed
+        return 143
+    if attempt is None:
+        print(
+            f"{inventory.output.directory}: a daemon writes there, but none answers for"
+            f" {camera.id}",
+            file=sys.stderr,
+        )
+        return os.EX_UNAVAILABLE
+    if attempt.snapshot is None:
+        print(attempt.error, file=sys.stderr)
+        return os.EX_TEMPFAIL if attempt.result in ("busy", "full") else 1
+    from camserver.storage.published import jpeg_of
+
+    return _write(jpeg_of(attempt.snapshot), arguments.output)
+
+
+def _take(inventory: Inventory, camera: Camera) -> Attempt | None:
+    from camserver.cli.standalone import take_one
+    from camserver.host.clock import utc_now
+    from camserver.host.loop import run_loop
+    from camserver.model import Attempt, Result
+
+    directory = inventory.output.directory
+    try:
+        return run_loop(lambda: take_one(inventory, camera))
+    except OSError as error:
+        return Attempt(
+            camera.id,
+            utc_now(),
+            Result.STORAGE,
+            f"{directory}: {error.strerror}; it must be writable, locks are kept there",
+        )
+
+
+def _write(jpeg: bytes, output: str) -> int:
+    if output == "-":
+        sys.stdout.buffer.write(jpeg)
+        sys.stdout.buffer.flush()
+        return 0
+    try:
+        Path(output).write_bytes(jpeg)
+    except OSError as error:
+        print(f"{output}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
