@@ -98,6 +98,8 @@ class PollFailed(Event):
     TEXT: ClassVar[str] = "{error}"
     result: str
     error: str
+    label: str = ""
+    """The same in few words."""
     consecutive_failures: int
     retry_in_s: float
 

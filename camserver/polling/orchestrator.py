@@ -361,6 +361,7 @@ class PollingOrchestrator:
                     camera=entry.camera.id,
                     result=attempt.result,
                     error=attempt.error or "",
+                    label=attempt.label,
                     consecutive_failures=entry.failures,
                     retry_in_s=due - _now(),
                 )

@@ -34,12 +34,12 @@ async def changed(page: Page, selector: str, attribute: str, before: str | None)
     return await page.get_attribute(selector, attribute) or ""
 
 
-def test_the_wall_updates_by_itself_and_a_failing_camera_turns_stale_with_its_words(
+def test_the_wall_updates_by_itself_and_a_failing_camera_turns_stale_with_its_label(
     tmp_path: Path,
 ) -> None:
     """No reload: pictures change as they are published.
 
-    The last good one stays under the words of a failure.
+    The last good one stays under the label of a failure.
     """
 
     async def work(room: Room) -> None:
@@ -54,8 +54,8 @@ def test_the_wall_updates_by_itself_and_a_failing_camera_turns_stale_with_its_wo
         loads = await page.evaluate("performance.getEntriesByType('navigation').length")
         assert loads == 1
         room.desk.house.fleet.cameras["cam2"].fault = Fault.parse("status:404:SETUP")
-        words = page.locator(f"{tile(page, 'cam2')} .words")
-        await expect(words).to_contain_text("no such stream")
+        label = page.locator(f"{tile(page, 'cam2')} .label")
+        await expect(label).to_have_text("no such stream (404 to SETUP)")
         assert "latest.jpg" in (await page.get_attribute(f"{tile(page, 'cam2')} img", "src") or "")
         await expect(page.locator("#count-failing")).to_have_text("1")
         await page.clock.install()  # a minute passes on the page alone
@@ -177,7 +177,7 @@ def test_from_camera_to_camera_and_from_picture_to_picture(tmp_path: Path) -> No
         page = await room.page("/#cam1")
         name, facts = page.locator("#view-name"), page.locator("#view-facts")
         await expect(facts).to_contain_text("not-found")
-        await expect(page.locator("#view-words")).to_be_visible()
+        await expect(page.locator("#view-label")).to_be_visible()
         await expect(page.locator("#view-scrub")).to_be_enabled()
         await page.click("#view-earlier")
         await page.wait_for_function(
@@ -195,7 +195,7 @@ def test_from_camera_to_camera_and_from_picture_to_picture(tmp_path: Path) -> No
         await expect(facts).to_contain_text(f"{kilobytes} KB")
         for words in ("not-found", "Failures in a row", "Sessions"):
             await expect(facts).not_to_contain_text(words)
-        await expect(page.locator("#view-words")).to_be_hidden()
+        await expect(page.locator("#view-label")).to_be_hidden()
         await page.click("#view-later")
         await page.wait_for_function(
             f"() => document.querySelector('#view-picture').src.endsWith('{pictures[-1]}')"

@@ -173,7 +173,7 @@ function failed(data) {
   const nothing = { captured_at: null, width: null, height: null, bytes: null, codec: null, source: null, engine: null,
     capture_ms: null, lease_wait_ms: null, camera_clock_offset_s: null, path: null };
   tile.camera.latest = { ...nothing, ...tile.camera.latest, consecutive_failures: data.consecutive_failures,
-    attempt: { at: data.at, result: data.result, error: data.error } };
+    attempt: { at: data.at, result: data.result, error: data.error, label: data.label } };
   paint(tile, now());
   view.changed(data.camera);
 }
