@@ -31,7 +31,7 @@ from desk import Desk
 from house import House, with_house
 from support import free_port, workers_of
 
-from camserver.client.clients import ApiRefusal, DaemonUnavailableError, LeaseClient
+from camserver.client import ApiRefusal, DaemonUnavailableError, LeaseClient
 from camserver.errors import RtspBusy
 from camserver.simulator.camera import Fault, SimulatedCamera
 

@@ -18,7 +18,7 @@ from camserver.api.metrics import Metrics
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
-from camserver.client.clients import DaemonUnavailableError, SyncLeaseClient
+from camserver.client import DaemonUnavailableError, SyncLeaseClient
 from camserver.config.model import OutputTable
 from camserver.leases import RtspManager
 from camserver.simulator.camera import SimulatedCamera

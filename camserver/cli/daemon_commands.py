@@ -20,13 +20,13 @@ from rich.console import Console
 from camserver.api.responses import MAX_LABEL_CHARS
 from camserver.cli import lease_command as wrapper
 from camserver.cli.status import as_json, from_daemon, from_files, show
-from camserver.client.clients import (
-    DEFAULT_SOCKET,
+from camserver.client import (
     ApiRefusal,
     DaemonUnavailableError,
     LeaseRequest,
     SyncLeaseClient,
 )
+from camserver.client.sync import DEFAULT_SOCKET
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
 from camserver.freshness import Freshness

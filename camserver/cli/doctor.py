@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from camserver.capture.build import Capture, build_capture
 from camserver.cli.daemon_commands import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, client
 from camserver.cli.doctor_leases import LeaseLost, doctor_leases
-from camserver.client.clients import ApiRefusal, DaemonUnavailableError, SyncLeaseClient
+from camserver.client import ApiRefusal, DaemonUnavailableError, SyncLeaseClient
 from camserver.config import Camera, Inventory, camera_from, load_inventory
 from camserver.doctor.examination import Doctor
 from camserver.doctor.report import Finding, Report

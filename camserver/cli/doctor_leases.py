@@ -17,7 +17,7 @@ from typing import Any
 
 from camserver.cli.daemon_commands import running
 from camserver.cli.standalone import leases_of
-from camserver.client.clients import (
+from camserver.client import (
     ApiRefusal,
     AsyncHeldLease,
     DaemonUnavailableError,

@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from camserver.cli.signals import Signals
-from camserver.client.clients import (
+from camserver.client import (
     ApiRefusal,
     DaemonUnavailableError,
     HeldLease,

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import free_port
 
-from camserver.client.clients import DaemonUnavailableError, LeaseClient
+from camserver.client import DaemonUnavailableError, LeaseClient
 
 CAMERAS = 100
 

@@ -18,7 +18,7 @@ from house import House, with_house
 from support import workers_of
 
 from camserver.api.unix_server import ApiServer
-from camserver.client.clients import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
+from camserver.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.leases.journal import JournalState, session_entries

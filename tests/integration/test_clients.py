@@ -13,7 +13,7 @@ import pytest
 from desk import Desk, at_the_desk
 from PIL import ExifTags, Image
 
-from camserver.client.clients import (
+from camserver.client import (
     ApiRefusal,
     DaemonUnavailableError,
     LeaseClient,

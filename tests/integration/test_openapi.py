@@ -15,7 +15,7 @@ from desk import Desk, at_the_desk, bare
 from camserver.api import sse as stream
 from camserver.api.control_routes import ControlRoutes
 from camserver.api.sse import EventStream
-from camserver.client.clients import LeaseClient
+from camserver.client import LeaseClient
 from camserver.events import DaemonFault
 from camserver.simulator.camera import Fault, SimulatedCamera
 

@@ -1,0 +1,155 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from camserver.client.exchange import (
+    ANSWER_S,
+    DaemonUnavailableError,
+    Picture,
+    exchange_async,
+    not_connected,
+    went_away,
+)
+from camserver.client.lease_exchange import (
+    Granted,
+    LeaseExchange,
+    LeaseNotice,
+    LeaseRequest,
+    route_of,
+)
+from camserver.client.sync import DEFAULT_SOCKET, GIVE_BACK_S, MAX_LEASE_WAIT_S, MAX_WORK_S
+
+
+class AsyncHeldLease:
+    """A lease held by asyncio's client, within its `async with`."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        exchange: LeaseExchange,
+        granted: Granted,
+    ) -> None:
+        self.granted = granted
+        self.clean = True
+        """Set it to False when a session was not torn down in good order.
+
+        Then the long cool-down follows.
+        """
+        self._reader = reader
+        self._writer = writer
+        self._exchange = exchange
+        self._notice: asyncio.Future[LeaseNotice] = asyncio.get_running_loop().create_future()
+        self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
+
+    async def withdrawn(self) -> LeaseNotice:
+        """Comes back when the session has to be ended.
+
+        The lease is withdrawn, or the daemon is gone.
+        """
+        return await asyncio.shield(self._notice)
+
+    async def give_back(self) -> None:
+        """Say how the session ended. Comes back when the lease is given back."""
+        self._writer.write(self._exchange.end(clean=self.clean))
+        await asyncio.wait({self._listening}, timeout=GIVE_BACK_S)
+
+    def close(self) -> None:
+        """Give the lease back without a word on how the session ended. Idempotent."""
+        self._listening.cancel()
+        self._writer.close()
+
+    async def _listen(self) -> None:
+        """Until the daemon's end of the connection."""
+        while True:
+            notice = self._exchange.next_notice()
+            if notice is None:
+                data = b""
+                with suppress(OSError):
+                    data = await self._reader.read(4096)
+                with suppress(ValueError):  # cut off: it is over
+                    self._exchange.feed(data)
+                continue
+            if not self._notice.done():
+                self._notice.set_result(notice)
+            if notice.state == "gone":
+                return
+
+
+class LeaseClient:
+    """The same for asyncio. Calls may run beside one another."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
+
+    async def latest(self, camera: str) -> Picture:
+        """The newest published picture, however old.
+
+        Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
+        """
+        return (
+            await exchange_async(self._path, "GET", f"{route_of(camera)}/latest.jpg", ANSWER_S)
+        ).picture()
+
+    async def snapshot(self, camera: str) -> Picture:
+        """A new picture, taken now under a lease and published as a poll's is.
+
+        Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
+        """
+        return (
+            await exchange_async(self._path, "POST", f"{route_of(camera)}/snapshot", MAX_WORK_S)
+        ).picture()
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        camera: str,
+        *,
+        wait_s: float | None = None,
+        priority: str = "live",
+        label: str = "",
+        ttl_s: float | None = None,
+    ) -> AsyncIterator[AsyncHeldLease]:
+        """A session of the camera's device for as long as the block runs.
+
+        Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
+        """
+        held = await self._open(LeaseRequest(camera, wait_s, priority, label, ttl_s))
+        try:
+            yield held
+            await held.give_back()
+        finally:
+            held.close()
+
+    async def _open(self, request: LeaseRequest) -> AsyncHeldLease:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._path))
+        except OSError as error:
+            raise not_connected(self._path, error) from None
+        exchange = LeaseExchange(request)
+        limit_s = (MAX_LEASE_WAIT_S if request.wait_s is None else request.wait_s) + ANSWER_S
+        try:
+            writer.write(exchange.request())
+            async with asyncio.timeout(limit_s):
+                granted = await self._granted(reader, exchange)
+        except (OSError, ValueError, LookupError, TypeError):  # TimeoutError is an OSError
+            writer.close()
+            raise DaemonUnavailableError(f"{self._path}: the daemon does not answer") from None
+        except BaseException:
+            writer.close()
+            raise
+        return AsyncHeldLease(reader, writer, exchange, granted)
+
+    async def _granted(self, reader: asyncio.StreamReader, exchange: LeaseExchange) -> Granted:
+        while (granted := exchange.granted()) is None:
+            data = await reader.read(65536)
+            exchange.feed(data)
+            if not data and exchange.granted() is None:
+                raise went_away(self._path)
+        return granted

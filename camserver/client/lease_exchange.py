@@ -1,0 +1,148 @@
+"""The HTTP of one lease, without I/O: the request that stays open, its answer, later notices.
+
+The daemon answers with lines of JSON. The first one grants the lease; another one may say that it
+is withdrawn. The request's body stays open for as long as the lease is held.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+import h11
+
+from camserver.client.exchange import refusal
+
+_CLEAN = b'{"end": "clean"}\n'
+
+
+def route_of(camera: str) -> str:
+    """Where the API has a camera."""
+    return f"/v1/cameras/{quote(camera, safe='')}"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """What a program asks for: `wait_s` None means the camera's lease_wait.
+
+    `ttl_s` bounds a holder that hangs.
+
+    `priority` is live, event or poll. `claim` is the generation of a lease that a daemon now gone
+    had given.
+    """
+
+    camera: str
+    wait_s: float | None = None
+    priority: str = "live"
+    label: str = ""
+    ttl_s: float | None = None
+    claim: int = 0
+
+    def target(self) -> str:
+        """The path and the query of the HTTP request."""
+        query = {"priority": self.priority} | ({"label": self.label} if self.label else {})
+        for name, number in (
+            ("wait", self.wait_s),
+            ("ttl", self.ttl_s),
+            ("claim", self.claim or None),
+        ):
+            query |= {} if number is None else {name: str(number)}
+        return f"{route_of(self.camera)}/lease?{urlencode(query)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A lease that was given; `generation` tells it from others of the device."""
+
+    camera: str
+    device: str
+    generation: int
+    wait_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNotice:
+    """What the daemon says of a lease: `withdrawn`, and how many seconds are left.
+
+    Or it is `gone`, and the lease with it.
+    """
+
+    state: str
+    why: str = ""
+    grace_s: float = 0.0
+
+
+class LeaseExchange:
+    """One lease, from its request to its end. Feed it what comes, send what it says."""
+
+    def __init__(self, request: LeaseRequest) -> None:
+        self._request = request
+        self._http = h11.Connection(h11.CLIENT)
+        self._status = 0
+        self._body = b""
+        self._over = False
+
+    def request(self) -> bytes:
+        """The HTTP request, up to its body."""
+        headers = [
+            ("Host", "camserver"),
+            ("Connection", "close"),
+            ("Transfer-Encoding", "chunked"),
+        ]
+        head = h11.Request(method="POST", target=self._request.target(), headers=headers)
+        return self._http.send(head) or b""
+
+    def feed(self, data: bytes) -> None:
+        """What came from the daemon; b"" when it has closed. Raises ValueError for no HTTP."""
+        try:
+            self._http.receive_data(data)
+            while True:
+                event = self._http.next_event()
+                match event:
+                    case h11.Response():
+                        self._status = event.status_code
+                    case h11.Data():
+                        self._body += event.data
+                    case h11.EndOfMessage() | h11.ConnectionClosed():
+                        self._over = True
+                        return
+                    case _:  # NEED_DATA, PAUSED
+                        return
+        except h11.RemoteProtocolError as error:
+            self._over = True
+            raise ValueError(f"no HTTP: {error}") from None
+
+    def granted(self) -> Granted | None:
+        """The lease; None while there is no whole answer.
+
+        Raises RtspBusy and ApiRefusal, and ValueError for an answer that makes no sense.
+        """
+        if self._status not in (0, 200) and self._over:
+            raise refusal(self._status, self._body)
+        if self._status != 200 or (line := self._line()) is None:
+            return None
+        data = json.loads(line)
+        return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
+
+    def next_notice(self) -> LeaseNotice | None:
+        """What the daemon has said of a granted lease; None: nothing new."""
+        line = self._line()
+        if line is None:
+            return LeaseNotice("gone") if self._over else None
+        data = json.loads(line)
+        return LeaseNotice(
+            str(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0))
+        )
+
+    def end(self, *, clean: bool) -> bytes:
+        """Gives the lease back. `clean`: its session was torn down in good order."""
+        said = self._http.send(h11.Data(data=_CLEAN)) if clean else b""
+        return (said or b"") + (self._http.send(h11.EndOfMessage()) or b"")
+
+    def _line(self) -> bytes | None:
+        line, end, rest = self._body.partition(b"\n")
+        if not end:
+            return None
+        self._body = rest
+        return line
