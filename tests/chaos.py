@@ -27,48 +27,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from chaos_fleet import FAULTS, MARGIN_S, ONE_SESSION, fleet
 from desk import Desk
 from house import House, with_house
 from support import free_port, workers_of
 
 from camserver.client import ApiRefusal, DaemonUnavailableError, LeaseClient
 from camserver.errors import RtspBusy
-from camserver.simulator.camera import Fault, SimulatedCamera
+from camserver.simulator.camera import Fault
 
 STAND_IN = Path(__file__).parent / "integration" / "go2rtc_stand_in.py"
-MARGIN_S = 0.5
-"""Cool-downs in the inventory are so much longer than the cameras' own.
-
-Both loops are late on a busy machine.
-"""
 PATIENCE_S = 60.0
 HANG_S = 6
 """A command that hangs (ffmpeg does, when a camera falls silent) loses its lease then."""
-FAULTS = (
-    "silent",
-    "no-keyframe",
-    "cut",
-    "stall:DESCRIBE",
-    "stall:TEARDOWN",
-    "status:503",
-    "deaf",
-    "damage",
-)
 LOOKS = 3
 """A connection that was given up before anything was asked is closed on our side, and on the
 camera's some turns later.
 """
-ONE_SESSION = ("one", "cool", "watched")
-
-
-def fleet() -> list[SimulatedCamera]:
-    """Budgets of one and two sessions, with and without cool-down; `watched` is also go2rtc's."""
-    return [
-        SimulatedCamera("one", "One", gop=3),
-        SimulatedCamera("cool", "Cool", gop=3, cooldown_s=0.3, unclean_cooldown_s=1.5),
-        SimulatedCamera("two", "Two", gop=3, max_sessions=2, unclean_cooldown_s=1.0),
-        SimulatedCamera("watched", "Watched", gop=3, unclean_cooldown_s=1.0),
-    ]
 
 
 class Chaos:

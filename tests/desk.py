@@ -49,7 +49,8 @@ class Desk:
     def facts(self, camera: str = "cam") -> dict[str, Any]:
         """latest.json."""
         try:
-            return json.loads((self.output / camera / "latest.json").read_text())  # type: ignore[no-any-return]
+            facts: dict[str, Any] = json.loads((self.output / camera / "latest.json").read_text())
+            return facts
         except FileNotFoundError:
             return {"attempt": {"result": None}}
 

@@ -127,7 +127,9 @@ class Net(VirtualLoop):
         self.faults: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.faults.append(context))
 
-    async def create_connection(self, factory: Callable[[], Any], *_: Any, **__: Any) -> Any:  # type: ignore[override]
+    async def create_connection(  # type: ignore[override]
+        self, factory: Callable[[], Any], *_: Any, **__: Any
+    ) -> Any:
         transport = FakeTransport(self, factory())
         return transport, transport.protocol
 

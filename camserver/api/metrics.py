@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,7 +67,7 @@ class Metrics:
     """A listener of events, and the handler of the route; `look` takes the statistics."""
 
     def __init__(self, look: Callable[[], MetricsSnapshot]) -> None:
-        self._look = look
+        self._collect = look
         self._disk = Disk()
         self._thread = ThreadPoolExecutor(1, "metrics")  # not one that publishing needs
         self._cameras: defaultdict[str, _Camera] = defaultdict(_Camera)
@@ -101,26 +101,27 @@ class Metrics:
 
     async def answer(self, _: web.Request) -> web.Response:
         """The route."""
-        scene = self._look()
+        snapshot = self._collect()
         known = {
-            c.camera: self._cameras[c.camera] for c in scene.cameras if c.camera in self._cameras
+            c.camera: self._cameras[c.camera] for c in snapshot.cameras if c.camera in self._cameras
         }
-        disk = await self._disk.usage(scene.directory)
+        disk = await self._disk.usage(snapshot.directory)
         body = await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._render, scene, known, disk
+            self._thread, self._render, snapshot, known, disk
         )
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _render(
-        self, scene: MetricsSnapshot, known: dict[str, _Camera], disk: tuple[int, int] | None
+        self, snapshot: MetricsSnapshot, known: dict[str, _Camera], disk: tuple[int, int] | None
     ) -> bytes:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(
             _Once(
                 (
-                    *_cameras(scene, known),
-                    *_devices(scene),
-                    *_house(scene),
+                    *_pictures(snapshot, known),
+                    *_cameras(snapshot),
+                    *_devices(snapshot),
+                    *_daemon(snapshot),
                     *_disk(disk),
                     *self._phases.collect(),
                 )
@@ -142,128 +143,175 @@ class _Once(Collector):
         return []
 
 
-def _cameras(scene: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[Metric]:
-    age = GaugeMetricFamily(
-        "camserver_freshness_seconds", "Age of the newest published picture.", labels=["camera"]
+Values = Iterable[tuple[str, float]]
+"""A metric's value for each label."""
+
+
+def _gauge(name: str, text: str, label: str, values: Values) -> Metric:
+    family = GaugeMetricFamily(f"camserver_{name}", text, labels=[label])
+    for key, value in values:
+        family.add_metric([key], value)
+    return family
+
+
+def _counter(name: str, text: str, label: str, values: Values) -> Metric:
+    family = CounterMetricFamily(f"camserver_{name}", text, labels=[label])
+    for key, value in values:
+        family.add_metric([key], value)
+    return family
+
+
+def _pictures(snapshot: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[Metric]:
+    """Of cameras that have a picture."""
+    seen = {camera: facts for camera, facts in known.items() if facts.captured_at}
+
+    def of(value: Callable[[_Camera], float]) -> Values:
+        return ((camera, value(facts)) for camera, facts in seen.items())
+
+    yield _gauge(
+        "freshness_seconds",
+        "Age of the newest published picture.",
+        "camera",
+        of(lambda facts: max(0.0, snapshot.wall_s - facts.captured_at)),
     )
-    latest = GaugeMetricFamily(
-        "camserver_latest_timestamp_seconds",
+    yield _gauge(
+        "latest_timestamp_seconds",
         "When the newest published picture was captured.",
-        labels=["camera"],
+        "camera",
+        of(lambda facts: facts.captured_at),
     )
-    total = CounterMetricFamily(
-        "camserver_snapshot_bytes", "Bytes of published pictures.", labels=["camera"]
+    yield _counter(
+        "snapshot_bytes",
+        "Bytes of published pictures.",
+        "camera",
+        of(lambda facts: facts.bytes_total),
     )
-    cpu = CounterMetricFamily(
-        "camserver_decoder_cpu_seconds", "CPU that decoding and encoding took.", labels=["camera"]
+    yield _counter(
+        "decoder_cpu_seconds",
+        "CPU that decoding and encoding took.",
+        "camera",
+        of(lambda facts: facts.cpu_s_total),
     )
-    offset = GaugeMetricFamily(
-        "camserver_camera_clock_offset_seconds",
+    yield _gauge(
+        "camera_clock_offset_seconds",
         "The camera's clock minus ours, if it told.",
-        labels=["camera"],
+        "camera",
+        (
+            (camera, facts.clock_offset_s)
+            for camera, facts in seen.items()
+            if facts.clock_offset_s is not None
+        ),
     )
-    for camera, facts in known.items():
-        if not facts.captured_at:
-            continue
-        age.add_metric([camera], max(0.0, scene.wall_s - facts.captured_at))
-        latest.add_metric([camera], facts.captured_at)
-        total.add_metric([camera], facts.bytes_total)
-        cpu.add_metric([camera], facts.cpu_s_total)
-        if facts.clock_offset_s is not None:
-            offset.add_metric([camera], facts.clock_offset_s)
+
+
+def _cameras(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    """Of every camera's schedule."""
+
+    def of(value: Callable[[CameraPolling], float]) -> Values:
+        return ((camera.camera, value(camera)) for camera in snapshot.cameras)
+
+    yield _gauge(
+        "interval_seconds",
+        "Time between pictures that the inventory asks for.",
+        "camera",
+        of(lambda c: c.interval_s),
+    )
+    yield _gauge(
+        "late_after_seconds",
+        "Age from which on a picture is late.",
+        "camera",
+        of(lambda c: FreshnessLimits.of(c.interval_s).late_after_s),
+    )
+    yield _gauge(
+        "stale_after_seconds",
+        "Age from which on a picture is stale.",
+        "camera",
+        of(lambda c: FreshnessLimits.of(c.interval_s).stale_after_s),
+    )
+    yield _gauge(
+        "consecutive_failures",
+        "Polls that failed since the last picture.",
+        "camera",
+        of(lambda c: c.failures),
+    )
+    yield _counter(
+        "polls_skipped",
+        "Due times at which the last poll was still running.",
+        "camera",
+        of(lambda c: c.skipped),
+    )
     polls = CounterMetricFamily(
         "camserver_polls", "Polls by how they ended.", labels=["camera", "result"]
     )
-    failures = GaugeMetricFamily(
-        "camserver_consecutive_failures",
-        "Polls that failed since the last picture.",
-        labels=["camera"],
-    )
-    skipped = CounterMetricFamily(
-        "camserver_polls_skipped",
-        "Due times at which the last poll was still running.",
-        labels=["camera"],
-    )
-    interval = GaugeMetricFamily(
-        "camserver_interval_seconds",
-        "Time between pictures that the inventory asks for.",
-        labels=["camera"],
-    )
-    late = GaugeMetricFamily(
-        "camserver_late_after_seconds", "Age from which on a picture is late.", labels=["camera"]
-    )
-    stale = GaugeMetricFamily(
-        "camserver_stale_after_seconds", "Age from which on a picture is stale.", labels=["camera"]
-    )
-    for c in scene.cameras:
-        interval.add_metric([c.camera], c.interval_s)
-        limits = FreshnessLimits.of(c.interval_s)
-        late.add_metric([c.camera], limits.late_after_s)
-        stale.add_metric([c.camera], limits.stale_after_s)
-        failures.add_metric([c.camera], c.failures)
-        skipped.add_metric([c.camera], c.skipped)
-        for result, count in c.results.items():
-            polls.add_metric([c.camera, result.value], count)
-    yield from (age, latest, interval, late, stale, total, cpu, offset, polls, failures, skipped)
+    for camera in snapshot.cameras:
+        for result, count in camera.results.items():
+            polls.add_metric([camera.camera, result.value], count)
+    yield polls
 
 
-def _devices(scene: MetricsSnapshot) -> Iterator[Metric]:
-    def gauge(name: str, text: str, value: Callable[[DeviceStatistics], float]) -> Metric:
-        family = GaugeMetricFamily(f"camserver_{name}", text, labels=["device"])
-        for device in scene.devices:
-            family.add_metric([device.device], value(device))
-        return family
+def _devices(snapshot: MetricsSnapshot) -> Iterator[Metric]:
+    def of(value: Callable[[DeviceStatistics], float]) -> Values:
+        return ((device.device, value(device)) for device in snapshot.devices)
 
-    def counter(name: str, text: str, value: Callable[[DeviceStatistics], float]) -> Metric:
-        family = CounterMetricFamily(f"camserver_{name}", text, labels=["device"])
-        for device in scene.devices:
-            family.add_metric([device.device], value(device))
-        return family
-
-    yield gauge(
+    yield _gauge(
         "sessions_budget",
         "Sessions the device gives: max_sessions, or what it was found to give.",
-        lambda d: min(d.max_sessions, d.learned.cap) if d.learned else d.max_sessions,
+        "device",
+        of(lambda d: min(d.max_sessions, d.learned.cap) if d.learned else d.max_sessions),
     )
-    yield gauge("sessions_held", "Leases held now, by whoever.", lambda d: len(d.held))
-    yield gauge(
-        "sessions_cooling", "Closed sessions that the device may still count.", lambda d: d.cooling
+    yield _gauge(
+        "sessions_held", "Leases held now, by whoever.", "device", of(lambda d: len(d.held))
     )
-    yield gauge("lease_waiters", "Who waits for a session now.", lambda d: d.waiting)
-    yield counter("leases_granted", "Leases given.", lambda d: d.granted)
-    yield counter("sessions_opened", "Sessions opened under a lease.", lambda d: d.opened)
-    yield counter(
+    yield _gauge(
+        "sessions_cooling",
+        "Closed sessions that the device may still count.",
+        "device",
+        of(lambda d: d.cooling),
+    )
+    yield _gauge("lease_waiters", "Who waits for a session now.", "device", of(lambda d: d.waiting))
+    yield _counter("leases_granted", "Leases given.", "device", of(lambda d: d.granted))
+    yield _counter(
+        "sessions_opened", "Sessions opened under a lease.", "device", of(lambda d: d.opened)
+    )
+    yield _counter(
         "session_seconds",
         "Seconds that sessions were held.",
-        lambda d: d.held_s_total + sum(scene.now - since for _, since in d.held),
+        "device",
+        of(lambda d: d.held_s_total + sum(snapshot.now - since for _, since in d.held)),
     )
-    yield counter(
+    yield _counter(
         "lease_busy",
         "Requests that got no session: none came free in time, or the device said full.",
-        lambda d: d.busy,
+        "device",
+        of(lambda d: d.busy),
     )
-    yield counter(
-        "lease_wait_seconds", "Seconds that granted requests waited.", lambda d: d.wait_s_total
+    yield _counter(
+        "lease_wait_seconds",
+        "Seconds that granted requests waited.",
+        "device",
+        of(lambda d: d.wait_s_total),
     )
 
 
-def _house(scene: MetricsSnapshot) -> Iterator[Metric]:
+def _daemon(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     late = SummaryMetricFamily(
         "camserver_poll_lateness_seconds", "How long after their due time polls were started."
     )
-    late.add_metric([], count_value=scene.polling.polls, sum_value=scene.polling.lateness_s_total)
+    late.add_metric(
+        [], count_value=snapshot.polling.polls, sum_value=snapshot.polling.lateness_s_total
+    )
     yield late
-    yield GaugeMetricFamily("camserver_cameras", "Enabled cameras.", scene.polling.cameras)
-    yield GaugeMetricFamily("camserver_polls_running", "Polls under way.", scene.polling.running)
+    yield GaugeMetricFamily("camserver_cameras", "Enabled cameras.", snapshot.polling.cameras)
+    yield GaugeMetricFamily("camserver_polls_running", "Polls under way.", snapshot.polling.running)
     restarts = CounterMetricFamily(
         "camserver_worker_restarts", "Workers that died or were killed.", labels=["pool"]
     )
-    for pool, count in scene.worker_restarts.items():
+    for pool, count in snapshot.worker_restarts.items():
         restarts.add_metric([pool], count)
     yield restarts
-    if scene.go2rtc_up is not None:
+    if snapshot.go2rtc_up is not None:
         yield GaugeMetricFamily(
-            "camserver_go2rtc_up", "Whether go2rtc's API answers.", int(scene.go2rtc_up)
+            "camserver_go2rtc_up", "Whether go2rtc's API answers.", int(snapshot.go2rtc_up)
         )
     build: Any = InfoMetricFamily("camserver_build", "What this is.")
     build.add_metric([], {"version": __version__})

@@ -349,7 +349,7 @@ async def _examined(
             try:
                 report = await examined.examine(sessions=arguments.sessions)
             finally:
-                permission.ended(examined.report.end)
+                permission.ended(examined.end)
     except (RtspBusy, LeaseLost) as error:
         return Outcome(camera, error=str(error), status=EX_TEMPFAIL)
     except DaemonUnavailableError as error:

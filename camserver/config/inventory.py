@@ -7,8 +7,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from camserver.config.model import (
-    HTTP_PORTS,
-    RTSP_PORTS,
     ApiTable,
     Go2rtcTable,
     HttpTable,
@@ -16,6 +14,7 @@ from camserver.config.model import (
     PollingTable,
     RetentionTable,
 )
+from camserver.config.urls import HTTP_PORTS, RTSP_PORTS
 
 
 @dataclass(frozen=True, slots=True)

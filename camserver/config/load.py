@@ -1,4 +1,4 @@
-"""From TOML files to an Inventory, or to every fault at once. The only door to tomli.
+"""From TOML files to an Inventory, or to every fault at once.
 
 Order of strength for a camera's key: the camera, its profile, [defaults], built in.
 """
@@ -8,18 +8,17 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-import tomli
 from pydantic import ValidationError
 
+from camserver.config.checks import device_faults, rate_warning
+from camserver.config.files import InventoryFiles, builtin_profiles
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import (
     PASSWORDS,
-    RTSP_PORTS,
     SECTIONS,
     CameraKeys,
     CameraTable,
@@ -29,6 +28,7 @@ from camserver.config.model import (
     PollingTable,
     Table,
 )
+from camserver.config.urls import HTTP_PORTS, RTSP_PORTS, host_of, split_credentials
 from camserver.errors import InventoryError, InventoryUnreadable
 
 UNREAD = "?"
@@ -70,11 +70,9 @@ class _Loader:
         self.path = path
         self.passwords = passwords
         self.environ = environ
-        self.faults: list[str] = []
         self.warnings: list[str] = []
-        self.files: list[Path] = [path]
-        # It may be a link
-        self.directories: set[Path] = {path.absolute().parent, path.resolve().parent}
+        self.files = InventoryFiles(path)
+        self.faults = self.files.faults
         self._seen: dict[str, Path] = {}
 
     def load(self) -> Inventory:
@@ -90,7 +88,7 @@ class _Loader:
             raise InventoryUnreadable(
                 (f"{self.path}: cannot be read: {error.strerror}{help_}",)
             ) from None
-        raw = self._parse(self.path, data)
+        raw = self.files.parse(self.path, data)
         if raw is None:
             raise InventoryError(tuple(self.faults))
         self._unknown(raw, InventoryTable, f"{self.path}")
@@ -100,7 +98,7 @@ class _Loader:
         }
         profiles = self._profiles(raw.get("profiles", {}))
         defaults = self._keys(raw.get("defaults", {}), f"{self.path}: [defaults]")
-        entries = self._entries(raw, self.path) + self._included(raw.get("include", []))
+        entries = self.files.entries(raw, self.path) + self.files.included(raw.get("include", []))
         cameras = [
             c
             for source, entry in entries
@@ -109,7 +107,7 @@ class _Loader:
         disabled = sum(
             entry.get("enabled", defaults.get("enabled", True)) is False for _, entry in entries
         )
-        self._check_devices(cameras)
+        self.faults += device_faults(cameras)
         if isinstance(http := tables["http"], HttpTable):
             password = self._password(http, f"{self.path}: [http]")
             if password == "":
@@ -118,15 +116,17 @@ class _Loader:
                 )
             tables["http"] = http.model_copy(update={"password": password})
         tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
-        self._check_rate(cameras, tables["polling"])
+        polling = tables["polling"]
+        if isinstance(polling, PollingTable) and (warning := rate_warning(cameras, polling)):
+            self.warnings.append(f"{self.path}: {warning}")
         if self.faults:
             raise InventoryError(tuple(self.faults))
         return Inventory(
             **tables,  # type: ignore[arg-type]  # keys and models are those of SECTIONS
             cameras=tuple(cameras),
             disabled=disabled,
-            files=tuple(self.files),
-            directories=tuple(sorted(self.directories)),
+            files=tuple(self.files.files),
+            directories=tuple(sorted(self.files.directories)),
             warnings=tuple(self.warnings),
         )
 
@@ -137,71 +137,6 @@ class _Loader:
             where = f"{Path()}: camera {keys.get('id')!r}: "
             raise InventoryError(tuple(fault.removeprefix(where) for fault in self.faults))
         return camera
-
-    # ---- files
-
-    def _read(self, path: Path) -> dict[str, Any] | None:
-        try:
-            return self._parse(path, path.read_bytes())
-        except OSError as error:
-            self.faults.append(f"{path}: cannot be read: {error.strerror}")
-            return None
-
-    def _parse(self, path: Path, data: bytes) -> dict[str, Any] | None:
-        try:
-            return tomli.loads(data.decode())
-        except UnicodeDecodeError as error:
-            self.faults.append(
-                f"{path}: not UTF-8 text: byte {error.start} is no part of a character"
-            )
-        except tomli.TOMLDecodeError as error:
-            self.faults.append(
-                f"{path}: not valid TOML: {error.msg} (line {error.lineno}, column {error.colno})"
-            )
-        except (ValueError, RecursionError):
-            self.faults.append(
-                f"{path}: not valid TOML: a number of thousands of digits, or tables nested too"
-                " deep"
-            )
-        return None
-
-    def _included(self, patterns: object) -> list[tuple[Path, dict[str, Any]]]:
-        if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
-            self.faults.append(f"{self.path}: include: expected a list of file names or globs")
-            return []
-        entries = []
-        base = self.path.absolute().parent
-        for pattern in patterns:
-            absolute = Path(pattern).is_absolute()
-            root, relative = (Path("/"), pattern.lstrip("/")) if absolute else (base, pattern)
-            self.directories.add((root / relative).parent)
-            try:
-                found = sorted(root.glob(_glob(relative))) if relative else []
-            except (ValueError, OSError):
-                self.faults.append(f"{self.path}: include: {pattern} is no file name or glob")
-                continue
-            if not found and not any(c in pattern for c in "*?["):
-                self.faults.append(f"{self.path}: include: {pattern} does not exist")
-            for path in found:
-                self.files.append(path)
-                raw = self._read(path)
-                if raw is not None:
-                    self.faults += [
-                        f"{path}: {key}: an included file may hold only [[camera]] entries"
-                        for key in raw
-                        if key != "camera"
-                    ]
-                    entries += self._entries(raw, path)
-        return entries
-
-    def _entries(self, raw: dict[str, Any], path: Path) -> list[tuple[Path, dict[str, Any]]]:
-        entries = raw.get("camera", [])
-        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-            self.faults.append(
-                f"{path}: camera: write each camera under [[camera]], with two brackets"
-            )
-            return []
-        return [(path, entry) for entry in entries]
 
     # ---- tables
 
@@ -242,9 +177,7 @@ class _Loader:
         )
 
     def _profiles(self, raw: object) -> dict[str, dict[str, Any]]:
-        profiles: dict[str, dict[str, Any]] = tomli.loads(
-            (files("camserver.config") / "profiles.toml").read_text()
-        )
+        profiles = builtin_profiles()
         if not isinstance(raw, dict):
             self.faults.append(f"{self.path}: [profiles]: expected tables [profiles.NAME]")
             return profiles
@@ -295,9 +228,9 @@ class _Loader:
     def _resolve(self, table: CameraTable, where: str) -> Camera | None:
         before = len(self.faults)
         password = self._password(table, where)
-        url, user, secret = _split_credentials(table.url)
-        sub_url, sub_user, sub_secret = _split_credentials(table.sub_url)
-        snapshot_url, http_user, http_secret = _split_credentials(table.snapshot_url)
+        url, user, secret = split_credentials(table.url)
+        sub_url, sub_user, sub_secret = split_credentials(table.sub_url)
+        snapshot_url, http_user, http_secret = split_credentials(table.snapshot_url)
         users = {u for u in (table.username, user, sub_user, http_user) if u}
         secrets = {s for s in (password, secret, sub_secret, http_secret) if s}
         if len(users) > 1 or len(secrets) > 1:
@@ -309,7 +242,7 @@ class _Loader:
         if len(self.faults) > before:
             return None
         parts = urlsplit(url or snapshot_url or "")
-        port = parts.port or (RTSP_PORTS | {"http": 80, "https": 443})[parts.scheme]
+        port = parts.port or (RTSP_PORTS | HTTP_PORTS)[parts.scheme]
         return Camera(
             id=table.id,
             name=table.name or table.id,
@@ -370,29 +303,8 @@ class _Loader:
             return table
         password = self._password(table, f"{self.path}: [go2rtc]")
         return table.model_copy(
-            update={"password": password, "rtsp": table.rtsp or f"rtsp://{_host(table.api)}:8554"}
+            update={"password": password, "rtsp": table.rtsp or f"rtsp://{host_of(table.api)}:8554"}
         )
-
-    def _check_rate(self, cameras: list[Camera], polling: Table | None) -> None:
-        a_second = sum(1 / camera.interval_s for camera in cameras)
-        if isinstance(polling, PollingTable) and a_second > polling.open_rate:
-            self.warnings.append(
-                f"{self.path}: [polling]: open_rate: {a_second:.0f} pictures a second are asked"
-                f" for, but only {polling.open_rate:g} sessions are opened: pictures will come"
-                " later than their intervals say"
-            )
-
-    def _check_devices(self, cameras: list[Camera]) -> None:
-        first: dict[str, Camera] = {}
-        for camera in cameras:
-            other = first.setdefault(camera.device, camera)
-            for key in ("max_sessions", "cooldown_s", "unclean_cooldown_s"):
-                mine, theirs = getattr(camera, key), getattr(other, key)
-                if mine != theirs:
-                    self.faults.append(
-                        f"camera {camera.id!r}: {key.removesuffix('_s')}: {mine:g} here, {theirs:g}"
-                        f" in camera {other.id!r}, but both are sessions of device {camera.device}"
-                    )
 
     # ---- faults
 
@@ -421,35 +333,6 @@ class _Loader:
 _STAND_INS = {"id": "x", "url": "rtsp://x/", "snapshot_url": "http://x/"}
 
 
-def _glob(pattern: str) -> str:
-    """`pattern`.
-
-    Raises ValueError where ** is part of a name: Python refuses it until 3.12, and takes it for *
-    since.
-    """
-    if any("**" in part and part != "**" for part in pattern.split("/")):
-        raise ValueError(pattern)
-    return pattern
-
-
-def _host(url: str) -> str:
-    """The host of a URL, as it is written in URLs."""
-    host = urlsplit(url).hostname or ""
-    return f"[{host}]" if ":" in host else host
-
-
 def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _split_credentials(url: str | None) -> tuple[str | None, str, str]:
-    """(URL without credentials, username, password); the latter percent-decoded."""
-    if url is None:
-        return None, "", ""
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, "", ""
-    user, _, password = userinfo.partition(":")
-    return urlunsplit(parts._replace(netloc=host)), unquote(user), unquote(password)

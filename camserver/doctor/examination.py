@@ -11,51 +11,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable
-from copy import deepcopy
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from camserver.capture.build import Capture
 from camserver.capture.engine_choice import may_be_misread
 from camserver.capture.libav import LibavEngine
-from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host, tls_context
-from camserver.capture.session import worst
+from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host
 from camserver.config import Camera
 from camserver.doctor.advice import advice
+from camserver.doctor.probe import GAPS_S, ONE_SESSION_S, Probe
 from camserver.doctor.report import Finding, Report
 from camserver.errors import CameraError
-from camserver.host.tasks import finish
 from camserver.model import CodedKeyframe, Result, SessionEnd, Step
 from camserver.rtsp.aio.connection import ConnectionClosed
 from camserver.rtsp.aio.requests import PORTS
 from camserver.rtsp.aio.session import RtspSession
-from camserver.rtsp.bitstream import split_annex_b
-from camserver.rtsp.login import LoginCache
-from camserver.rtsp.refusals import reinterpret_as_full
+from camserver.rtsp.bitstream import profile_name
 from camserver.rtsp.session_cache import (
     Keyframe,
     RedirectError,
-    SessionCache,
     UnsupportedStreamError,
 )
 
-MAX_SESSIONS = 8
-GAPS_S = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-"""Pauses between a TEARDOWN and the next session that are tried, the shortest first."""
-ONE_SESSION_S = 10.0
 OPTIONS_S = 2.0
-REST_S = 5.0
-"""After refusals, and before sessions are counted: what was closed before may still count."""
-PROFILES = {
-    66: "Baseline",
-    77: "Main",
-    88: "Extended",
-    100: "High",
-    110: "High 10",
-    122: "High 4:2:2",
-}
 
 
 class Doctor:
@@ -81,10 +61,7 @@ class Doctor:
         self._capture = capture
         self._say = say
         self._scrub = scrub
-        self._other_sessions = other_sessions
-        self._last = SessionEnd.NONE  # how the newest session ended
-        self._cache = SessionCache(transport=camera.transport)
-        self._login = LoginCache(camera.username, camera.password)
+        self._probe = Probe(camera, other_sessions)
         self.report = Report(known="" if new else camera.id)
         keys: dict[str, object] = {
             "id": camera.id,
@@ -95,6 +72,11 @@ class Doctor:
             "username": camera.username,
         }
         self.report.keys |= {key: value for key, value in keys.items() if value and new}
+
+    @property
+    def end(self) -> SessionEnd:
+        """The worst end of its sessions, for whoever gave the leases."""
+        return self._probe.end
 
     async def examine(self, *, sessions: bool) -> Report:
         """All steps, as far as they lead."""
@@ -173,7 +155,7 @@ class Doctor:
 
         Raises RedirectError before a session is set up.
         """
-        session = RtspSession(url, self._cache, self._login, tls=self._tls())
+        session = self._probe.cold_session(url)
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 await session.open()
@@ -200,12 +182,12 @@ class Doctor:
             self._found("session", f"not for camserver's own client: {error}")
         except (CameraError, TimeoutError, ConnectionClosed) as error:
             failure = _failure(error, session, self._camera.timeout_s)
-            failure = reinterpret_as_full(failure, failure.end, self._other_sessions)
+            failure = self._probe.meaning(failure, failure.end)
             self._failed("session" if session.step is not Step.KEYFRAME else "keyframe", failure)
             if not may_be_misread(failure):
                 return False
         finally:
-            await self._close(session)
+            await self._probe.close(session)
         return await self._through_libav(url)
 
     async def _methods(self, session: RtspSession) -> None:
@@ -236,26 +218,20 @@ class Doctor:
     async def _fetched(
         self, engine: NativeEngine | LibavEngine, url: str, step: str
     ) -> CodedKeyframe | None:
-        """As polls do it, with nothing remembered."""
-        await asyncio.sleep(self._owed_s)
-        session = engine.session(self._camera, url, _now() + self._session_s)
         try:
-            async with session:
-                return await session.keyframe()
+            return await self._probe.fetch(engine, url)
         except CameraError as error:
-            self._failed(step, reinterpret_as_full(error, session.end, self._other_sessions))
+            self._failed(step, error)
             return None
-        finally:
-            self._ended(session.end)
 
     def _opened(self, session: RtspSession, opened: float) -> None:
         ends = [at for _, at in session.history[1:]] + [opened]
         took = {
             step: (end - at) * 1000 for (step, at), end in zip(session.history, ends, strict=True)
         }
-        challenge = session.challenge or self._login.newest
+        challenge = session.challenge or self._probe.login.newest
         self._found(
-            "connection", "TCP" if self._tls() is None else "TCP and TLS", took[Step.CONNECTING]
+            "connection", "TCP" if self._probe.tls is None else "TCP and TLS", took[Step.CONNECTING]
         )
         self._found("login", challenge.label if challenge is not None else "none asked for")
         tracks = session.description.tracks if session.description is not None else ()
@@ -265,11 +241,11 @@ class Doctor:
         )
         self._found(
             "session",
-            f"DESCRIBE, SETUP and PLAY over {self._cache.transport}",
+            f"DESCRIBE, SETUP and PLAY over {self._probe.cache.transport}",
             sum(took.get(step, 0.0) for step in (Step.DESCRIBE, Step.SETUP, Step.PLAY)),
         )
-        if self._cache.transport != "tcp":
-            self.report.keys["transport"] = self._cache.transport
+        if self._probe.cache.transport != "tcp":
+            self.report.keys["transport"] = self._probe.cache.transport
 
     async def _picture(self, unit: CodedKeyframe, step: str = "picture") -> bool:
         started = _now()
@@ -280,10 +256,11 @@ class Doctor:
         except CameraError as error:
             self._failed(step, error)
             return False
-        self._had(f"{still.width}x{still.height} {unit.codec}", unit.engine)
+        size = f"{still.width}x{still.height}"
+        self._had(f"{size} {unit.codec}", unit.engine)
         self._found(
             step,
-            f"{still.width}x{still.height} {unit.codec} {profile(unit.codec, unit.data)}".rstrip()
+            f"{size} {unit.codec} {profile_name(unit.codec, unit.data)}".rstrip()
             + f", {len(unit.data) // 1024} KB coded, {len(still.jpeg) // 1024} KB as JPEG",
             (_now() - started) * 1000,
         )
@@ -329,10 +306,11 @@ class Doctor:
 
     async def _second_session(self, url: str) -> None:
         """Warm: whether a session can be opened without DESCRIBE, as polls do."""
-        await asyncio.sleep(self._owed_s)
+        await asyncio.sleep(self._probe.owed_s)
         started = _now()
         try:
-            warm = await self._one(url, deepcopy(self._cache))
+            session = await self._probe.warm_session(url)
+            await self._probe.close(session)
         except (CameraError, RedirectError) as error:
             if isinstance(error, CameraError) and error.result in (Result.FULL, Result.UNREACHABLE):
                 self._found(
@@ -347,90 +325,33 @@ class Doctor:
             return
         self._found(
             "fast open",
-            "works: SETUP, PLAY, TEARDOWN" if warm else "not taken: DESCRIBE is needed each time",
+            "works: SETUP, PLAY, TEARDOWN"
+            if session.warm
+            else "not taken: DESCRIBE is needed each time",
             (_now() - started) * 1000,
         )
 
-    async def _one(self, url: str, cache: SessionCache) -> bool:
-        """One session to its first keyframe; whether it was opened without DESCRIBE.
-
-        Raises CameraError, RedirectError.
-        """
-        session = RtspSession(url, cache, self._login, tls=self._tls())
-        try:
-            async with asyncio.timeout(self._session_s):
-                await session.open()
-                await session.keyframe()
-        except TimeoutError:
-            raise session.late(self._session_s) from None
-        finally:
-            await self._close(session)
-        return session.warm
-
     async def _sessions(self, url: str) -> None:
         """How many at once, and how soon after one another."""
-        await asyncio.sleep(self._rest_s)  # the sessions before may count for a while
         async with contextlib.AsyncExitStack() as stack:
-            opened: list[RtspSession] = []
-            why = f"no more were tried than {MAX_SESSIONS}"
-            while len(opened) < MAX_SESSIONS:
-                try:
-                    opened.append(await self._hold(url, stack))
-                except CameraError as error:
-                    why = f"the next one: {error}"
-                    break
+            opened, why = await self._probe.open_many(url, stack)
+            count = len(opened)
             if not opened:
                 self._failed("sessions", CameraError(Result.FULL, f"0 at once; {why}"))
                 return
-            self._found("sessions", f"{len(opened)} at once; {why}")
-            if self._camera.max_sessions != len(opened):
-                self.report.keys["max_sessions"] = len(opened)
-            for gap_s in GAPS_S:
-                await self._close(opened.pop())
-                await asyncio.sleep(
-                    max(gap_s, self._owed_s if self._last is SessionEnd.UNCLEAN else 0.0)
-                )
-                try:
-                    opened.append(await self._hold(url, stack))
-                except CameraError:
-                    await asyncio.sleep(self._rest_s)  # what was refused may count, too
-                    with contextlib.suppress(CameraError):
-                        opened.append(await self._hold(url, stack))
-                    if not opened:
-                        break
-                    continue
-                self._found("gap", f"a new session {gap_s:g} s after a TEARDOWN works")
-                if self._camera.cooldown_s != gap_s:
-                    self.report.keys["cooldown"] = f"{gap_s:g}s"
-                if gap_s > self._camera.unclean_cooldown_s:
-                    self.report.keys["unclean_cooldown"] = f"{2 * gap_s:g}s"
+            self._found("sessions", f"{count} at once; {why}")
+            if self._camera.max_sessions != count:
+                self.report.keys["max_sessions"] = count
+            gap_s = await self._probe.shortest_gap(url, opened, stack)
+            if gap_s is None:
+                text = f"no new session within {GAPS_S[-1]:g} s after a TEARDOWN"
+                self._failed("gap", CameraError(Result.FULL, text))
                 return
-            self._failed(
-                "gap",
-                CameraError(
-                    Result.FULL, f"no new session within {GAPS_S[-1]:g} s after a TEARDOWN"
-                ),
-            )
-
-    async def _hold(self, url: str, stack: contextlib.AsyncExitStack) -> RtspSession:
-        """A session that plays; one that is accepted and gets nothing is none.
-
-        Raises CameraError.
-        """
-        session = RtspSession(url, deepcopy(self._cache), self._login, tls=self._tls())
-        try:
-            async with asyncio.timeout(self._session_s):
-                await session.open()
-                await session.keyframe()
-        except TimeoutError:
-            failure = session.late(self._session_s)
-            await self._close(session)
-            raise failure from None
-        except BaseException:
-            await self._close(session)
-            raise
-        stack.push_async_callback(self._close, session)
-        return session
+            self._found("gap", f"a new session {gap_s:g} s after a TEARDOWN works")
+            if self._camera.cooldown_s != gap_s:
+                self.report.keys["cooldown"] = f"{gap_s:g}s"
+            if gap_s > self._camera.unclean_cooldown_s:
+                self.report.keys["unclean_cooldown"] = f"{2 * gap_s:g}s"
 
     async def _snapshot_url(self, url: str) -> None:
         started = _now()
@@ -450,50 +371,6 @@ class Doctor:
             f"{still.width}x{still.height}, {len(still.jpeg) // 1024} KB",
             (_now() - started) * 1000,
         )
-
-    # ---- sessions
-
-    @property
-    def _session_s(self) -> float:
-        return max(ONE_SESSION_S, self._camera.timeout_s)
-
-    @property
-    def _rest_s(self) -> float:
-        return max(REST_S, self._owed_s)
-
-    @property
-    def _owed_s(self) -> float:
-        """The rest that the device is owed after its newest session."""
-        unclean = self._last is SessionEnd.UNCLEAN
-        return self._camera.unclean_cooldown_s if unclean else self._camera.cooldown_s
-
-    def _tls(self) -> ssl.SSLContext | None:
-        return (
-            tls_context(self._camera.tls_verify)
-            if (self._camera.url or "").startswith("rtsps")
-            else None
-        )
-
-    async def _close(self, session: RtspSession) -> SessionEnd:
-        """Torn down in good order, also when we are cancelled."""
-        end = await finish(session.close())
-        self._ended(end)
-        return end
-
-    def _ended(self, end: SessionEnd) -> None:
-        if end is not SessionEnd.NONE:
-            self._last = end
-        self.report.end = worst(self.report.end, end)
-
-
-def profile(codec: str, data: bytes) -> str:
-    """The profile that a key picture's parameter set names (H.264, 7.3.2.1.1; H.265, 7.3.3)."""
-    for nal in split_annex_b(data):
-        if codec == "h264" and len(nal) > 3 and nal[0] & 0x1F == 7:
-            return f"{PROFILES.get(nal[1], f'profile {nal[1]}')} {nal[3] / 10:g}"
-        if codec == "hevc" and len(nal) > 3 and nal[0] >> 1 & 0x3F == 33:
-            return {1: "Main", 2: "Main 10"}.get(nal[3] & 0x1F, f"profile {nal[3] & 0x1F}")
-    return ""
 
 
 def _failure(error: Exception, session: RtspSession, limit_s: float) -> CameraError:

@@ -6,8 +6,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from camserver.model import SessionEnd
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -29,8 +27,6 @@ class Report:
 
     known: str = ""
     """Id of a camera that is in the inventory already: then only what should change is said."""
-    end: SessionEnd = SessionEnd.NONE
-    """Of all sessions the worst."""
     pictures: int = 0
     """Ways by which one was had."""
     picture: str = ""

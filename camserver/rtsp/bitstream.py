@@ -47,3 +47,23 @@ def _exp_golomb(data: bytes) -> Iterator[int]:
             return
         yield int(bits[one:end], 2) - 1
         at = end
+
+
+PROFILES = {
+    66: "Baseline",
+    77: "Main",
+    88: "Extended",
+    100: "High",
+    110: "High 10",
+    122: "High 4:2:2",
+}
+
+
+def profile_name(codec: str, data: bytes) -> str:
+    """The profile that a key picture's parameter set names (H.264, 7.3.2.1.1; H.265, 7.3.3)."""
+    for nal in split_annex_b(data):
+        if codec == "h264" and len(nal) > 3 and nal[0] & 0x1F == 7:
+            return f"{PROFILES.get(nal[1], f'profile {nal[1]}')} {nal[3] / 10:g}"
+        if codec == "hevc" and len(nal) > 3 and nal[0] >> 1 & 0x3F == 33:
+            return {1: "Main", 2: "Main 10"}.get(nal[3] & 0x1F, f"profile {nal[3] & 0x1F}")
+    return ""

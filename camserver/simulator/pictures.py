@@ -47,7 +47,8 @@ _X264 = (
     ":no-cabac=1:bframes=0"
 )
 _X265 = (
-    "slices=4:pools=2:frame-threads=1:wpp=1:no-deblock=1:no-sao=1:keyint=250:scenecut=0:qp=22:repeat-headers=1:ctu=16:"
+    "slices=4:pools=2:frame-threads=1:wpp=1:no-deblock=1:no-sao=1:keyint=250:scenecut=0:qp=22:"
+    "repeat-headers=1:ctu=16:"
     "log-level=none:no-info=1:no-open-gop=1:bframes=0"
 )
 ENCODERS = {"h264": ("libx264", "x264-params", _X264), "h265": ("libx265", "x265-params", _X265)}

@@ -9,14 +9,11 @@ import asyncio
 import contextlib
 import os
 import secrets
-import socket
-import struct
 import time
 import zlib
 from collections.abc import Coroutine
 from typing import Any, cast
 
-from camserver.rtsp import auth
 from camserver.rtsp.messages import (
     Headers,
     Interleaved,
@@ -28,21 +25,17 @@ from camserver.rtsp.messages import (
 from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
 from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
 from camserver.simulator.description import PAYLOAD_TYPES, describe
+from camserver.simulator.login import SimulatedLogin
+from camserver.simulator.packets import on_the_way, picture_packets, reset, udp_endpoint
 from camserver.simulator.pictures import Pictures
 from camserver.simulator.quirks import (
     MOVED,
     TIMEOUT_S,
     base_header,
-    challenges,
     encode,
     is_track,
-    markers,
-    others,
-    padded,
 )
-from camserver.simulator.quirks import payloads as as_camera_makes_them
 
-REALM = "camserver simulator"
 REPORT_S = 5.0
 SLOW_TICK_S = 0.02
 MAX_BACKLOG_BYTES = 4 << 20
@@ -61,7 +54,7 @@ class SimulatedConnection(asyncio.Protocol):
         self._streams = streams
         self._stream = STREAMS[0]
         self._parser = MessageParser()
-        self._nonce = secrets.token_hex(16)
+        self._login = SimulatedLogin(camera)
         self._session = secrets.token_hex(8)
         self._torn_down = False
         self._one_too_many = False
@@ -138,18 +131,17 @@ class SimulatedConnection(asyncio.Protocol):
             return
         if (status := self._fault.refuses(method)) is not None:
             self._reply(request, status)
-        elif method != "OPTIONS" and not self._authorized(request):
+        elif method != "OPTIONS" and not self._login.accepts(request):
             self._refuse_login(request)
         elif self._has("redirect") and method == "DESCRIBE" and MOVED not in request.uri:
             self._reply(
                 request, 302, {"Location": request.uri.replace("/stream", f"{MOVED}/stream")}
             )
         else:
-            if self._has("new-nonce"):
-                self._nonce = secrets.token_hex(16)
-            self._obey(request)
+            self._login.next_request()
+            self._serve(request)
 
-    def _obey(self, request: Request) -> None:
+    def _serve(self, request: Request) -> None:
         match request.method:
             case "OPTIONS":
                 self._options_seen = True
@@ -180,52 +172,16 @@ class SimulatedConnection(asyncio.Protocol):
             case _:
                 self._reply(request, 501)
 
-    def _authorized(self, request: Request) -> bool:
-        camera = self._camera
-        if not camera.username:
-            return True
-        if camera.record.locked:
-            return False
-        challenge = auth.strongest(auth.parse_challenges(self._challenges()))
-        return challenge is not None and auth.accepts(
-            request.headers.get("Authorization"),
-            camera.username,
-            camera.password,
-            request.method,
-            challenge.parameters | {"realm": REALM, "nonce": self._current_nonce},
-        )
-
-    @property
-    def _current_nonce(self) -> str:
-        kept = self._has("kept-nonce") or self._has("closes-after-401")
-        return self._camera.nonce if kept else self._nonce
-
-    def _challenges(self) -> list[str]:
-        return challenges(
-            self._camera.quirks, self._camera.auth == "basic", REALM, self._current_nonce
-        )
-
     def _refuse_login(self, request: Request) -> None:
         """401 with a challenge.
 
         What a login with another connection's nonce gets is the camera's habit.
         """
-        sent = request.headers.get("Authorization")
-        if sent and not self._has("new-nonce"):  # that one says stale=true, and does not count
-            self._camera.wrong_login()
-        if sent and self._has("wrong-login-closes"):
-            self._transport.close()
-            return
-        nonce = auth.parameters(sent.partition(" ")[2]).get("nonce", self._current_nonce)
-        if sent and nonce != self._current_nonce and self._has("stale-closes"):
-            self._transport.close()
-            return
-        if sent and nonce != self._current_nonce and self._has("stale-bare-401"):
-            self._reply(request, 401)
-            self._transport.close()
-            return
-        self._reply(request, 401, {"WWW-Authenticate": ", ".join(self._challenges())})
-        if self._has("closes-after-401"):
+        refusal = self._login.refuse(request)
+        if refusal.answered:
+            offered = {"WWW-Authenticate": ", ".join(refusal.challenges)}
+            self._reply(request, 401, offered if refusal.challenges else {})
+        if refusal.closes:
             self._transport.close()
 
     def _on_play(self, request: Request) -> None:
@@ -255,11 +211,7 @@ class SimulatedConnection(asyncio.Protocol):
     def _set_up(self, request: Request) -> None:
         self._tracks_set_up += 1
         if self._has("all-tracks") and request.uri.endswith("/trackID=1"):
-            self._reply(
-                request,
-                200,
-                self._session_header() | {"Transport": request.headers.get("Transport")},
-            )
+            self._accept(request, request.headers.get("Transport"))
             return
         if not is_track(self._camera.quirks, request.uri):
             self._reply(request, 404)
@@ -274,17 +226,8 @@ class SimulatedConnection(asyncio.Protocol):
         if self._has("no-tcp" if tcp else "no-udp"):
             self._reply(request, 461)
         elif tcp:
-            self._channels = (4, 5) if self._has("renumbered") else (0, 1)
-            self._reply(
-                request,
-                200,
-                self._session_header()
-                | {
-                    "Transport": (
-                        f"RTP/AVP/TCP;unicast;interleaved={self._channels[0]}-{self._channels[1]}"
-                    )
-                },
-            )
+            first, second = self._channels = (4, 5) if self._has("renumbered") else (0, 1)
+            self._accept(request, f"RTP/AVP/TCP;unicast;interleaved={first}-{second}")
         elif "client_port=" in transport:
             ports = transport.split("client_port=")[1].split(";")[0].split("-")
             self._spawn(self._set_up_udp(request, int(ports[0]), int(ports[-1])), "udp")
@@ -294,28 +237,17 @@ class SimulatedConnection(asyncio.Protocol):
     async def _set_up_udp(self, request: Request, rtp_port: int, rtcp_port: int) -> None:
         host = self._transport.get_extra_info("peername")[0]
         local = self._transport.get_extra_info("sockname")[0]
-        loop = asyncio.get_running_loop()
-        pair = [
-            (
-                await loop.create_datagram_endpoint(
-                    asyncio.DatagramProtocol, (local, 0), (host, port)
-                )
-            )[0]
-            for port in (rtp_port, rtcp_port)
-        ]
+        pair = [await udp_endpoint(local, host, port) for port in (rtp_port, rtcp_port)]
         self._close_udp()  # of an earlier SETUP of this connection
         self._udp = pair[0], pair[1]
         mine = [t.get_extra_info("sockname")[1] for t in pair]
-        self._reply(
+        self._accept(
             request,
-            200,
-            self._session_header()
-            | {
-                "Transport": (
-                    f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}"
-                )
-            },
+            f"RTP/AVP;unicast;client_port={rtp_port}-{rtcp_port};server_port={mine[0]}-{mine[1]}",
         )
+
+    def _accept(self, request: Request, transport: str) -> None:
+        self._reply(request, 200, self._session_header() | {"Transport": transport})
 
     def _says_full(self, request: Request) -> bool:
         """Refuse in the camera's voice; False when it notices only at PLAY."""
@@ -324,11 +256,7 @@ class SimulatedConnection(asyncio.Protocol):
                 self._one_too_many = True
                 return False
             case "rst":
-                linger = struct.pack("ii", 1, 0)  # closing sends RST instead of FIN
-                self._transport.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, linger
-                )
-                self._transport.abort()
+                reset(self._transport)
             case status:
                 self._reply(request, int(status))
         return True
@@ -414,42 +342,23 @@ class SimulatedConnection(asyncio.Protocol):
     def _send_picture(self, rtp: RtpSender, index: int, stamp: int, began: int) -> bool:
         """Send one picture; False when the connection was cut in the middle of it."""
         camera, fault, pictures = self._camera, self._fault, self._streams[self._stream]
-        payloads = pictures.payloads(camera.name, index, began)
         if index == 0:
             camera.keyframes.append(pictures.sent(camera.name, began))
-            if fault.kind == "damage":
-                payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
-        payloads = as_camera_makes_them(camera.quirks, camera.codec, payloads)
-        packets = [
-            rtp.packet(p, stamp, marker=m)
-            for p, m in zip(payloads, markers(camera.quirks, camera.codec, payloads), strict=True)
-        ]
-        if self._has("padding-lie"):
-            packets = [padded(packet) for packet in packets]
+        payloads = pictures.payloads(camera.name, index, began)
+        packets = picture_packets(camera, fault, rtp, payloads, stamp, keyframe=index == 0)
         if fault.kind == "cut" and index == 0:
             for packet in packets[: len(packets) // 2]:
                 self._send(0, packet)
             self._transport.close()
             return False
-        if fault.kind == "reorder":
-            for i in range(len(packets) - 1):
-                if camera.random.random() < fault.number:
-                    packets[i], packets[i + 1] = packets[i + 1], packets[i]
         self._send_packets(packets)
         return True
 
     def _send_packets(self, packets: list[bytes]) -> None:
         """A picture's packets, with what else this camera sends between them."""
         camera, fault = self._camera, self._fault
-        for number, packet in enumerate(packets):
-            if fault.kind != "loss" or camera.random.random() >= fault.number:
-                self._send(0, packet)
-            if number % 3 == 1:
-                for other in (
-                    *others(camera.quirks, number),
-                    *([packet] if self._has("repeats") else ()),
-                ):
-                    self._send(0, other)
+        for packet in on_the_way(camera, fault, packets):
+            self._send(0, packet)
         over_tcp = self._udp is None and fault.kind != "slow"
         if self._has("stray-bytes") and over_tcp and not self._transport.is_closing():
             self._transport.write(bytes(4))

@@ -20,6 +20,7 @@ import os
 import signal
 import struct
 import sys
+from asyncio.subprocess import SubprocessStreamProtocol
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,8 @@ FRAME = struct.Struct(">II")
 """A message is FRAME(header bytes, blob bytes), a JSON object, a blob."""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BLOB_BYTES = 64 * 1024 * 1024
+STREAM_LIMIT_BYTES = 64 * 1024
+"""asyncio's own."""
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     # Numpy's threads would do nothing here
@@ -179,7 +182,7 @@ class WorkerPool:
 
     def _keep(self, worker: _Worker) -> None:
         self._idle.append(worker)
-        worker.retire_later(self)
+        worker.retire_later(self._retire)
 
     async def _expedite(
         self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None
@@ -213,7 +216,10 @@ class WorkerPool:
 
     async def _spawn(self) -> None:
         """One idle worker more; whoever asked for it may have been cancelled meanwhile."""
-        process = await asyncio.create_subprocess_exec(
+        loop = asyncio.get_running_loop()
+        # As asyncio.create_subprocess_exec does, which keeps the transport to itself
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(limit=STREAM_LIMIT_BYTES, loop=loop),
             sys.executable,
             "-I",
             "-m",
@@ -228,7 +234,7 @@ class WorkerPool:
             start_new_session=True,
             env=ENVIRONMENT,
         )
-        worker = _Worker(process)
+        worker = _Worker(asyncio.subprocess.Process(transport, protocol, loop), transport)
         self._all.add(worker)
         self._keep(worker)
 
@@ -256,8 +262,11 @@ class WorkerPool:
 
 
 class _Worker:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport
+    ) -> None:
         self.process = process
+        self._transport = transport
         self._pidfd = os.pidfd_open(process.pid)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -276,8 +285,8 @@ class _Worker:
             raise ValueError("reply is no object")  # noqa: TRY004
         return Reply(reply, await stdout.readexactly(blob_bytes))
 
-    def retire_later(self, pool: WorkerPool) -> None:
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, pool._retire, self)  # noqa: SLF001
+    def retire_later(self, retire: Callable[[_Worker], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, retire, self)
 
     def keep(self) -> None:
         if self._timer is not None:
@@ -299,7 +308,7 @@ class _Worker:
             self._pidfd = -1
         if self.process.stdin is not None:
             self.process.stdin.close()
-        self.process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - frees both pipes now, not at GC
+        self._transport.close()  # frees both pipes now, not when it is collected
 
 
 def _how(status: int) -> str:

@@ -28,6 +28,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -319,7 +320,7 @@ def main() -> None:
             else:
                 urls |= stack.enter_context(simulator(folder, arguments.size))
             for server, url in urls.items():
-                medians = run_loop(lambda url=url: compare(url, folder, arguments.rounds))  # type: ignore[misc]
+                medians = run_loop(partial(compare, url, folder, arguments.rounds))
                 results[server] = medians
                 print(f"\r{server}, {arguments.size}, {arguments.rounds} rounds")
                 show(medians)

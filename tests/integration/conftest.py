@@ -23,70 +23,25 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     H.264 and H.265 tagged BT.709, MJPEG as JFIF has it.
     """
     folder = tmp_path_factory.mktemp("films")
-    made = {}
-    for codec, encoder in (("h264", "libx264"), ("h265", "libx265")):
-        made[codec] = folder / f"{codec}.mp4"
-        subprocess.run(
-            [
-                "ffmpeg",
-                "-loglevel",
-                "error",
-                "-f",
-                "lavfi",
-                "-i",
-                "smptehdbars=s=1280x720:r=10",
-                "-t",
-                "4",
-                "-vf",
-                "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
-                "-colorspace",
-                "bt709",
-                "-color_primaries",
-                "bt709",
-                "-color_trc",
-                "bt709",
-                "-color_range",
-                "tv",
-                "-c:v",
-                encoder,
-                "-preset",
-                "veryfast",
-                "-g",
-                "10",
-                "-bf",
-                "0",
-                "-crf",
-                "18",
-                *(["-tag:v", "hvc1", "-x265-params", "log-level=none"] if codec == "h265" else []),
-                str(made[codec]),
-            ],
-            check=True,
-        )
-    made["mjpeg"] = folder / "mjpeg.avi"
-    subprocess.run(
-        [
-            "ffmpeg",
-            "-loglevel",
-            "error",
-            "-f",
-            "lavfi",
-            "-i",
-            "smptehdbars=s=1280x720:r=10",
-            "-t",
-            "4",
-            "-vf",
-            "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p",
-            "-c:v",
-            "mjpeg",
-            "-huffman",
-            "default",
-            "-q:v",
-            "3",
-            str(made["mjpeg"]),
-        ],
-        check=True,
-    )
-    return made
+    bt709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
+    tags = "-colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range tv"
+    video = f"-vf {bt709} {tags} -preset veryfast -g 10 -bf 0 -crf 18"
+    jfif = "scale=out_color_matrix=bt601:out_range=pc,format=yuvj420p"
+    return {
+        "h264": film(folder / "h264.mp4", f"{video} -c:v libx264"),
+        "h265": film(
+            folder / "h265.mp4", f"{video} -c:v libx265 -tag:v hvc1 -x265-params log-level=none"
+        ),
+        "mjpeg": film(folder / "mjpeg.avi", f"-vf {jfif} -c:v mjpeg -huffman default -q:v 3"),
+    }
+
+
+def film(path: Path, options: str) -> Path:
+    """Four seconds of colour bars."""
+    source = "-f lavfi -i smptehdbars=s=1280x720:r=10 -t 4"
+    command = f"ffmpeg -loglevel error {source} {options}"
+    subprocess.run([*command.split(), str(path)], check=True)
+    return path
 
 
 @pytest.fixture(scope="session")

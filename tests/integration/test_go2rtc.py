@@ -30,7 +30,10 @@ class Go2rtc:
 
     def __init__(self) -> None:
         self.api, self.rtsp = free_port(), free_port()
-        self.table = f'[go2rtc]\napi = "http://127.0.0.1:{self.api}"\nrtsp = "rtsp://127.0.0.1:{self.rtsp}"\n'
+        self.table = (
+            f'[go2rtc]\napi = "http://127.0.0.1:{self.api}"\n'
+            f'rtsp = "rtsp://127.0.0.1:{self.rtsp}"\n'
+        )
 
     @asynccontextmanager
     async def run(self, *streams: str) -> AsyncIterator[asyncio.subprocess.Process]:

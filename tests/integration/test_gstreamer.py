@@ -44,7 +44,8 @@ class Run:
 
     def facts(self, camera: str) -> dict[str, Any]:
         try:
-            return json.loads((self.output / camera / "latest.json").read_text())  # type: ignore[no-any-return]
+            facts: dict[str, Any] = json.loads((self.output / camera / "latest.json").read_text())
+            return facts
         except FileNotFoundError:
             return {}
 

@@ -97,9 +97,40 @@ async def ask_nonsense(session: aiohttp.ClientSession) -> None:
         assert answer.status == 400
 
 
+async def ask_what_acts(api: Described, desk: Desk) -> None:
+    snapshot, lease = "/v1/cameras/{id}/snapshot", "/v1/cameras/{id}/lease"
+    assert (await api.ask("POST", snapshot, "cam"))[0] == 200
+    assert (await api.ask("POST", snapshot, "bad"))[0] == 502
+    assert (await api.ask("POST", snapshot + "?label=%00"))[0] == 400
+    assert (await api.ask("POST", snapshot, "other"))[0] == 404
+    assert (await api.ask("POST", lease + "?ttl=never"))[0] == 400
+    assert (await api.ask("POST", lease, "other"))[0] == 404
+    async with LeaseClient(desk.socket).lease("cam", wait_s=30):
+        status, body = await api.ask("POST", lease + "?wait=0")
+        assert status == 409
+        assert json.loads(body)["held"][0]["command"]
+        assert (await api.ask("POST", snapshot))[0] == 409
+    async with api.session.post(
+        "http://x/v1/cameras/cam/lease?wait=30", data=_open_body()
+    ) as answer:
+        assert answer.content_type == "application/x-ndjson"
+        api.check(
+            json.loads(await answer.content.readline()),
+            {"$ref": "#/components/schemas/LeaseLine"},
+        )
+    api.seen |= {
+        ("POST", lease, "200"),
+        ("POST", lease, "503"),
+        ("GET", "/v1/events", "200"),  # 503: only at a stop
+        ("GET", "/v1/cameras/{id}/latest.jpg", "502"),
+        ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
+        ("GET", "/v1/cameras/{id}/latest.jpg", "503"),
+        ("GET", "/v1/cameras/{id}/archive/{path}", "503"),
+    }
+
+
 def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
     async def work(desk: Desk) -> None:
-        good, bad = "cam", "bad"
         await desk.until(lambda: all(c["latest"] for c in desk.client.get("/v1/cameras")))
         async with aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(desk.socket))
@@ -107,35 +138,7 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
             async with session.get("http://x/v1/openapi.json") as answer:
                 api = Described(session, await answer.json())
             await ask_what_can_be_read(api, desk)
-            snapshot, lease = "/v1/cameras/{id}/snapshot", "/v1/cameras/{id}/lease"
-            assert (await api.ask("POST", snapshot, good))[0] == 200
-            assert (await api.ask("POST", snapshot, bad))[0] == 502
-            assert (await api.ask("POST", snapshot + "?label=%00"))[0] == 400
-            assert (await api.ask("POST", snapshot, "other"))[0] == 404
-            assert (await api.ask("POST", lease + "?ttl=never"))[0] == 400
-            assert (await api.ask("POST", lease, "other"))[0] == 404
-            async with LeaseClient(desk.socket).lease("cam", wait_s=30):
-                status, body = await api.ask("POST", lease + "?wait=0")
-                assert status == 409
-                assert json.loads(body)["held"][0]["command"]
-                assert (await api.ask("POST", snapshot))[0] == 409
-            async with session.post(
-                "http://x/v1/cameras/cam/lease?wait=30", data=_open_body()
-            ) as answer:
-                assert answer.content_type == "application/x-ndjson"
-                api.check(
-                    json.loads(await answer.content.readline()),
-                    {"$ref": "#/components/schemas/LeaseLine"},
-                )
-            api.seen |= {
-                ("POST", lease, "200"),
-                ("POST", lease, "503"),
-                ("GET", "/v1/events", "200"),  # 503: only at a stop
-                ("GET", "/v1/cameras/{id}/latest.jpg", "502"),
-                ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
-                ("GET", "/v1/cameras/{id}/latest.jpg", "503"),
-                ("GET", "/v1/cameras/{id}/archive/{path}", "503"),
-            }
+            await ask_what_acts(api, desk)
             assert (await api.ask("POST", "/v1/reload"))[0] == 200
             desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
             assert (await api.ask("POST", "/v1/reload"))[0] == 422

@@ -57,7 +57,7 @@ def test_nobody_reaches_into_another_object_or_reads_a_message() -> None:
 
 
 def test_every_package_is_installed() -> None:
-    """setuptools is told each by its name."""
+    """The build is told each package by its name."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {
         ".".join(path.parent.relative_to(ROOT).parts)

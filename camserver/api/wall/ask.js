@@ -1,4 +1,5 @@
-// Requests to camserver. Relative addresses would take the page's user name and password along, which browsers refuse.
+// Requests to camserver. Relative addresses would take the page's user name and password along,
+// which browsers refuse.
 // @ts-check
 
 /** @param {string} path @param {RequestInit} [init] */

@@ -2,16 +2,19 @@
 // @ts-check
 
 /**
- * @typedef {{captured_at: string|null, width: number|null, height: number|null, bytes: number|null, codec: string|null,
+ * @typedef {{captured_at: string|null, width: number|null, height: number|null, bytes: number|null,
+ * codec: string|null,
  *   source: string|null, engine: string|null, capture_ms: number|null, lease_wait_ms: number|null,
  *   camera_clock_offset_s: number|null, path: string|null, consecutive_failures: number,
  *   attempt: {at: string, result: string, error: string|null, label?: string}}} Latest
- * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number, stale_after_s: number, max_sessions: number, go2rtc: string|null,
+ * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number,
+ * stale_after_s: number, max_sessions: number, go2rtc: string|null,
  *   latest: Latest|null}} Camera
  * @typedef {{holder: string, label: string, pid: number|null, for_s: number}} Holder
  * @typedef {{device: string, max_sessions: number, held: Holder[]}} Device
  * @typedef {{path: string, taken_at: number, bytes: number}} Picture
- * @typedef {{captured_at: string|null, width: number|null, height: number|null}} Own what a picture says of itself
+ * @typedef {{captured_at: string|null, width: number|null, height: number|null}} Own what a picture
+ * says of itself
  */
 
 /** @param {Camera} camera @param {number} now milliseconds @returns {number|null} seconds */
@@ -41,7 +44,8 @@ export function label(camera) {
 }
 
 /**
- * Where a camera stands on the wall, the worst first: 0 has never had a picture, 1 is stale, 2 late, 3 fresh but failing, 4 well.
+ * Where a camera stands on the wall, the worst first: 0 has never had a picture, 1 is stale, 2
+ * late, 3 fresh but failing, 4 well.
  * @param {Camera} camera @param {number} now
  */
 export function rank(camera, now) {
@@ -59,7 +63,12 @@ export function reachable(url, here) {
 
 /** @param {string} host */
 function isLoopback(host) {
-  return ["localhost", "0.0.0.0", "[::]"].includes(host) || host.endsWith(".localhost") || host === "[::1]" || /^127(\.\d+){3}$/.test(host);
+  return (
+    ["localhost", "0.0.0.0", "[::]"].includes(host) ||
+    host.endsWith(".localhost") ||
+    host === "[::1]" ||
+    /^127(\.\d+){3}$/.test(host)
+  );
 }
 
 /** @param {number|null} seconds */
@@ -90,12 +99,18 @@ export function archivedTable(picture, own, timeZone) {
   ];
 }
 
-/** @param {Camera} camera @param {Device|undefined} device @param {string} timeZone @returns {[string, string][]} */
+/**
+ * @param {Camera} camera @param {Device|undefined} device @param {string} timeZone @returns
+ * {[string, string][]}
+ */
 export function table(camera, device, timeZone) {
   const l = camera.latest;
   /** @type {(value: number|null|undefined, unit: string, digits?: number) => string} */
-  const number = (value, unit, digits = 0) => (value === null || value === undefined ? "–" : `${value.toFixed(digits)} ${unit}`);
-  const held = device?.held.map((h) => `${h.holder} ${h.label}${h.pid ? ` (pid ${h.pid})` : ""}`).join(", ");
+  const number = (value, unit, digits = 0) =>
+    value === null || value === undefined ? "–" : `${value.toFixed(digits)} ${unit}`;
+  const held = device?.held
+    .map((h) => `${h.holder} ${h.label}${h.pid ? ` (pid ${h.pid})` : ""}`)
+    .join(", ");
   return [
     ["Captured", l?.captured_at ? date(new Date(l.captured_at), timeZone) : "never"],
     ["Source", [l?.source, l?.engine].filter(Boolean).join(", ") || "–"],
@@ -103,7 +118,12 @@ export function table(camera, device, timeZone) {
     ["Size", l?.bytes ? `${Math.round(l.bytes / 1024)} KB` : "–"],
     ["Capture", number(l?.capture_ms, "ms")],
     ["Waited for a session", number(l?.lease_wait_ms, "ms")],
-    ["Camera's clock", l?.camera_clock_offset_s == null ? "–" : `${l.camera_clock_offset_s >= 0 ? "+" : ""}${number(l.camera_clock_offset_s, "s", 1)}`],
+    [
+      "Camera's clock",
+      l?.camera_clock_offset_s == null
+        ? "–"
+        : `${l.camera_clock_offset_s >= 0 ? "+" : ""}${number(l.camera_clock_offset_s, "s", 1)}`,
+    ],
     ["Failures in a row", String(l?.consecutive_failures ?? 0)],
     ["Interval", span(camera.interval_s)],
     ["Sessions", `${device?.held.length ?? 0} of ${camera.max_sessions}${held ? `: ${held}` : ""}`],

@@ -1,11 +1,15 @@
-// Loads pictures a few at a time, and shows each only when it is decoded: nothing flickers, slow links are not flooded.
+// Loads pictures a few at a time, and shows each only when it is decoded: nothing flickers, slow
+// links are not flooded.
 // @ts-check
 
 const AT_ONCE = 6;
 const TRIES = 4;
 const PAUSE_MS = 2000;
 /** @typedef {{url: string, tries: number}} Wish */
-/** @type {Map<HTMLImageElement, Wish>} what each element is to show; a newer wish replaces an older one, also one that loads */
+/**
+ * @type {Map<HTMLImageElement, Wish>} what each element is to show; a newer wish replaces an older
+ * one, also one that loads
+ */
 const wishes = new Map();
 /** @type {Set<HTMLImageElement>} whose wish nobody loads yet */
 const waiting = new Set();
@@ -36,7 +40,10 @@ function next() {
     waiting.delete(shown);
     if (wish) {
       loading += 1;
-      load(shown, wish).finally(() => { loading -= 1; next(); });
+      load(shown, wish).finally(() => {
+        loading -= 1;
+        next();
+      });
     }
   }
 }
@@ -47,11 +54,17 @@ async function load(shown, wish) {
   loaded.src = new URL(wish.url, location.origin).href;
   try {
     await loaded.decode();
-  } catch { // gone meanwhile, or the connection broke: the old picture stays
-    if (wish.tries > 1) setTimeout(() => wishes.get(shown) === wish && want(shown, { ...wish, tries: wish.tries - 1 }), PAUSE_MS);
+  } catch {
+    // gone meanwhile, or the connection broke: the old picture stays
+    if (wish.tries > 1)
+      setTimeout(
+        () => wishes.get(shown) === wish && want(shown, { ...wish, tries: wish.tries - 1 }),
+        PAUSE_MS,
+      );
     return;
   }
-  if (wishes.get(shown) === wish) { // else it is another camera's or an older one by now
+  if (wishes.get(shown) === wish) {
+    // else it is another camera's or an older one by now
     wishes.delete(shown);
     shown.src = loaded.src; // from the browser's memory
   }

@@ -51,7 +51,10 @@ export class View {
     this.listedAt = 0;
   }
 
-  /** @param {number} seconds since 1970 @returns {string} by the archive's clock, which names its files and hours */
+  /**
+   * @param {number} seconds since 1970 @returns {string} by the archive's clock, which names its
+   * files and hours
+   */
   clock(seconds) {
     return new Date(seconds * 1000).toLocaleTimeString(undefined, { timeZone: this.site.timezone });
   }
@@ -63,18 +66,33 @@ export class View {
   /** Once: what this page may do, and what its controls do. */
   async begin() {
     this.site = await json("/wall/site.json", this.site);
-    this.dialog.addEventListener("close", () => { this.stopLive(); forget(this.picture); location.hash = ""; });
-    this.day.addEventListener("change", () => { this.newest(); this.loadDay(); });
-    this.scrub.addEventListener("input", () => this.choose(this.pictures[Number(this.scrub.value)] ?? null));
+    this.dialog.addEventListener("close", () => {
+      this.stopLive();
+      forget(this.picture);
+      location.hash = "";
+    });
+    this.day.addEventListener("change", () => {
+      this.newest();
+      this.loadDay();
+    });
+    this.scrub.addEventListener("input", () =>
+      this.choose(this.pictures[Number(this.scrub.value)] ?? null),
+    );
     element("newest").addEventListener("click", () => this.newest());
     element("earlier").addEventListener("click", () => this.stepPicture(-1));
     element("later").addEventListener("click", () => this.stepPicture(1));
     element("previous").addEventListener("click", () => this.stepCamera(-1));
     element("next").addEventListener("click", () => this.stepCamera(1));
     this.dialog.addEventListener("keydown", (event) => this.key(event));
-    this.picture.addEventListener("load", () => { this.loadFacts(); });
-    this.live.addEventListener("click", () => (this.player.hidden ? this.startLive() : this.stopLive()));
-    this.now.addEventListener("click", () => { this.snapshot(); });
+    this.picture.addEventListener("load", () => {
+      this.loadFacts();
+    });
+    this.live.addEventListener("click", () =>
+      this.player.hidden ? this.startLive() : this.stopLive(),
+    );
+    this.now.addEventListener("click", () => {
+      this.snapshot();
+    });
   }
 
   /** Show the camera that the address names. */
@@ -89,9 +107,13 @@ export class View {
     this.picture.removeAttribute("src");
     element("name").textContent = camera.name;
     this.stopLive();
-    this.live.hidden = !this.site.go2rtc || !camera.go2rtc || !reachable(this.site.go2rtc, location.hostname);
+    this.live.hidden =
+      !this.site.go2rtc || !camera.go2rtc || !reachable(this.site.go2rtc, location.hostname);
     this.now.hidden = !this.site.actions;
-    this.day.value = dayOf(camera.latest?.captured_at ?? new Date().toISOString(), this.site.timezone);
+    this.day.value = dayOf(
+      camera.latest?.captured_at ?? new Date().toISOString(),
+      this.site.timezone,
+    );
     this.device = undefined;
     this.newest();
     if (!this.dialog.open) this.dialog.showModal();
@@ -99,7 +121,9 @@ export class View {
     this.leases(camera.id);
   }
 
-  /** @param {KeyboardEvent} event arrows walk from camera to camera, where they mean nothing else */
+  /**
+   * @param {KeyboardEvent} event arrows walk from camera to camera, where they mean nothing else
+   */
   key(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (step === undefined || event.target instanceof HTMLInputElement) return;
@@ -115,14 +139,18 @@ export class View {
     if (next) location.replace(`#${next}`);
   }
 
-  /** @param {number} step to the picture before or after in this day's archive; after the last one comes the newest */
+  /**
+   * @param {number} step to the picture before or after in this day's archive; after the last one
+   * comes the newest
+   */
   async stepPicture(step) {
     const id = this.id;
     if (!this.archived) await this.loadDay(); // the newest is the last one of its day
     if (this.id !== id) return;
     const newest = this.find(this.id)?.latest?.captured_at;
     const listed = newest && dayOf(newest, this.site.timezone) === this.day.value;
-    const at = (this.archived ? Number(this.scrub.value) : this.pictures.length - (listed ? 1 : 0)) + step;
+    const at =
+      (this.archived ? Number(this.scrub.value) : this.pictures.length - (listed ? 1 : 0)) + step;
     const picture = this.pictures[at];
     if (picture) {
       this.scrub.value = String(at);
@@ -150,7 +178,8 @@ export class View {
   /** @param {number} now */
   tick(now) {
     const camera = this.find(this.id);
-    if (this.open && camera && !this.archived) element("moment").textContent = span(age(camera, now));
+    if (this.open && camera && !this.archived)
+      element("moment").textContent = span(age(camera, now));
   }
 
   paint() {
@@ -159,9 +188,11 @@ export class View {
     const text = this.archived ? "" : label(camera);
     element("label").hidden = !text;
     element("label").textContent = text;
+    const pictures = `/v1/cameras/${camera.id}`;
+    const at = encodeURIComponent(camera.latest?.captured_at ?? "");
     const path = this.archived
-      ? `/v1/cameras/${camera.id}/archive/${this.archived.path}`
-      : `/v1/cameras/${camera.id}/latest.jpg?at=${encodeURIComponent(camera.latest?.captured_at ?? "")}`;
+      ? `${pictures}/archive/${this.archived.path}`
+      : `${pictures}/latest.jpg?at=${at}`;
     if (path !== this.shown && (this.archived || camera.latest?.captured_at)) {
       this.shown = path;
       show(this.picture, path);
@@ -169,11 +200,18 @@ export class View {
     /** @type {HTMLAnchorElement} */
     const download = element("download");
     download.href = path;
-    download.download = `${camera.id}${this.archived ? `-${this.archived.path.replaceAll("/", "")}` : ".jpg"}`;
-    this.picture.alt = `${camera.name}${this.archived ? `, ${this.clock(this.archived.taken_at)}` : ""}`;
-    this.paintFacts(this.archived
-      ? archivedTable(this.archived, this.own, this.site.timezone)
-      : table(camera, this.device, this.site.timezone));
+    if (this.archived) {
+      download.download = `${camera.id}-${this.archived.path.replaceAll("/", "")}`;
+      this.picture.alt = `${camera.name}, ${this.clock(this.archived.taken_at)}`;
+    } else {
+      download.download = `${camera.id}.jpg`;
+      this.picture.alt = camera.name;
+    }
+    this.paintFacts(
+      this.archived
+        ? archivedTable(this.archived, this.own, this.site.timezone)
+        : table(camera, this.device, this.site.timezone),
+    );
     this.tick(Date.now());
   }
 
@@ -225,7 +263,8 @@ export class View {
     this.pictures = pictures;
     this.scrub.max = String(Math.max(0, pictures.length - 1));
     this.scrub.disabled = pictures.length < 2;
-    for (const name of ["earlier", "later"]) /** @type {HTMLButtonElement} */ (element(name)).disabled = !pictures.length;
+    for (const name of ["earlier", "later"])
+      /** @type {HTMLButtonElement} */ (element(name)).disabled = !pictures.length;
     const shown = pictures.findIndex((picture) => picture.path === this.archived?.path);
     this.scrub.value = shown < 0 ? this.scrub.max : String(shown);
     this.hours();
@@ -236,26 +275,32 @@ export class View {
     /** @type {Map<string, number>} */
     const firsts = new Map();
     this.pictures.forEach((picture, index) => {
-      const hour = new Date(picture.taken_at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", timeZone: this.site.timezone });
+      const hour = new Date(picture.taken_at * 1000).toLocaleTimeString("en-GB", {
+        hour: "2-digit",
+        timeZone: this.site.timezone,
+      });
       if (!firsts.has(hour)) firsts.set(hour, index);
     });
-    element("hours").replaceChildren(...[...firsts].map(([hour, index]) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = hour;
-      button.title = `${hour}:00`;
-      button.addEventListener("click", () => {
-        this.scrub.value = String(index);
-        this.choose(this.pictures[index] ?? null);
-      });
-      return button;
-    }));
+    element("hours").replaceChildren(
+      ...[...firsts].map(([hour, index]) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.textContent = hour;
+        button.title = `${hour}:00`;
+        button.addEventListener("click", () => {
+          this.scrub.value = String(index);
+          this.choose(this.pictures[index] ?? null);
+        });
+        return button;
+      }),
+    );
   }
 
   startLive() {
     const camera = this.find(this.id);
     if (!camera?.go2rtc || !this.site.go2rtc) return;
-    this.player.src = `${this.site.go2rtc}/stream.html?src=${encodeURIComponent(camera.go2rtc)}&mode=webrtc,mse,hls`;
+    const stream = encodeURIComponent(camera.go2rtc);
+    this.player.src = `${this.site.go2rtc}/stream.html?src=${stream}&mode=webrtc,mse,hls`;
     this.player.hidden = false;
     this.picture.hidden = true;
     this.live.setAttribute("aria-pressed", "true");
@@ -271,7 +316,10 @@ export class View {
   async snapshot() {
     this.now.disabled = true;
     try {
-      const answer = await ask(`/v1/cameras/${this.id}/snapshot`, { method: "POST", headers: { "X-Camserver-Action": "snapshot" } });
+      const answer = await ask(`/v1/cameras/${this.id}/snapshot`, {
+        method: "POST",
+        headers: { "X-Camserver-Action": "snapshot" },
+      });
       const { result, error } = await answer.json();
       if (result !== "ok") {
         element("label").hidden = false;
@@ -286,7 +334,15 @@ export class View {
   }
 }
 
-/** @param {string} moment RFC 3339 @param {string} zone of the archive's names @returns {string} e.g. 2026-01-04 */
+/**
+ * @param {string} moment RFC 3339 @param {string} zone of the archive's names @returns {string}
+ * e.g. 2026-01-04
+ */
 function dayOf(moment, zone) {
-  return new Intl.DateTimeFormat("en-CA", { timeZone: zone, year: "numeric", month: "2-digit", day: "2-digit" }).format(new Date(moment));
+  return new Intl.DateTimeFormat("en-CA", {
+    timeZone: zone,
+    year: "numeric",
+    month: "2-digit",
+    day: "2-digit",
+  }).format(new Date(moment));
 }

@@ -1,4 +1,5 @@
-// The wall: a tile for each camera, kept up to date by events; only what changed and can be seen is fetched.
+// The wall: a tile for each camera, kept up to date by events; only what changed and can be seen is
+// fetched.
 // @ts-check
 import { ask } from "./ask.js";
 import { age, failing, freshness, label, rank, span } from "./facts.js";
@@ -6,7 +7,10 @@ import { forget, show } from "./pictures.js";
 import { View } from "./view.js";
 
 /** @typedef {import("./facts.js").Camera} Camera */
-/** @typedef {{camera: Camera, button: HTMLButtonElement, image: HTMLImageElement, visible: boolean, shown: string}} Tile */
+/**
+ * @typedef {{camera: Camera, button: HTMLButtonElement, image: HTMLImageElement, visible: boolean,
+ * shown: string}} Tile
+ */
 
 /** @type {<T extends HTMLElement>(id: string) => T} */
 const element = (id) => /** @type {any} */ (document.getElementById(id));
@@ -24,17 +28,21 @@ const view = new View(
 );
 
 /** @returns {HTMLElement[]} the tiles that are not filtered out, as they stand on the wall */
-const shown = () => /** @type {HTMLElement[]} */ ([...wall.children]).filter((button) => !button.hidden);
+const shown = () =>
+  /** @type {HTMLElement[]} */ ([...wall.children]).filter((button) => !button.hidden);
 
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    const tile = tiles.get(/** @type {HTMLElement} */ (entry.target).dataset.id ?? "");
-    if (tile) {
-      tile.visible = entry.isIntersecting;
-      fetchPicture(tile);
+const seen = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      const tile = tiles.get(/** @type {HTMLElement} */ (entry.target).dataset.id ?? "");
+      if (tile) {
+        tile.visible = entry.isIntersecting;
+        fetchPicture(tile);
+      }
     }
-  }
-}, { rootMargin: "200px" });
+  },
+  { rootMargin: "200px" },
+);
 
 /** @param {Tile} tile */
 function fetchPicture(tile) {
@@ -42,16 +50,29 @@ function fetchPicture(tile) {
   if (!tile.visible || !at || tile.shown === at) return;
   tile.shown = at;
   const width = tile.image.clientWidth * devicePixelRatio > 330 ? 640 : 320;
-  show(tile.image, `/v1/cameras/${tile.camera.id}/latest.jpg?width=${width}&at=${encodeURIComponent(at)}`);
+  show(
+    tile.image,
+    `/v1/cameras/${tile.camera.id}/latest.jpg?width=${width}&at=${encodeURIComponent(at)}`,
+  );
 }
 
 /** @param {Camera} camera @returns {Tile} */
 function make(camera) {
-  const button = /** @type {HTMLButtonElement} */ (template.content.firstElementChild?.cloneNode(true));
+  const button = /** @type {HTMLButtonElement} */ (
+    template.content.firstElementChild?.cloneNode(true)
+  );
   button.dataset.id = camera.id;
-  button.addEventListener("click", () => { location.hash = camera.id; });
+  button.addEventListener("click", () => {
+    location.hash = camera.id;
+  });
   seen.observe(button);
-  return { camera, button, image: /** @type {HTMLImageElement} */ (button.querySelector("img")), visible: false, shown: "" };
+  return {
+    camera,
+    button,
+    image: /** @type {HTMLImageElement} */ (button.querySelector("img")),
+    visible: false,
+    shown: "",
+  };
 }
 
 /** @param {HTMLElement} node @param {string} text */
@@ -74,7 +95,9 @@ function paint(tile, moment) {
 }
 
 function filter() {
-  const wanted = /** @type {HTMLInputElement} */ (document.querySelector("input[name=filter]:checked")).value;
+  const wanted = /** @type {HTMLInputElement} */ (
+    document.querySelector("input[name=filter]:checked")
+  ).value;
   const text = search.value.trim().toLowerCase();
   const moment = now();
   const counts = { all: 0, stale: 0, failing: 0 };
@@ -84,12 +107,17 @@ function filter() {
     counts.stale += Number(stale);
     counts.failing += Number(failing(camera));
     const found = `${camera.id} ${camera.name} ${camera.device}`.toLowerCase().includes(text);
-    button.hidden = !found || (wanted === "stale" && !stale) || (wanted === "failing" && !failing(camera));
+    button.hidden =
+      !found || (wanted === "stale" && !stale) || (wanted === "failing" && !failing(camera));
   }
-  for (const [name, count] of Object.entries(counts)) write(element(`count-${name}`), String(count));
+  for (const [name, count] of Object.entries(counts))
+    write(element(`count-${name}`), String(count));
 }
 
-/** The worst first, else in the inventory's order. Only what stands elsewhere is moved; the focus stays where it is. */
+/**
+ * The worst first, else in the inventory's order. Only what stands elsewhere is moved; the focus
+ * stays where it is.
+ */
 function sort() {
   const moment = now();
   const wanted = [...tiles.values()]
@@ -99,10 +127,12 @@ function sort() {
   /** @type {Element|null} */
   let after = null;
   for (const { button } of wanted.reverse()) {
-    if (button.nextElementSibling !== after || button.parentNode !== wall) wall.insertBefore(button, after);
+    if (button.nextElementSibling !== after || button.parentNode !== wall)
+      wall.insertBefore(button, after);
     after = button;
   }
-  if (focused?.classList.contains("tile") && focused !== document.activeElement) focused.focus({ preventScroll: true });
+  if (focused?.classList.contains("tile") && focused !== document.activeElement)
+    focused.focus({ preventScroll: true });
 }
 
 function tick() {
@@ -121,7 +151,8 @@ async function load() {
   const answer = await ask("/v1/cameras");
   if (!answer.ok) throw new Error(String(answer.status));
   const difference = Date.parse(answer.headers.get("date") ?? "") - Date.now();
-  ahead = Math.abs(difference) > 5000 ? difference : 0; // the header has whole seconds, and the way takes time
+  // The header has whole seconds, and the way takes time
+  ahead = Math.abs(difference) > 5000 ? difference : 0;
   /** @type {Camera[]} */
   const cameras = await answer.json();
   const known = new Set(cameras.map((camera) => camera.id));
@@ -156,9 +187,18 @@ function published(data) {
   const tile = tiles.get(data.camera);
   if (!tile) return;
   tile.camera.latest = {
-    ...(tile.camera.latest ?? { path: null }), captured_at: data.captured_at, width: data.width, height: data.height,
-    bytes: data.bytes, codec: data.codec, source: data.source, engine: data.engine ?? null, capture_ms: data.capture_ms,
-    lease_wait_ms: data.lease_wait_ms, camera_clock_offset_s: data.camera_clock_offset_s ?? null, consecutive_failures: 0,
+    ...(tile.camera.latest ?? { path: null }),
+    captured_at: data.captured_at,
+    width: data.width,
+    height: data.height,
+    bytes: data.bytes,
+    codec: data.codec,
+    source: data.source,
+    engine: data.engine ?? null,
+    capture_ms: data.capture_ms,
+    lease_wait_ms: data.lease_wait_ms,
+    camera_clock_offset_s: data.camera_clock_offset_s ?? null,
+    consecutive_failures: 0,
     attempt: { at: data.at, result: "ok", error: null },
   };
   fetchPicture(tile);
@@ -170,10 +210,25 @@ function published(data) {
 function failed(data) {
   const tile = tiles.get(data.camera);
   if (!tile) return;
-  const nothing = { captured_at: null, width: null, height: null, bytes: null, codec: null, source: null, engine: null,
-    capture_ms: null, lease_wait_ms: null, camera_clock_offset_s: null, path: null };
-  tile.camera.latest = { ...nothing, ...tile.camera.latest, consecutive_failures: data.consecutive_failures,
-    attempt: { at: data.at, result: data.result, error: data.error, label: data.label } };
+  const nothing = {
+    captured_at: null,
+    width: null,
+    height: null,
+    bytes: null,
+    codec: null,
+    source: null,
+    engine: null,
+    capture_ms: null,
+    lease_wait_ms: null,
+    camera_clock_offset_s: null,
+    path: null,
+  };
+  tile.camera.latest = {
+    ...nothing,
+    ...tile.camera.latest,
+    consecutive_failures: data.consecutive_failures,
+    attempt: { at: data.at, result: data.result, error: data.error, label: data.label },
+  };
   paint(tile, now());
   view.changed(data.camera);
 }
@@ -182,13 +237,22 @@ function listen() {
   const events = new EventSource(new URL("/v1/events", location.origin));
   /** @param {string} name @param {(data: Record<string, any>) => void} act */
   function on(name, act) {
-    events.addEventListener(name, (event) => act(JSON.parse(/** @type {MessageEvent} */ (event).data)));
+    events.addEventListener(name, (event) =>
+      act(JSON.parse(/** @type {MessageEvent} */ (event).data)),
+    );
   }
   on("snapshot.published", published);
   on("poll.failed", failed);
-  for (const name of ["lease.acquired", "lease.released"]) on(name, (data) => view.leases(data.camera));
-  for (const name of ["inventory.loaded", "lost"]) on(name, () => { refresh(); });
-  events.addEventListener("open", () => { say(null); refresh(); });
+  for (const name of ["lease.acquired", "lease.released"])
+    on(name, (data) => view.leases(data.camera));
+  for (const name of ["inventory.loaded", "lost"])
+    on(name, () => {
+      refresh();
+    });
+  events.addEventListener("open", () => {
+    say(null);
+    refresh();
+  });
   events.addEventListener("error", () => {
     say("The connection to camserver is lost; what you see may be old.");
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, 3000);
@@ -212,7 +276,10 @@ function walk(event) {
   const from = /** @type {HTMLElement} */ (document.activeElement);
   if (!from?.classList.contains("tile") || !event.key.startsWith("Arrow")) return;
   const all = shown();
-  const columns = Math.max(1, all.filter((button) => button.offsetTop === all[0]?.offsetTop).length);
+  const columns = Math.max(
+    1,
+    all.filter((button) => button.offsetTop === all[0]?.offsetTop).length,
+  );
   /** @type {Record<string, number>} */
   const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
   const to = all[all.indexOf(from) + (steps[event.key] ?? 0)];
@@ -229,4 +296,7 @@ addEventListener("hashchange", () => view.follow());
 await view.begin();
 listen();
 setInterval(tick, 1000);
-load().then(() => view.follow(), () => say("camserver does not answer."));
+load().then(
+  () => view.follow(),
+  () => say("camserver does not answer."),
+);

@@ -27,7 +27,7 @@ SHARE = 200
 """Messages of one connection in one turn of the event loop."""
 
 
-class ConnectionClosed(Exception):  # noqa: N818 - it is no fault of anybody's, but how a connection ended
+class ConnectionClosed(Exception):  # noqa: N818 - no fault, but how a connection ended
     """Raised when the connection is over before an answer came; the text says how it ended.
 
     `by_camera`: it closed in good order. `unparsable`: what it sent is no RTSP.

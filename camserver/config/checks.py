@@ -1,0 +1,37 @@
+"""What is checked of all cameras together. Pure: cameras in, sentences out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from camserver.config.inventory import Camera
+from camserver.config.model import PollingTable
+
+
+def rate_warning(cameras: Iterable[Camera], polling: PollingTable) -> str:
+    """More pictures a second are asked for than sessions are opened; "" when it fits."""
+    a_second = sum(1 / camera.interval_s for camera in cameras)
+    if a_second <= polling.open_rate:
+        return ""
+    return (
+        f"[polling]: open_rate: {a_second:.0f} pictures a second are asked for, but only"
+        f" {polling.open_rate:g} sessions are opened: pictures will come later than their intervals"
+        " say"
+    )
+
+
+def device_faults(cameras: Iterable[Camera]) -> Iterator[str]:
+    """Cameras that share the sessions of one device must agree about them."""
+    first: dict[str, Camera] = {}
+    for camera in cameras:
+        other = first.setdefault(camera.device, camera)
+        for key, mine, theirs in (
+            ("max_sessions", camera.max_sessions, other.max_sessions),
+            ("cooldown", camera.cooldown_s, other.cooldown_s),
+            ("unclean_cooldown", camera.unclean_cooldown_s, other.unclean_cooldown_s),
+        ):
+            if mine != theirs:
+                yield (
+                    f"camera {camera.id!r}: {key}: {mine:g} here, {theirs:g}"
+                    f" in camera {other.id!r}, but both are sessions of device {camera.device}"
+                )
