@@ -61,7 +61,7 @@ class SessionHolder:
     for_s: float
 
 
-class RtspBusy(RtspError):  # noqa: N818 - the name is the seed's, and operators know it
+class RtspBusy(RtspError):  # noqa: N818 - it says what is the case
     """Raised when no session of the device came free within the wait.
 
     `reason` is the message without the camera. `holders` had the device's sessions then, `waiting`

@@ -1,4 +1,4 @@
-"""What a camera means by a status code (RFC 2326, 7.1.1; what makers do with it: design 4.6).
+"""What a camera means by a status code (RFC 2326, 7.1.1), and what makers do with it.
 
 Pure.
 """
