@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from desk import Desk
-from house import House, with_house
+from house import house_of
 from playwright.async_api import Browser, Page, async_playwright, expect
 from support import free_port
 
@@ -63,26 +63,29 @@ class Room:
         return page
 
 
-def before_the_wall(
+StartWall = Callable[..., Awaitable[Room]]
+"""The fixture `wall`: simulated cameras, `http`, `more` tables, and keys of [defaults]."""
+
+
+@contextlib.asynccontextmanager
+async def wall_of(
     folder: Path,
     cameras: list[SimulatedCamera],
-    work: Callable[[Room], Awaitable[None]],
     *,
     http: str = "",
     more: str = "",
     **defaults: Any,
-) -> None:
-    async def inside(house: House) -> None:
+) -> AsyncIterator[Room]:
+    """A daemon with a wall page, and a browser; the page must not complain."""
+    async with house_of(cameras) as house:
         desk = Desk(house, folder)
         address = f"127.0.0.1:{free_port()}"
         desk.http, desk.more = f'{address}"\n{http}#', more
         desk.write(**({"interval": "1s"} | defaults))
         async with desk.daemon(), browser() as chromium:
             room = Room(desk, chromium, address)
-            await work(room)
+            yield room
             assert not room.complaints, room.complaints
-
-    with_house(cameras, inside)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from house import House, with_house
+from house import House, house_of
 from support import camera
 
 from camserver.api.metrics import Metrics
@@ -115,19 +115,34 @@ def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
     )
 
 
-def at_the_desk(
+StartDaemon = Callable[..., Awaitable[Desk]]
+"""The fixture `daemon`: simulated cameras, `http`, `more` tables, and keys of [defaults]."""
+
+
+@asynccontextmanager
+async def desk_at(
     folder: Path,
-    work: Callable[[Desk], Awaitable[None]],
     cameras: list[SimulatedCamera] | None = None,
     http: str = "",
     more: str = "",
     **defaults: str,
-) -> None:
-    async def inside(house: House) -> None:
+) -> AsyncIterator[Desk]:
+    """A daemon that polls simulated cameras."""
+    async with house_of(cameras or [SimulatedCamera("cam", "Gate", gop=2)]) as house:
         desk = Desk(house, folder)
         desk.http, desk.more = http, more
         desk.write(**({"interval": "300ms"} | defaults))
         async with desk.daemon():
+            yield desk
+
+
+def at_the_desk(
+    folder: Path, work: Callable[[Desk], Awaitable[None]], *arguments: Any, **options: Any
+) -> None:
+    """The same for what is no async test."""
+
+    async def inside() -> None:
+        async with desk_at(folder, *arguments, **options) as desk:
             await work(desk)
 
-    with_house(cameras or [SimulatedCamera("cam", "Gate", gop=2)], inside)
+    asyncio.run(inside())

@@ -6,9 +6,10 @@ What a picture must equal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,23 +85,35 @@ async def fetch(
             ends.append(session.end)
 
 
+StartFleet = Callable[..., Awaitable[House]]
+"""The fixture `fleet`: simulated cameras, and options of Fleet."""
+
+
+@contextlib.asynccontextmanager
+async def house_of(cameras: list[SimulatedCamera], **options: Any) -> AsyncIterator[House]:
+    """Simulated cameras that run, and the service. Judges rule two at the end."""
+    fleet = Fleet(cameras, **options)
+    await fleet.start()
+    house = House(fleet)
+    house.manager.configure({c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras})
+    try:
+        yield house
+        for simulated in cameras:
+            may_refuse = simulated.id in house.may_refuse_logins
+            assert may_refuse or simulated.record.wrong_logins == 0, simulated.record
+    finally:
+        await house.capture.close()
+        await fleet.stop()
+
+
 def with_house(
     cameras: list[SimulatedCamera], work: Callable[[House], Awaitable[None]], **options: Any
 ) -> None:
+    """The same for what is no async test."""
+
     async def inside() -> None:
-        fleet = Fleet(cameras, **options)
-        await fleet.start()
-        house = House(fleet)
-        house.manager.configure({c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras})
-        try:
+        async with house_of(cameras, **options) as house:
             await work(house)
-            for simulated in cameras:  # rule two
-                assert (
-                    simulated.id in house.may_refuse_logins or simulated.record.wrong_logins == 0
-                ), simulated.record
-        finally:
-            await house.capture.close()
-            await fleet.stop()
 
     asyncio.run(inside())
 

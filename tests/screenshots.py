@@ -5,13 +5,15 @@ Wall-{desktop,phone}-{light,dark}.png and camera.png.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from browser import Room, before_the_wall
+
+from browser import wall_of
 
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.serve import NAMES
@@ -31,8 +33,13 @@ def main(folder: Path) -> None:
         )
         for n in range(1, 13)
     ]
+    with tempfile.TemporaryDirectory() as name:
+        asyncio.run(shoot(Path(name), folder, cameras))
 
-    async def work(room: Room) -> None:
+
+async def shoot(work: Path, folder: Path, cameras: list[SimulatedCamera]) -> None:
+    """The wall and one camera, in both colour schemes."""
+    async with wall_of(work, cameras, interval="2s", timeout="3s") as room:
         desk = room.desk
         await desk.until(
             lambda: (
@@ -51,9 +58,6 @@ def main(folder: Path) -> None:
         page = await room.page("/#cam1", viewport=SIZES["desktop"] | {"height": 900})
         await page.wait_for_timeout(3000)
         await page.screenshot(path=folder / "camera.png")
-
-    with tempfile.TemporaryDirectory() as name:
-        before_the_wall(Path(name), cameras, work, interval="2s", timeout="3s")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,50 @@
-"""GStreamer's RTSP server with short films, for all integration tests that want a third party."""
+"""Fixtures: simulated cameras, a daemon, and GStreamer's RTSP server with short films."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
-from house import certificate
+from desk import Desk, StartDaemon, desk_at
+from house import House, StartFleet, certificate, house_of
 from support import free_port
 
+from camserver.simulator.camera import SimulatedCamera
+
 SERVER = Path(__file__).with_name("gst_server.py")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def fleet() -> AsyncIterator[StartFleet]:
+    """Starts simulated cameras; they are stopped after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(cameras: list[SimulatedCamera], **options: Any) -> House:
+            return await stack.enter_async_context(house_of(cameras, **options))
+
+        yield start
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[StartDaemon]:
+    """Starts simulated cameras and a daemon that polls them."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*arguments: Any, **options: Any) -> Desk:
+            return await stack.enter_async_context(desk_at(tmp_path, *arguments, **options))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from house import House, with_house
+from house import StartFleet
 from support import free_port, until
 
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -110,129 +110,121 @@ def test_simulate_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
         assert (run.returncode, words in run.stderr) == (2, True), run.stderr
 
 
-def test_snapshot_takes_one_picture_and_shows_no_password(tmp_path: Path) -> None:
+async def test_snapshot_takes_one_picture_and_shows_no_password(
+    tmp_path: Path, fleet: StartFleet
+) -> None:
     """To a file and to stdout.
 
     1 when the camera fails, 2 for an unknown one; by the daemon while one is running.
     """
     config = tmp_path / "c.toml"
+    house = await fleet(
+        [SimulatedCamera("cam", "Gate", gop=5, username="viewer", password=PASSWORD)]
+    )
+    config.write_text(
+        tables(tmp_path)
+        + house.fleet.inventory(interval="1s")
+        + '[[camera]]\nid = "nobody"\n'
+        + f'url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"\n'
+    )
 
-    async def work(house: House) -> None:
-        config.write_text(
-            tables(tmp_path)
-            + house.fleet.inventory(interval="1s")
-            + f"""
-[[camera]]
-id = "nobody"
-url = "rtsp://viewer:{SECRET}@127.0.0.1:{free_port()}/x"
-"""
-        )
+    async def snapshot(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+        return await asyncio.to_thread(camserver, "snapshot", "--config", config, *arguments)
 
-        async def snapshot(*arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
-            return await asyncio.to_thread(camserver, "snapshot", "--config", config, *arguments)
-
-        run = await snapshot("cam", "-o", tmp_path / "cam.jpg")
-        assert (run.returncode, (tmp_path / "cam.jpg").read_bytes()[:2]) == (
-            0,
-            b"\xff\xd8",
-        ), run.stderr
-        run = await snapshot("cam")
-        assert (run.returncode, run.stdout[:2], run.stdout[-2:]) == (0, b"\xff\xd8", b"\xff\xd9")
-        assert captured_at(run.stdout), "the same EXIF as a published picture"
-        run = await snapshot("nobody")
-        assert (run.returncode, b"refused" in run.stderr, SECRET.encode() in run.stderr) == (
-            1,
-            True,
-            False,
-        )
-        assert (await snapshot("stranger")).returncode == 2
-        daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL
-        )
-        while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
-            await asyncio.sleep(0.05)
-        ps = await asyncio.create_subprocess_exec("ps", "axeww", stdout=subprocess.PIPE)
-        processes, _ = await ps.communicate()
-        for secret in (PASSWORD.encode(), f"p{os.getpid()}%40".encode(), SECRET.encode()):
-            assert secret not in processes
-        run = await snapshot("cam")
-        # The daemon took it
-        assert (run.returncode, run.stdout[:2]) == (0, b"\xff\xd8"), run.stderr
-        assert captured_at(run.stdout)
-        run = await snapshot("--socket", tmp_path / "none", "cam")
-        assert (run.returncode, b"none answers" in run.stderr) == (69, True)
-        second = await asyncio.to_thread(camserver, "run", "--config", config)
-        assert second.returncode == 75
-        daemon.terminate()
-        assert await daemon.wait() == 0
-        assert (await house.seen("cam")).sessions_max == 1
-
-    with_house([SimulatedCamera("cam", "Gate", gop=5, username="viewer", password=PASSWORD)], work)
+    run = await snapshot("cam", "-o", tmp_path / "cam.jpg")
+    assert (run.returncode, (tmp_path / "cam.jpg").read_bytes()[:2]) == (
+        0,
+        b"\xff\xd8",
+    ), run.stderr
+    run = await snapshot("cam")
+    assert (run.returncode, run.stdout[:2], run.stdout[-2:]) == (0, b"\xff\xd8", b"\xff\xd9")
+    assert captured_at(run.stdout), "the same EXIF as a published picture"
+    run = await snapshot("nobody")
+    assert (run.returncode, b"refused" in run.stderr, SECRET.encode() in run.stderr) == (
+        1,
+        True,
+        False,
+    )
+    assert (await snapshot("stranger")).returncode == 2
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL
+    )
+    while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
+        await asyncio.sleep(0.05)
+    ps = await asyncio.create_subprocess_exec("ps", "axeww", stdout=subprocess.PIPE)
+    processes, _ = await ps.communicate()
+    for secret in (PASSWORD.encode(), f"p{os.getpid()}%40".encode(), SECRET.encode()):
+        assert secret not in processes
+    run = await snapshot("cam")
+    # The daemon took it
+    assert (run.returncode, run.stdout[:2]) == (0, b"\xff\xd8"), run.stderr
+    assert captured_at(run.stdout)
+    run = await snapshot("--socket", tmp_path / "none", "cam")
+    assert (run.returncode, b"none answers" in run.stderr) == (69, True)
+    second = await asyncio.to_thread(camserver, "run", "--config", config)
+    assert second.returncode == 75
+    daemon.terminate()
+    assert await daemon.wait() == 0
+    assert (await house.seen("cam")).sessions_max == 1
 
 
-def test_snapshots_side_by_side_share_the_cameras_one_session(tmp_path: Path) -> None:
+async def test_snapshots_side_by_side_share_the_cameras_one_session(
+    tmp_path: Path, fleet: StartFleet
+) -> None:
     """Four at once, no daemon: each waits for the one before.
 
     A daemon that starts meanwhile waits, too.
     """
     config = tmp_path / "c.toml"
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=5)])
+    config.write_text(tables(tmp_path) + house.fleet.inventory(interval="1s", lease_wait="60s"))
 
-    async def work(house: House) -> None:
-        config.write_text(tables(tmp_path) + house.fleet.inventory(interval="1s", lease_wait="60s"))
-
-        async def snapshot(output: str) -> subprocess.CompletedProcess[bytes]:
-            return await asyncio.to_thread(
-                camserver, "snapshot", "--config", config, "cam", "-o", tmp_path / output
-            )
-
-        snapshots = asyncio.gather(*(snapshot(f"{n}.jpg") for n in range(4)))
-        while not house.fleet.cameras["cam"].record.opens:
-            await asyncio.sleep(0.01)
-        daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL
+    async def snapshot(output: str) -> subprocess.CompletedProcess[bytes]:
+        return await asyncio.to_thread(
+            camserver, "snapshot", "--config", config, "cam", "-o", tmp_path / output
         )
-        # 69: by a daemon whose socket is still to come
-        assert {run.returncode for run in await snapshots} <= {0, 69}
-        while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
-            await asyncio.sleep(0.05)
-        daemon.terminate()
-        assert await daemon.wait() == 0
-        record = await house.seen("cam")
-        assert (record.sessions_max, record.refused_full, record.ends_unclean) == (1, 0, 0)
-        assert (await snapshot("no/x.jpg")).returncode == 2
-        (tmp_path / "file").touch()
-        config.write_text(
-            f'[output]\ndirectory = "{tmp_path}/file/out"\n' + house.fleet.inventory()
-        )
-        run = await snapshot("x.jpg")
-        assert (run.returncode, b"must be writable" in run.stderr) == (1, True)
 
-    with_house([SimulatedCamera("cam", "Gate", gop=5)], work)
+    snapshots = asyncio.gather(*(snapshot(f"{n}.jpg") for n in range(4)))
+    while not house.fleet.cameras["cam"].record.opens:
+        await asyncio.sleep(0.01)
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "camserver", "run", "--config", config, stderr=subprocess.DEVNULL
+    )
+    # 69: by a daemon whose socket is still to come
+    assert {run.returncode for run in await snapshots} <= {0, 69}
+    while not (tmp_path / "out" / "cam" / "latest.jpg").exists():
+        await asyncio.sleep(0.05)
+    daemon.terminate()
+    assert await daemon.wait() == 0
+    record = await house.seen("cam")
+    assert (record.sessions_max, record.refused_full, record.ends_unclean) == (1, 0, 0)
+    assert (await snapshot("no/x.jpg")).returncode == 2
+    (tmp_path / "file").touch()
+    config.write_text(f'[output]\ndirectory = "{tmp_path}/file/out"\n' + house.fleet.inventory())
+    run = await snapshot("x.jpg")
+    assert (run.returncode, b"must be writable" in run.stderr) == (1, True)
 
 
-def test_sigterm_ends_a_snapshot_with_its_session(tmp_path: Path) -> None:
+async def test_sigterm_ends_a_snapshot_with_its_session(tmp_path: Path, fleet: StartFleet) -> None:
     config = tmp_path / "c.toml"
-
-    async def work(house: House) -> None:
-        config.write_text(tables(tmp_path) + house.fleet.inventory(timeout="60s"))
-        run = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "camserver",
-            "snapshot",
-            "--config",
-            config,
-            "cam",
-            stderr=subprocess.PIPE,
-        )
-        while "PLAY" not in house.fleet.cameras["cam"].requests:
-            await asyncio.sleep(0.01)
-        run.terminate()
-        assert await run.wait() == 143
-        record = await house.seen("cam")
-        assert (record.ends_clean, record.ends_unclean) == (1, 0)
-
-    with_house([SimulatedCamera("cam", "Gate", fault=Fault("silent"))], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", fault=Fault("silent"))])
+    config.write_text(tables(tmp_path) + house.fleet.inventory(timeout="60s"))
+    run = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "camserver",
+        "snapshot",
+        "--config",
+        config,
+        "cam",
+        stderr=subprocess.PIPE,
+    )
+    while "PLAY" not in house.fleet.cameras["cam"].requests:
+        await asyncio.sleep(0.01)
+    run.terminate()
+    assert await run.wait() == 143
+    record = await house.seen("cam")
+    assert (record.ends_clean, record.ends_unclean) == (1, 0)
 
 
 def test_demo_runs_by_itself_and_ends_clean(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 
 import pytest
-from desk import Desk, at_the_desk
+from desk import StartDaemon
 from PIL import ExifTags, Image
 
 from camserver.client import (
@@ -24,7 +24,9 @@ from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.storage.exif import captured_at
 
 
-def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
+async def test_programs_fetch_pictures_with_their_facts(
+    tmp_path: Path, daemon: StartDaemon
+) -> None:
     """Bytes and facts are of the same picture, however fast pictures come.
 
     Both clients; a picture taken now, too.
@@ -38,37 +40,7 @@ def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
         assert picture.facts["bytes"] == len(picture.jpeg)
         assert picture.facts["source"] == "rtsp"
 
-    async def work(desk: Desk) -> None:
-        with pytest.raises(ApiRefusal, match="no picture yet") as refused:
-            await LeaseClient(desk.socket).latest("new")
-        assert refused.value.status == 404
-        await desk.until(lambda: desk.facts().get("captured_at"))
-        seen = set()
-        while len(seen) < 5:
-            whole(picture := await LeaseClient(desk.socket).latest("cam"))
-            whole(await asyncio.to_thread(desk.client.latest, "cam"))
-            seen.add(picture.captured_at)
-        for picture in (
-            await LeaseClient(desk.socket).snapshot("cam"),
-            await asyncio.to_thread(desk.client.snapshot, "cam"),
-        ):
-            whole(picture)
-            assert (desk.output / "cam" / picture.facts["path"]).exists(), "it is published"
-        await asyncio.to_thread(
-            (desk.output / "cam/latest.json").write_text, '{"captured_at": null}'
-        )  # a torn pair
-        alone = await LeaseClient(desk.socket).latest("cam")
-        assert captured_at(alone.jpeg) == alone.captured_at
-        with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
-            await LeaseClient(desk.socket).latest("other")
-        with pytest.raises(ApiRefusal, match="connection refused"):
-            await LeaseClient(desk.socket).snapshot("new")
-        with pytest.raises(DaemonUnavailableError, match="no daemon answers"):
-            await LeaseClient(tmp_path / "nobody").latest("cam")
-
-    at_the_desk(
-        tmp_path,
-        work,
+    desk = await daemon(
         [
             SimulatedCamera("cam", "Gate", gop=2),
             SimulatedCamera("new", "New", fault=Fault("refuse")),
@@ -76,9 +48,35 @@ def test_programs_fetch_pictures_with_their_facts(tmp_path: Path) -> None:
         interval="200ms",
         lease_wait="20s",
     )
+    with pytest.raises(ApiRefusal, match="no picture yet") as refused:
+        await LeaseClient(desk.socket).latest("new")
+    assert refused.value.status == 404
+    await desk.until(lambda: desk.facts().get("captured_at"))
+    seen = set()
+    while len(seen) < 5:
+        whole(picture := await LeaseClient(desk.socket).latest("cam"))
+        whole(await asyncio.to_thread(desk.client.latest, "cam"))
+        seen.add(picture.captured_at)
+    for picture in (
+        await LeaseClient(desk.socket).snapshot("cam"),
+        await asyncio.to_thread(desk.client.snapshot, "cam"),
+    ):
+        whole(picture)
+        assert (desk.output / "cam" / picture.facts["path"]).exists(), "it is published"
+    await asyncio.to_thread(
+        (desk.output / "cam/latest.json").write_text, '{"captured_at": null}'
+    )  # a torn pair
+    alone = await LeaseClient(desk.socket).latest("cam")
+    assert captured_at(alone.jpeg) == alone.captured_at
+    with pytest.raises(ApiRefusal, match="no enabled camera 'other'"):
+        await LeaseClient(desk.socket).latest("other")
+    with pytest.raises(ApiRefusal, match="connection refused"):
+        await LeaseClient(desk.socket).snapshot("new")
+    with pytest.raises(DaemonUnavailableError, match="no daemon answers"):
+        await LeaseClient(tmp_path / "nobody").latest("cam")
 
 
-def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> None:
+async def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> None:
     """Nothing, half a head, half a body, silence.
 
     DaemonUnavailableError from both clients, never half a picture.
@@ -90,43 +88,38 @@ def test_a_daemon_that_breaks_off_its_answer_is_no_daemon(tmp_path: Path) -> Non
         b"nonsense\r\n\r\n",
     ]
 
-    async def work() -> None:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answers[0])
-            writer.close()
-
-        async with await asyncio.start_unix_server(answer, path) as server:
-            while answers:
-                with pytest.raises(DaemonUnavailableError, match="went away"):
-                    await LeaseClient(path).latest("cam")
-                with pytest.raises(DaemonUnavailableError, match="went away"):
-                    await asyncio.to_thread(SyncLeaseClient(path).latest, "cam")
-                answers.pop(0)
-            server.close()
-
     path = tmp_path / "api.sock"
-    asyncio.run(work())
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers[0])
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, path) as server:
+        while answers:
+            with pytest.raises(DaemonUnavailableError, match="went away"):
+                await LeaseClient(path).latest("cam")
+            with pytest.raises(DaemonUnavailableError, match="went away"):
+                await asyncio.to_thread(SyncLeaseClient(path).latest, "cam")
+            answers.pop(0)
+        server.close()
 
 
 @pytest.mark.parametrize(
     "header", ["", "X-Camserver-Facts: no JSON\r\n", "X-Camserver-Facts: []\r\n"]
 )
-def test_a_picture_of_an_older_daemon_has_no_facts(tmp_path: Path, header: str) -> None:
+async def test_a_picture_of_an_older_daemon_has_no_facts(tmp_path: Path, header: str) -> None:
     """The JPEG needs none."""
 
-    async def work() -> None:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(f"HTTP/1.1 200 OK\r\n{header}Content-Length: 4\r\n\r\nJPEG".encode())
-            writer.close()
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\n{header}Content-Length: 4\r\n\r\nJPEG".encode())
+        writer.close()
 
-        async with await asyncio.start_unix_server(answer, tmp_path / "api.sock") as server:
-            for picture in (
-                await LeaseClient(tmp_path / "api.sock").latest("cam"),
-                await asyncio.to_thread(SyncLeaseClient(tmp_path / "api.sock").snapshot, "cam"),
-            ):
-                assert (picture.jpeg, picture.facts, picture.captured_at) == (b"JPEG", {}, None)
-            server.close()
-
-    asyncio.run(work())
+    async with await asyncio.start_unix_server(answer, tmp_path / "api.sock") as server:
+        for picture in (
+            await LeaseClient(tmp_path / "api.sock").latest("cam"),
+            await asyncio.to_thread(SyncLeaseClient(tmp_path / "api.sock").snapshot, "cam"),
+        ):
+            assert (picture.jpeg, picture.facts, picture.captured_at) == (b"JPEG", {}, None)
+        server.close()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import simplejpeg
-from house import House, psnr, rgb, with_house
+from house import House, StartFleet, psnr, rgb
 from support import workers_of
 
 from camserver.config import load_inventory
@@ -135,7 +135,9 @@ async def live_through_it(
     return kills, torn
 
 
-def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: Path) -> None:
+async def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(
+    tmp_path: Path, fleet: StartFleet
+) -> None:
     """Three healthy cameras and five that are not.
 
     Workers are killed, the inventory is reloaded, then SIGTERM.
@@ -143,43 +145,7 @@ def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: 
     The cameras' record shows one session at most and none left, every reader sees whole pictures,
     and they are true.
     """
-
-    async def work(house: House) -> None:
-        output = tmp_path / "out"
-        kills, torn = await live_through_it(
-            house, tmp_path / "cameras.toml", output, tmp_path / "log"
-        )
-        records = {camera_id: await house.seen(camera_id) for camera_id in house.fleet.cameras}
-        assert {
-            camera_id for camera_id, record in records.items() if record.sessions_max > 1
-        } == set()
-        assert kills
-        assert records["wrong"].ends_without
-        assert 0 < records["wrong"].wrong_logins <= records["wrong"].opens  # once a poll
-        house.may_refuse_logins.add("wrong")
-        assert sum(records[c].ends_unclean for c in HEALTHY) <= kills
-        assert records["silent"].ends_clean
-        assert not torn
-        assert not list(tmp_path.rglob("*.tmp"))
-        for camera_id in HEALTHY:
-            around_s = datetime.fromisoformat(
-                json.loads((output / camera_id / "latest.json").read_text())["captured_at"]
-            ).timestamp()
-            shown = simplejpeg.decode_jpeg((output / camera_id / "latest.jpg").read_bytes())
-            assert (
-                max(
-                    psnr(shown, sent)
-                    for sent in sent_pictures(house.fleet.cameras[camera_id], around_s)
-                )
-                > 35
-            )
-        everything = (tmp_path / "log").read_text() + "".join(
-            p.read_text() for p in output.glob("*/*.json")
-        )
-        for secret in (LOGIN["password"], "wr0ng-secret", "right%3A"):
-            assert secret not in everything
-
-    with_house(
+    house = await fleet(
         [
             *(SimulatedCamera(c, c, c, gop=3) for c in HEALTHY),
             SimulatedCamera("nothing", "Nothing", fault=Fault("refuse")),
@@ -187,49 +153,72 @@ def test_the_daemon_keeps_three_fresh_and_true_whatever_the_others_do(tmp_path: 
             SimulatedCamera("silent", "Silent", fault=Fault("silent")),
             SimulatedCamera("wrong", "Wrong", **LOGIN),
             SimulatedCamera("last", "No keyframe", fault=Fault("no-keyframe")),
-        ],
-        work,
+        ]
     )
+    output = tmp_path / "out"
+    kills, torn = await live_through_it(house, tmp_path / "cameras.toml", output, tmp_path / "log")
+    records = {camera_id: await house.seen(camera_id) for camera_id in house.fleet.cameras}
+    assert {camera_id for camera_id, record in records.items() if record.sessions_max > 1} == set()
+    assert kills
+    assert records["wrong"].ends_without
+    assert 0 < records["wrong"].wrong_logins <= records["wrong"].opens  # once a poll
+    house.may_refuse_logins.add("wrong")
+    assert sum(records[c].ends_unclean for c in HEALTHY) <= kills
+    assert records["silent"].ends_clean
+    assert not torn
+    assert not list(tmp_path.rglob("*.tmp"))
+    for camera_id in HEALTHY:
+        around_s = datetime.fromisoformat(
+            json.loads((output / camera_id / "latest.json").read_text())["captured_at"]
+        ).timestamp()
+        shown = simplejpeg.decode_jpeg((output / camera_id / "latest.jpg").read_bytes())
+        assert (
+            max(
+                psnr(shown, sent)
+                for sent in sent_pictures(house.fleet.cameras[camera_id], around_s)
+            )
+            > 35
+        )
+    everything = (tmp_path / "log").read_text() + "".join(
+        p.read_text() for p in output.glob("*/*.json")
+    )
+    for secret in (LOGIN["password"], "wr0ng-secret", "right%3A"):
+        assert secret not in everything
 
 
-def test_a_stop_does_not_wait_for_cameras_that_answer_no_teardown(tmp_path: Path) -> None:
+async def test_a_stop_does_not_wait_for_cameras_that_answer_no_teardown(
+    tmp_path: Path, fleet: StartFleet
+) -> None:
     """Status 0 and "stopped" in the log, although ten cameras are silent at the end."""
-
-    async def work(house: House) -> None:
-        config = tmp_path / "c.toml"
-        config.write_text(tables(tmp_path) + house.fleet.inventory(interval="100ms"))
-        async with running(config, tmp_path / "log") as daemon:
-            await until(lambda: all(c.record.opens for c in house.fleet.cameras.values()))
-            daemon.terminate()
-            assert await daemon.wait() == 0
-        assert "no session is left open" in (tmp_path / "log").read_text()
-
-    with_house(
+    house = await fleet(
         [
             SimulatedCamera(f"cam{n}", "x", gop=2, fault=Fault.parse("stall:TEARDOWN"))
             for n in range(10)
-        ],
-        work,
+        ]
     )
+    config = tmp_path / "c.toml"
+    config.write_text(tables(tmp_path) + house.fleet.inventory(interval="100ms"))
+    async with running(config, tmp_path / "log") as daemon:
+        await until(lambda: all(c.record.opens for c in house.fleet.cameras.values()))
+        daemon.terminate()
+        assert await daemon.wait() == 0
+    assert "no session is left open" in (tmp_path / "log").read_text()
 
 
-def test_every_save_of_the_inventory_counts(tmp_path: Path) -> None:
+async def test_every_save_of_the_inventory_counts(tmp_path: Path, fleet: StartFleet) -> None:
     """Also the second of two in quick succession, and one that comes while the first is read."""
-
-    async def work(house: House) -> None:
-        config, log = tmp_path / "c.toml", tmp_path / "log"
-        text = tables(tmp_path) + house.fleet.inventory(interval="100s")
-        config.write_text(text)
-        async with running(config, log):
-            await until((tmp_path / "out/cam/latest.jpg").exists)
-            for number in range(8):
-                config.write_text(text.replace("100s", f"{200 + number}s"))
-                # Faster than the watcher's pause: what is under test
-                await asyncio.sleep(0.15)
-            config.write_text(text.replace("Gate", "the last word"))
-            await until(lambda: b"the last word" in (tmp_path / "out/cam/latest.jpg").read_bytes())
-
-    with_house([SimulatedCamera("cam", "Gate", gop=2)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2)])
+    config, log = tmp_path / "c.toml", tmp_path / "log"
+    text = tables(tmp_path) + house.fleet.inventory(interval="100s")
+    config.write_text(text)
+    async with running(config, log):
+        await until((tmp_path / "out/cam/latest.jpg").exists)
+        for number in range(8):
+            config.write_text(text.replace("100s", f"{200 + number}s"))
+            # Faster than the watcher's pause: what is under test
+            await asyncio.sleep(0.15)
+        config.write_text(text.replace("Gate", "the last word"))
+        await until(lambda: b"the last word" in (tmp_path / "out/cam/latest.jpg").read_bytes())
 
 
 def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
@@ -247,84 +236,76 @@ def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
     assert any("retention failed" in notice.text for notice in notices)
 
 
-def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: Path) -> None:
+async def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: Path) -> None:
     """A second one would open more sessions than cameras give.
 
     It ends with 75, also when the directory came later.
     """
-
-    async def inside() -> None:
-        ways = {name: tmp_path / f"{name}.toml" for name in ("first", "same socket", "same output")}
-        blocker = tmp_path / "disk"
-        blocker.write_text("no directory yet")
-        for name, config in ways.items():
-            output = "elsewhere" if name == "same socket" else "disk/out"
-            socket = "other" if name == "same output" else "first"
-            config.write_text(
-                f'[output]\ndirectory = "{tmp_path}/{output}"\n[api]\nsocket ='
-                f' "{tmp_path}/{socket}.sock"\n'
-            )
-        async with running(ways["first"], tmp_path / "log") as first:
-            await until((tmp_path / "first.sock").exists)
-            async with running(ways["same socket"], tmp_path / "log2") as second:
-                assert await second.wait() == 75
-            blocker.unlink()
-            await until((tmp_path / "disk/out/.camserver.lock").exists)
-            async with running(ways["same output"], tmp_path / "log3") as third:
-                assert await third.wait() == 75
-            assert first.returncode is None
-
-    asyncio.run(inside())
+    ways = {name: tmp_path / f"{name}.toml" for name in ("first", "same socket", "same output")}
+    blocker = tmp_path / "disk"
+    blocker.write_text("no directory yet")
+    for name, config in ways.items():
+        output = "elsewhere" if name == "same socket" else "disk/out"
+        socket = "other" if name == "same output" else "first"
+        config.write_text(
+            f'[output]\ndirectory = "{tmp_path}/{output}"\n[api]\nsocket ='
+            f' "{tmp_path}/{socket}.sock"\n'
+        )
+    async with running(ways["first"], tmp_path / "log") as first:
+        await until((tmp_path / "first.sock").exists)
+        async with running(ways["same socket"], tmp_path / "log2") as second:
+            assert await second.wait() == 75
+        blocker.unlink()
+        await until((tmp_path / "disk/out/.camserver.lock").exists)
+        async with running(ways["same output"], tmp_path / "log3") as third:
+            assert await third.wait() == 75
+        assert first.returncode is None
 
 
-def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
+async def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> None:
     """A thousand cameras whose keyframe doesn't come.
 
     Less than 150 MB, no thread and no process for any of them.
     """
     record, config = tmp_path / "record.json", tmp_path / "c.toml"
+    simulator = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "camserver",
+        "simulate",
+        "--cameras=1000",
+        "--base-port=0",
+        "--fps=0.5",
+        "--until-eof",
+        "--fault=*=no-keyframe",
+        f"--record={record}",
+        f"--inventory={config}",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    await until(config.exists)
+    config.write_text(
+        tables(tmp_path)
+        + '[polling]\nsessions = 2000\nopen_rate = 500\nstop_timeout = "12s"\n'
+        + config.read_text().replace("[defaults]", '[defaults]\ntimeout = "300s"')
+    )
 
-    async def inside() -> None:
-        simulator = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "camserver",
-            "simulate",
-            "--cameras=1000",
-            "--base-port=0",
-            "--fps=0.5",
-            "--until-eof",
-            "--fault=*=no-keyframe",
-            f"--record={record}",
-            f"--inventory={config}",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+    def waiting() -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return sum(r["sessions_now"] for r in json.loads(record.read_text()).values())
+        return 0
+
+    async with running(config, tmp_path / "log") as daemon:
+        await until(lambda: waiting() == 1000, 120)
+        status = dict(
+            line.split(":", 1)
+            for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
         )
-        await until(config.exists)
-        config.write_text(
-            tables(tmp_path)
-            + '[polling]\nsessions = 2000\nopen_rate = 500\nstop_timeout = "12s"\n'
-            + config.read_text().replace("[defaults]", '[defaults]\ntimeout = "300s"')
-        )
-
-        def waiting() -> int:
-            with contextlib.suppress(FileNotFoundError):
-                return sum(r["sessions_now"] for r in json.loads(record.read_text()).values())
-            return 0
-
-        async with running(config, tmp_path / "log") as daemon:
-            await until(lambda: waiting() == 1000, 120)
-            status = dict(
-                line.split(":", 1)
-                for line in Path(f"/proc/{daemon.pid}/status").read_text().splitlines()
-            )
-            assert int(status["VmRSS"].split()[0]) < 150_000
-            assert int(status["Threads"]) < 20
-            assert len(workers_of(daemon.pid)) <= 1 + (os.cpu_count() or 1)
-            daemon.terminate()
-            assert await daemon.wait() == 0
-        assert simulator.stdin is not None
-        simulator.stdin.close()
-        await simulator.wait()
-
-    asyncio.run(inside())
+        assert int(status["VmRSS"].split()[0]) < 150_000
+        assert int(status["Threads"]) < 20
+        assert len(workers_of(daemon.pid)) <= 1 + (os.cpu_count() or 1)
+        daemon.terminate()
+        assert await daemon.wait() == 0
+    assert simulator.stdin is not None
+    simulator.stdin.close()
+    await simulator.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import House, with_house
+from house import House, StartFleet
 from support import camera
 
 from camserver.config import load_inventory
@@ -59,66 +59,53 @@ async def examine(
         ("status:503", "session", "busy: its sessions are taken (503 to DESCRIBE)"),
     ],
 )
-def test_each_fault_by_its_name(fault: str, step: str, words: str) -> None:
+async def test_each_fault_by_its_name(fault: str, step: str, words: str, fleet: StartFleet) -> None:
     """The step, the words, and advice for each; the camera is left as it was found."""
-
-    async def work(house: House) -> None:
-        report = await examine(house)
-        failed = [f for f in report.findings if not f.ok]
-        assert not report.ok
-        assert (failed[0].step, words in failed[0].text) == (step, True), failed[0]
-        assert failed[0].advice
-        record = house.fleet.cameras["cam"].record
-        assert record.sessions_max <= 1
-        assert record.ends_unclean <= (fault in ("cut", "stall:SETUP"))
-
-    with_house([SimulatedCamera("cam", "Gate", gop=3, fault=Fault.parse(fault))], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=3, fault=Fault.parse(fault))])
+    report = await examine(house)
+    failed = [f for f in report.findings if not f.ok]
+    assert not report.ok
+    assert (failed[0].step, words in failed[0].text) == (step, True), failed[0]
+    assert failed[0].advice
+    record = house.fleet.cameras["cam"].record
+    assert record.sessions_max <= 1
+    assert record.ends_unclean <= (fault in ("cut", "stall:SETUP"))
 
 
-def test_a_camera_that_reboots_is_found_when_it_is_back() -> None:
+async def test_a_camera_that_reboots_is_found_when_it_is_back(fleet: StartFleet) -> None:
     """Gone it refuses, or nothing listens; back it is well."""
-
-    async def work(house: House) -> None:
-        rebooting = asyncio.create_task(house.fleet.reboot("cam", 0.5))
-        await asyncio.sleep(0)
-        failed = next(f for f in (await examine(house)).findings if not f.ok)
-        assert "connection refused" in failed.text
-        await rebooting
-        assert (await examine(house)).ok
-
-    with_house([SimulatedCamera("cam", "Gate", gop=3)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=3)])
+    rebooting = asyncio.create_task(house.fleet.reboot("cam", 0.5))
+    await asyncio.sleep(0)
+    failed = next(f for f in (await examine(house)).findings if not f.ok)
+    assert "connection refused" in failed.text
+    await rebooting
+    assert (await examine(house)).ok
 
 
-def test_a_wrong_password_is_named_and_not_shown() -> None:
-    async def work(house: House) -> None:
-        report = await examine(house, username="viewer", password="wr0ng")
-        failed = next(f for f in report.findings if not f.ok)
-        assert "wrong username or password" in failed.text
-        assert "wr0ng" not in report.json() + report.toml()
-        assert house.fleet.cameras["cam"].record.wrong_logins == 1, "cameras lock accounts"
-        assert "[[camera]]" not in report.toml()
-        house.may_refuse_logins.add("cam")
-
-    with_house([SimulatedCamera("cam", "Gate", username="viewer", password="right")], work)
+async def test_a_wrong_password_is_named_and_not_shown(fleet: StartFleet) -> None:
+    house = await fleet([SimulatedCamera("cam", "Gate", username="viewer", password="right")])
+    report = await examine(house, username="viewer", password="wr0ng")
+    failed = next(f for f in report.findings if not f.ok)
+    assert "wrong username or password" in failed.text
+    assert "wr0ng" not in report.json() + report.toml()
+    assert house.fleet.cameras["cam"].record.wrong_logins == 1, "cameras lock accounts"
+    assert "[[camera]]" not in report.toml()
+    house.may_refuse_logins.add("cam")
 
 
-def test_the_other_client_is_tried_where_ours_reads_nothing() -> None:
+async def test_the_other_client_is_tried_where_ours_reads_nothing(fleet: StartFleet) -> None:
     """And the doctor says which of the two reads the camera.
 
     This one has neither clock nor markers.
     """
-
-    async def work(house: House) -> None:
-        report = await examine(house, timeout_s=4.0)
-        assert any(
-            "libav reads this camera" in f.text for f in report.findings if f.step == "libav"
-        ), report.findings
-        assert any(
-            "but no end of a picture" in f.text for f in report.findings if f.step == "keyframe"
-        )
-        assert report.ok
-
-    with_house([SimulatedCamera("cam", "Gate", gop=3, quirk="no-clock+no-markers")], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=3, quirk="no-clock+no-markers")])
+    report = await examine(house, timeout_s=4.0)
+    assert any("libav reads this camera" in f.text for f in report.findings if f.step == "libav"), (
+        report.findings
+    )
+    assert any("but no end of a picture" in f.text for f in report.findings if f.step == "keyframe")
+    assert report.ok
 
 
 @pytest.mark.parametrize(
@@ -138,128 +125,110 @@ def test_the_other_client_is_tried_where_ours_reads_nothing() -> None:
         ({"fault": Fault.parse("status:404@stream1")}, "session", "no such stream"),
     ],
 )
-def test_what_polls_put_up_with_is_no_failure(
-    change: dict[str, Any], step: str, words: str
+async def test_what_polls_put_up_with_is_no_failure(
+    change: dict[str, Any], step: str, words: str, fleet: StartFleet
 ) -> None:
     """A camera of which pictures come by any way is well; each way is looked at."""
-
-    async def work(house: House) -> None:
-        report = await examine(house, sub_url=house.fleet.url("cam").replace("stream1", "stream2"))
-        found = {f.step: f.text for f in report.findings}
-        assert words in found[step]
-        assert found["sub-stream"].startswith("320x180")
-        assert report.ok, report.findings
-
-    with_house([SimulatedCamera("cam", "Gate", gop=3, **change)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=3, **change)])
+    report = await examine(house, sub_url=house.fleet.url("cam").replace("stream1", "stream2"))
+    found = {f.step: f.text for f in report.findings}
+    assert words in found[step]
+    assert found["sub-stream"].startswith("320x180")
+    assert report.ok, report.findings
 
 
-def test_a_rest_is_as_long_as_the_end_before_it_asks_for() -> None:
+async def test_a_rest_is_as_long_as_the_end_before_it_asks_for(fleet: StartFleet) -> None:
     """TEARDOWN is not answered.
 
     The device is owed the long cool-down between two sessions of ours.
     """
 
-    async def work(house: House) -> None:
-        simulated = house.fleet.cameras["cam"]
-        moments: list[float] = []
-        opened = simulated.opened
-
-        def noted(now: float) -> None:
-            moments.append(now)
-            opened(now)
-
-        simulated.opened = noted  # type: ignore[method-assign]
-        await examine(house, unclean_cooldown_s=3.0)
-        assert moments[1] - moments[0] > 3.0
-
     class Watched(SimulatedCamera):
         """One whose methods can be replaced."""
 
-    with_house([Watched("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))], work)
+    house = await fleet([Watched("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))])
+    simulated = house.fleet.cameras["cam"]
+    moments: list[float] = []
+    opened = simulated.opened
+
+    def noted(now: float) -> None:
+        moments.append(now)
+        opened(now)
+
+    simulated.opened = noted  # type: ignore[method-assign]
+    await examine(house, unclean_cooldown_s=3.0)
+    assert moments[1] - moments[0] > 3.0
 
 
-def test_full_in_the_voice_of_a_wrong_password_is_full() -> None:
-    async def work(house: House) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", house.fleet.cameras["cam"].port)
-        writer.write(
-            b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
-            b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
-        )
-        await reader.readuntil(b"\r\n\r\n")
-        target = camera(
-            "cam", url=house.fleet.url("cam"), timeout_s=2.0, username="a", password="b"
-        )
-        report = await Doctor(
-            target,
-            house.capture,
-            lambda _: None,
-            other_sessions=1,
-        ).examine(sessions=False)
-        writer.close()
-        await writer.wait_closed()
-        failed = next(f for f in report.findings if not f.ok)
-        assert "taken as full" in failed.text
-        assert "max_sessions" in failed.advice
-
-    with_house([SimulatedCamera("cam", "Gate", full_voice="401")], work)
+async def test_full_in_the_voice_of_a_wrong_password_is_full(fleet: StartFleet) -> None:
+    house = await fleet([SimulatedCamera("cam", "Gate", full_voice="401")])
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.fleet.cameras["cam"].port)
+    writer.write(
+        b"SETUP rtsp://x/stream1/trackID=0 RTSP/1.0\r\nCSeq: 1\r\n"
+        b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    target = camera("cam", url=house.fleet.url("cam"), timeout_s=2.0, username="a", password="b")
+    report = await Doctor(
+        target,
+        house.capture,
+        lambda _: None,
+        other_sessions=1,
+    ).examine(sessions=False)
+    writer.close()
+    await writer.wait_closed()
+    failed = next(f for f in report.findings if not f.ok)
+    assert "taken as full" in failed.text
+    assert "max_sessions" in failed.advice
 
 
-def test_a_common_password_spoils_no_entry() -> None:
+async def test_a_common_password_spoils_no_entry(fleet: StartFleet) -> None:
     """admin/admin: the user's name is not the password."""
-
-    async def work(house: House) -> None:
-        report = await examine(house, username="admin", password="admin")
-        assert 'username = "admin"' in report.toml()
-        assert json.loads(report.json())["camera"]["username"] == "admin"
-
-    with_house([SimulatedCamera("cam", "Gate", gop=3, username="admin", password="admin")], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=3, username="admin", password="admin")])
+    report = await examine(house, username="admin", password="admin")
+    assert 'username = "admin"' in report.toml()
+    assert json.loads(report.json())["camera"]["username"] == "admin"
 
 
 @pytest.mark.parametrize(("sessions", "cooldown_s", "said"), [(1, 0.0, "0 s"), (2, 0.8, "1 s")])
-def test_it_counts_sessions_and_the_pause_between_two(
-    sessions: int, cooldown_s: float, said: str
+async def test_it_counts_sessions_and_the_pause_between_two(
+    sessions: int, cooldown_s: float, said: str, fleet: StartFleet
 ) -> None:
     """As many as it gives, one more is tried; then how soon after a TEARDOWN the next is taken."""
-
-    async def work(house: House) -> None:
-        report = await examine(house, sessions=True, cooldown_s=2 * cooldown_s)
-        assert report.ok, report.findings
-        found = {f.step: f.text for f in report.findings}
-        assert found["sessions"].startswith(f"{sessions} at once; the next one:")
-        assert found["gap"] == f"a new session {said} after a TEARDOWN works"
-        assert (report.keys.get("max_sessions", 1), report.keys.get("cooldown", "0s")) == (
-            sessions,
-            said.replace(" ", ""),
-        )
-        record = await house.seen("cam")
-        assert record.sessions_max == sessions + 1
-        assert record.ends_unclean == 0
-
-    with_house(
-        [SimulatedCamera("cam", "Gate", gop=2, max_sessions=sessions, cooldown_s=cooldown_s)], work
+    house = await fleet(
+        [SimulatedCamera("cam", "Gate", gop=2, max_sessions=sessions, cooldown_s=cooldown_s)]
     )
+    report = await examine(house, sessions=True, cooldown_s=2 * cooldown_s)
+    assert report.ok, report.findings
+    found = {f.step: f.text for f in report.findings}
+    assert found["sessions"].startswith(f"{sessions} at once; the next one:")
+    assert found["gap"] == f"a new session {said} after a TEARDOWN works"
+    assert (report.keys.get("max_sessions", 1), report.keys.get("cooldown", "0s")) == (
+        sessions,
+        said.replace(" ", ""),
+    )
+    record = await house.seen("cam")
+    assert record.sessions_max == sessions + 1
+    assert record.ends_unclean == 0
 
 
-def test_what_it_finds_of_a_healthy_camera() -> None:
-    async def work(house: House) -> None:
-        report = await examine(house, username="viewer", password="p: @")
-        found = {f.step: f.text for f in report.findings}
-        assert found["login"] == "digest MD5"
-        assert found["tracks"] == "video H264"
-        assert found["methods"].startswith("OPTIONS, DESCRIBE")
-        assert found["picture"].startswith("640x360 h264 Baseline")
-        assert re.fullmatch(r"a keyframe every 0\.[234] s, 3 pictures", found["distance"])
-        assert found["fast open"].startswith("works")
-        assert re.fullmatch(r"the camera's clock is \+(3599|3600)\.\d s from ours", found["clock"])
-
-    with_house(
+async def test_what_it_finds_of_a_healthy_camera(fleet: StartFleet) -> None:
+    house = await fleet(
         [
             SimulatedCamera(
                 "cam", "Gate", gop=3, username="viewer", password="p: @", clock_offset_s=3600.0
             )
-        ],
-        work,
+        ]
     )
+    report = await examine(house, username="viewer", password="p: @")
+    found = {f.step: f.text for f in report.findings}
+    assert found["login"] == "digest MD5"
+    assert found["tracks"] == "video H264"
+    assert found["methods"].startswith("OPTIONS, DESCRIBE")
+    assert found["picture"].startswith("640x360 h264 Baseline")
+    assert re.fullmatch(r"a keyframe every 0\.[234] s, 3 pictures", found["distance"])
+    assert found["fast open"].startswith("works")
+    assert re.fullmatch(r"the camera's clock is \+(3599|3600)\.\d s from ours", found["clock"])
 
 
 def test_a_long_pause_gives_an_entry_that_is_accepted_too(tmp_path: Path) -> None:
@@ -280,10 +249,8 @@ def test_a_long_pause_gives_an_entry_that_is_accepted_too(tmp_path: Path) -> Non
     assert load_inventory(tmp_path / "c.toml").cameras[0].cooldown_s == 5.0
 
 
-def test_what_cannot_be_reached_is_not_well() -> None:
-    async def work(house: House) -> None:
-        report = await examine(house, url=None, snapshot_url="http://127.0.0.1:9/x.jpg")
-        assert not report.ok
-        assert not Report().ok
-
-    with_house([SimulatedCamera("cam", "Gate")], work)
+async def test_what_cannot_be_reached_is_not_well(fleet: StartFleet) -> None:
+    house = await fleet([SimulatedCamera("cam", "Gate")])
+    report = await examine(house, url=None, snapshot_url="http://127.0.0.1:9/x.jpg")
+    assert not report.ok
+    assert not Report().ok

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
-from house import House, certificate, with_house
+from house import House, StartFleet, certificate
 from PIL import Image
 from support import camera, free_port
 
@@ -79,22 +79,27 @@ class SnapshotServer:
         return web.Response(status=401, headers={"WWW-Authenticate": challenge})
 
 
-def with_server(work: Callable[[House, SnapshotServer], Awaitable[None]], **site: Any) -> None:
-    async def inside(house: House) -> None:
-        server = SnapshotServer()
-        application = web.Application()
-        application.router.add_get("/{tail:.*}", server.answer)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        tcp = web.TCPSite(runner, "127.0.0.1", server.port, **site)
-        await tcp.start()
-        server.port = runner.addresses[0][1]
-        try:
-            await work(house, server)
-        finally:
-            await runner.cleanup()
+Serve = Callable[..., Awaitable[tuple[House, SnapshotServer]]]
 
-    with_house([SimulatedCamera("cam", "Gate", fault=Fault("silent"))], inside)
+
+@pytest.fixture
+async def serve(fleet: StartFleet) -> AsyncIterator[Serve]:
+    """Starts a camera that is silent over RTSP, and a server of snapshot URLs."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(**site: Any) -> tuple[House, SnapshotServer]:
+            house = await fleet([SimulatedCamera("cam", "Gate", fault=Fault("silent"))])
+            server = SnapshotServer()
+            application = web.Application()
+            application.router.add_get("/{tail:.*}", server.answer)
+            runner = web.AppRunner(application, shutdown_timeout=0.1)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, "127.0.0.1", server.port, **site).start()
+            server.port = runner.addresses[0][1]
+            return house, server
+
+        yield start
 
 
 @pytest.mark.parametrize(
@@ -117,85 +122,75 @@ def with_server(work: Callable[[House, SnapshotServer], Awaitable[None]], **site
         ("status/500", Result.ERROR, 1),
     ],
 )
-def test_each_answer_has_its_word(path: str, result: Result, requests: int) -> None:
-    async def work(house: House, server: SnapshotServer) -> None:
-        only_http = camera(
+async def test_each_answer_has_its_word(
+    path: str, result: Result, requests: int, serve: Serve
+) -> None:
+    house, server = await serve()
+    only_http = camera(
+        url=None,
+        snapshot_url=f"http://127.0.0.1:{server.port}/{path}",
+        username=USER,
+        password=PASSWORD,
+        timeout_s=2.0,
+    )
+    attempt = await house.service.take(only_http, Holder("poller"))
+    assert attempt.result is result, attempt.error
+    assert len(server.seen) == requests
+    if attempt.snapshot is not None:
+        assert attempt.snapshot.still.jpeg == JPEG
+    else:
+        assert PASSWORD not in str(attempt.error)
+
+
+async def test_a_wrong_password_is_tried_once(serve: Serve) -> None:
+    """Cameras lock accounts: one challenge, one answer, no more."""
+    house, server = await serve()
+    for path in ("digest", "basic"):
+        wrong = camera(
             url=None,
             snapshot_url=f"http://127.0.0.1:{server.port}/{path}",
             username=USER,
-            password=PASSWORD,
-            timeout_s=2.0,
+            password="wr0ng",
         )
-        attempt = await house.service.take(only_http, Holder("poller"))
-        assert attempt.result is result, attempt.error
-        assert len(server.seen) == requests
-        if attempt.snapshot is not None:
-            assert attempt.snapshot.still.jpeg == JPEG
-        else:
-            assert PASSWORD not in str(attempt.error)
-
-    with_server(work)
+        attempt = await house.service.take(wrong, Holder("poller"))
+        assert attempt.result is Result.AUTH
+    assert server.seen == ["/digest"] * 2 + ["/basic"] * 2
 
 
-def test_a_wrong_password_is_tried_once() -> None:
-    """Cameras lock accounts: one challenge, one answer, no more."""
-
-    async def work(house: House, server: SnapshotServer) -> None:
-        for path in ("digest", "basic"):
-            wrong = camera(
-                url=None,
-                snapshot_url=f"http://127.0.0.1:{server.port}/{path}",
-                username=USER,
-                password="wr0ng",
-            )
-            attempt = await house.service.take(wrong, Holder("poller"))
-            assert attempt.result is Result.AUTH
-        assert server.seen == ["/digest"] * 2 + ["/basic"] * 2
-
-    with_server(work)
-
-
-def test_it_helps_where_rtsp_fails_within_one_deadline() -> None:
+async def test_it_helps_where_rtsp_fails_within_one_deadline(serve: Serve) -> None:
     """RTSP is silent: the snapshot URL gives the picture, before the camera's timeout is over.
 
     The session is closed.
     """
-
-    async def work(house: House, server: SnapshotServer) -> None:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        attempt = await house.take(
-            "cam", snapshot_url=f"http://127.0.0.1:{server.port}/picture", timeout_s=4.0, width=320
-        )
-        assert attempt.snapshot is not None, attempt.error
-        assert (attempt.snapshot.source, attempt.snapshot.still.width) == (Source.HTTP, 320)
-        assert loop.time() - started < 4.5
-        assert (await house.seen("cam")).ends_clean == 1
-
-    with_server(work)
+    house, server = await serve()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    attempt = await house.take(
+        "cam", snapshot_url=f"http://127.0.0.1:{server.port}/picture", timeout_s=4.0, width=320
+    )
+    assert attempt.snapshot is not None, attempt.error
+    assert (attempt.snapshot.source, attempt.snapshot.still.width) == (Source.HTTP, 320)
+    assert loop.time() - started < 4.5
+    assert (await house.seen("cam")).ends_clean == 1
 
 
-def test_nothing_listens() -> None:
-    async def work(house: House, _: SnapshotServer) -> None:
-        nobody = camera(url=None, snapshot_url=f"http://127.0.0.1:{free_port()}/x")
-        attempt = await house.service.take(nobody, Holder("poller"))
-        assert attempt.result is Result.UNREACHABLE
-        assert "refused" in str(attempt.error)
-
-    with_server(work)
+async def test_nothing_listens(serve: Serve) -> None:
+    house, _ = await serve()
+    nobody = camera(url=None, snapshot_url=f"http://127.0.0.1:{free_port()}/x")
+    attempt = await house.service.take(nobody, Holder("poller"))
+    assert attempt.result is Result.UNREACHABLE
+    assert "refused" in str(attempt.error)
 
 
-def test_https_with_a_certificate_of_the_cameras_own(tmp_path: Path) -> None:
-    async def work(house: House, server: SnapshotServer) -> None:
-        own = camera(url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture")
-        assert (await house.service.take(own, Holder("poller"))).ok
-        strict = camera(
-            url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture", tls_verify=True
-        )
-        attempt = await house.service.take(strict, Holder("poller"))
-        assert "certificate" in str(attempt.error)
-
-    with_server(work, ssl_context=certificate(tmp_path))
+async def test_https_with_a_certificate_of_the_cameras_own(tmp_path: Path, serve: Serve) -> None:
+    house, server = await serve(ssl_context=certificate(tmp_path))
+    own = camera(url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture")
+    assert (await house.service.take(own, Holder("poller"))).ok
+    strict = camera(
+        url=None, snapshot_url=f"https://127.0.0.1:{server.port}/picture", tls_verify=True
+    )
+    attempt = await house.service.take(strict, Holder("poller"))
+    assert "certificate" in str(attempt.error)
 
 
 NONCE = 'Digest realm="cam", nonce="abc", qop="auth"'
@@ -292,74 +287,64 @@ async def fetched(server: LoginServer, house: House, password: str = PASSWORD) -
 
 @pytest.mark.parametrize("close", [False, True])
 @pytest.mark.parametrize("offer", OFFERS)
-def test_the_strongest_offer_of_all_is_answered_once(offer: str, close: bool) -> None:
+async def test_the_strongest_offer_of_all_is_answered_once(
+    offer: str, close: bool, fleet: StartFleet
+) -> None:
     """Over the connection of its challenge, where the camera leaves it open."""
-
-    async def work(house: House) -> None:
-        server = LoginServer(OFFERS[offer], close=close)
-        attempt = await fetched(server, house)
-        assert attempt.ok, attempt.error
-        assert (len(server.logins), server.wrong, server.connections) == (1, 0, 2 if close else 1)
-        assert server.logins[0].startswith("Basic" if offer == "only basic" else "Digest")
-        assert ("SHA-256" in server.logins[0]) == (offer == "sha")
-
-    with_house([], work)
+    house = await fleet([])
+    server = LoginServer(OFFERS[offer], close=close)
+    attempt = await fetched(server, house)
+    assert attempt.ok, attempt.error
+    assert (len(server.logins), server.wrong, server.connections) == (1, 0, 2 if close else 1)
+    assert server.logins[0].startswith("Basic" if offer == "only basic" else "Digest")
+    assert ("SHA-256" in server.logins[0]) == (offer == "sha")
 
 
-def test_a_refusal_in_pieces_keeps_its_connection() -> None:
+async def test_a_refusal_in_pieces_keeps_its_connection(fleet: StartFleet) -> None:
     """Else a login would answer the nonce of another connection."""
-
-    async def work(house: House) -> None:
-        server = LoginServer(OFFERS["basic first"], pieces=True)
-        assert (await fetched(server, house)).ok
-        assert (len(server.logins), server.wrong, server.connections) == (1, 0, 1)
-
-    with_house([], work)
+    house = await fleet([])
+    server = LoginServer(OFFERS["basic first"], pieces=True)
+    assert (await fetched(server, house)).ok
+    assert (len(server.logins), server.wrong, server.connections) == (1, 0, 1)
 
 
-def test_stale_means_once_more_and_no_more() -> None:
-    async def work(house: House) -> None:
-        once, always = LoginServer(OFFERS["sha"], stale=1), LoginServer(OFFERS["sha"], stale=100)
-        assert (await fetched(once, house)).ok
-        assert (await fetched(always, house)).result is Result.AUTH
-        assert (len(once.logins), len(always.logins), once.wrong, always.wrong) == (2, 2, 0, 0)
-
-    with_house([], work)
+async def test_stale_means_once_more_and_no_more(fleet: StartFleet) -> None:
+    house = await fleet([])
+    once, always = LoginServer(OFFERS["sha"], stale=1), LoginServer(OFFERS["sha"], stale=100)
+    assert (await fetched(once, house)).ok
+    assert (await fetched(always, house)).result is Result.AUTH
+    assert (len(once.logins), len(always.logins), once.wrong, always.wrong) == (2, 2, 0, 0)
 
 
 @pytest.mark.parametrize("offer", ["basic first", "only basic"])
-def test_a_refused_login_is_not_sent_again(offer: str) -> None:
+async def test_a_refused_login_is_not_sent_again(offer: str, fleet: StartFleet) -> None:
     """No second scheme after a refused one, and no repetition when the camera closes."""
-
-    async def work(house: House) -> None:
-        for drop, result in ((False, Result.AUTH), (True, Result.UNREACHABLE)):
-            server = LoginServer(OFFERS[offer], drop=drop)
-            assert (await fetched(server, house, "wr0ng")).result is result
-            assert len(server.logins) == 1
-
-    with_house([], work)
+    house = await fleet([])
+    for drop, result in ((False, Result.AUTH), (True, Result.UNREACHABLE)):
+        server = LoginServer(OFFERS[offer], drop=drop)
+        assert (await fetched(server, house, "wr0ng")).result is result
+        assert len(server.logins) == 1
 
 
-def test_what_is_not_spoken_is_named() -> None:
-    async def work(house: House) -> None:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(
-                b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=x\r\nContent-Length: 0\r\n\r\n"
-            )
-            writer.close()
+async def test_what_is_not_spoken_is_named(fleet: StartFleet) -> None:
+    house = await fleet([])
 
-        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
-        for username, result, words in (
-            (USER, Result.ERROR, "bearer"),
-            ("", Result.AUTH, "asks for a login"),
-        ):
-            attempt = await house.service.take(
-                camera(url=None, snapshot_url=url, username=username), Holder("poller")
-            )
-            assert attempt.result is result
-            assert words in str(attempt.error)
-        listening.close()
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=x\r\nContent-Length: 0\r\n\r\n"
+        )
+        writer.close()
 
-    with_house([], work)
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/x"
+    for username, result, words in (
+        (USER, Result.ERROR, "bearer"),
+        ("", Result.AUTH, "asks for a login"),
+    ):
+        attempt = await house.service.take(
+            camera(url=None, snapshot_url=url, username=username), Holder("poller")
+        )
+        assert attempt.result is result
+        assert words in str(attempt.error)
+    listening.close()

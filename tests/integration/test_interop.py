@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from house import HOLDER, House, psnr, with_house
+from house import HOLDER, StartFleet, psnr
 from support import camera
 
 from camserver.leases import Budget
@@ -24,16 +24,16 @@ LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}
 Take = Callable[..., Awaitable[Attempt]]
 
 
-def at_home(work: Callable[[Take], Awaitable[None]]) -> None:
-    async def inside(house: House) -> None:
-        house.manager.configure({"cam": Budget(1, 0.0, 0.0)})
+@pytest.fixture
+async def take(fleet: StartFleet) -> Take:
+    """Takes a picture of any URL by our own client."""
+    house = await fleet([])
+    house.manager.configure({"cam": Budget(1, 0.0, 0.0)})
 
-        async def take(url: str, **keys: Any) -> Attempt:
-            return await house.service.take(camera("cam", url=url, engine="native", **keys), HOLDER)
+    async def one(url: str, **keys: Any) -> Attempt:
+        return await house.service.take(camera("cam", url=url, engine="native", **keys), HOLDER)
 
-        await work(take)
-
-    with_house([], inside)
+    return one
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
@@ -48,52 +48,45 @@ def at_home(work: Callable[[Take], Awaitable[None]]) -> None:
         ("tls", "tcp"),
     ],
 )
-def test_pictures_are_true(
+async def test_pictures_are_true(
     gst: dict[str, int],
     sources: dict[str, np.ndarray[Any, Any]],
     codec: str,
     server: str,
     transport: str,
+    take: Take,
 ) -> None:
     """Cold, and warm with what the first poll left."""
     scheme = "rtsps" if server == "tls" else "rtsp"
-
-    async def work(take: Take) -> None:
-        for _ in range(2):
-            login = LOGIN if server in ("digest", "basic") else {}
-            attempt = await take(
-                f"{scheme}://127.0.0.1:{gst[server]}/{codec}", transport=transport, **login
-            )
-            assert attempt.snapshot is not None, attempt.error
-            assert attempt.snapshot.engine == "native"
-            assert psnr(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg), sources[codec]) > 35
-
-    at_home(work)
+    for _ in range(2):
+        login = LOGIN if server in ("digest", "basic") else {}
+        attempt = await take(
+            f"{scheme}://127.0.0.1:{gst[server]}/{codec}", transport=transport, **login
+        )
+        assert attempt.snapshot is not None, attempt.error
+        assert attempt.snapshot.engine == "native"
+        assert psnr(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg), sources[codec]) > 35
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
-    gst: dict[str, int], codec: str, transport: str
+async def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
+    gst: dict[str, int], codec: str, transport: str, take: Take
 ) -> None:
     """Somebody watches already, so the stream does not begin for us.
 
     Every picture equals the first one.
     """
     url = f"rtsp://127.0.0.1:{gst['open']}/live-{codec}"
-
-    async def work(take: Take) -> None:
-        watching = RtspSession(url, SessionCache(), LoginCache("", ""))
-        await watching.open()
-        await watching.keyframe()
-        shown = []
-        for _ in range(3):
-            attempt = await take(url, transport=transport)
-            assert attempt.snapshot is not None, attempt.error
-            shown.append(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg))
-            await asyncio.sleep(0.3)  # join elsewhere in the group
-        await watching.close()
-        assert min(psnr(picture, shown[0]) for picture in shown[1:]) > 35
-        assert np.std(shown[0]) > 40  # colour bars, not a grey nothing
-
-    at_home(work)
+    watching = RtspSession(url, SessionCache(), LoginCache("", ""))
+    await watching.open()
+    await watching.keyframe()
+    shown = []
+    for _ in range(3):
+        attempt = await take(url, transport=transport)
+        assert attempt.snapshot is not None, attempt.error
+        shown.append(simplejpeg.decode_jpeg(attempt.snapshot.still.jpeg))
+        await asyncio.sleep(0.3)  # join elsewhere in the group
+    await watching.close()
+    assert min(psnr(picture, shown[0]) for picture in shown[1:]) > 35
+    assert np.std(shown[0]) > 40  # colour bars, not a grey nothing

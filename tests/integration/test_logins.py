@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from house import House, certificate, with_house
+from house import StartFleet, certificate
 
 from camserver.model import Result
 from camserver.simulator.camera import SimulatedCamera
@@ -30,25 +30,24 @@ POLLS = 6
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("quirk", NONCES)
-def test_a_right_password_is_never_counted_as_wrong(quirk: str, transport: str) -> None:
+async def test_a_right_password_is_never_counted_as_wrong(
+    quirk: str, transport: str, fleet: StartFleet
+) -> None:
     """An account that locks after three wrong logins never locks.
 
     Every poll gives a picture, every end is clean.
     """
-
-    async def work(house: House) -> None:
-        for number in range(POLLS):
-            attempt = await house.take("cam", engine="native", transport=transport)
-            assert attempt.ok, (number, attempt.error)
-        seen = await house.seen("cam")
-        assert (seen.wrong_logins, seen.locked, seen.ends_clean, seen.sessions_max) == (
-            0,
-            False,
-            POLLS,
-            1,
-        )
-
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, **LOGIN)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, **LOGIN)])
+    for number in range(POLLS):
+        attempt = await house.take("cam", engine="native", transport=transport)
+        assert attempt.ok, (number, attempt.error)
+    seen = await house.seen("cam")
+    assert (seen.wrong_logins, seen.locked, seen.ends_clean, seen.sessions_max) == (
+        0,
+        False,
+        POLLS,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,114 +65,97 @@ def test_a_right_password_is_never_counted_as_wrong(quirk: str, transport: str) 
         ),
     ],
 )
-def test_how_many_round_trips_a_poll_takes(quirk: str, cold: list[str], warm: list[str]) -> None:
+async def test_how_many_round_trips_a_poll_takes(
+    quirk: str, cold: list[str], warm: list[str], fleet: StartFleet
+) -> None:
     """As docs/cameras.md says.
 
     A nonce is used again only after the camera gave it to two connections in a row.
     """
-
-    async def work(house: House) -> None:
-        simulated = house.fleet.cameras["cam"]
-        asked = []
-        for _ in range(4):
-            simulated.requests.clear()
-            assert (await house.take("cam", engine="native")).ok
-            asked.append(list(simulated.requests))
-        assert (asked[0], asked[3]) == (cold, warm)
-
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, **LOGIN)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, **LOGIN)])
+    simulated = house.fleet.cameras["cam"]
+    asked = []
+    for _ in range(4):
+        simulated.requests.clear()
+        assert (await house.take("cam", engine="native")).ok
+        asked.append(list(simulated.requests))
+    assert (asked[0], asked[3]) == (cold, warm)
 
 
 @pytest.mark.parametrize("quirk", ["", "stale-bare-401", "stale-closes", "new-nonce"])
-def test_a_camera_that_kept_its_nonce_until_now_costs_one_refusal_at_most(quirk: str) -> None:
+async def test_a_camera_that_kept_its_nonce_until_now_costs_one_refusal_at_most(
+    quirk: str, fleet: StartFleet
+) -> None:
     """An update, or a nonce that lives for an hour.
 
     The poll goes on, cold, under the same lease; no nonce is trusted again.
     """
-
-    async def work(house: House) -> None:
-        simulated = house.fleet.cameras["cam"]
-        house.may_refuse_logins.add("cam")
-        for _ in range(3):
-            assert (await house.take("cam", engine="native")).ok
-        for _ in range(4):
-            simulated.quirk = "+".join(filter(None, ("kept-nonce", quirk)))
-            simulated.nonce += "x"
-            attempt = await house.take("cam", engine="native")
-            assert attempt.ok, attempt.error
-        seen = await house.seen("cam")
-        assert seen.wrong_logins <= 1
-        assert seen.sessions_max == 1
-
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="kept-nonce", **LOGIN)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, quirk="kept-nonce", **LOGIN)])
+    simulated = house.fleet.cameras["cam"]
+    house.may_refuse_logins.add("cam")
+    for _ in range(3):
+        assert (await house.take("cam", engine="native")).ok
+    for _ in range(4):
+        simulated.quirk = "+".join(filter(None, ("kept-nonce", quirk)))
+        simulated.nonce += "x"
+        attempt = await house.take("cam", engine="native")
+        assert attempt.ok, attempt.error
+    seen = await house.seen("cam")
+    assert seen.wrong_logins <= 1
+    assert seen.sessions_max == 1
 
 
 # new-nonce says stale=true to whatever is wrong, so each of its refusals asks for one more try
 @pytest.mark.parametrize("quirk", [quirk for quirk in NONCES if quirk != "new-nonce"])
-def test_a_wrong_password_is_sent_once_a_poll(quirk: str) -> None:
-    async def work(house: House) -> None:
-        for polls in range(1, 4):
-            attempt = await house.take(
-                "cam", password="wr0ng", sub_url=house.fleet.url("cam", "stream2")
-            )
-            assert attempt.result is Result.AUTH, attempt.error
-            assert house.fleet.cameras["cam"].record.wrong_logins <= polls
-
-    with_house(
-        [SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, username="viewer", password="right")],
-        work,
+async def test_a_wrong_password_is_sent_once_a_poll(quirk: str, fleet: StartFleet) -> None:
+    house = await fleet(
+        [SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, username="viewer", password="right")]
     )
+    for polls in range(1, 4):
+        attempt = await house.take(
+            "cam", password="wr0ng", sub_url=house.fleet.url("cam", "stream2")
+        )
+        assert attempt.result is Result.AUTH, attempt.error
+        assert house.fleet.cameras["cam"].record.wrong_logins <= polls
 
 
-def test_a_camera_that_closes_at_a_wrong_login_gets_one_a_poll() -> None:
+async def test_a_camera_that_closes_at_a_wrong_login_gets_one_a_poll(fleet: StartFleet) -> None:
     """Cold, and when the password has changed since; no other source is tried with it."""
-
-    async def work(house: House) -> None:
-        simulated = house.fleet.cameras["cam"]
-        assert (await house.take("cam")).ok
-        old, simulated.password = simulated.password, "new"
-        house.may_refuse_logins.add("cam")
-        for polls in range(1, 4):
-            attempt = await house.take(
-                "cam", password=old, sub_url=house.fleet.url("cam", "stream2")
-            )
-            assert attempt.result is Result.UNREACHABLE, attempt.error
-            assert simulated.record.wrong_logins == polls
-
-    with_house(
+    house = await fleet(
         [
             SimulatedCamera(
                 "cam", "Gate", gop=2, quirk="wrong-login-closes", **(LOGIN | {"lock_after": 0})
             )
-        ],
-        work,
+        ]
     )
+    simulated = house.fleet.cameras["cam"]
+    assert (await house.take("cam")).ok
+    old, simulated.password = simulated.password, "new"
+    house.may_refuse_logins.add("cam")
+    for polls in range(1, 4):
+        attempt = await house.take("cam", password=old, sub_url=house.fleet.url("cam", "stream2"))
+        assert attempt.result is Result.UNREACHABLE, attempt.error
+        assert simulated.record.wrong_logins == polls
 
 
-def test_the_password_changes_while_a_nonce_is_kept() -> None:
+async def test_the_password_changes_while_a_nonce_is_kept(fleet: StartFleet) -> None:
     """One wrong login for each poll, also when it is the kept challenge that it answers."""
-
-    async def work(house: House) -> None:
-        simulated = house.fleet.cameras["cam"]
-        for _ in range(3):
-            assert (await house.take("cam")).ok
-        old, simulated.password = simulated.password, "new"
-        house.may_refuse_logins.add("cam")
-        attempt = await house.take("cam", password=old)
-        assert attempt.result is Result.AUTH
-        assert simulated.record.wrong_logins == 1
-
-    with_house([SimulatedCamera("cam", "Gate", gop=2, quirk="kept-nonce", **LOGIN)], work)
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, quirk="kept-nonce", **LOGIN)])
+    simulated = house.fleet.cameras["cam"]
+    for _ in range(3):
+        assert (await house.take("cam")).ok
+    old, simulated.password = simulated.password, "new"
+    house.may_refuse_logins.add("cam")
+    attempt = await house.take("cam", password=old)
+    assert attempt.result is Result.AUTH
+    assert simulated.record.wrong_logins == 1
 
 
-def test_over_tls_too(tmp_path: Path) -> None:
-    async def work(house: House) -> None:
-        for _ in range(POLLS):
-            assert (await house.take("cam", engine="native")).ok
-        assert (await house.seen("cam")).wrong_logins == 0
-
-    with_house(
+async def test_over_tls_too(tmp_path: Path, fleet: StartFleet) -> None:
+    house = await fleet(
         [SimulatedCamera("cam", "Gate", gop=2, quirk="stale-bare-401", **LOGIN)],
-        work,
         tls=certificate(tmp_path),
     )
+    for _ in range(POLLS):
+        assert (await house.take("cam", engine="native")).ok
+    assert (await house.seen("cam")).wrong_logins == 0

@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from desk import Desk, at_the_desk
+from desk import StartDaemon
 from support import free_port
 
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -38,63 +38,58 @@ def ask(
         return error.code, dict(error.headers), error.read()
 
 
-def test_prometheus_takes_our_metrics(tmp_path: Path) -> None:
+async def test_prometheus_takes_our_metrics(tmp_path: Path, daemon: StartDaemon) -> None:
     """Promtool finds nothing to complain of.
 
     A real Prometheus scrapes them and knows how fresh the camera is.
     """
     address, prometheus = f"127.0.0.1:{free_port()}", free_port()
+    desk = await daemon(fleet(), http=address, interval="300ms")
+    await desk.until(lambda: desk.client.get("/v1/cameras/cam")["polling"]["results"].get("ok"))
+    _, _, text = await asyncio.to_thread(ask, address, "/metrics")
+    check = await asyncio.to_thread(
+        subprocess.run,
+        ["promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        check=False,
+    )
+    assert (check.returncode, check.stderr) == (0, b""), check.stderr.decode()
+    for name in (
+        b'camserver_polls_total{camera="cam",result="ok"}',
+        b"camserver_sessions_held",
+        b"camserver_build_info",
+        b'camserver_capture_phase_seconds_bucket{le="0.1",phase="decode"}',
+        b"camserver_disk_free_bytes",
+        b"camserver_decoder_cpu_seconds_total",
+        b"camserver_poll_lateness_seconds_sum",
+    ):
+        assert name in text, name
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "scrape_configs: [{job_name: camserver, scrape_interval: 1s, static_configs: "
+        f"[{{targets: ['{address}']}}]}}]\n"
+    )
+    scraper = await asyncio.create_subprocess_exec(
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={tmp_path}/tsdb",
+        f"--web.listen-address=127.0.0.1:{prometheus}",
+        stderr=asyncio.subprocess.DEVNULL,
+    )
 
-    async def work(desk: Desk) -> None:
-        await desk.until(lambda: desk.client.get("/v1/cameras/cam")["polling"]["results"].get("ok"))
-        _, _, text = await asyncio.to_thread(ask, address, "/metrics")
-        check = await asyncio.to_thread(
-            subprocess.run,
-            ["promtool", "check", "metrics"],
-            input=text,
-            capture_output=True,
-            check=False,
-        )
-        assert (check.returncode, check.stderr) == (0, b""), check.stderr.decode()
-        for name in (
-            b'camserver_polls_total{camera="cam",result="ok"}',
-            b"camserver_sessions_held",
-            b"camserver_build_info",
-            b'camserver_capture_phase_seconds_bucket{le="0.1",phase="decode"}',
-            b"camserver_disk_free_bytes",
-            b"camserver_decoder_cpu_seconds_total",
-            b"camserver_poll_lateness_seconds_sum",
-        ):
-            assert name in text, name
-        config = tmp_path / "prometheus.yml"
-        config.write_text(
-            "scrape_configs: [{job_name: camserver, scrape_interval: 1s, static_configs: "
-            f"[{{targets: ['{address}']}}]}}]\n"
-        )
-        scraper = await asyncio.create_subprocess_exec(
-            "prometheus",
-            f"--config.file={config}",
-            f"--storage.tsdb.path={tmp_path}/tsdb",
-            f"--web.listen-address=127.0.0.1:{prometheus}",
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+    def scraped() -> Any:
+        with contextlib.suppress(OSError):
+            query = f"http://127.0.0.1:{prometheus}/api/v1/query?query=camserver_freshness_seconds"
+            return json.loads(urlopen(query).read())["data"]["result"]
+        return None
 
-        def scraped() -> Any:
-            with contextlib.suppress(OSError):
-                query = (
-                    f"http://127.0.0.1:{prometheus}/api/v1/query?query=camserver_freshness_seconds"
-                )
-                return json.loads(urlopen(query).read())["data"]["result"]
-            return None
-
-        try:
-            found = await desk.until(scraped)
-            assert found[0]["metric"]["camera"] == "cam"
-        finally:
-            scraper.terminate()
-            await scraper.wait()
-
-    at_the_desk(tmp_path, work, fleet(), http=address, interval="300ms")
+    try:
+        found = await desk.until(scraped)
+        assert found[0]["metric"]["camera"] == "cam"
+    finally:
+        scraper.terminate()
+        await scraper.wait()
 
 
 @pytest.mark.parametrize("name", ["alerts.yml"])

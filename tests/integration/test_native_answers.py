@@ -158,124 +158,106 @@ SDP = "v=0\r\nm=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n"
         ),
     ],
 )
-def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str) -> None:
+async def test_quirks(answers: dict[str, str], setup: str, result: Result, words: str) -> None:
     """Control attributes and bases as cameras write them; what isn't understood is named."""
-
-    async def inside() -> None:
-        filled: dict[str, str] = {}
-        server, base, asked = await scripted(filled)
-        filled.update({method: text.replace("{base}", base) for method, text in answers.items()})
-        if "{base}" in answers["DESCRIBE"]:
-            filled["DESCRIBE"] = described(
-                SDP + "a=control:track1\r\n", f"Content-Base: {base}/x/\r\n"
-            )
-        target = camera("cam", url=base)
-        ends: list[Any] = []
-        with pytest.raises(CameraError, match=words) as caught:
-            await fetch(NativeEngine(), target, base, soon(1.0), ends)
-        assert caught.value.result is result
-        assert ends
-        if setup:
-            assert f"SETUP {setup.replace('{base}', base)}" in asked
-        server.close()
-
-    asyncio.run(inside())
+    filled: dict[str, str] = {}
+    server, base, asked = await scripted(filled)
+    filled.update({method: text.replace("{base}", base) for method, text in answers.items()})
+    if "{base}" in answers["DESCRIBE"]:
+        filled["DESCRIBE"] = described(SDP + "a=control:track1\r\n", f"Content-Base: {base}/x/\r\n")
+    target = camera("cam", url=base)
+    ends: list[Any] = []
+    with pytest.raises(CameraError, match=words) as caught:
+        await fetch(NativeEngine(), target, base, soon(1.0), ends)
+    assert caught.value.result is result
+    assert ends
+    if setup:
+        assert f"SETUP {setup.replace('{base}', base)}" in asked
+    server.close()
 
 
-def test_a_session_without_an_id_is_torn_down_too() -> None:
+async def test_a_session_without_an_id_is_torn_down_too() -> None:
     """Some cameras name no Session; they count one all the same."""
-
-    async def inside() -> None:
-        bare = "RTSP/1.0 200 OK\r\n{cseq}\r\n\r\n"
-        server, base, asked = await scripted(
-            {"DESCRIBE": described(SDP), "SETUP": bare, "PLAY": bare, "TEARDOWN": bare}
-        )
-        ends: list[SessionEnd] = []
-        with pytest.raises(CameraError):
-            await fetch(NativeEngine(), camera("cam", url=base), base, soon(0.5), ends)
-        assert [line.split()[0] for line in asked] == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
-        assert ends == [SessionEnd.CLEAN]
-        server.close()
-
-    asyncio.run(inside())
+    bare = "RTSP/1.0 200 OK\r\n{cseq}\r\n\r\n"
+    server, base, asked = await scripted(
+        {"DESCRIBE": described(SDP), "SETUP": bare, "PLAY": bare, "TEARDOWN": bare}
+    )
+    ends: list[SessionEnd] = []
+    with pytest.raises(CameraError):
+        await fetch(NativeEngine(), camera("cam", url=base), base, soon(0.5), ends)
+    assert [line.split()[0] for line in asked] == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+    assert ends == [SessionEnd.CLEAN]
+    server.close()
 
 
-def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_costs_no_socket(
+async def test_a_camera_that_wants_a_describe_before_each_setup_is_understood_and_costs_no_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Refused once, or twice where it has worked, it is not asked that way again.
 
     Ports of a refused SETUP are closed.
     """
+    answers = {"DESCRIBE": described(SDP), "PLAY": OK, "TEARDOWN": OK, "SETUP": OK}
+    server, base, asked = await scripted(answers)
+    engine = NativeEngine()
+    target = camera("cam", url=base, transport="udp")
+    memory = engine._cache(target, base)
+    # Each shot is cancelled, and would leave nothing
+    monkeypatch.setattr(engine, "_cache", lambda *_: memory)
 
-    async def inside() -> None:
-        answers = {"DESCRIBE": described(SDP), "PLAY": OK, "TEARDOWN": OK, "SETUP": OK}
-        server, base, asked = await scripted(answers)
-        engine = NativeEngine()
-        target = camera("cam", url=base, transport="udp")
-        memory = engine._cache(target, base)
-        # Each shot is cancelled, and would leave nothing
-        monkeypatch.setattr(engine, "_cache", lambda *_: memory)
+    async def methods() -> list[str]:
+        asked.clear()
+        task = asyncio.create_task(fetch(engine, target, base, soon(60)))
+        while not any(line.startswith("PLAY") for line in asked):
+            if asked and asked[-1].startswith("SETUP") and asked[0].startswith("SETUP"):
+                answers["SETUP"] = OK  # the one after the DESCRIBE
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        return [line.split()[0] for line in asked]
 
-        async def methods() -> list[str]:
-            asked.clear()
-            task = asyncio.create_task(fetch(engine, target, base, soon(60)))
-            while not any(line.startswith("PLAY") for line in asked):
-                if asked and asked[-1].startswith("SETUP") and asked[0].startswith("SETUP"):
-                    answers["SETUP"] = OK  # the one after the DESCRIBE
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait({task})
-            return [line.split()[0] for line in asked]
-
-        before = open_files()
+    before = open_files()
+    assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
+    for refusals in (1, 2):
+        memory.warm_worked, memory.warm_refusals = refusals == 2, 0
+        for _ in range(refusals):
+            answers["SETUP"] = "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n"
+            assert await methods() == ["SETUP", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
         assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
-        for refusals in (1, 2):
-            memory.warm_worked, memory.warm_refusals = refusals == 2, 0
-            for _ in range(refusals):
-                answers["SETUP"] = "RTSP/1.0 455 No\r\n{cseq}\r\n\r\n"
-                assert await methods() == ["SETUP", "DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
-            assert await methods() == ["DESCRIBE", "SETUP", "PLAY", "TEARDOWN"]
-        async with asyncio.timeout(20):  # the camera's ends are closed a little later than ours
-            while open_files() > before:
-                await asyncio.sleep(0.01)
-        server.close()
-
-    asyncio.run(inside())
+    async with asyncio.timeout(20):  # the camera's ends are closed a little later than ours
+        while open_files() > before:
+            await asyncio.sleep(0.01)
+    server.close()
 
 
 @pytest.mark.parametrize(
     ("transport", "connections", "end"),
     [("tcp", 2, SessionEnd.NONE), ("udp", 1, SessionEnd.UNCLEAN)],
 )
-def test_a_setup_that_nobody_answered_may_live_on_over_udp(
+async def test_a_setup_that_nobody_answered_may_live_on_over_udp(
     transport: str, connections: int, end: SessionEnd
 ) -> None:
     """The camera closes after a SETUP.
 
     Over TCP no session is left, so it is asked anew; over UDP one may be.
     """
+    asked: list[bytes] = []
 
-    async def inside() -> None:
-        asked: list[bytes] = []
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.close()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
-        memory = SessionCache(
-            track=Track("video", 96, "H264"),
-            track_url=f"{url}/track1",
-            base=url,
-            transport=transport,
-        )
-        session = RtspSession(url, memory, LoginCache("", ""))
-        with pytest.raises(CameraError):
-            await session.open()
-        assert await session.close() is end
-        assert [line.split()[0] for line in asked] == [b"SETUP", b"DESCRIBE"][:connections]
-        server.close()
-
-    asyncio.run(inside())
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
+    memory = SessionCache(
+        track=Track("video", 96, "H264"),
+        track_url=f"{url}/track1",
+        base=url,
+        transport=transport,
+    )
+    session = RtspSession(url, memory, LoginCache("", ""))
+    with pytest.raises(CameraError):
+        await session.open()
+    assert await session.close() is end
+    assert [line.split()[0] for line in asked] == [b"SETUP", b"DESCRIBE"][:connections]
+    server.close()

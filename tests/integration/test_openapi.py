@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import jsonschema
 import pytest
-from desk import Desk, at_the_desk, bare
+from desk import Desk, StartDaemon, bare
 
 from camserver.api import sse as stream
 from camserver.api.control_routes import ControlRoutes
@@ -129,41 +129,10 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
     }
 
 
-def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
-    async def work(desk: Desk) -> None:
-        await desk.until(lambda: all(c["latest"] for c in desk.client.get("/v1/cameras")))
-        async with aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(desk.socket))
-        ) as session:
-            async with session.get("http://x/v1/openapi.json") as answer:
-                api = Described(session, await answer.json())
-            await ask_what_can_be_read(api, desk)
-            await ask_what_acts(api, desk)
-            assert (await api.ask("POST", "/v1/reload"))[0] == 200
-            desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
-            assert (await api.ask("POST", "/v1/reload"))[0] == 422
-            await ask_nonsense(session)
-            described = {
-                (method.upper(), path, status)
-                for path, item in api.description["paths"].items()
-                for method, operation in item.items()
-                if method in ("get", "post")
-                for status in operation["responses"]
-            }
-            assert described == api.seen
-            services, reading = bare(tmp_path, desk.house.manager)
-            served = {
-                (route.method, route.path.replace(":.+", ""))
-                for part in (reading, ControlRoutes(services))
-                for route in part.routes()
-            }
-            assert served == {(method, path) for method, path, _ in described} | {
-                ("GET", "/v1/events")
-            }
-
-    at_the_desk(
-        tmp_path,
-        work,
+async def test_the_description_and_the_server_say_the_same(
+    tmp_path: Path, daemon: StartDaemon
+) -> None:
+    desk = await daemon(
         [
             SimulatedCamera("cam", "Gate", gop=2),
             SimulatedCamera("bad", "Bad", fault=Fault("refuse")),
@@ -172,48 +141,68 @@ def test_the_description_and_the_server_say_the_same(tmp_path: Path) -> None:
         lease_wait="2s",
         unclean_cooldown="300ms",
     )
+    await desk.until(lambda: all(c["latest"] for c in desk.client.get("/v1/cameras")))
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
+        async with session.get("http://x/v1/openapi.json") as answer:
+            api = Described(session, await answer.json())
+        await ask_what_can_be_read(api, desk)
+        await ask_what_acts(api, desk)
+        assert (await api.ask("POST", "/v1/reload"))[0] == 200
+        desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
+        assert (await api.ask("POST", "/v1/reload"))[0] == 422
+        await ask_nonsense(session)
+        described = {
+            (method.upper(), path, status)
+            for path, item in api.description["paths"].items()
+            for method, operation in item.items()
+            if method in ("get", "post")
+            for status in operation["responses"]
+        }
+        assert described == api.seen
+        services, reading = bare(tmp_path, desk.house.manager)
+        served = {
+            (route.method, route.path.replace(":.+", ""))
+            for part in (reading, ControlRoutes(services))
+            for route in part.routes()
+        }
+        assert served == {(method, path) for method, path, _ in described} | {("GET", "/v1/events")}
 
 
 async def _open_body() -> Any:
     yield b'{"end": "clean"}\n'
 
 
-def test_events_come_as_they_happen(tmp_path: Path) -> None:
+async def test_events_come_as_they_happen(tmp_path: Path, daemon: StartDaemon) -> None:
     """Dotted names, one JSON object each.
 
     One camera's alone if asked; a broken connection goes on where it ended.
     """
-
-    async def work(desk: Desk) -> None:
-        async with aiohttp.ClientSession(
-            connector=aiohttp.UnixConnector(str(desk.socket))
-        ) as session:
-            async with session.get("http://x/v1/events?camera=cam") as answer:
-                names, number = [], ""
-                while names.count("snapshot.published") < 2:
-                    line = (await answer.content.readline()).decode().strip()
-                    number = line.removeprefix("id: ") if line.startswith("id: ") else number
-                    if line.startswith("data: "):
-                        data = json.loads(line.removeprefix("data: "))
-                        assert data["camera"] == "cam"
-                        assert re.fullmatch(r"[a-z]+\.[a-z]+", data["event"])
-                        # A busy machine is late now and then
-                        if data["event"] != "poll.skipped":
-                            names.append(data["event"])
-            assert names[-3:] in (
-                ["lease.acquired", "snapshot.published", "lease.released"],
-                ["lease.acquired", "lease.released", "snapshot.published"],
-                ["lease.released", "lease.acquired", "snapshot.published"],
-                ["snapshot.published", "lease.acquired", "snapshot.published"],
-            )
-            async with session.get(
-                "http://x/v1/events", headers={"Last-Event-ID": str(int(number) - 2)}
-            ) as answer:
-                while not (line := await answer.content.readline()).startswith(b"id: "):
-                    pass
-                assert line == b"id: %d\n" % (int(number) - 1)
-
-    at_the_desk(tmp_path, work, interval="200ms")
+    desk = await daemon(interval="200ms")
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
+        async with session.get("http://x/v1/events?camera=cam") as answer:
+            names, number = [], ""
+            while names.count("snapshot.published") < 2:
+                line = (await answer.content.readline()).decode().strip()
+                number = line.removeprefix("id: ") if line.startswith("id: ") else number
+                if line.startswith("data: "):
+                    data = json.loads(line.removeprefix("data: "))
+                    assert data["camera"] == "cam"
+                    assert re.fullmatch(r"[a-z]+\.[a-z]+", data["event"])
+                    # A busy machine is late now and then
+                    if data["event"] != "poll.skipped":
+                        names.append(data["event"])
+        assert names[-3:] in (
+            ["lease.acquired", "snapshot.published", "lease.released"],
+            ["lease.acquired", "lease.released", "snapshot.published"],
+            ["lease.released", "lease.acquired", "snapshot.published"],
+            ["snapshot.published", "lease.acquired", "snapshot.published"],
+        )
+        async with session.get(
+            "http://x/v1/events", headers={"Last-Event-ID": str(int(number) - 2)}
+        ) as answer:
+            while not (line := await answer.content.readline()).startswith(b"id: "):
+                pass
+            assert line == b"id: %d\n" % (int(number) - 1)
 
 
 @pytest.mark.parametrize("kept", [8])

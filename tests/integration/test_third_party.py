@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from house import House, fetch, psnr, with_house
+from house import House, StartFleet, fetch, psnr, with_house
 from login_proxy import LoginProxy
 from support import camera, free_port, until
 
@@ -134,30 +134,33 @@ async def polled(house: House, url: str, source: np.ndarray[Any, Any], **keys: A
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 @pytest.mark.parametrize("how", ["open", "digest", "basic"])
-def test_gstreamer(
-    gst: dict[str, int], sources: dict[str, Any], how: str, transport: str, codec: str
+async def test_gstreamer(
+    gst: dict[str, int],
+    sources: dict[str, Any],
+    how: str,
+    transport: str,
+    codec: str,
+    fleet: StartFleet,
 ) -> None:
-    async def work(house: House) -> None:
-        login = {} if how == "open" else {"username": USER, "password": PASSWORD}
-        async with LoginProxy(gst[how]) as proxy:
-            await polled(
-                house,
-                f"rtsp://127.0.0.1:{proxy.port}/{codec}",
-                sources[codec],
-                transport=transport,
-                **login,
-            )
-            assert (proxy.refused_logins, proxy.connections) == (0, POLLS)
-
-    with_house([], work)
+    house = await fleet([])
+    login = {} if how == "open" else {"username": USER, "password": PASSWORD}
+    async with LoginProxy(gst[how]) as proxy:
+        await polled(
+            house,
+            f"rtsp://127.0.0.1:{proxy.port}/{codec}",
+            sources[codec],
+            transport=transport,
+            **login,
+        )
+        assert (proxy.refused_logins, proxy.connections) == (0, POLLS)
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265", "mjpeg"])
-def test_gstreamer_over_tls(gst: dict[str, int], sources: dict[str, Any], codec: str) -> None:
-    async def work(house: House) -> None:
-        await polled(house, f"rtsps://127.0.0.1:{gst['tls']}/{codec}", sources[codec])
-
-    with_house([], work)
+async def test_gstreamer_over_tls(
+    gst: dict[str, int], sources: dict[str, Any], codec: str, fleet: StartFleet
+) -> None:
+    house = await fleet([])
+    await polled(house, f"rtsps://127.0.0.1:{gst['tls']}/{codec}", sources[codec])
 
 
 @pytest.mark.parametrize("login", [False, True])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import camera, run_virtual
+from support import camera
 
 from camserver.config.model import Go2rtcTable
 from camserver.events import Event, StreamRegistered
@@ -73,28 +73,25 @@ def gate() -> Any:
         ([IDLE, LIVE], False, SessionEnd.NONE, DIAL_S),  # somebody watches: counted as such
     ],
 )
-def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
+async def test_a_session_that_go2rtc_opened_is_over_when_that_is_proven(
     shown: list[StreamView], was_open: bool, end: SessionEnd, after_s: float
 ) -> None:
-    async def work() -> None:
-        api = Api(gate=shown[0])
-        go2rtc, manager = await beside(api)
-        lease = await manager.acquire("gate", "gate", Holder("poller"))
-        go2rtc.opening(gate())
-        begun = asyncio.get_running_loop().time()
-        for step, view in enumerate(shown):
-            asyncio.get_running_loop().call_at(
-                begun + 0.1 * step - 0.01, api.shown.__setitem__, "gate", view
-            )
-        assert await go2rtc.settled(gate(), was_open=was_open) is end
-        assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s, abs=0.11)
-        lease.release()
-        await go2rtc.close()
-
-    run_virtual(work)
+    api = Api(gate=shown[0])
+    go2rtc, manager = await beside(api)
+    lease = await manager.acquire("gate", "gate", Holder("poller"))
+    go2rtc.opening(gate())
+    begun = asyncio.get_running_loop().time()
+    for step, view in enumerate(shown):
+        asyncio.get_running_loop().call_at(
+            begun + 0.1 * step - 0.01, api.shown.__setitem__, "gate", view
+        )
+    assert await go2rtc.settled(gate(), was_open=was_open) is end
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(after_s, abs=0.11)
+    lease.release()
+    await go2rtc.close()
 
 
-def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
+async def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
     """`exec:camserver lease …` in the place of what we registered.
 
     Not overwritten, and not removed afterwards.
@@ -102,52 +99,44 @@ def test_a_stream_that_an_operator_replaced_is_never_touched() -> None:
     own = StreamView(
         sources=("exec:camserver lease gate -- ffmpeg -i rtsp://127.0.0.1/gate -f rtsp {output}",)
     )
-
-    async def work() -> None:
-        api = Api()
-        go2rtc, _ = await beside(api)
+    api = Api()
+    go2rtc, _ = await beside(api)
+    for _ in range(2):
+        await go2rtc.look()
+        await go2rtc._register(api)
+    assert api.shown["gate"].sources == ("rtsp://127.0.0.1/gate",)
+    api.shown["gate"] = own
+    for wanted in (True, False):
+        if not wanted:  # register was taken away, or the camera
+            go2rtc._cameras = {}
         for _ in range(2):
             await go2rtc.look()
             await go2rtc._register(api)
-        assert api.shown["gate"].sources == ("rtsp://127.0.0.1/gate",)
-        api.shown["gate"] = own
-        for wanted in (True, False):
-            if not wanted:  # register was taken away, or the camera
-                go2rtc._cameras = {}
-            for _ in range(2):
-                await go2rtc.look()
-                await go2rtc._register(api)
-            assert (api.shown["gate"], api.removed) == (own, [])
-
-    run_virtual(work)
+        assert (api.shown["gate"], api.removed) == (own, [])
 
 
-def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
+async def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
     """Over a restart, too; a stream that somebody made, or added a source to, stays."""
-
-    async def work() -> None:
-        path = tmp_path / "streams"
-        for hand_made, again, removed in (
-            (False, False, ["gate"]),
-            (False, True, []),
-            (True, False, []),
-        ):
-            api, events = Api(), list[Event]()
-            url = gate().url
-            if hand_made:
-                api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
-            go2rtc, _ = await beside(api, events, path)
-            await go2rtc.look()
-            await go2rtc._register(api)
-            assert any(isinstance(event, StreamRegistered) for event in events) is not hand_made
-            await go2rtc.close()
-            if again:
-                api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
-            go2rtc, _ = await beside(api, path=path)  # the next process
-            go2rtc._cameras = {}
-            await go2rtc.look()
-            await go2rtc._register(api)
-            assert api.removed == removed
-            path.unlink(missing_ok=True)
-
-    run_virtual(work)
+    path = tmp_path / "streams"
+    for hand_made, again, removed in (
+        (False, False, ["gate"]),
+        (False, True, []),
+        (True, False, []),
+    ):
+        api, events = Api(), list[Event]()
+        url = gate().url
+        if hand_made:
+            api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
+        go2rtc, _ = await beside(api, events, path)
+        await go2rtc.look()
+        await go2rtc._register(api)
+        assert any(isinstance(event, StreamRegistered) for event in events) is not hand_made
+        await go2rtc.close()
+        if again:
+            api.shown["gate"] = StreamView(sources=(url, "ffmpeg:gate#audio=opus"))
+        go2rtc, _ = await beside(api, path=path)  # the next process
+        go2rtc._cameras = {}
+        await go2rtc.look()
+        await go2rtc._register(api)
+        assert api.removed == removed
+        path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -34,20 +34,28 @@ def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
     }
 
 
-def with_pool(
-    name: Literal["session", "decoder"],
-    work: Callable[[WorkerPool], Awaitable[None]],
-    **options: Any,
-) -> None:
-    async def inside() -> None:
-        pool = WorkerPool(name, 1, **options)
-        try:
-            await work(pool)
-        finally:
-            await pool.close()
-            assert pool.pids == ()
+StartPool = Callable[..., Awaitable[WorkerPool]]
 
-    asyncio.run(inside())
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real processes want real time."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def start_pool() -> AsyncIterator[StartPool]:
+    """Starts worker pools of one process; no process is left afterwards."""
+    pools: list[WorkerPool] = []
+
+    async def start(name: Literal["session", "decoder"], **options: Any) -> WorkerPool:
+        pools.append(WorkerPool(name, 1, **options))
+        return pools[-1]
+
+    yield start
+    for pool in pools:
+        await pool.close()
+        assert pool.pids == ()
 
 
 def soon(seconds: float) -> float:
@@ -80,194 +88,169 @@ async def deaf_camera() -> tuple[asyncio.Server, str, asyncio.Event, asyncio.Eve
     )
 
 
-def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed() -> None:
-    async def work(pool: WorkerPool) -> None:
-        server, url, came, gone = await deaf_camera()
-        with pytest.raises(CameraError, match="its worker was killed") as caught:
-            await pool.run("fetch", fetch(url), deadline=soon(3))
-        assert caught.value.result is Result.TIMEOUT
-        assert pool.pids == ()
-        assert came.is_set()
-        await gone.wait()
-        server.close()
+async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(
+    start_pool: StartPool,
+) -> None:
+    pool = await start_pool("session")
+    server, url, came, gone = await deaf_camera()
+    with pytest.raises(CameraError, match="its worker was killed") as caught:
+        await pool.run("fetch", fetch(url), deadline=soon(3))
+    assert caught.value.result is Result.TIMEOUT
+    assert pool.pids == ()
+    assert came.is_set()
+    await gone.wait()
+    server.close()
 
-    with_pool("session", work)
 
-
-def test_a_worker_gives_up_by_itself_before_it_is_killed() -> None:
+async def test_a_worker_gives_up_by_itself_before_it_is_killed(start_pool: StartPool) -> None:
     """Its own limit is below ours, so a deaf camera costs no process."""
-
-    async def work(pool: WorkerPool) -> None:
-        server, url, _, gone = await deaf_camera()
-        with pytest.raises(CameraError, match="no answer within") as caught:
-            await pool.run("fetch", fetch(url, 1.5), deadline=soon(30))
-        assert caught.value.result is Result.TIMEOUT
-        assert "secret" not in str(caught.value)
-        assert len(pool.pids) == 1
-        await gone.wait()
-        server.close()
-
-    with_pool("session", work)
+    pool = await start_pool("session")
+    server, url, _, gone = await deaf_camera()
+    with pytest.raises(CameraError, match="no answer within") as caught:
+        await pool.run("fetch", fetch(url, 1.5), deadline=soon(30))
+    assert caught.value.result is Result.TIMEOUT
+    assert "secret" not in str(caught.value)
+    assert len(pool.pids) == 1
+    await gone.wait()
+    server.close()
 
 
-def test_cancelled_twice_it_still_reaps_first() -> None:
+async def test_cancelled_twice_it_still_reaps_first(start_pool: StartPool) -> None:
     """Rule one: the caller hears of the cancellation only when the connection is closed."""
-
-    async def work(pool: WorkerPool) -> None:
-        server, url, came, gone = await deaf_camera()
-        task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
-        await came.wait()
-        pid = pool.pids[0]
-        task.cancel()
-        asyncio.get_running_loop().call_soon(task.cancel)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-        await gone.wait()
-        server.close()
-
-    with_pool("session", work)
+    pool = await start_pool("session")
+    server, url, came, gone = await deaf_camera()
+    task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
+    await came.wait()
+    pid = pool.pids[0]
+    task.cancel()
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    await gone.wait()
+    server.close()
 
 
-def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same() -> None:
+async def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same(
+    start_pool: StartPool,
+) -> None:
     """As at the end of asyncio.run.
 
     The talk with the worker is cancelled as well, so nobody can tell how its job ended.
     """
-
-    async def work(pool: WorkerPool) -> None:
-        server, url, came, gone = await deaf_camera()
-        said: list[Reply] = []
-        task = asyncio.create_task(
-            pool.run("fetch", fetch(url), deadline=soon(30), late=said.append)
-        )
-        await came.wait()
-        for each in asyncio.all_tasks():
-            if each.get_name() == "session job":
-                each.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert (pool.pids, said) == ((), [])
-        await gone.wait()
-        server.close()
-
-    with_pool("session", work)
+    pool = await start_pool("session")
+    server, url, came, gone = await deaf_camera()
+    said: list[Reply] = []
+    task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30), late=said.append))
+    await came.wait()
+    for each in asyncio.all_tasks():
+        if each.get_name() == "session job":
+            each.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (pool.pids, said) == ((), [])
+    await gone.wait()
+    server.close()
 
 
-def test_killed_from_outside_is_a_crash_and_the_next_job_runs() -> None:
-    async def work(pool: WorkerPool) -> None:
-        server, url, came, _ = await deaf_camera()
-        task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
-        await came.wait()
-        os.kill(pool.pids[0], signal.SIGKILL)
-        with pytest.raises(CameraError, match=r"the session worker died \(signal 9\)") as caught:
-            await task
-        assert caught.value.result is Result.CRASHED
-        server.close()
-        refused = f"rtsp://127.0.0.1:{free_port()}/x"
-        with pytest.raises(CameraError, match="connection refused"):
-            await pool.run("fetch", fetch(refused), deadline=soon(30))
-
-    with_pool("session", work)
+async def test_killed_from_outside_is_a_crash_and_the_next_job_runs(start_pool: StartPool) -> None:
+    pool = await start_pool("session")
+    server, url, came, _ = await deaf_camera()
+    task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
+    await came.wait()
+    os.kill(pool.pids[0], signal.SIGKILL)
+    with pytest.raises(CameraError, match=r"the session worker died \(signal 9\)") as caught:
+        await task
+    assert caught.value.result is Result.CRASHED
+    server.close()
+    refused = f"rtsp://127.0.0.1:{free_port()}/x"
+    with pytest.raises(CameraError, match="connection refused"):
+        await pool.run("fetch", fetch(refused), deadline=soon(30))
 
 
 def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_cancelled_while_a_worker_starts_none_is_too_many() -> None:
+async def test_cancelled_while_a_worker_starts_none_is_too_many(start_pool: StartPool) -> None:
     """The one that was started for it is idle afterwards, and serves the next job."""
+    pool = await start_pool("decoder")
+    for _ in range(4):
+        job = asyncio.create_task(
+            pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
+        assert len(pool.pids) <= 1
+    with pytest.raises(CameraError, match="no JPEG"):
+        await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
+    assert len(pool.pids) == 1
 
-    async def work(pool: WorkerPool) -> None:
-        for _ in range(4):
-            job = asyncio.create_task(
-                pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
-            )
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            job.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await job
-            assert len(pool.pids) <= 1
+
+async def test_an_idle_worker_that_was_killed_leaves_no_file_open(start_pool: StartPool) -> None:
+    pool = await start_pool("decoder")
+
+    async def job() -> None:
         with pytest.raises(CameraError, match="no JPEG"):
             await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
-        assert len(pool.pids) == 1
 
-    with_pool("decoder", work)
-
-
-def test_an_idle_worker_that_was_killed_leaves_no_file_open() -> None:
-    async def work(pool: WorkerPool) -> None:
-        async def job() -> None:
-            with pytest.raises(CameraError, match="no JPEG"):
-                await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
-
+    await job()
+    before = open_files()
+    for _ in range(3):
+        worker = pool._idle[0].process
+        worker.kill()
+        await worker.wait()
         await job()
-        before = open_files()
-        for _ in range(3):
-            worker = pool._idle[0].process
-            worker.kill()
-            await worker.wait()
-            await job()
-        assert open_files() == before
-
-    with_pool("decoder", work)
+    assert open_files() == before
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_garbage_is_a_bad_picture(codec: str) -> None:
-    async def work(pool: WorkerPool) -> None:
-        decoder = Decoder(pool, 85)
-        for data in (b"", b"\0\0\0\1", os.urandom(5000), b"\0\0\0\1\x65" + os.urandom(5000)):
-            with pytest.raises(CameraError) as caught:
-                await decoder.decode(
-                    CodedKeyframe(codec, data, b"", datetime.now(UTC), "libav"),
-                    width=None,
-                    deadline=soon(30),
-                )
-            assert caught.value.result is Result.BAD_PICTURE
-
-    with_pool("decoder", work)
+async def test_garbage_is_a_bad_picture(codec: str, start_pool: StartPool) -> None:
+    pool = await start_pool("decoder")
+    decoder = Decoder(pool, 85)
+    for data in (b"", b"\0\0\0\1", os.urandom(5000), b"\0\0\0\1\x65" + os.urandom(5000)):
+        with pytest.raises(CameraError) as caught:
+            await decoder.decode(
+                CodedKeyframe(codec, data, b"", datetime.now(UTC), "libav"),
+                width=None,
+                deadline=soon(30),
+            )
+        assert caught.value.result is Result.BAD_PICTURE
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>busy</html>", b"\xff\xd8\xff\xd9", b"\xff\xd8 half"])
-def test_what_is_no_whole_jpeg_is_refused(data: bytes) -> None:
-    async def work(pool: WorkerPool) -> None:
-        with pytest.raises(CameraError) as caught:
-            await Decoder(pool, 85).inspect(data, width=None, deadline=soon(30))
-        assert caught.value.result is Result.BAD_PICTURE
-
-    with_pool("decoder", work)
+async def test_what_is_no_whole_jpeg_is_refused(data: bytes, start_pool: StartPool) -> None:
+    pool = await start_pool("decoder")
+    with pytest.raises(CameraError) as caught:
+        await Decoder(pool, 85).inspect(data, width=None, deadline=soon(30))
+    assert caught.value.result is Result.BAD_PICTURE
 
 
-def test_memory_is_limited() -> None:
+async def test_memory_is_limited(start_pool: StartPool) -> None:
     """A picture of absurd size costs one attempt, not the machine."""
-
-    async def work(pool: WorkerPool) -> None:
-        header = bytes.fromhex("ffd8ffc0001108ffffffff03012200021101031101")
-        with pytest.raises(CameraError) as caught:
-            await Decoder(pool, 85).inspect(header + b"\xff\xd9", width=None, deadline=soon(30))
-        assert caught.value.result in (Result.BAD_PICTURE, Result.CRASHED)
-
-    with_pool("decoder", work)
+    pool = await start_pool("decoder")
+    header = bytes.fromhex("ffd8ffc0001108ffffffff03012200021101031101")
+    with pytest.raises(CameraError) as caught:
+        await Decoder(pool, 85).inspect(header + b"\xff\xd9", width=None, deadline=soon(30))
+    assert caught.value.result in (Result.BAD_PICTURE, Result.CRASHED)
 
 
-def test_a_decoder_is_sealed_by_the_kernel() -> None:
+async def test_a_decoder_is_sealed_by_the_kernel(start_pool: StartPool) -> None:
     """Not only asked to be.
 
     The process that decodes runs under a filter (2) and can gain no privileges.
     """
-
-    async def work(pool: WorkerPool) -> None:
-        await pool.warm()
-        with pytest.raises(CameraError):
-            await Decoder(pool, 85).inspect(b"", width=None, deadline=soon(30))
-        status = Path(f"/proc/{pool.pids[0]}/status").read_text()
-        assert "Seccomp:\t2" in status
-        assert "NoNewPrivs:\t1" in status
-
-    with_pool("decoder", work, on_unsealed=pytest.fail)
+    pool = await start_pool("decoder", on_unsealed=pytest.fail)
+    await pool.warm()
+    with pytest.raises(CameraError):
+        await Decoder(pool, 85).inspect(b"", width=None, deadline=soon(30))
+    status = Path(f"/proc/{pool.pids[0]}/status").read_text()
+    assert "Seccomp:\t2" in status
+    assert "NoNewPrivs:\t1" in status
 
 
 def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[bytes]:

@@ -136,26 +136,20 @@ def test_dead_cameras_do_not_delay_live_ones() -> None:
         assert len(late) >= 99
 
 
-def test_cameras_not_yet_seen_do_not_delay_those_that_answer() -> None:
+async def test_cameras_not_yet_seen_do_not_delay_those_that_answer() -> None:
     """A reload brings a hundred new cameras, all dead.
 
     The old ones miss nothing, and a new healthy one is found.
     """
     fleet = Fleet(lambda c: dead(c) if c.id.startswith("dead") else quick(c), sessions=8)
-
-    async def work() -> None:
-        old = [camera(f"live{i}") for i in range(10)]
-        fleet.orchestrator.configure(old)
-        task = asyncio.create_task(fleet.orchestrator.run())
-        await asyncio.sleep(100)
-        fleet.orchestrator.configure(
-            [*old, *(camera(f"dead{i}") for i in range(100)), camera("new")]
-        )
-        await asyncio.sleep(400)
-        await fleet.orchestrator.stop(0.0)
-        await task
-
-    run_virtual(work)
+    old = [camera(f"live{i}") for i in range(10)]
+    fleet.orchestrator.configure(old)
+    task = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(100)
+    fleet.orchestrator.configure([*old, *(camera(f"dead{i}") for i in range(100)), camera("new")])
+    await asyncio.sleep(400)
+    await fleet.orchestrator.stop(0.0)
+    await task
     for i in range(10):
         assert max(b - a for a, b in pairwise(fleet.starts[f"live{i}"][1:])) < 10.1
     assert fleet.starts["new"]
@@ -174,7 +168,7 @@ def test_a_busy_camera_is_skipped_and_counted() -> None:
     assert fleet.statistics.skipped == len(skipped)
 
 
-def test_aligned_cameras_shoot_on_the_wall_clocks_multiples() -> None:
+async def test_aligned_cameras_shoot_on_the_wall_clocks_multiples() -> None:
     """A timelapse picture is taken at multiples of the interval by the wall clock."""
     offset = 1_700_000_003.25
     step = 0.0
@@ -188,18 +182,13 @@ def test_aligned_cameras_shoot_on_the_wall_clocks_multiples() -> None:
 
     taken: list[float] = []
     fleet = Fleet(shoot, wall=wall)
-
-    async def work() -> None:
-        nonlocal step
-        fleet.orchestrator.configure([camera("t", align=True, interval_s=60.0)])
-        task = asyncio.create_task(fleet.orchestrator.run())
-        await asyncio.sleep(200)
-        step = 7.5
-        await asyncio.sleep(200)
-        await fleet.orchestrator.stop(0.0)
-        await task
-
-    run_virtual(work)
+    fleet.orchestrator.configure([camera("t", align=True, interval_s=60.0)])
+    task = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(200)
+    step = 7.5
+    await asyncio.sleep(200)
+    await fleet.orchestrator.stop(0.0)
+    await task
     assert len(taken) == 6
     off = [min(t % 60, 60 - t % 60) for t in taken]
     assert max(off) < 0.06
@@ -213,20 +202,16 @@ def test_open_rate_bounds_the_start() -> None:
     assert all(b - a > 0.0999 for a, b in pairwise(starts))
 
 
-def test_reload_leaves_unchanged_cameras_alone() -> None:
+async def test_reload_leaves_unchanged_cameras_alone() -> None:
     """A changed camera is polled at once, a removed one never again, others keep their rhythm."""
     fleet = Fleet(quick)
-
-    async def work() -> None:
-        fleet.orchestrator.configure([camera("same"), camera("changed"), camera("gone")])
-        task = asyncio.create_task(fleet.orchestrator.run())
-        await asyncio.sleep(35)
-        fleet.orchestrator.configure([camera("same"), camera("changed", width=640)])
-        await asyncio.sleep(35)
-        await fleet.orchestrator.stop(0.0)
-        await task
-
-    run_virtual(work)
+    fleet.orchestrator.configure([camera("same"), camera("changed"), camera("gone")])
+    task = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(35)
+    fleet.orchestrator.configure([camera("same"), camera("changed", width=640)])
+    await asyncio.sleep(35)
+    await fleet.orchestrator.stop(0.0)
+    await task
     assert max(fleet.starts["gone"]) < 35.1
     assert any(abs(t - 35) < 0.01 for t in fleet.starts["changed"])
     assert not any(abs(t - 35) < 0.01 for t in fleet.starts["same"])
@@ -242,7 +227,7 @@ def test_a_fault_of_ours_costs_one_poll() -> None:
     assert fleet.results[Result.ERROR] >= 2
 
 
-def test_stop_waits_for_polls_then_cancels() -> None:
+async def test_stop_waits_for_polls_then_cancels() -> None:
     """A poll that can end in the grace ends by itself.
 
     One that hangs is cancelled; none is left.
@@ -259,20 +244,16 @@ def test_stop_waits_for_polls_then_cancels() -> None:
         return outcome(c)
 
     fleet = Fleet(poll)
-
-    async def work() -> None:
-        fleet.orchestrator.configure([camera("short"), camera("long")])
-        task = asyncio.create_task(fleet.orchestrator.run())
-        await asyncio.sleep(0.1)
-        await fleet.orchestrator.stop(1.0)
-        await task
-
-    run_virtual(work)
+    fleet.orchestrator.configure([camera("short"), camera("long")])
+    task = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(0.1)
+    await fleet.orchestrator.stop(1.0)
+    await task
     assert ended == ["short done", "long cancelled"]
     assert pytest.approx(0) == fleet.running
 
 
-def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once() -> None:
+async def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once() -> None:
     """Two hundred new cameras, a save of the inventory two seconds later.
 
     Never two polls of one, no slot is lost.
@@ -289,21 +270,17 @@ def test_a_camera_that_was_changed_while_it_waited_for_its_start_is_started_once
 
     fleet = Fleet(slow, sessions=256, open_rate=20)
     cameras = [camera(f"c{n}", interval_s=60.0) for n in range(200)]
-
-    async def work() -> None:
-        fleet.orchestrator.configure(cameras)
-        task = asyncio.create_task(fleet.orchestrator.run())
-        for change in range(5):
-            await asyncio.sleep(2)
-            fleet.orchestrator.configure(
-                [camera(c.id, interval_s=60.0, timeout_s=12.0 + change) for c in cameras]
-            )
-        await asyncio.sleep(300)
-        assert fleet.orchestrator.statistics().running == sum(running.values())
-        await fleet.orchestrator.stop(0.0)
-        await task
-
-    run_virtual(work)
+    fleet.orchestrator.configure(cameras)
+    task = asyncio.create_task(fleet.orchestrator.run())
+    for change in range(5):
+        await asyncio.sleep(2)
+        fleet.orchestrator.configure(
+            [camera(c.id, interval_s=60.0, timeout_s=12.0 + change) for c in cameras]
+        )
+    await asyncio.sleep(300)
+    assert fleet.orchestrator.statistics().running == sum(running.values())
+    await fleet.orchestrator.stop(0.0)
+    await task
     assert set(worst.values()) == {1}
 
 

@@ -40,6 +40,12 @@ VALUE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
 HEADERS = st.dictionaries(TOKEN, VALUE, max_size=4)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real sockets want real time."""
+    return "asyncio"
+
+
 def headers(fields: dict[str, str]) -> Headers:
     made = Headers()
     for name, value in fields.items():
@@ -271,7 +277,7 @@ def test_annex_b_splits_at_start_codes(nals: list[bytes]) -> None:
     assert split_annex_b(b"".join(b"\0\0\0\1" + nal for nal in nals)) == nals
 
 
-def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
+async def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
     """A share is taken in one turn of the loop, in order; none is lost."""
 
     class Transport(asyncio.Transport):
@@ -283,19 +289,16 @@ def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
         def resume_reading(self) -> None:
             self.paused = False
 
-    async def work() -> None:
-        wire, transport, seen = wires.RtspConnection(), Transport(), list[bytes]()
-        wire.connection_made(transport)
-        wire.on_packet = lambda _, payload: seen.append(payload)
-        flood = [b"%d" % n for n in range(5 * wires.SHARE + 7)]
-        wire.data_received(b"".join(Interleaved(0, payload).encode() for payload in flood))
-        for turn in range(1, 6):
-            assert (len(seen), transport.paused) == (turn * wires.SHARE, True)
-            await asyncio.sleep(0)
-        assert (seen, transport.paused) == (flood, False)
-        wire.connection_lost(None)
-
-    asyncio.run(work())
+    wire, transport, seen = wires.RtspConnection(), Transport(), list[bytes]()
+    wire.connection_made(transport)
+    wire.on_packet = lambda _, payload: seen.append(payload)
+    flood = [b"%d" % n for n in range(5 * wires.SHARE + 7)]
+    wire.data_received(b"".join(Interleaved(0, payload).encode() for payload in flood))
+    for turn in range(1, 6):
+        assert (len(seen), transport.paused) == (turn * wires.SHARE, True)
+        await asyncio.sleep(0)
+    assert (seen, transport.paused) == (flood, False)
+    wire.connection_lost(None)
 
 
 def test_a_head_is_parsed_once_however_slowly_its_body_comes(

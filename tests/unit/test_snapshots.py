@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support import camera, run_virtual
+from support import camera
 
 from camserver.errors import CameraError
 from camserver.leases import Budget, Holder, Priority, RtspManager
@@ -110,40 +110,33 @@ class Taking:
         return len(self.manager.device_statistics("gate").held)
 
 
-def test_the_picture_is_delivered_before_the_session_has_ended() -> None:
+async def test_the_picture_is_delivered_before_the_session_has_ended() -> None:
     """And the lease is held until it has: the lease covers the session and nothing else."""
+    source = FakeSource()
+    taking = Taking(source)
+    seen: list[tuple[list[str], int]] = []
 
-    async def work() -> None:
-        source = FakeSource()
-        taking = Taking(source)
-        seen: list[tuple[list[str], int]] = []
+    async def deliver(attempt: Attempt) -> Attempt:
+        seen.append((list(source.told), taking.held))
+        return attempt
 
-        async def deliver(attempt: Attempt) -> Attempt:
-            seen.append((list(source.told), taking.held))
-            return attempt
-
-        attempt = await taking.take(deliver=deliver)
-        assert attempt.ok
-        assert seen == [(["open", "ending", "decoded"], 1)]
-        assert (source.told[-1], taking.held) == ("closed", 0)
-        assert taking.manager.device_statistics("gate").cooling == 0  # the end was clean
-
-    run_virtual(work)
+    attempt = await taking.take(deliver=deliver)
+    assert attempt.ok
+    assert seen == [(["open", "ending", "decoded"], 1)]
+    assert (source.told[-1], taking.held) == ("closed", 0)
+    assert taking.manager.device_statistics("gate").cooling == 0  # the end was clean
 
 
-def test_a_picture_that_cannot_be_decoded_does_not_hurry_the_sessions_end() -> None:
-    async def work() -> None:
-        source = FakeSource()
-        broken = CameraError(Result.BAD_PICTURE, "torn", SessionEnd.NONE)
-        taking = Taking(source, decoder=FakeDecoder(broken))
-        attempt = await taking.take()
-        assert (attempt.result, attempt.error) == (
-            Result.BAD_PICTURE,
-            "gate: rtsp: torn (after 2.0 s, limit 10 s)",
-        )
-        assert source.told == ["open", "ending", "undecodable: torn", "closed", "failed: torn"]
-
-    run_virtual(work)
+async def test_a_picture_that_cannot_be_decoded_does_not_hurry_the_sessions_end() -> None:
+    source = FakeSource()
+    broken = CameraError(Result.BAD_PICTURE, "torn", SessionEnd.NONE)
+    taking = Taking(source, decoder=FakeDecoder(broken))
+    attempt = await taking.take()
+    assert (attempt.result, attempt.error) == (
+        Result.BAD_PICTURE,
+        "gate: rtsp: torn (after 2.0 s, limit 10 s)",
+    )
+    assert source.told == ["open", "ending", "undecodable: torn", "closed", "failed: torn"]
 
 
 @pytest.mark.parametrize(
@@ -155,116 +148,90 @@ def test_a_picture_that_cannot_be_decoded_does_not_hurry_the_sessions_end() -> N
         (Result.AUTH, [Source.RTSP]),
     ],
 )
-def test_which_sources_are_tried_after_a_failure(result: Result, tried: list[Source]) -> None:
+async def test_which_sources_are_tried_after_a_failure(result: Result, tried: list[Source]) -> None:
     """The camera's own word decides; a wrong password is wrong everywhere."""
-
-    async def work() -> None:
-        sources = [
-            FakeSource(kind, kind is not Source.HTTP, CameraError(result, f"{kind} says so"))
-            for kind in (Source.RTSP, Source.RTSP_SUB, Source.HTTP)
-        ]
-        attempt = await Taking(*sources).take()
-        assert [source.kind for source in sources if source.told] == tried
-        assert attempt.result is result
-        assert (attempt.error or "").count("says so") == len(tried)
-
-    run_virtual(work)
+    sources = [
+        FakeSource(kind, kind is not Source.HTTP, CameraError(result, f"{kind} says so"))
+        for kind in (Source.RTSP, Source.RTSP_SUB, Source.HTTP)
+    ]
+    attempt = await Taking(*sources).take()
+    assert [source.kind for source in sources if source.told] == tried
+    assert attempt.result is result
+    assert (attempt.error or "").count("says so") == len(tried)
 
 
-def test_a_refused_login_is_not_sent_by_another_source_whatever_it_is_taken_for() -> None:
+async def test_a_refused_login_is_not_sent_by_another_source_whatever_it_is_taken_for() -> None:
     """Rule two: the sub-stream's login would be the second of this poll."""
-
-    async def work() -> None:
-        error = CameraError(Result.FULL, "taken as full", status=401, login_refused=True)
-        first, second = FakeSource(error=error), FakeSource(Source.HTTP, needs_lease=False)
-        assert not (await Taking(first, second).take()).ok
-        assert second.told == []
-
-    run_virtual(work)
+    error = CameraError(Result.FULL, "taken as full", status=401, login_refused=True)
+    first, second = FakeSource(error=error), FakeSource(Source.HTTP, needs_lease=False)
+    assert not (await Taking(first, second).take()).ok
+    assert second.told == []
 
 
-def test_live_view_preempts_a_poll_until_its_keyframe_is_there() -> None:
+async def test_live_view_preempts_a_poll_until_its_keyframe_is_there() -> None:
     """Before: the session ends at once. After: it is ending anyway, and the picture stays."""
-
-    async def work() -> None:
-        for asked_after_s, result in ((0.5, Result.BUSY), (1.5, Result.OK)):
-            source = FakeSource()
-            taking = Taking(source)
-            poll = asyncio.create_task(taking.take())
-            await asyncio.sleep(asked_after_s)
-            with await taking.manager.acquire(
-                "gate", "gate", Holder("live"), priority=Priority.LIVE
-            ) as live:
-                live.ended(SessionEnd.NONE)
-                assert source.told[-1] != "open", "live got its lease before the session's end"
-            attempt = await poll
-            assert attempt.result is result
-            assert ("preempted" in source.told) == (result is Result.BUSY)
-
-    run_virtual(work)
+    for asked_after_s, result in ((0.5, Result.BUSY), (1.5, Result.OK)):
+        source = FakeSource()
+        taking = Taking(source)
+        poll = asyncio.create_task(taking.take())
+        await asyncio.sleep(asked_after_s)
+        with await taking.manager.acquire(
+            "gate", "gate", Holder("live"), priority=Priority.LIVE
+        ) as live:
+            live.ended(SessionEnd.NONE)
+            assert source.told[-1] != "open", "live got its lease before the session's end"
+        attempt = await poll
+        assert attempt.result is result
+        assert ("preempted" in source.told) == (result is Result.BUSY)
 
 
-def test_a_busy_device_is_seen_through_who_watches_it_live() -> None:
+async def test_a_busy_device_is_seen_through_who_watches_it_live() -> None:
     """Live view has the session: its picture costs the camera nothing."""
-
-    async def work() -> None:
-        main, live = FakeSource(), FakeSource(Source.GO2RTC, needs_lease=False)
-        taking = Taking(main)
-        taking.sources.live = live
-        with await taking.manager.acquire("gate", "gate", Holder("live")) as held:
-            attempt = await taking.take()
-            held.ended(SessionEnd.NONE)
-        assert attempt.ok
-        assert attempt.snapshot is not None
-        assert attempt.snapshot.source is Source.GO2RTC
-        assert main.told == []
-
-    run_virtual(work)
-
-
-def test_a_busy_device_says_who_has_it() -> None:
-    async def work() -> None:
-        taking = Taking(FakeSource(), FakeSource(Source.RTSP_SUB))
-        with await taking.manager.acquire("gate", "gate", Holder("live", "film")) as held:
-            attempt = await taking.take()
-            held.ended(SessionEnd.NONE)
-        assert attempt.result is Result.BUSY
-        assert (attempt.error or "").startswith("gate: no session of gate came free in 2 s")
-        assert (attempt.error or "").count("held by live film") == 1
-
-    run_virtual(work)
-
-
-def test_each_source_has_its_share_of_the_time() -> None:
-    """The last one has all that is left, and none is begun with less than half a second."""
-
-    async def work() -> None:
-        late = CameraError(Result.NO_KEYFRAME, "late")
-        taking = Taking(
-            FakeSource(error=late, opens_s=8.7),
-            FakeSource(Source.HTTP, needs_lease=False, error=late),
-        )
+    main, live = FakeSource(), FakeSource(Source.GO2RTC, needs_lease=False)
+    taking = Taking(main)
+    taking.sources.live = live
+    with await taking.manager.acquire("gate", "gate", Holder("live")) as held:
         attempt = await taking.take()
-        # 8.7 s and one for its end: 0.3 s are left of 10
-        assert attempt.error == "gate: rtsp: late (after 9.7 s, limit 10 s)"
-        assert taking.sources[1].told == []
-        taking = Taking(FakeSource(error=late), FakeSource(Source.HTTP, needs_lease=False))
-        assert (await taking.take()).ok
-        assert [source.share_s for source in taking.sources] == [5.0, pytest.approx(8.0)]
-
-    run_virtual(work)
+        held.ended(SessionEnd.NONE)
+    assert attempt.ok
+    assert attempt.snapshot is not None
+    assert attempt.snapshot.source is Source.GO2RTC
+    assert main.told == []
 
 
-def test_a_cancelled_poll_ends_its_session_and_its_lease_first() -> None:
-    async def work() -> None:
-        for after_s in (0.5, 1.5):
-            source = FakeSource()
-            taking = Taking(source)
-            poll = asyncio.create_task(taking.take())
-            await asyncio.sleep(after_s)
-            poll.cancel()
-            await asyncio.wait({poll})
-            assert poll.cancelled()
-            assert taking.held == 0
+async def test_a_busy_device_says_who_has_it() -> None:
+    taking = Taking(FakeSource(), FakeSource(Source.RTSP_SUB))
+    with await taking.manager.acquire("gate", "gate", Holder("live", "film")) as held:
+        attempt = await taking.take()
+        held.ended(SessionEnd.NONE)
+    assert attempt.result is Result.BUSY
+    assert (attempt.error or "").startswith("gate: no session of gate came free in 2 s")
+    assert (attempt.error or "").count("held by live film") == 1
 
-    run_virtual(work)
+
+async def test_each_source_has_its_share_of_the_time() -> None:
+    """The last one has all that is left, and none is begun with less than half a second."""
+    late = CameraError(Result.NO_KEYFRAME, "late")
+    taking = Taking(
+        FakeSource(error=late, opens_s=8.7),
+        FakeSource(Source.HTTP, needs_lease=False, error=late),
+    )
+    attempt = await taking.take()
+    # 8.7 s and one for its end: 0.3 s are left of 10
+    assert attempt.error == "gate: rtsp: late (after 9.7 s, limit 10 s)"
+    assert taking.sources[1].told == []
+    taking = Taking(FakeSource(error=late), FakeSource(Source.HTTP, needs_lease=False))
+    assert (await taking.take()).ok
+    assert [source.share_s for source in taking.sources] == [5.0, pytest.approx(8.0)]
+
+
+async def test_a_cancelled_poll_ends_its_session_and_its_lease_first() -> None:
+    for after_s in (0.5, 1.5):
+        source = FakeSource()
+        taking = Taking(source)
+        poll = asyncio.create_task(taking.take())
+        await asyncio.sleep(after_s)
+        poll.cancel()
+        await asyncio.wait({poll})
+        assert poll.cancelled()
+        assert taking.held == 0

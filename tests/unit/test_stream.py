@@ -23,52 +23,51 @@ from camserver.host.disk import Disk
 from camserver.leases import RtspManager
 
 
-def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
-    async def work() -> None:
-        events = EventStream(str)
-        for n in range(stream.KEPT + 100):
-            events(DaemonFault(task=f"{n} " + "long " * 200, error=""))
-        chunk, seen = events._since(1, None)
-        assert chunk.startswith(b"event: lost")
-        numbers: list[int] = []
-        while chunk:
-            assert len(chunk) < 2 * stream.SLICE_BYTES
-            numbers += [int(n) for n in re.findall(rb"^id: (\d+)", chunk, re.MULTILINE)]
-            chunk, seen = events._since(seen, None)
-        assert numbers == list(range(101, stream.KEPT + 101))
-        assert events._since(seen - 50, "another") == (b"", seen)
-
-    asyncio.run(work())
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real sockets want real time."""
+    return "asyncio"
 
 
-def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
+    events = EventStream(str)
+    for n in range(stream.KEPT + 100):
+        events(DaemonFault(task=f"{n} " + "long " * 200, error=""))
+    chunk, seen = events._since(1, None)
+    assert chunk.startswith(b"event: lost")
+    numbers: list[int] = []
+    while chunk:
+        assert len(chunk) < 2 * stream.SLICE_BYTES
+        numbers += [int(n) for n in re.findall(rb"^id: (\d+)", chunk, re.MULTILINE)]
+        chunk, seen = events._since(seen, None)
+    assert numbers == list(range(101, stream.KEPT + 101))
+    assert events._since(seen - 50, "another") == (b"", seen)
+
+
+async def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is gone, not only its handler: closing in good order would wait for it."""
     monkeypatch.setattr(stream, "STALL_S", 0.1)
-
-    async def work() -> None:
-        events = EventStream(str)
-        app = web.Application()
-        app.add_routes([web.get("/v1/events", events.answer, allow_head=False)])
-        served = door.HttpListener(app, connections=10)
-        listening = socket.create_server(("127.0.0.1", 0))
-        listening.setblocking(False)
-        await served.open(listening)
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect(listening.getsockname())
-            client.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
-            server = served._runner.server
-            assert server is not None
-            async with asyncio.timeout(30):
-                while not server.connections:
-                    await asyncio.sleep(0.01)
-                while server.connections:
-                    for _ in range(200):
-                        events(DaemonFault(task="long " * 200, error=""))
-                    await asyncio.sleep(0.01)
-        await served.close()
-
-    asyncio.run(work())
+    events = EventStream(str)
+    app = web.Application()
+    app.add_routes([web.get("/v1/events", events.answer, allow_head=False)])
+    served = door.HttpListener(app, connections=10)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    await served.open(listening)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listening.getsockname())
+        client.sendall(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+        server = served._runner.server
+        assert server is not None
+        async with asyncio.timeout(30):
+            while not server.connections:
+                await asyncio.sleep(0.01)
+            while server.connections:
+                for _ in range(200):
+                    events(DaemonFault(task="long " * 200, error=""))
+                await asyncio.sleep(0.01)
+    await served.close()
 
 
 def test_who_takes_pictures_slowly_keeps_none_from_others(tmp_path: Path) -> None:
@@ -84,30 +83,26 @@ def test_who_takes_pictures_slowly_keeps_none_from_others(tmp_path: Path) -> Non
     reading.close()
 
 
-def test_a_disk_that_hangs_is_told_from_one_that_answers(
+async def test_a_disk_that_hangs_is_told_from_one_that_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asks meanwhile waits no longer than the limit, and no second thread is begun."""
+    disk, hung, asked = Disk(), threading.Event(), 0
+    measure = shutil.disk_usage
 
-    async def work() -> None:
-        disk, hung, asked = Disk(), threading.Event(), 0
-        measure = shutil.disk_usage
+    def hang(path: Path) -> object:
+        nonlocal asked
+        asked += 1
+        hung.wait()
+        return measure(path)
 
-        def hang(path: Path) -> object:
-            nonlocal asked
-            asked += 1
-            hung.wait()
-            return measure(path)
-
-        assert await disk.usage(tmp_path) is not None
-        assert await disk.usage(tmp_path / "nowhere") is None
-        monkeypatch.setattr(shutil, "disk_usage", hang)
-        monkeypatch.setattr("camserver.host.disk.LIMIT_S", 0.05)
-        assert await asyncio.gather(*(disk.usage(tmp_path) for _ in range(5))) == [None] * 5
-        assert asked == 1
-        hung.set()
-        async with asyncio.timeout(30):
-            while await disk.usage(tmp_path) is None:
-                await asyncio.sleep(0)
-
-    asyncio.run(work())
+    assert await disk.usage(tmp_path) is not None
+    assert await disk.usage(tmp_path / "nowhere") is None
+    monkeypatch.setattr(shutil, "disk_usage", hang)
+    monkeypatch.setattr("camserver.host.disk.LIMIT_S", 0.05)
+    assert await asyncio.gather(*(disk.usage(tmp_path) for _ in range(5))) == [None] * 5
+    assert asked == 1
+    hung.set()
+    async with asyncio.timeout(30):
+        while await disk.usage(tmp_path) is None:
+            await asyncio.sleep(0)
