@@ -30,6 +30,7 @@ from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.freshness import FreshnessLimits
+from camserver.host.tasks import SingleFlight
 from camserver.polling.orchestrator import CameraPolling
 from camserver.storage.archive import Archive
 from camserver.storage.published import facts_beside, facts_within
@@ -65,7 +66,7 @@ class ReadRoutes:
     thumbnails: Thumbnails
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
     sending: Counter[str] = field(default_factory=Counter)
-    listings: dict[tuple[str, date], asyncio.Future[bytes]] = field(default_factory=dict)
+    listings: SingleFlight[tuple[str, date], bytes] = field(default_factory=SingleFlight)
     """Days that are being listed: who asks for the same one waits for the same answer."""
 
     def close(self) -> None:
@@ -158,15 +159,10 @@ class ReadRoutes:
             day + timedelta(days=1)
         except (ValueError, OverflowError):
             raise refusal(web.HTTPBadRequest, "day: expected a date, e.g. 2026-01-04") from None
-        key = camera.id, day
-        if key not in self.listings:
-            self.listings[key] = asyncio.ensure_future(
-                self._read(lambda: self._list(camera.id, day))
-            )
-            self.listings[key].add_done_callback(lambda _: self.listings.pop(key))
-        return web.Response(
-            body=await asyncio.shield(self.listings[key]), content_type="application/json"
+        body = await self.listings.do(
+            (camera.id, day), lambda: self._read(lambda: self._list(camera.id, day)), "list a day"
         )
+        return web.Response(body=body, content_type="application/json")
 
     def _list(self, camera: str, day: date) -> bytes:
         pictures = self.archive.pictures(camera, day)

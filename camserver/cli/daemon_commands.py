@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from camserver.api.responses import MAX_LABEL_CHARS
 from camserver.cli import lease_command as wrapper
@@ -37,6 +40,18 @@ EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = (
     os.EX_TEMPFAIL,
     os.EX_NOPERM,
     os.EX_CONFIG,
+)
+LEASE_COLUMNS = (
+    "DEVICE",
+    "BUDGET",
+    "HOLDER",
+    "PID",
+    "COMMAND",
+    "SINCE",
+    "WAITING",
+    "COOLING",
+    "GRANTED",
+    "BUSY",
 )
 WATCH_S = 2.0
 LEASE_WAIT_S = 60.0
@@ -116,21 +131,26 @@ def reload(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def console() -> Console:
+    """The terminal; wide lines where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
+
+
 def status(arguments: argparse.Namespace) -> int:
     """Every camera, worst first.
 
     0 all fresh, 1 some stale, 69 no daemon (then from the files alone).
     """
-    console = Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
+    screen = console()
     if not arguments.watch or arguments.json:
-        return _status(arguments, console)
+        return _status(arguments, screen)
     while True:
-        with console.capture() as capture:
-            _status(arguments, console, say=partial(console.print, style="red", markup=False))
-        lines, room = capture.get().splitlines(), max(3, console.height - 2)
+        with screen.capture() as capture:
+            _status(arguments, screen, say=partial(screen.print, style="red", markup=False))
+        lines, room = capture.get().splitlines(), max(3, screen.height - 2)
         if len(lines) > room:  # the worst are first, and must stay in sight
             lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} lines more"]
-        console.clear()
+        screen.clear()
         print(time.strftime("%H:%M:%S"), *lines, sep="\n", flush=True)
         time.sleep(WATCH_S)
 
@@ -170,20 +190,13 @@ def leases(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(devices, indent=1))
         return 0
-    rows = [
-        (
-            "DEVICE",
-            "BUDGET",
-            "HOLDER",
-            "PID",
-            "COMMAND",
-            "SINCE",
-            "WAITING",
-            "COOLING",
-            "GRANTED",
-            "BUSY",
-        )
-    ]
+    show_leases(devices, console())
+    return 0
+
+
+def show_leases(devices: list[dict[str, Any]], console: Console) -> None:
+    """A table: each device, and a line for each holder."""
+    table = Table(*LEASE_COLUMNS, box=None, pad_edge=False, header_style="bold")
     for d in devices:
         learned = d["learned_cap"]
         budget = f"{len(d['held'])}/{d['max_sessions']}" + (
@@ -191,29 +204,21 @@ def leases(arguments: argparse.Namespace) -> int:
         )
         waiting = ", ".join(f"{h['holder']} {h['label']}".strip() for h in d["waiting"])
         cooling = ", ".join(f"{seconds:.1f} s" for seconds in d["cooling_s"])
-        for number, h in enumerate(d["held"] or [None]):
-            holder = (
-                ("", "", "", "")
-                if h is None
-                else (
-                    f"{h['holder']} {h['label']}".strip(),
-                    str(h["pid"] or ""),
-                    h["command"] or "",
-                    f"{h['for_s']:.1f} s",
-                )
-            )
-            more = (
-                ("", "", "", "")
-                if number
-                else (waiting, cooling, str(d["granted"]), str(d["busy"]))
-            )
-            rows.append(("" if number else d["device"], "" if number else budget, *holder, *more))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print(
-            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        )
-    return 0
+        counts = (waiting, cooling, str(d["granted"]), str(d["busy"]))
+        first, *others = [_holder_cells(h) for h in d["held"]] or [("", "", "", "")]
+        table.add_row(*map(Text, (d["device"], budget, *first, *counts)))
+        for cells in others:
+            table.add_row(*map(Text, ("", "", *cells)))
+    console.print(table)
+
+
+def _holder_cells(h: dict[str, Any]) -> tuple[str, str, str, str]:
+    return (
+        f"{h['holder']} {h['label']}".strip(),
+        str(h["pid"] or ""),
+        h["command"] or "",
+        f"{h['for_s']:.1f} s",
+    )
 
 
 def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int | None:

@@ -6,16 +6,15 @@ Errors say what can go wrong with it.
 from __future__ import annotations
 
 import asyncio
-import http.client
-import io
 import json
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from email.message import Message
 from pathlib import Path
 from typing import Any
+
+import h11
 
 from camserver.errors import CamserverError, RtspBusy, SessionHolder
 
@@ -69,32 +68,79 @@ class Picture:
 class Answer:
     """What the daemon answered; a refusal is raised, it is no answer."""
 
-    headers: Message
+    headers: dict[str, str]
+    """By their lower-case names."""
     body: bytes
 
     def picture(self) -> Picture:
         """The body as a picture; without facts when the daemon is older than they are."""
         try:
-            facts = json.loads(self.headers.get(FACTS_HEADER, "{}"))
+            facts = json.loads(self.headers.get(FACTS_HEADER.lower(), "{}"))
         except ValueError:
             facts = {}
         return Picture(self.body, facts if isinstance(facts, dict) else {})
 
 
+class Exchange:
+    """One request and its answer, without I/O."""
+
+    def __init__(self, method: str, route: str) -> None:
+        self._http = h11.Connection(h11.CLIENT)
+        headers = [("Host", "camserver"), ("Connection", "close"), ("Content-Length", "0")]
+        head = self._http.send(h11.Request(method=method, target=route, headers=headers))
+        self.request = (head or b"") + (self._http.send(h11.EndOfMessage()) or b"")
+        """What to send."""
+        self._response: h11.Response | None = None
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> Answer | None:
+        """What came from the daemon, b"" when it has closed; the answer when it is whole.
+
+        Raises ApiRefusal and RtspBusy, and ValueError for what is no whole HTTP.
+        """
+        try:
+            self._http.receive_data(data)
+            while True:
+                event = self._http.next_event()
+                match event:
+                    case h11.Response():
+                        self._response = event
+                    case h11.Data():
+                        self._body += event.data
+                    case h11.EndOfMessage() if self._response is not None:
+                        return self._answer(self._response)
+                    case _:
+                        return None
+        except h11.RemoteProtocolError as error:
+            raise ValueError(f"no HTTP: {error}") from None
+
+    def _answer(self, response: h11.Response) -> Answer:
+        body = bytes(self._body)
+        headers = {name.decode(): value.decode() for name, value in response.headers}
+        if "content-length" not in headers:  # it ended with the connection: nobody knows where
+            raise ValueError("cut off")
+        if response.status_code != 200:
+            raise refusal(response.status_code, body)
+        return Answer(headers, body)
+
+
 def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
     """One request; blocks. Raises DaemonUnavailableError, ApiRefusal, RtspBusy."""
-    connection = http.client.HTTPConnection("camserver")
-    connection.sock = connected(path)
-    connection.sock.settimeout(limit_s)
-    try:
-        connection.request(method, route)
-        return _read(connection.getresponse())
-    except TimeoutError:
-        raise _silent(path, limit_s) from None
-    except (OSError, http.client.HTTPException):
-        raise went_away(path) from None
-    finally:
-        connection.close()
+    one = Exchange(method, route)
+    with connected(path) as sock:
+        sock.settimeout(limit_s)
+        try:
+            sock.sendall(one.request)
+            while True:
+                data = sock.recv(1 << 20)
+                if (answer := one.feed(data)) is not None:
+                    return answer
+                if not data:
+                    raise went_away(path)
+        except TimeoutError:
+            raise _silent(path, limit_s) from None
+        except (OSError, ValueError):
+            raise went_away(path) from None
 
 
 async def exchange_async(path: Path, method: str, route: str, limit_s: float) -> Answer:
@@ -106,45 +152,22 @@ async def exchange_async(path: Path, method: str, route: str, limit_s: float) ->
         reader, writer = await asyncio.open_unix_connection(str(path))
     except OSError as error:
         raise not_connected(path, error) from None
+    one = Exchange(method, route)
     try:
-        writer.write(
-            f"{method} {route} HTTP/1.1\r\nHost: camserver\r\nConnection: close\r\nContent-Length:"
-            " 0\r\n\r\n".encode()
-        )
+        writer.write(one.request)
         async with asyncio.timeout(limit_s):
-            data = await reader.read()
+            while True:
+                data = await reader.read(1 << 20)
+                if (answer := one.feed(data)) is not None:
+                    return answer
+                if not data:
+                    raise went_away(path)
     except TimeoutError:
         raise _silent(path, limit_s) from None
-    except OSError:
+    except (OSError, ValueError):
         raise went_away(path) from None
     finally:
         writer.close()
-    try:
-        # It needs makefile() alone
-        response = http.client.HTTPResponse(_Received(data))  # type: ignore[arg-type]
-        response.begin()
-        return _read(response)
-    except http.client.HTTPException:
-        raise went_away(path) from None
-
-
-class _Received:
-    """Bytes that have come, as http.client reads them from a socket."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, _: str) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
-def _read(response: http.client.HTTPResponse) -> Answer:
-    body = response.read()
-    if "Content-Length" not in response.headers:  # http.client takes a head that was cut off
-        raise http.client.IncompleteRead(body)
-    if response.status != 200:
-        raise refusal(response.status, body)
-    return Answer(response.headers, body)
 
 
 def connected(path: Path) -> socket.socket:

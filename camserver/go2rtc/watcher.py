@@ -20,7 +20,7 @@ from camserver.errors import LeaseStateError
 from camserver.events import Event, Go2rtcFallback, Go2rtcNotAnswering, Go2rtcUp
 from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, StreamView
 from camserver.go2rtc.registry import StreamRegistry
-from camserver.host.tasks import finish
+from camserver.host.tasks import SingleFlight, finish
 from camserver.leases import Holder, RtspLease, RtspManager
 from camserver.model import SessionEnd
 
@@ -75,7 +75,7 @@ class Go2rtc:
         self._down_since: float | None = None
         self._alive_at = 0.0
         self._expedited = False
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = SingleFlight[None, None]()
 
     @property
     def up(self) -> bool | None:
@@ -128,9 +128,7 @@ class Go2rtc:
 
         Sessions of go2rtc outlive us, and the next process counts them again.
         """
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        await self._looking.cancel()
         for lease in (lease for leases in self._observed.values() for lease in leases):
             lease.abandon()
         self._observed.clear()
@@ -189,9 +187,7 @@ class Go2rtc:
 
         Never raises for go2rtc's sake.
         """
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="look at go2rtc")
-        await asyncio.shield(self._looking)
+        await self._looking.do(None, self._look, "look at go2rtc")
 
     async def _look(self) -> None:
         api = self._api

@@ -1,12 +1,13 @@
-"""Tasks with an owner: one that runs beside a block, and one that is awaited to its end."""
+"""Tasks with an owner: one beside a block, one awaited to its end, one shared by all who ask."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -27,6 +28,37 @@ async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = l
         task.exception()  # fetched, so that it is not reported as lost
         raise asyncio.CancelledError
     return task.result()
+
+
+class SingleFlight(Generic[K, T]):
+    """Work that callers of one key at the same time share.
+
+    It goes on when one of them is cancelled: the others wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[K, asyncio.Task[T]] = {}
+
+    async def do(self, key: K, work: Callable[[], Coroutine[Any, Any, T]], name: str) -> T:
+        """What `work` returns or raises; it is begun if nobody has begun it for this key."""
+        task = self._flights.get(key)
+        if task is None:
+            task = self._flights[key] = asyncio.create_task(work(), name=name)
+            task.add_done_callback(lambda done: self._landed(key, done))
+        return await asyncio.shield(task)
+
+    async def cancel(self) -> None:
+        """End all work that is under way, and wait until it has ended."""
+        tasks = list(self._flights.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _landed(self, key: K, task: asyncio.Task[T]) -> None:
+        del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # fetched: nobody may wait any more
 
 
 @asynccontextmanager
