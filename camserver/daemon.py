@@ -168,7 +168,8 @@ class Daemon:
                 )
             )
             notify.notify("READY=1")
-            await self._capture.decoders.warm()
+            with contextlib.suppress(OSError):  # polls tell when no process can be started
+                await self._capture.decoders.warm()
             await self._stop.wait()
             await self._stop_all(jobs)
         return self._status

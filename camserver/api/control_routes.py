@@ -31,7 +31,7 @@ from camserver.api.responses import (
 )
 from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
-from camserver.errors import RtspBusy
+from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
 from camserver.model import Result, SessionEnd
 from camserver.storage.published import facts_beside, facts_of, jpeg_of
@@ -181,12 +181,18 @@ class ControlRoutes:
             )
         except RtspBusy as busy:
             raise self._busy(camera, str(busy)) from None
+        except LeaseStateError:
+            raise refusal(
+                web.HTTPServiceUnavailable, "the device has just left the inventory: ask again"
+            ) from None
 
     def _busy(self, camera: Camera, error: str, **more: object) -> web.HTTPException:
         """409, with who holds the device's sessions, and since when."""
         now = asyncio.get_running_loop().time()
-        device = self._services.manager.device_statistics(camera.device)
-        return refusal(web.HTTPConflict, error, **device_view(device, now), **more)
+        with contextlib.suppress(LeaseStateError):  # its device has just left the inventory
+            device = self._services.manager.device_statistics(camera.device)
+            more = device_view(device, now) | more
+        return refusal(web.HTTPConflict, error, **more)
 
 
 def _holder(request: web.Request, kind: str) -> Holder:

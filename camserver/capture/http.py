@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 from aiohttp.connector import Connection
+from cachetools import LRUCache
 from yarl import URL
 
 from camserver.config import Camera
@@ -24,11 +27,11 @@ from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
 MAX_JPEG_BYTES = 32 * 1024 * 1024
-CLOSING_S = 0.03
-"""So long after a 401 a camera may close the connection.
-
-The login then goes over a new one, and is not lost.
+CLOSING_S = 0.3
+"""How long a camera is given to close the connection after its 401, until it is known whether it
+does. The login then goes over a new connection, and is not lost.
 """
+MAX_REMEMBERED = 10_000
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -71,6 +74,12 @@ class HttpEngine:
     A login answers the strongest challenge that the camera offers, over the connection that brought
     it. It is sent once, and once more only if the camera says that the nonce was too old.
     """
+
+    def __init__(self) -> None:
+        # Whether a host closes the connection after its 401
+        self._closes: LRUCache[str, bool] = LRUCache(MAX_REMEMBERED)
+        # Nonce counts of a host's challenge
+        self._counts: LRUCache[tuple[str, str], Iterator[int]] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> HttpSession:
         """One GET of `url`. It is no session of the device's budget: its end is none."""
@@ -120,10 +129,17 @@ class HttpEngine:
 
     async def _fetch(self, camera: Camera, url: str) -> bytes:
         connector = _Connector(ssl=camera.tls_verify, limit=1)
+        trace, reused = aiohttp.TraceConfig(), list[bool]()
+
+        async def on_reuse(*_: object) -> None:
+            reused.append(True)
+
+        trace.on_connection_reuseconn.append(on_reuse)
         async with aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            trace_configs=[trace],
         ) as session:
             answer = await self._get(session, connector, url, None)
             tried: Challenge | None = None
@@ -137,23 +153,47 @@ class HttpEngine:
                     )
                 if challenge is None or not _worth_a_try(challenge, tried):
                     break
-                login = authorization(
-                    challenge,
-                    camera.username,
-                    camera.password,
-                    "GET",
-                    request_target(url),
-                    count=1,
-                    cnonce=secrets.token_hex(8),
-                )
-                await asyncio.sleep(CLOSING_S)
+                login = self._login(camera, url, challenge)
                 stale, tried = tried is not None, challenge
-                answer = await self._get(session, connector, url, {"Authorization": login})
+                reused.clear()
+                answer = await self._get_logged_in(session, connector, url, login)
+                self._closes[_host(url)] = not reused
                 if stale:
                     break
         if answer.status == 200:
             return answer.body
         raise _refused(answer, camera, tried)
+
+    def _login(self, camera: Camera, url: str, challenge: Challenge) -> str:
+        """The Authorization header. A nonce that a camera gives again is counted on."""
+        key = _host(url), challenge.nonce
+        if key not in self._counts:
+            self._counts[key] = count(1)
+        return authorization(
+            challenge,
+            camera.username,
+            camera.password,
+            "GET",
+            request_target(url),
+            count=next(self._counts[key]),
+            cnonce=secrets.token_hex(8),
+        )
+
+    async def _get_logged_in(
+        self, session: aiohttp.ClientSession, connector: _Connector, url: str, login: str
+    ) -> _Answer:
+        """Raises CameraError when the camera closes the connection instead of answering."""
+        if self._closes.get(_host(url), True):
+            await asyncio.sleep(CLOSING_S)
+        try:
+            return await self._get(session, connector, url, {"Authorization": login})
+        except _ClosedError:
+            self._closes.pop(_host(url), None)
+            raise _error(
+                Result.UNREACHABLE,
+                "the snapshot URL: the camera closed the connection when it was sent the login",
+                login_refused=True,
+            ) from None
 
     @staticmethod
     async def _get(
@@ -219,6 +259,11 @@ def _worth_a_try(challenge: Challenge, tried: Challenge | None) -> bool:
     if tried is None:
         return True
     return challenge.scheme == tried.scheme and challenge.stale and challenge.nonce != tried.nonce
+
+
+def _host(url: str) -> str:
+    parts = URL(url)
+    return f"{parts.host}:{parts.port}"
 
 
 def request_target(url: str) -> str:

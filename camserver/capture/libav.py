@@ -76,15 +76,18 @@ class LibavSession:
             "deadline": self._deadline - min(MARGIN_S, left_s / 4),
             "probe": self._engine.probes.get(url, "small"),
             "tls_verify": camera.tls_verify,
+            "rest_s": camera.cooldown_s,
         }
-        self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
-        try:
-            reply = await self._engine.pool.run(
-                "fetch", order, deadline=self._deadline, late=self._ended
-            )
-        except CameraError as error:
-            self.end = error.end
-            raise
+        pool = self._engine.pool
+        async with pool.slot(self._deadline):
+            self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
+            try:
+                reply = await pool.run_in_slot(
+                    "fetch", order, deadline=self._deadline, late=self._ended
+                )
+            except CameraError as error:
+                self.end = error.end
+                raise
         self._ended(reply)
         try:
             cut = int(reply.data["extradata_bytes"])

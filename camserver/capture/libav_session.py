@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import av
 import av.logging
@@ -60,6 +61,8 @@ class Order:
     timeout_s: float
     probe: str
     tls_verify: bool
+    rest_s: float
+    """The cool-down between two sessions of one job."""
 
 
 def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
@@ -71,6 +74,7 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
         max(0.1, request["deadline"] - time.monotonic()),
         request["probe"],
         request["tls_verify"],
+        request.get("rest_s", 0.0),
     )
     av.logging.set_level(av.logging.WARNING)
     # The second refusal of a camera reads like the first, and must be seen
@@ -176,6 +180,7 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
     if not container.streams.video or not container.streams.video[0].codec_context:
         container.close()
         if order.probe == "small":
+            time.sleep(min(order.rest_s, max(0.0, order.deadline - time.monotonic())))
             return _open(replace(order, probe="large"), lines)
         raise CameraError(
             Result.ERROR, "the camera offers no video that libav knows", SessionEnd.CLEAN
@@ -261,6 +266,8 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
     )
     if refused:
         error_ = refusal(Step(refused[1]), int(refused[2]))
+        # libav has answered the challenge, if it had a login to answer with
+        error_.login_refused = refused[2] == "401" and "@" in urlsplit(order.url).netloc
         if refused[1] == Step.PLAY:  # SETUP had made a session, libav has sent TEARDOWN
             error_.end = SessionEnd.CLEAN
         return error_

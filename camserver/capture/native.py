@@ -24,6 +24,7 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.model import CodedKeyframe, Result, SessionEnd
+from camserver.rtsp.aio.requests import PORTS
 from camserver.rtsp.aio.session import RtspSession
 from camserver.rtsp.login import LoginCache
 from camserver.rtsp.messages import sendable_url
@@ -40,9 +41,7 @@ class NativeEngine:
 
     def __init__(self) -> None:
         self._caches: LRUCache[tuple[str, ...], SessionCache] = LRUCache(MAX_REMEMBERED)
-        self._logins: LRUCache[tuple[str, int | None, str, str], LoginCache] = LRUCache(
-            MAX_REMEMBERED
-        )
+        self._logins: LRUCache[tuple[str, int, str, str], LoginCache] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> NativeSession:
         """A session of `url`. `deadline` by the event loop's clock."""
@@ -79,7 +78,8 @@ class NativeEngine:
         Shared, so that no nonce count is used twice.
         """
         parts = urlsplit(url)
-        key = parts.hostname or "", parts.port, camera.username, camera.password
+        port = parts.port or PORTS[parts.scheme]
+        key = parts.hostname or "", port, camera.username, camera.password
         if key not in self._logins:
             self._logins[key] = LoginCache(camera.username, camera.password)
         return self._logins[key]

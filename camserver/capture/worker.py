@@ -44,7 +44,15 @@ def _attempt(job: Job, request: dict[str, Any], blob: bytes) -> tuple[dict[str, 
     try:
         return job(request, blob)
     except CameraError as error:
-        return {"error": str(error), "result": error.result, "end": error.end}, b""
+        return {
+            "error": str(error),
+            "result": error.result,
+            "end": error.end,
+            "status": error.status,
+            "step": error.step,
+            "login_refused": error.login_refused,
+            "packets_lost": error.packets_lost,
+        }, b""
     except MemoryError:
         return {
             "error": "the picture needs more memory than a worker may use",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from camserver.client.exchange import (
@@ -67,19 +67,21 @@ class AsyncHeldLease:
 
     async def _listen(self) -> None:
         """Until the daemon's end of the connection."""
-        while True:
-            notice = self._exchange.next_notice()
-            if notice is None:
-                data = b""
-                with suppress(OSError):
+        try:
+            while True:
+                notice = self._exchange.next_notice()
+                if notice is None:
                     data = await self._reader.read(4096)
-                with suppress(ValueError):  # cut off: it is over
                     self._exchange.feed(data)
-                continue
+                elif not self._notice.done():
+                    self._notice.set_result(notice)
+                if notice is not None and notice.state == "gone":
+                    return
+        except (OSError, ValueError, LookupError):  # it is over, or says what makes no sense
+            pass
+        finally:
             if not self._notice.done():
-                self._notice.set_result(notice)
-            if notice.state == "gone":
-                return
+                self._notice.set_result(LeaseNotice("gone"))
 
 
 class LeaseClient:
@@ -147,9 +149,9 @@ class LeaseClient:
         return AsyncHeldLease(reader, writer, exchange, granted)
 
     async def _granted(self, reader: asyncio.StreamReader, exchange: LeaseExchange) -> Granted:
-        while (granted := exchange.granted()) is None:
+        while (granted := exchange.take_grant()) is None:
             data = await reader.read(65536)
             exchange.feed(data)
-            if not data and exchange.granted() is None:
+            if not data and exchange.take_grant() is None:
                 raise went_away(self._path)
         return granted

@@ -113,8 +113,8 @@ class LeaseExchange:
             self._over = True
             raise ValueError(f"no HTTP: {error}") from None
 
-    def granted(self) -> Granted | None:
-        """The lease; None while there is no whole answer.
+    def take_grant(self) -> Granted | None:
+        """The lease, once; None while there is no whole answer.
 
         Raises RtspBusy and ApiRefusal, and ValueError for an answer that makes no sense.
         """
@@ -126,7 +126,10 @@ class LeaseExchange:
         return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
 
     def next_notice(self) -> LeaseNotice | None:
-        """What the daemon has said of a granted lease; None: nothing new."""
+        """What the daemon has said of a granted lease; None: nothing new.
+
+        Raises ValueError and LookupError for a line that makes no sense.
+        """
         line = self._line()
         if line is None:
             return LeaseNotice("gone") if self._over else None
@@ -136,7 +139,12 @@ class LeaseExchange:
         )
 
     def end(self, *, clean: bool) -> bytes:
-        """Gives the lease back. `clean`: its session was torn down in good order."""
+        """Gives the lease back. `clean`: its session was torn down in good order.
+
+        The second time there is nothing to say.
+        """
+        if self._http.our_state is not h11.SEND_BODY:
+            return b""
         said = self._http.send(h11.Data(data=_CLEAN)) if clean else b""
         return (said or b"") + (self._http.send(h11.EndOfMessage()) or b"")
 

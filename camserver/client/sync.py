@@ -54,16 +54,15 @@ class HeldLease:
     def next_notice(self) -> LeaseNotice | None:
         """What the daemon has to say, None when it says nothing now."""
         while True:
-            if (notice := self._exchange.next_notice()) is not None:
-                return notice
             try:
+                if (notice := self._exchange.next_notice()) is not None:
+                    return notice
                 data = self._sock.recv(4096, socket.MSG_DONTWAIT)
+                self._exchange.feed(data)
             except BlockingIOError:
                 return None
-            except OSError:
-                data = b""
-            with suppress(ValueError):  # cut off: it is over
-                self._exchange.feed(data)
+            except (OSError, ValueError, LookupError):  # it is over, or says what makes no sense
+                return LeaseNotice("gone")
 
     def give_back(self) -> None:
         """Say that the session was torn down in good order.
@@ -113,11 +112,11 @@ class LeaseAttempt:
         return HeldLease(self._sock, self._exchange, granted)
 
     def _granted(self, deadline: float) -> Granted:
-        while (granted := self._exchange.granted()) is None:
+        while (granted := self._exchange.take_grant()) is None:
             self._sock.settimeout(max(0.0, deadline - time.monotonic()))
             data = self._sock.recv(65536)
             self._exchange.feed(data)
-            if not data and self._exchange.granted() is None:
+            if not data and self._exchange.take_grant() is None:
                 raise went_away(self._path)
         return granted
 

@@ -26,6 +26,8 @@ class StreamRegistry:
         self._path = path
         # Stream -> the URL that we wrote, without user info
         self._registered: dict[str, str] = {}
+        # The same with the login, which is kept in memory only: a new password is written, too
+        self._written: dict[str, str] = {}
 
     def load(self) -> None:
         """What an earlier process registered is ours, too."""
@@ -51,10 +53,11 @@ class StreamRegistry:
                 self._forget(name, StreamForgotten(stream=name))
         for name, (camera, url) in wanted.items():
             known = streams.get(name)
-            if known is None or (
-                self._is_ours(name, streams) and url not in known.sources and not known.live
-            ):
-                await api.register(name, with_credentials(url, camera.username, camera.password))
+            full_url = with_credentials(url, camera.username, camera.password)
+            is_old = full_url != self._written.get(name)
+            if known is None or (self._is_ours(name, streams) and is_old and not known.live):
+                await api.register(name, full_url)
+                self._written[name] = full_url
                 source = self._registered[name] = without_userinfo(url)
                 self._changed(StreamRegistered(stream=name, source=source))
 
@@ -72,8 +75,9 @@ class StreamRegistry:
         )
 
     def _forget(self, name: str, event: Event) -> None:
-        del self._registered[name]
-        self._changed(event)
+        self._written.pop(name, None)
+        if self._registered.pop(name, None) is not None:  # a reload may have forgotten it meanwhile
+            self._changed(event)
 
     def _changed(self, event: Event) -> None:
         self._save()

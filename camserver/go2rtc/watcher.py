@@ -11,6 +11,7 @@ unclean, when go2rtc is gone. Takes no pictures, opens no sessions.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -70,7 +71,7 @@ class Go2rtc:
         self._streams: dict[str, StreamView] = {}
         self._observed: dict[str, list[RtspLease]] = {}  # camera id -> a lease for each session
         # Cameras whose stream is being opened under a lease of ours
-        self._ours: set[str] = set()
+        self._ours: Counter[str] = Counter()
         self._failing: set[str] = set()
         self._down_since: float | None = None
         self._alive_at = 0.0
@@ -157,7 +158,7 @@ class Go2rtc:
 
     def opening(self, camera: Camera) -> None:
         """A session that go2rtc opens from now on is covered by a lease of ours."""
-        self._ours.add(camera.id)
+        self._ours[camera.id] += 1
 
     async def settled(self, camera: Camera, *, was_open: bool) -> SessionEnd:
         """Wait until go2rtc has ended the session it opened for us.
@@ -196,7 +197,8 @@ class Go2rtc:
         try:
             streams = await api.streams()
         except Go2rtcDown as down:
-            self._is_down(down)
+            if api is self._api:  # else a reload has closed it meanwhile
+                self._is_down(down)
             return
         if api is not self._api:
             return
@@ -224,7 +226,7 @@ class Go2rtc:
     def _reconcile(self) -> None:
         """Count as many sessions of each camera as go2rtc has."""
         for camera in self._cameras.values():
-            if camera.id not in self._ours:
+            if not self._ours[camera.id]:
                 self._count(
                     camera.id,
                     self._streams.get(camera.go2rtc or "", StreamView()).sessions,
@@ -266,7 +268,7 @@ class Go2rtc:
             # None: it goes on, as somebody else's
             return SessionEnd.NONE if was_open else SessionEnd.UNCLEAN
         finally:
-            self._ours.discard(camera.id)
+            self._ours[camera.id] -= 1
             self._reconcile()
 
     async def _register(self, api: Go2rtcApi) -> None:
@@ -277,4 +279,5 @@ class Go2rtc:
         try:
             await self._registry.update(api, self._streams, cameras)
         except Go2rtcDown as down:
-            self._is_down(down)
+            if api is self._api:
+                self._is_down(down)

@@ -111,7 +111,11 @@ class RtspManager:
     ) -> RtspLease | None:
         """The lease that an earlier process gave as `generation`; None when it is too late."""
         ticket = self._table.claim(device, generation, holder, priority, _now(), camera)
-        return None if ticket is None else self._lease(ticket, generation)
+        if ticket is None:
+            return None
+        lease = self._lease(ticket, generation)
+        self._preempt(device)  # live may have asked before it was claimed
+        return lease
 
     async def acquire(
         self,

@@ -62,6 +62,12 @@ class LoginCache:
     None: nobody has looked.
     """
 
+    def counts_of(self, challenge: Challenge) -> Iterator[int]:
+        """The nonce counts of a challenge; they go on where they are, if it is the newest one."""
+        if self.taken is None or not self.taken.same_as(challenge):
+            self.taken, self.taken_counts = challenge, count(1)
+        return self.taken_counts
+
     def forget(self) -> None:
         """What was kept was refused."""
         self.kept, self.disproved = None, True
@@ -74,7 +80,7 @@ class Login:
         """`carried`: the challenge of a connection that the camera closed right after it."""
         self._cache = cache
         self._challenge = carried or cache.kept
-        self._counts = count(1) if carried is not None else cache.kept_counts
+        self._counts = cache.counts_of(carried) if carried is not None else cache.kept_counts
         self._carried = carried is not None
         self._remembered = carried is None and cache.kept is not None
         self._accepted = False
@@ -176,9 +182,7 @@ class Login:
 
     def _take(self, offer: Challenge) -> Verdict:
         cache = self._cache
-        if cache.taken is None or not cache.taken.same_as(offer):
-            cache.taken, cache.taken_counts = offer, count(1)
-        self._challenge, self._counts = offer, cache.taken_counts
+        self._challenge, self._counts = offer, cache.counts_of(offer)
         self._remembered = False
         return Verdict.ANSWER
 

@@ -57,7 +57,7 @@ class SessionEvent(StrEnum):
     """What can happen to a session."""
 
     CONNECT = "connect"
-    RECONNECT = "reconnect"  # what was asked over the last connection has opened nothing
+    RECONNECT = "reconnect"  # the camera has closed the last connection, and counts nothing of it
     SETUP_SENT = "setup sent"
     SETUP_ACCEPTED = "setup accepted"
     SETUP_REFUSED = "setup refused"

@@ -30,7 +30,6 @@ from camserver.model import (
     CodedKeyframe,
     Phases,
     Result,
-    SessionEnd,
     Snapshot,
     Source,
     Still,
@@ -132,7 +131,7 @@ class SnapshotService:
         shot = _Shot(camera, holder, priority, self._clock(), deliver)
         failures: list[SourceFailure] = []
         sources = deque(await self._sources.of(camera))
-        known = {source.kind for source in sources}
+        known = {(source.kind, source.needs_lease) for source in sources}
         while sources and shot.left_s >= MIN_SHARE_S:
             source = sources.popleft()
             if not may_help(source.kind, failures):
@@ -142,9 +141,9 @@ class SnapshotService:
             except RtspBusy as busy:
                 failures.append(SourceFailure.of_busy(busy))
                 live = await self._sources.live_view(camera)
-                if live is not None and live.kind not in known:
+                if live is not None and (live.kind, live.needs_lease) not in known:
                     sources.append(live)
-                    known.add(live.kind)
+                    known.add((live.kind, live.needs_lease))
             except CameraError as error:
                 failures.append(SourceFailure(source.kind, error, shot.elapsed_s, camera.timeout_s))
                 source.failed(error)
@@ -181,7 +180,7 @@ class SnapshotService:
                     # The session is ending anyway: nothing is won by giving way from here on
                     yield unit
             except Preempted:
-                raise CameraError(Result.BUSY, "gave way to live view", SessionEnd.CLEAN) from None
+                raise RtspBusy("gave way to live view", camera=shot.camera.id) from None
             except CameraError as error:
                 meant = reinterpret_as_full(error, session.end, lease.other_sessions)
                 if meant.result is Result.FULL:

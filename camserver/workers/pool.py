@@ -21,13 +21,13 @@ import signal
 import struct
 import sys
 from asyncio.subprocess import SubprocessStreamProtocol
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
-from camserver.model import Result, SessionEnd
+from camserver.model import Result, SessionEnd, Step
 from camserver.workers.sandbox import CPU_S
 
 FRAME = struct.Struct(">II")
@@ -117,6 +117,15 @@ class WorkerPool:
         Raises CameraError: with the job's own result, timeout at the deadline (the worker is
         killed), or crashed.
         """
+        async with self.slot(deadline):
+            return await self.run_in_slot(job, data, blob, deadline=deadline, late=late)
+
+    @contextlib.asynccontextmanager
+    async def slot(self, deadline: float) -> AsyncIterator[None]:
+        """Wait for a free worker, which is ours in the block. Raises CameraError at the deadline.
+
+        Nothing is opened while this waits.
+        """
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
@@ -127,9 +136,21 @@ class WorkerPool:
                 SessionEnd.NONE,
             ) from None
         try:
-            return await self._run({"job": job, **data}, blob, deadline, late)
+            yield
         finally:
             self._slots.release()
+
+    async def run_in_slot(
+        self,
+        job: str,
+        data: dict[str, Any],
+        blob: bytes = b"",
+        *,
+        deadline: float,
+        late: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """The same as `run`, within a slot."""
+        return await self._run({"job": job, **data}, blob, deadline, late)
 
     async def close(self) -> None:
         """Kill and reap every worker."""
@@ -319,6 +340,15 @@ def _how(status: int) -> str:
 
 def _as_camera_error(data: dict[str, Any]) -> CameraError:
     try:
-        return CameraError(Result(data["result"]), str(data["error"]), SessionEnd(data["end"]))
-    except (KeyError, ValueError):
+        status, step = data.get("status"), data.get("step")
+        return CameraError(
+            Result(data["result"]),
+            str(data["error"]),
+            SessionEnd(data["end"]),
+            status=None if status is None else int(status),
+            step=None if step is None else Step(step),
+            login_refused=data.get("login_refused") is True,
+            packets_lost=data.get("packets_lost") is True,
+        )
+    except (KeyError, ValueError, TypeError):
         return CameraError(Result.CRASHED, "the worker sent an answer that makes no sense")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -260,4 +264,69 @@ async def test_a_setup_that_nobody_answered_may_live_on_over_udp(
         await session.open()
     assert await session.close() is end
     assert [line.split()[0] for line in asked] == [b"SETUP", b"DESCRIBE"][:connections]
+    server.close()
+
+
+async def test_after_a_break_the_camera_may_count_what_it_has_not_answered() -> None:
+    """SETUP by what is remembered, and a reset instead of an answer: no second one beside it."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
+    known = SessionCache(track=Track("video", 96, "H264"), track_url=f"{url}/track1", base=url)
+    session = RtspSession(url, known, LoginCache("", ""))
+    with pytest.raises(CameraError):
+        await session.open()
+    assert await session.close() is SessionEnd.UNCLEAN
+    assert len(asked) == 1
+    server.close()
+
+
+async def test_a_nonce_that_is_refused_is_not_sent_again_to_keep_a_session_alive() -> None:
+    """It expires after PLAY: one request learns that, the others answer the new challenge."""
+    sent: list[tuple[str, str]] = []  # method, nonce
+    nonce, kept_alive = "first", asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal nonce
+        while True:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                request = (await reader.readuntil(b"\r\n\r\n")).decode()
+                method = request.split()[0]
+                cseq = next(x for x in request.split("\r\n") if x.lower()[:4] == "cseq")
+                given = re.search('nonce="(.*?)"', request)
+                sent.append((method, given[1] if given else ""))
+                if given is None or given[1] != nonce:
+                    refused = f"RTSP/1.0 401 No\r\n{cseq}\r\nWWW-Authenticate: "
+                    refused += f'Digest realm="cam", nonce="{nonce}"\r\n\r\n'
+                    writer.write(refused.encode())
+                    continue
+                answer = described(SDP) if method == "DESCRIBE" else OK
+                answer = answer.replace("{cseq}", cseq).replace("timeout=60", "timeout=1")
+                writer.write(answer.replace("{base}", url).encode())
+                if method == "PLAY":
+                    nonce = "second"
+                if method == "GET_PARAMETER" and sent.count(("GET_PARAMETER", "second")) > 2:
+                    kept_alive.set()
+                if method != "TEARDOWN":
+                    continue
+            writer.close()
+            return
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/live"
+    session = RtspSession(url, SessionCache(), LoginCache("viewer", "s3cret"))
+    async with asyncio.timeout(30):
+        await session.open()
+        await kept_alive.wait()
+    assert await session.close() is SessionEnd.CLEAN
+    after_play = sent[[method for method, _ in sent].index("PLAY") + 1 :]
+    assert after_play.count(("GET_PARAMETER", "first")) == 1
+    assert ("TEARDOWN", "first") not in after_play
     server.close()

@@ -6,6 +6,7 @@ The API itself is a table here, time is the loop's.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ class Api:
         return dict(self.shown)
 
     async def register(self, name: str, source: str) -> None:
-        self.shown[name] = StreamView(sources=(source.replace("viewer:s3cret@", ""),))
+        scheme, _, rest = source.partition("://")
+        self.shown[name] = StreamView(sources=(f"{scheme}://{rest.rpartition('@')[2]}",))
 
     async def remove(self, name: str) -> None:
         self.removed.append(name)
@@ -140,3 +142,39 @@ async def test_only_what_we_made_is_taken_away(tmp_path: Any) -> None:
         await go2rtc._register(api)
         assert api.removed == removed
         path.unlink(missing_ok=True)
+
+
+async def test_a_new_password_is_written_to_go2rtc_too() -> None:
+    """The URL without the login stays the same: go2rtc would dial with the old one for ever."""
+    api, written = Api(), list[str]()
+    register = api.register
+
+    async def noted(name: str, source: str) -> None:
+        written.append(source)
+        await register(name, source)
+
+    api.register = noted  # type: ignore[method-assign]
+    go2rtc, _ = await beside(api)
+    for password in ("s3cret", "s3cret", "n3w"):
+        go2rtc._cameras = {"gate": replace(gate(), password=password)}
+        await go2rtc.look()
+        await go2rtc._register(api)
+    assert [source.partition("@")[0] for source in written] == [
+        "rtsp://viewer:s3cret",
+        "rtsp://viewer:n3w",
+    ]
+
+
+async def test_a_go2rtc_that_is_forgotten_while_it_is_asked_ends_nothing() -> None:
+    """A reload to another one, in the middle of removing a stream."""
+    registry = StreamRegistry([].append)
+    api = Api()
+    await registry.update(api, {}, [gate()])
+
+    async def slow(name: str) -> None:
+        registry.forget_all()
+        api.removed.append(name)
+
+    api.remove = slow  # type: ignore[method-assign]
+    await registry.update(api, dict(api.shown), [])
+    assert api.removed == ["gate"]

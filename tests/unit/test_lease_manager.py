@@ -11,6 +11,8 @@ from support import VirtualLoop
 
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Preempted, Priority, RtspManager
+from camserver.leases.journal import JournalState, session_entries
+from camserver.leases.ticket import SessionEntry
 from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
@@ -207,3 +209,18 @@ async def test_a_dropped_lease_warns_and_heals() -> None:
         await drop()
     with await m.acquire("gate", "d", HOLDER):
         pass
+
+
+async def test_a_claimed_lease_is_preempted_by_live_that_came_before_the_claim() -> None:
+    """After a restart: the recorder still has its session, and is told that live wants it."""
+    m = manager()
+    m.restore(JournalState(7, session_entries([SessionEntry("d", 7, external=True)])))
+    live = asyncio.create_task(
+        m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE, lease_wait_s=60.0)
+    )
+    await asyncio.sleep(1)
+    claimed = m.claim("gate", "d", Holder("external", "film"), 7, priority=Priority.POLL)
+    assert claimed is not None
+    await claimed.preempted()
+    claimed.release()
+    (await live).release()

@@ -200,6 +200,20 @@ def test_nonce_counts_never_repeat_over_connections() -> None:
     ]
 
 
+def test_nonce_counts_of_a_carried_challenge_go_on_too() -> None:
+    """The camera closes after its 401, and gives the next connection the same challenge."""
+    cache = LoginCache("u", "p")
+    used: list[str] = []
+    for _ in range(3):
+        first = Login(cache)
+        assert first.refused([digest(qop="auth")], sent=False) is Verdict.ANSWER
+        second = Login(cache, first.challenge)
+        header = second.authorization("DESCRIBE", URI, "c") or ""
+        used.append(header.partition("nc=")[2][:8])
+        second.accepted("")
+    assert len(set(used)) == len(used), used
+
+
 def test_a_next_nonce_is_used_on_its_own_connection_only() -> None:
     memory = LoginCache("viewer", "p")
     login = logged_in(memory)

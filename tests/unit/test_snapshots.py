@@ -199,6 +199,22 @@ async def test_a_busy_device_is_seen_through_who_watches_it_live() -> None:
     assert main.told == []
 
 
+async def test_a_preempted_poll_takes_its_picture_from_who_watches_live() -> None:
+    """Its own session ends for them; go2rtc shows the camera by then."""
+    main, live = FakeSource(), FakeSource(Source.GO2RTC, needs_lease=False)
+    taking = Taking(main)
+    taking.sources.live = live
+    poll = asyncio.create_task(taking.take())
+    await asyncio.sleep(0.5)
+    with await taking.manager.acquire("gate", "gate", Holder("live"), priority=Priority.LIVE) as it:
+        it.ended(SessionEnd.NONE)
+        attempt = await poll
+    assert attempt.ok
+    assert attempt.snapshot is not None
+    assert attempt.snapshot.source is Source.GO2RTC
+    assert not any(word.startswith("failed") for word in main.told)
+
+
 async def test_a_busy_device_says_who_has_it() -> None:
     taking = Taking(FakeSource(), FakeSource(Source.RTSP_SUB))
     with await taking.manager.acquire("gate", "gate", Holder("live", "film")) as held:

@@ -130,14 +130,29 @@ class RtspRequests:
         raise _refused(Result.AUTH, "wrong username or password", method, login_refused=True)
 
     def ask_later(self, method: Step, uri: str, answered: Callable[[Response], None]) -> None:
-        """Send a request and go on; `answered` hears of its answer, never if none comes."""
+        """Send a request and go on. `answered` is called with its answer, never if none comes.
 
-        def noted(response: Response) -> None:
-            if response.status not in (401, 403):
-                self.login.accepted(response.headers.get("Authentication-Info"))
-            answered(response)
+        A new challenge is answered once, so that a nonce that is refused is not sent again.
+        """
 
-        self.connection.ask(method, uri, self._fields(method, uri), noted)
+        def send(tries_left: int) -> None:
+            fields = self._fields(method, uri)
+            sent = "Authorization" in fields
+
+            def noted(response: Response) -> None:
+                if response.status == 401:
+                    offered = [response.headers.get("WWW-Authenticate")]
+                    verdict = self.login.refused(offered, sent=sent)
+                    if verdict is Verdict.ANSWER and tries_left and self.connection.end is None:
+                        send(tries_left - 1)
+                        return
+                elif sent and response.status != 403:
+                    self.login.accepted(response.headers.get("Authentication-Info"))
+                answered(response)
+
+            self.connection.ask(method, uri, fields, noted)
+
+        send(1)
 
     def stray(self) -> str:
         """What came and was no RTSP, for the end of a message."""

@@ -151,7 +151,9 @@ class RtspSession:
             await self._carry_out(core.negotiate(), requests, media)
         except ConnectionClosed as closed:
             remembered = core.warm or requests.login.remembered
-            in_doubt = core.may_be_counted and media.over_udp  # over UDP a session may live on
+            # A camera that closed the connection in good order counts nothing that was asked over
+            # it. Over UDP a session may live on, and after a break the camera may not know it yet.
+            in_doubt = core.may_be_counted and (media.over_udp or not closed.by_camera)
             if not remembered or core.has_session or closed.unparsable or in_doubt:
                 raise
             if requests.login.remembered:
@@ -319,7 +321,7 @@ class RtspSession:
         except TimeoutError:
             return
         except ConnectionClosed as closed:
-            if closed.by_camera:
+            if closed.by_camera and not over_udp:  # over UDP a session may live on
                 core.happened(SessionEvent.TEARDOWN_PROVED)
         except (CameraError, Reconnect):  # 401
             core.tear_down_answered(None, over_udp=over_udp)
