@@ -1,6 +1,6 @@
 """The daemon's composition: build, start order, signals, reload, stop order.
 
-Owns the order of things, no policy.
+It decides in what order things happen. It has no policy of its own.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ REMEMBER_S = 2.0
 
 
 class Room(Protocol):
-    """A part of the daemon that works by the inventory."""
+    """A part of the daemon that is configured by the inventory."""
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Take it over. Returns the keys that were changed and that only a restart applies."""
+        """Apply the inventory. Return the changed keys that need a restart."""
 
 
 class Daemon:
-    """One running camserver: `run` returns when it was told to stop and everything is closed."""
+    """One running camserver: `run` returns after a stop request, when everything is closed."""
 
     def __init__(
         self, path: Path, inventory: Inventory, redactor: Redactor, *listeners: Listener
@@ -103,7 +103,7 @@ class Daemon:
         self.orchestrator = PollingOrchestrator(
             self._poll, sessions=polling.sessions, open_rate=polling.open_rate, emit=self._emit
         )
-        # Of its own: a wall that opens must not delay a poll
+        # The wall has its own decoder worker: a wall that opens must not delay a poll.
         self._thumbnails = build_capture(output.quality)
         self._metrics = Metrics(self._metrics_snapshot)
         self._emit.add(self._metrics)
@@ -175,11 +175,11 @@ class Daemon:
         return self._status
 
     async def _remember(self, cameras: set[str]) -> None:
-        """How fresh the pictures are that these cameras have already."""
+        """Tell the metrics how old the pictures are that these cameras already have."""
         self._metrics.remember(await asyncio.to_thread(self._store.newest, sorted(cameras)))
 
     def stop(self) -> None:
-        """Ask for the orderly stop."""
+        """Request an orderly stop."""
         self._stop.set()
 
     # ---- one poll
@@ -206,7 +206,7 @@ class Daemon:
         return attempt
 
     async def _snapshot(self, camera: Camera, holder: Holder) -> Attempt:
-        """One picture now, for somebody who asks."""
+        """Take one picture now, because a client has requested it."""
         failures = self.orchestrator.failures(camera.id)
         return await self._service.take(
             camera, holder, Priority.EVENT, deliver=partial(self._deliver, failures)
@@ -215,9 +215,9 @@ class Daemon:
     # ---- start and stop
 
     async def _take_lock(self) -> bool:
-        """One daemon for one output directory.
+        """Lock the output directory: only one daemon may write to it. False when another has it.
 
-        One that cannot be written is no reason not to start: `_keep_locking`.
+        A directory that cannot be written does not prevent the start; `_keep_locking` tries again.
         """
         directory = self._inventory.output.directory
         with contextlib.suppress(OSError):
@@ -228,9 +228,9 @@ class Daemon:
         return True
 
     async def _keep_locking(self) -> None:
-        """Until the output directory can be written and is ours.
+        """Try to lock the output directory until it can be written and is locked.
 
-        Ends the daemon when it is another's by then.
+        Stops the daemon when another daemon has locked it by then.
         """
         while self._lock is None:
             await asyncio.sleep(LOCK_S)
@@ -240,12 +240,10 @@ class Daemon:
                 return
 
     async def _open_api(self) -> bool:
-        """Let others in, after remembering who already has sessions.
+        """Restore the leases that the journal lists, then serve the API and the wall.
 
-        False when another daemon serves the socket.
-
-        It also keeps the journal of leases then; and two daemons would open more sessions than
-        cameras give.
+        Returns False when another daemon serves the socket. That daemon also owns the journal, and
+        two daemons would open more sessions than cameras give.
         """
         path, inherited = self._inventory.api.socket, notify.inherited_socket("api")
         if inherited is not None and inherited.getsockname() != str(path):
@@ -265,12 +263,12 @@ class Daemon:
             await self._web.start()
         except WebUnavailable as error:
             self._emit(WallNotServed(reason=str(error)))
-        await self._go2rtc.look()  # before anybody gets a lease
+        await self._go2rtc.look()  # its sessions must be counted before a lease is granted
         await self._api.serve()
         return True
 
     def _metrics_snapshot(self) -> MetricsSnapshot:
-        """What metrics show, at this moment."""
+        """Return the statistics that the metrics show, as they are now."""
         pools = (self._capture.decoders, self._capture.sessions, self._thumbnails.decoders)
         return MetricsSnapshot(
             time.time(),
@@ -287,35 +285,35 @@ class Daemon:
         )
 
     async def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """A job that ends by an error of ours ends the daemon, visibly; systemd starts it again."""
+        """Run a job. An exception is logged and stops the daemon; systemd starts it again."""
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - told, and the daemon ends in order
+        except Exception as error:  # noqa: BLE001 - it is logged, and the daemon stops in order
             self._emit(DaemonFault(task=name, error=repr(error)))
             self._status = 1
             self._stop.set()
 
     def _on_stop_signal(self, number: int) -> None:
-        if self._stop.is_set():  # the second signal: at once; workers die with their parent
+        if self._stop.is_set():  # the second signal: exit at once; workers die with their parent
             os._exit(1)
         self._emit(DaemonStopping(signal=signal.Signals(number).name))
         self._stop.set()
 
     async def _stop_all(self, jobs: list[asyncio.Task[None]]) -> None:
-        """The stop order; bounded by stop_timeout whatever cameras and disks do."""
+        """Stop everything in order, within stop_timeout, whatever cameras and disks do."""
         limit_s = self._inventory.polling.stop_timeout
         notify.notify("STOPPING=1")
-        # A hung disk holds a thread that nothing can cancel
+        # A hung disk blocks a thread that cannot be cancelled. Then this timer ends the process.
         last_resort = threading.Timer(limit_s, os._exit, (1,))
         last_resort.daemon = True
         last_resort.start()
-        # 1. no new polls and requests; running ones may end, then their sessions are closed
+        # 1. No new polls and requests. Running ones may finish; then their sessions are closed.
         self._go2rtc.expedite_close()
         await asyncio.gather(
             self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop()
         )
         await self._go2rtc.close()
-        await self._capture.sessions.close()  # 2. no worker holds a session any more
+        await self._capture.sessions.close()  # 2. no worker has a session any more
         self._reading.close()
         await self._thumbnails.close()
         await self._capture.decoders.close()  # 3. nothing is left to decode
@@ -325,7 +323,7 @@ class Daemon:
         self._journal.close()
         if self._lock is not None:  # 5. another camserver may write here now
             self._lock.close()
-        # 6. no thread reads or writes any more
+        # 6. After this no thread reads or writes any more.
         await asyncio.to_thread(self._reading.threads.shutdown)
         await asyncio.get_running_loop().shutdown_default_executor()
         self._emit(DaemonStopped())
@@ -344,14 +342,14 @@ class Daemon:
             self._emit(InventoryWarning(warning=warning))
 
     async def _apply(self, old: Inventory, new: Inventory) -> None:
-        """Work by a new inventory."""
+        """Configure all parts by a new inventory."""
         self._redactor.replace_secrets((*old.secrets, *new.secrets))
         for room in self._rooms:
             for key in room.configure(new):
                 self._emit(InventoryNeedsRestart(key=key))
         await self._configure()
         if added := {c.id for c in new.cameras} - {c.id for c in old.cameras}:
-            # A disk that hangs must not hold up the reload
+            # A disk that hangs must not delay the reload for long.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REMEMBER_S):
                     await self._remember(added)
@@ -369,5 +367,5 @@ class Daemon:
 
 
 def budget_of(camera: Camera) -> Budget:
-    """What the inventory says of its device."""
+    """Return the session budget of the camera's device, from the inventory."""
     return Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)

@@ -1,28 +1,29 @@
-"""Every error camserver raises on purpose, drawn by who must act.
+"""All errors that camserver raises on purpose, with the party that must act.
 
     CamserverError
-    ├── InventoryError       operator: the inventory is refused, with every fault at once
-    │   └── InventoryUnreadable  the file is not there, or not for this user
+    ├── InventoryError       operator: the inventory is refused; the error lists all faults
+    │   └── InventoryUnreadable  the file does not exist, or this user may not read it
     ├── RtspError            caller: a lease was not given, or was used wrongly
     │   ├── RtspBusy         no session of the device came free within lease_wait
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
     ├── CameraError          camera: one attempt at one camera failed; `result` says how
-    │   └── UnsupportedStreamError (rtsp/session_cache)  not for our own client
-    ├── StorageError         operator: the output directory did not take a picture
-    ├── DaemonUnavailableError (client/exchange)    operator: nobody answers on the socket
-    ├── ApiRefusal (client/exchange)                caller: the daemon says no, and why
+    │   └── UnsupportedStreamError (rtsp/session_cache)  our own client can't read the stream
+    ├── StorageError         operator: a picture could not be written to the output directory
+    ├── DaemonUnavailableError (client/exchange)    operator: no daemon answers on the socket
+    ├── ApiRefusal (client/exchange)                caller: the daemon refuses, and says why
     ├── LeaseLost (cli/doctor_leases)               caller: a lease ended before its session did
-    ├── ApiUnavailable (api/unix_server)            operator: no unix socket to listen on
-    │   └── AlreadyServed                           somebody else answers there
-    ├── WebUnavailable (api/web_server)             operator: no address to listen on
-    └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no sensible answer
+    ├── ApiUnavailable (api/unix_server)            operator: can't listen on the unix socket
+    │   └── AlreadyServed                           another process answers there
+    ├── WebUnavailable (api/web_server)             operator: can't listen on the address
+    └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no valid answer
 
-    Outside of the tree, because they steer and are no errors: RedirectError, Reconnect
-    (rtsp/session_cache), ConnectionClosed (rtsp/aio/connection), Preempted (leases/lease),
-    HttpAnswerError, RtspProtocolError (rtsp/messages: what came is no RTSP), WrongUsage
-    (cli/doctor). A fault of ours: SessionStateError (rtsp/session).
+Not in the tree, because they control the flow and are not reported: RedirectError, Reconnect
+(rtsp/session_cache), ConnectionClosed (rtsp/aio/connection), Preempted (leases/lease),
+HttpAnswerError, RtspProtocolError (rtsp/messages: the bytes are not RTSP), WrongUsage (cli/doctor).
+A bug of camserver: SessionStateError (rtsp/session).
 
-Messages are sentences for a person: camera, step, limit, elapsed. No message ever holds a password.
+Messages are sentences for a person: camera, step, limit, elapsed time. No message contains a
+password.
 """
 
 from __future__ import annotations
@@ -37,35 +38,39 @@ class CamserverError(Exception):
 
 
 class InventoryError(CamserverError):
-    """Raised when an inventory is refused; `faults` lists every fault found, not only the first."""
+    """Raised when an inventory is refused. `faults` lists all faults, not only the first."""
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         self.faults = faults
         super().__init__("\n".join(faults))
 
 
-class InventoryUnreadable(InventoryError):  # noqa: N818 - it says what is the case
-    """Raised when the inventory's own file cannot be read; its one fault says why."""
+class InventoryUnreadable(InventoryError):  # noqa: N818 - the name describes the state
+    """Raised when the inventory file itself cannot be read. Its only fault says why."""
 
 
 class RtspError(CamserverError):
-    """Base of everything the lease manager raises."""
+    """Base of all errors that the lease manager raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionHolder:
-    """Who has a session of a device: `name` as a person would say it, `kind` of holder, seconds."""
+    """A holder of a session of a device.
+
+    `kind` is the kind of holder, `name` is its name for a person, `for_s` is how long it has held
+    the session, in seconds.
+    """
 
     kind: str
     name: str
     for_s: float
 
 
-class RtspBusy(RtspError):  # noqa: N818 - it says what is the case
+class RtspBusy(RtspError):  # noqa: N818 - the name describes the state
     """Raised when no session of the device came free within the wait.
 
-    `reason` is the message without the camera. `holders` had the device's sessions then, `waiting`
-    others waited, too; empty and 0 when that is not known.
+    `reason` is the message without the camera. `holders` had the device's sessions at that moment,
+    and `waiting` requests were in the queue. They are empty and 0 when this is not known.
     """
 
     def __init__(
@@ -85,16 +90,19 @@ class RtspBusy(RtspError):  # noqa: N818 - it says what is the case
 
 
 class LeaseStateError(RtspError):
-    """Raised when a ticket gets an event its state does not allow; the message names both."""
+    """Raised when a ticket's state does not allow an event, or when a device is not known.
+
+    The message names the state and the event, or the device.
+    """
 
 
 class CameraError(CamserverError):
     """Raised when an attempt at a camera failed.
 
-    `result` is the word for latest.json, `end` says how the session ended as far as the transport
-    tells. `status` is the camera's answer when it refused a request, `step` what was waited for.
-    `login_refused`: a login was sent and refused. `packets_lost`: RTP packets were lost on the way,
-    so no client could do better.
+    `result` is the word for latest.json. `end` says how the session ended, as far as the transport
+    shows it. `status` is the camera's status code when it refused a request. `step` is what the
+    client waited for. `login_refused`: a login was sent and refused. `packets_lost`: RTP packets
+    were lost on the way, so another client would not get a better picture.
     """
 
     def __init__(
@@ -118,7 +126,7 @@ class CameraError(CamserverError):
 
 
 class StorageError(CamserverError):
-    """Raised when the output directory did not take a picture.
+    """Raised when a picture could not be written to the output directory.
 
     The message names the path and the reason.
     """

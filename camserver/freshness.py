@@ -1,6 +1,7 @@
-"""When a camera's picture is fresh, late or stale: the one definition, for everybody who judges.
+"""Defines when a camera's picture is fresh, late or stale.
 
-`status`, systemd's status, the wall, metrics, alerts and the dashboard use these limits. Pure.
+`status`, systemd's status, the wall, metrics, alerts and the dashboard all use these limits. The
+code is pure.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from enum import StrEnum
 
 LATE_INTERVALS, LATE_S = 2, 5.0
 STALE_INTERVALS, STALE_S = 4, 15.0
-"""A picture is late after two intervals, stale after four.
+"""A picture is late after two intervals and stale after four.
 
-Both with some patience for slow cameras.
+Both limits have some extra seconds for slow cameras.
 """
 
 
 class Freshness(StrEnum):
-    """How old a camera's newest picture is, by the camera's own interval; the worst first."""
+    """The age class of a camera's newest picture, by the camera's interval. The worst is first."""
 
     NEVER = "never"
     STALE = "stale"
@@ -26,24 +27,24 @@ class Freshness(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 is the worst."""
+        """The position in the order of badness: 0 is the worst."""
         return list(Freshness).index(self)
 
 
 @dataclass(frozen=True, slots=True)
 class FreshnessLimits:
-    """Ages in seconds from which on a picture is late and stale."""
+    """The ages in seconds after which a picture is late or stale."""
 
     late_after_s: float
     stale_after_s: float
 
     @classmethod
     def of(cls, interval_s: float) -> FreshnessLimits:
-        """For a camera with a picture every `interval_s` seconds."""
+        """The limits for a camera with a picture every `interval_s` seconds."""
         return cls(LATE_INTERVALS * interval_s + LATE_S, STALE_INTERVALS * interval_s + STALE_S)
 
     def judge(self, age_s: float | None) -> Freshness:
-        """Of a picture of this age; None means that there is no picture."""
+        """The freshness of a picture of this age. None means that there is no picture."""
         if age_s is None:
             return Freshness.NEVER
         if age_s > self.stale_after_s:

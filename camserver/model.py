@@ -1,6 +1,6 @@
-"""The values that travel through the house: one attempt, one access unit, one still, one snapshot.
+"""The values that all packages share: attempt, coded keyframe, still, snapshot.
 
-Owns names and shapes only: no I/O, no clock, no policy. All are frozen.
+This module has no I/O, no clock and no policy. All values are frozen.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Result(StrEnum):
 
 
 class SessionEnd(StrEnum):
-    """What is known of a session when its transport is closed; decides the cool-down."""
+    """How a session ended, known when its transport is closed. It decides the cool-down."""
 
     NONE = "none"  # no session was ever opened on the device
     CLEAN = "clean"  # TEARDOWN was sent, then the transport was closed
@@ -36,7 +36,7 @@ class SessionEnd(StrEnum):
 
 
 class Step(StrEnum):
-    """What a client waits for: the connection, the answer to a request, or a keyframe."""
+    """The step a client waits for: the connection, the answer to a request, or a keyframe."""
 
     CONNECTING = "connecting"
     OPTIONS = "OPTIONS"
@@ -49,7 +49,7 @@ class Step(StrEnum):
 
 
 class Source(StrEnum):
-    """Where a picture came from."""
+    """The source of a picture."""
 
     GO2RTC = "go2rtc"
     RTSP = "rtsp"
@@ -59,12 +59,12 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Where the time of one picture went, in seconds.
+    """How long each phase of one picture took, in seconds.
 
-    None where a source has no such phase or cannot tell.
+    A phase is None when the source does not have it or does not know its time.
 
-    `open`: connecting to PLAY's answer; `keyframe`: from there to the whole keyframe; `cpu`: the
-    decoder worker's.
+    `open`: from connecting to the answer of PLAY. `keyframe`: from there to the complete keyframe.
+    `cpu`: the CPU time of the decoder worker.
     """
 
     lease_wait: float = 0.0
@@ -80,9 +80,9 @@ class Phases:
 class CodedKeyframe:
     """One coded picture as it came from the camera.
 
-    `data` is Annex B for h264 and hevc, a JFIF file for mjpeg; `extradata` holds parameter sets the
-    stream gave outside of it (may be empty). `captured_at` is the moment the last byte was complete
-    (UTC), `engine` who spoke RTSP.
+    `data` is Annex B for h264 and hevc, and a JFIF file for mjpeg. `extradata` contains the
+    parameter sets that the stream gave outside of `data` (may be empty). `captured_at` is the
+    moment when the last byte arrived (UTC). `engine` is the engine that spoke RTSP.
     """
 
     codec: str
@@ -97,7 +97,7 @@ class CodedKeyframe:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A whole JPEG and what is known of it; sizes in pixels, what it took in seconds."""
+    """A complete JPEG and its facts. Sizes are in pixels, times in seconds."""
 
     jpeg: bytes
     width: int
@@ -110,7 +110,7 @@ class Still:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A still with the facts that go beside it; times in milliseconds, moments in UTC."""
+    """A still and the facts published with it. Times are in milliseconds, moments in UTC."""
 
     camera: str
     name: str
@@ -126,10 +126,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The outcome of one poll: `error` is a sentence for a person, None when `result` is ok.
+    """The outcome of one attempt. `error` is a sentence for a person, None when `result` is ok.
 
-    `label` says the same in few words, for tables and the wall; empty: the sentence is short
-    enough.
+    `label` says the same in few words, for tables and the wall. It is empty when the sentence is
+    short enough.
     """
 
     camera: str
@@ -141,5 +141,5 @@ class Attempt:
 
     @property
     def ok(self) -> bool:
-        """Whether a picture came out of it."""
+        """Whether the attempt gave a picture."""
         return self.result is Result.OK

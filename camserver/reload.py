@@ -1,6 +1,6 @@
-"""Following the inventory: read it again when a file changes, at SIGHUP, or when somebody asks.
+"""The reload of the inventory: when a file changes, at SIGHUP, or on request.
 
-An inventory is taken over whole or not at all.
+An inventory is applied completely or not at all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from camserver.host import notify
 
 
 class InventoryReloader:
-    """Owns the running inventory. `apply` hands a new one to those who work by it."""
+    """The owner of the running inventory; it reads the files again and applies the result."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class InventoryReloader:
         apply: Callable[[Inventory, Inventory], Awaitable[None]],
         emit: Callable[[Event], None],
     ) -> None:
-        """`apply` gets the old inventory and the new one."""
+        """`apply` gets the old inventory and the new one, and configures the daemon's parts."""
         self.inventory = inventory
         self._path = path
         self._apply = apply
@@ -48,7 +48,7 @@ class InventoryReloader:
             await self.reload()
 
     async def reload(self) -> tuple[str, ...]:
-        """Take the inventory over, or none of it; returns its faults."""
+        """Read the inventory and apply it, or return its faults; then the old one stays."""
         async with self._reloading:
             notify.reloading()
             try:
@@ -69,7 +69,7 @@ class InventoryReloader:
     async def watch(self) -> None:
         """Request a reload when the inventory or an included file changes, until cancelled.
 
-        Editors replace files, so folders are watched.
+        Editors replace files instead of writing to them, so the folders are watched.
         """
         while True:
             self._folders_changed.clear()
@@ -84,7 +84,8 @@ class InventoryReloader:
                     if any(p.endswith(".toml") or Path(p) in ours for _, p in changes):
                         self._requested.set()
             except (OSError, RuntimeError) as error:
-                # watchfiles says in a RuntimeError that it has no inotify left
+                # watchfiles raises RuntimeError when no inotify watch is left.
                 self._emit(InventoryUnwatched(reason=str(error)))
                 return
-            self._requested.set()  # other folders now: what changed there meanwhile was not seen
+            # The folders are others now. Changes there before the watch begins were not seen.
+            self._requested.set()

@@ -1,6 +1,6 @@
 """A browser for tests: Debian's chromium, driven by Playwright.
 
-What a page complains of on its console is kept.
+It keeps the errors and warnings that a page writes to its console.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ QUIET = (
     "--host-resolver-rules=MAP cams.test 127.0.0.1",
 )
 
-# Milliseconds; a limit for a busy machine, not what it takes
+# In milliseconds. It is a limit for a busy machine, not the usual time.
 expect.set_options(timeout=60_000)
 
 
 class Room:
-    """A browser before a wall."""
+    """A browser that opens the wall page."""
 
     def __init__(self, desk: Desk, browser: Browser, address: str) -> None:
         self.desk, self.browser, self.address = desk, browser, address
@@ -76,7 +76,7 @@ async def wall_of(
     more: str = "",
     **defaults: Any,
 ) -> AsyncIterator[Room]:
-    """A daemon with a wall page, and a browser; the page must not complain."""
+    """A daemon with a wall page, and a browser. The page must report no error or warning."""
     async with house_of(cameras) as house:
         desk = Desk(house, folder)
         address = f"127.0.0.1:{free_port()}"

@@ -39,15 +39,15 @@ from camserver.simulator.camera import Fault
 STAND_IN = Path(__file__).parent / "integration" / "go2rtc_stand_in.py"
 PATIENCE_S = 60.0
 HANG_S = 6
-"""A command that hangs (ffmpeg does, when a camera falls silent) loses its lease then."""
+"""After this time a hanging command loses its lease. ffmpeg hangs when a camera becomes silent."""
 LOOKS = 3
-"""A connection that was given up before anything was asked is closed on our side, and on the
-camera's some turns later.
+"""How many checks in a row must see a session before it is reported. Our side may give up a
+connection before it sends a request. Then the camera's side closes it a few loop turns later.
 """
 
 
 class Chaos:
-    """One run; `done` counts what happened, `wrong` is what must not have."""
+    """One run. `done` counts what happened, `wrong` lists what must not happen."""
 
     def __init__(self, house: House, folder: Path, seed: int) -> None:
         self.house, self.dice = house, random.Random(seed)
@@ -59,10 +59,10 @@ class Chaos:
         self.daemon: asyncio.subprocess.Process | None = None
         self.wrappers: set[asyncio.subprocess.Process] = set()
 
-    # ---- the scene
+    # ---- set-up
 
     def write(self, interval: str) -> None:
-        """The inventory: budgets as the cameras have them, cool-downs with a margin."""
+        """Write the inventory with the cameras' real budgets, and cool-downs with a margin."""
         desk = self.desk
         text = (
             f'[http]\nlisten = ""\n[output]\ndirectory = "{desk.output}"\nfsync ='
@@ -94,7 +94,7 @@ class Chaos:
             )
 
     async def pause(self, least_s: float, most_s: float) -> None:
-        """Let others act; ends early when the run is over."""
+        """Wait while other actors run. It returns early when the run is over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.dice.uniform(least_s, most_s)):
                 await self.over.wait()
@@ -105,9 +105,9 @@ class Chaos:
     # ---- actors
 
     async def wrapped_command(self) -> None:
-        """A recorder with a session of its own, through `camserver lease`.
+        """Run a recorder with its own session through `camserver lease`.
 
-        Now and then the wrapper is killed.
+        Sometimes the wrapper is killed.
         """
         camera = self.dice.choice(("one", "cool", "two"))
         frames = self.dice.randint(2, 20)
@@ -115,15 +115,15 @@ class Chaos:
             "ffmpeg -nostdin -loglevel quiet -rtsp_transport tcp -probesize 32 -analyzeduration 0 "
             f"-i {self.house.fleet.url(camera)} -c copy -frames:v {frames} -f framecrc -"
         )
-        # ffmpeg ends with 0 also when the camera cuts it off: only all frames mean a good end
+        # ffmpeg also ends with 0 when the camera cuts it off: only all frames prove a good end
         recorder = ("/bin/bash", "-c", f"[ $({ffmpeg} | grep -vc '^#') = {frames} ]")
         await self.wrap(camera, recorder)
         await self.pause(0.2, 1.5)
 
     async def viewer(self) -> None:
-        """go2rtc under a lease, with somebody who watches for a while.
+        """Let a viewer watch go2rtc for some time, under a lease.
 
-        Pictures come from there meanwhile.
+        Meanwhile pictures come from go2rtc.
         """
         source = (
             f"exec:camserver lease watched -- ffmpeg -i {self.house.fleet.url('watched')}"
@@ -172,9 +172,9 @@ class Chaos:
         ] += 1
 
     async def live_request(self) -> None:
-        """A lease without a session.
+        """Hold a live lease without opening a session.
 
-        On a camera of one session nobody else has any while it is held.
+        On a camera with one session there must be no other session while the lease is held.
         """
         camera = self.any_camera()
         record = self.house.fleet.cameras[camera].record
@@ -197,7 +197,7 @@ class Chaos:
         await self.pause(0.1, 1.5)
 
     async def patient(self) -> None:
-        """Whoever waits long enough gets a session, whatever the priorities of others."""
+        """Check that a request that waits long enough gets a session, despite other priorities."""
         async with LeaseClient(self.desk.socket).lease(
             self.any_camera(), wait_s=PATIENCE_S, priority="poll"
         ):
@@ -205,7 +205,7 @@ class Chaos:
         await self.pause(1, 3)
 
     async def impatient(self) -> None:
-        """A waiter that is cancelled, at any moment, the one of the grant included."""
+        """Cancel a waiter at any moment, including the moment of its grant."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.dice.uniform(0, 0.6)):
                 async with LeaseClient(self.desk.socket).lease(
@@ -223,7 +223,7 @@ class Chaos:
         await self.pause(0.3, 2)
 
     async def misbehave(self) -> None:
-        """One camera has a fault for a while."""
+        """Give one camera a fault for some time."""
         simulated = self.house.fleet.cameras[self.any_camera()]
         simulated.fault = Fault.parse(self.dice.choice(FAULTS))
         await self.pause(0.5, 3)
@@ -232,10 +232,7 @@ class Chaos:
         await self.pause(0.5, 3)
 
     async def kill(self) -> None:
-        """A worker, a wrapper or the daemon.
-
-        Or the daemon is restarted or reloaded in good order.
-        """
+        """Kill a worker, a wrapper or the daemon, or restart or reload the daemon in good order."""
         await self.pause(0.5, 2.5)
         assert self.daemon is not None
         what = self.dice.choice(
@@ -255,7 +252,7 @@ class Chaos:
             await self.start_daemon()
         elif what == "restart":
             self.daemon.terminate()
-            # Not yet up: the signal itself ends it
+            # The daemon was not up yet, so the signal itself ends it
             if (status := await self.daemon.wait()) not in (0, -signal.SIGTERM):
                 self.wrong.append(f"the daemon ended with {status}")
             await self.start_daemon()
@@ -276,7 +273,7 @@ class Chaos:
                     self.wrong.append(f"a patient waiter got nothing in {PATIENCE_S} s")
                 self.done["busy"] += 1
             except ApiRefusal as error:
-                if error.status != 503:  # the daemon is just stopping
+                if error.status != 503:  # 503: the daemon is stopping
                     self.wrong.append(f"{act.__name__}: {error}")
 
     async def run(self, seconds: float) -> None:
@@ -307,7 +304,7 @@ class Chaos:
                 await self.daemon.wait()
 
     async def judge(self) -> None:
-        """Pictures are fresh again, no lease is lost, no camera saw too many sessions."""
+        """Check that pictures are fresh, no lease is lost, and no camera saw too many sessions."""
         desk, cameras = self.desk, self.house.fleet.cameras
         ended = datetime.now(UTC)
 
@@ -330,7 +327,7 @@ class Chaos:
         }
         for camera in cameras.values():
             learned = caps[f"127.0.0.1:{camera.port}"]
-            async with contextlib.AsyncExitStack() as stack:  # the whole budget can be had
+            async with contextlib.AsyncExitStack() as stack:  # the whole budget must be available
                 for _ in range(learned["cap"] if learned else camera.max_sessions):
                     try:
                         await stack.enter_async_context(
@@ -352,7 +349,7 @@ class Chaos:
 
 
 def run(folder: Path, seconds: float, seed: int) -> tuple[dict[str, int], list[str]]:
-    """(what happened, what was wrong)."""
+    """Make one run. Returns (what happened, what was wrong)."""
     seen: list[Chaos] = []
 
     async def inside(house: House) -> None:

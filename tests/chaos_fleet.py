@@ -1,13 +1,13 @@
-"""The cameras of the chaos, and what goes wrong with them."""
+"""The cameras of the chaos run, and their faults."""
 
 from __future__ import annotations
 
 from camserver.simulator.camera import SimulatedCamera
 
 MARGIN_S = 0.5
-"""Cool-downs in the inventory are so much longer than the cameras' own.
+"""How much longer the cool-downs in the inventory are than those of the cameras, in seconds.
 
-Both loops are late on a busy machine.
+On a busy machine both event loops are late.
 """
 FAULTS = (
     "silent",
@@ -23,7 +23,7 @@ ONE_SESSION = ("one", "cool", "watched")
 
 
 def fleet() -> list[SimulatedCamera]:
-    """Budgets of one and two sessions, with and without cool-down; `watched` is also go2rtc's."""
+    """Cameras with one and two sessions, with and without cool-down. go2rtc also has `watched`."""
     return [
         SimulatedCamera("one", "One", gop=3),
         SimulatedCamera("cool", "Cool", gop=3, cooldown_s=0.3, unclean_cooldown_s=1.5),

@@ -1,9 +1,9 @@
-"""For all tests: signals as a terminal gives them."""
+"""Set-up for all tests: signals are handled as in a terminal."""
 
 import signal
 
-# A shell ignores SIGINT in what it runs in the background, and so would all that is started here.
-# Tests press Ctrl-C.
+# A shell makes its background jobs ignore SIGINT, and all processes started here would inherit
+# that. But tests send SIGINT (Ctrl-C).
 for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL

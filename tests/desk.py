@@ -1,4 +1,4 @@
-"""A daemon with its socket, and the fleet it polls, for tests of the API and of what asks it."""
+"""A daemon with its socket, and the cameras it polls, for tests of the API and its clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from camserver.storage.archive import Archive
 
 
 class Desk:
-    """A daemon with its socket, and the fleet it polls."""
+    """A daemon with its socket, and the cameras it polls."""
 
     def __init__(self, house: House, folder: Path) -> None:
         self.house = house
@@ -47,7 +47,7 @@ class Desk:
         )
 
     def facts(self, camera: str = "cam") -> dict[str, Any]:
-        """latest.json."""
+        """The content of latest.json."""
         try:
             facts: dict[str, Any] = json.loads((self.output / camera / "latest.json").read_text())
             return facts
@@ -75,9 +75,9 @@ class Desk:
             return None
 
     async def until(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
-        """Wait for `condition`, asked in a thread.
+        """Wait for `condition`, which runs in a thread.
 
-        `seconds` are its limit on a busy machine, not what it takes.
+        `seconds` is a limit for a busy machine, not the usual time.
         """
         async with asyncio.timeout(seconds):
             while not (value := await asyncio.to_thread(condition)):
@@ -104,7 +104,7 @@ async def _never(*_: object) -> Any:
 
 
 def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
-    """What a server serves, without a daemon: one camera, `cam`, and its leases."""
+    """The services and routes of a server without a daemon: one camera, `cam`, and its leases."""
     services = Services(
         lambda: (camera("cam"),), lambda _: folder, manager, lambda: (), _never, _never
     )
@@ -127,7 +127,7 @@ async def desk_at(
     more: str = "",
     **defaults: str,
 ) -> AsyncIterator[Desk]:
-    """A daemon that polls simulated cameras."""
+    """Run a daemon that polls simulated cameras."""
     async with house_of(cameras or [SimulatedCamera("cam", "Gate", gop=2)]) as house:
         desk = Desk(house, folder)
         desk.http, desk.more = http, more
@@ -139,7 +139,7 @@ async def desk_at(
 def at_the_desk(
     folder: Path, work: Callable[[Desk], Awaitable[None]], *arguments: Any, **options: Any
 ) -> None:
-    """The same for what is no async test."""
+    """Run `work` with a desk, for tests that are not async."""
 
     async def inside() -> None:
         async with desk_at(folder, *arguments, **options) as desk:

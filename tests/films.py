@@ -1,4 +1,4 @@
-"""Films of made-up NAL units, and their RTP packets, for tests of the receiving side."""
+"""Films of synthetic NAL units, and their RTP packets, for tests of the receiving side."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def noise(count: int, seed: int) -> bytes:
 
 
 def h264_film(pictures: int, *, slices: int = 2) -> list[list[bytes]]:
-    """NAL units by picture: every third is a key picture with parameter sets."""
+    """NAL units by picture. Every third picture is a key picture with parameter sets."""
     film = []
     for number in range(pictures):
         key = number % 3 == 0
-        # P slices: they refer to the picture before
+        # P slices refer to the previous picture
         first, later = (0x88, 0x08) if key else (0x98, 0x46)
         nals = [
             bytes((0x65 if key else 0x61, first if part == 0 else later))
@@ -49,7 +49,10 @@ def h265_film(pictures: int) -> list[list[bytes]]:
 def packets(
     film: list[list[bytes]], codec: str, *, markers: str = "picture", clock: int = 3000
 ) -> list[RtpPacket]:
-    """RTP of a film; markers: on the last packet of a "picture", of every "unit", or "never"."""
+    """The RTP packets of a film.
+
+    `markers` sets the marker bit on the last packet of each "picture", of each "unit", or "never".
+    """
     sender, made = RtpSender(96, 1, 65500), []
     pack = h264_payloads if codec == "h264" else h265_payloads
     for number, nals in enumerate(film):

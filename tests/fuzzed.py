@@ -1,8 +1,8 @@
-"""A camera made of bytes.
+"""A camera whose answers are made from input bytes.
 
-It answers our client with whatever the bytes say, on a virtual clock, without a socket.
+It answers our client on a virtual clock, without a socket.
 
-Shared by the hypothesis tests (`make test`) and the coverage-guided ones (`make fuzz`).
+The hypothesis tests (`make test`) and the coverage-guided tests (`make fuzz`) share it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ DESCRIPTIONS = (
 
 
 class Bytes:
-    """Numbers and pieces out of bytes; zeros when they are used up."""
+    """Takes numbers and pieces from the input bytes. Numbers are 0 when the bytes are used up."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -106,7 +106,7 @@ class Bytes:
         return choices[self.below(len(choices))]
 
     def spoil(self, text: bytes) -> bytes:
-        """Mostly as it is; else a few bytes of it are others."""
+        """`text`, in most cases unchanged, otherwise with a few changed bytes."""
         for _ in range(max(0, self.below(8) - 5)):
             at = self.below(max(1, len(text)))
             text = text[:at] + self.take(self.below(6)) + text[at + 1 :]
@@ -118,7 +118,7 @@ class Bytes:
 
 
 class Net(VirtualLoop):
-    """A loop in which every connection leads to a camera made of bytes."""
+    """An event loop in which every connection leads to the camera made from bytes."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Net(VirtualLoop):
 
 
 class FakeTransport(asyncio.Transport):
-    """The wire to that camera."""
+    """The transport to that camera."""
 
     def __init__(self, loop: Net, protocol: Any) -> None:
         super().__init__()
@@ -158,10 +158,10 @@ class FakeTransport(asyncio.Transport):
                 self.loop.call_soon(self._say, self._answer(message))
 
     def pause_reading(self) -> None:
-        """What is on its way comes all the same."""
+        """Do nothing: data that is already on its way arrives anyway."""
 
     def resume_reading(self) -> None:
-        """Nothing was held back."""
+        """Do nothing: no data was held back."""
 
     def close(self) -> None:
         if not self.closing:
@@ -233,9 +233,10 @@ class FakeTransport(asyncio.Transport):
 
 
 def talk(data: bytes) -> None:
-    """Two shots at that camera.
+    """Try to take two pictures from that camera.
 
-    Raises AssertionError when anything but a picture or our own error comes out of them.
+    Raises AssertionError when the result is neither a picture nor a CameraError, or when the
+    session does not end as it must.
     """
     loop = Net(data)
     engine = NativeEngine()

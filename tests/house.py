@@ -1,7 +1,4 @@
-"""A fleet of simulated cameras and the service that takes pictures of it, for tests.
-
-What a picture must equal.
-"""
+"""Simulated cameras, the service that takes their pictures, and expected pictures, for tests."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ HOLDER = Holder("poller")
 
 
 class House:
-    """A fleet, and the service that takes pictures of it."""
+    """Simulated cameras, and the service that takes their pictures."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
@@ -45,7 +42,7 @@ class House:
             self.manager, Sources(self.capture.rtsp, self.capture.http), self.capture.decoder
         )
         self.may_refuse_logins: set[str] = set()
-        """Cameras that were given a wrong password, or took a right one for one on purpose."""
+        """Cameras that got a wrong password, or that refuse a right password on purpose."""
 
     async def take(self, camera_id: str, **keys: Any) -> Attempt:
         simulated = self.fleet.cameras[camera_id]
@@ -60,7 +57,7 @@ class House:
         return await self.service.take(camera(camera_id, **keys), HOLDER)
 
     async def seen(self, camera_id: str) -> Record:
-        """The camera's record once it knows that nobody is connected."""
+        """The camera's record, after the camera has seen that no session is open any more."""
         record = self.fleet.cameras[camera_id].record
         async with asyncio.timeout(20):
             while record.sessions_now:
@@ -75,7 +72,7 @@ async def fetch(
     deadline: float,
     ends: list[SessionEnd] | None = None,
 ) -> CodedKeyframe:
-    """The first keyframe of one session; its end goes to `ends`, also when it fails."""
+    """The first keyframe of one session. The session's end is added to `ends` in any case."""
     session = engine.session(target, url, deadline)
     try:
         async with session:
@@ -91,7 +88,10 @@ StartFleet = Callable[..., Awaitable[House]]
 
 @contextlib.asynccontextmanager
 async def house_of(cameras: list[SimulatedCamera], **options: Any) -> AsyncIterator[House]:
-    """Simulated cameras that run, and the service. Judges rule two at the end."""
+    """Run simulated cameras and the service.
+
+    At the end no camera may have counted a wrong login, unless a test gave it one.
+    """
     fleet = Fleet(cameras, **options)
     await fleet.start()
     house = House(fleet)
@@ -109,7 +109,7 @@ async def house_of(cameras: list[SimulatedCamera], **options: Any) -> AsyncItera
 def with_house(
     cameras: list[SimulatedCamera], work: Callable[[House], Awaitable[None]], **options: Any
 ) -> None:
-    """The same for what is no async test."""
+    """Run `work` with a house, for tests that are not async."""
 
     async def inside() -> None:
         async with house_of(cameras, **options) as house:
@@ -119,7 +119,7 @@ def with_house(
 
 
 def rgb(codec: str, data: bytes) -> Any:
-    """The picture in coded bytes, by the matrix they name: BT.709 for video, BT.601 for JFIF."""
+    """The decoded picture, by the colour matrix it names: BT.709 for video, BT.601 for JFIF."""
     if codec == "mjpeg":
         return simplejpeg.decode_jpeg(data)
     decoder = av.CodecContext.create("hevc" if codec == "h265" else codec, "r")
@@ -145,7 +145,7 @@ def psnr_to_source(attempt: Attempt, source: SimulatedCamera) -> float:
 
 
 def certificate(folder: Path) -> ssl.SSLContext:
-    """A server's TLS context with a certificate that signed itself, as cameras have."""
+    """A server's TLS context with a self-signed certificate, as cameras have."""
     subprocess.run(
         [
             "openssl",

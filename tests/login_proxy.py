@@ -1,7 +1,4 @@
-"""A proxy in front of an RTSP server that nobody here wrote.
-
-Counts the logins that the server refuses.
-"""
+"""A proxy in front of a third-party RTSP server. It counts the logins that the server refuses."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from camserver.rtsp.messages import MessageParser, Request, Response
 
 
 class LoginProxy:
-    """Passes everything on; UDP media go past it."""
+    """Forwards all data unchanged. UDP media do not pass through it."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._server: asyncio.Server | None = None
         self.refused_logins = 0
-        """401 answers to requests that brought a login."""
+        """The number of 401 answers to requests with a login."""
         self.connections = 0
 
     async def __aenter__(self) -> LoginProxy:
@@ -38,7 +35,7 @@ class LoginProxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        with_login: deque[bool] = deque()  # by order: VLC's 401 has no CSeq
+        with_login: deque[bool] = deque()  # matched by order, because VLC's 401 has no CSeq
         requests, answers = MessageParser(), MessageParser()
 
         def sent(data: bytes) -> None:

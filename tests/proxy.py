@@ -1,7 +1,7 @@
 """A proxy that damages key pictures on the way from a camera, over interleaved TCP and UDP.
 
-What it does to a session is drawn from a seed: which damage, where, and how many key pictures
-before it leaves off.
+A seed decides for each session which damage it makes, where, and after how many key pictures it
+stops.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ Packets = list[bytes]
 
 
 def drop(packets: Packets, dice: random.Random) -> Packets:
-    """One or a few, anywhere."""
+    """Drop 1 to 3 packets at random places."""
     lost = set(dice.sample(range(len(packets)), min(len(packets), dice.randint(1, 3))))
     return [p for n, p in enumerate(packets) if n not in lost]
 
 
 def burst(packets: Packets, dice: random.Random) -> Packets:
-    """A run, perhaps the beginning or all of it."""
+    """Drop a run of packets, which may be the beginning or all packets."""
     at = dice.randrange(len(packets))
     return packets[:at] + packets[at + dice.randint(1, len(packets)) :]
 
 
 def cut(packets: Packets, dice: random.Random) -> Packets:
-    """The rest from somewhere on, the marker with it."""
+    """Drop all packets from a random place on, including the marker."""
     return packets[: dice.randrange(len(packets))]
 
 
 def marker_only(packets: Packets, _: random.Random) -> Packets:
-    """The last packet."""
+    """Drop the last packet, which has the marker."""
     return packets[:-1]
 
 
 def swap(packets: Packets, dice: random.Random) -> Packets:
-    """Two neighbours."""
+    """Swap two neighbouring packets."""
     at = dice.randrange(len(packets) - 1)
     return [*packets[:at], packets[at + 1], packets[at], *packets[at + 2 :]]
 
 
 def shuffle(packets: Packets, dice: random.Random) -> Packets:
-    """A window of packets."""
+    """Shuffle a window of packets."""
     at, size = dice.randrange(len(packets)), dice.randint(2, 12)
     window = packets[at : at + size]
     dice.shuffle(window)
@@ -54,14 +54,14 @@ def shuffle(packets: Packets, dice: random.Random) -> Packets:
 
 
 def double(packets: Packets, dice: random.Random) -> Packets:
-    """One comes again, at once or later."""
+    """Send one packet again, at once or later."""
     at = dice.randrange(len(packets))
     later = dice.randint(at, len(packets))
     return [*packets[:later], packets[at], *packets[later:]]
 
 
 def double_for_lost(packets: Packets, dice: random.Random) -> Packets:
-    """One comes twice and another not at all: the number of packets is right."""
+    """Send one packet twice instead of another one, so the number of packets stays right."""
     a, b = dice.sample(range(len(packets)), 2)
     return [packets[a] if n == b else p for n, p in enumerate(packets)]
 
@@ -79,9 +79,9 @@ DAMAGES: tuple[Callable[[Packets, random.Random], Packets], ...] = (
 
 
 class DamagingProxy:
-    """Listens for one camera.
+    """A proxy for one camera.
 
-    `dice` and `spare_after` (key pictures) hold for the sessions that begin after they were set.
+    `dice` and `spare_after` (key pictures) apply to sessions that begin after they were set.
     """
 
     def __init__(self, codec: str, camera_port: int) -> None:
@@ -93,7 +93,7 @@ class DamagingProxy:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
-        """The port it listens on."""
+        """Listen, and return the port."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(partial(_Client, self), "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
@@ -110,9 +110,10 @@ class DamagingProxy:
         )[1]
 
     def is_key(self, packets: Packets) -> bool:
-        """The simulated camera begins key pictures with parameter sets.
+        """Whether `packets` are a key picture.
 
-        All pictures of MJPEG are key pictures.
+        The simulated camera begins key pictures with parameter sets. All pictures of MJPEG are key
+        pictures.
         """
         first = packets[0][12]
         return self.codec == "mjpeg" or (
@@ -121,7 +122,7 @@ class DamagingProxy:
 
 
 class _Client(asyncio.Protocol):
-    """The client's connection; owns the other side and the UDP ports in between."""
+    """The client's connection. It owns the camera's connection and the UDP ports between both."""
 
     def __init__(self, proxy: DamagingProxy) -> None:
         self.proxy = proxy
@@ -149,7 +150,7 @@ class _Client(asyncio.Protocol):
         self._queue.put_nowait(b"")
 
     async def _pump(self) -> None:
-        """Everything the client sends, in order; a SETUP over UDP gets the proxy's own ports."""
+        """Forward what the client sends, in order. A SETUP over UDP gets the proxy's own ports."""
         camera = await self.proxy.connect(self)
         while data := await self._queue.get():
             for message in self._parser.feed(data):
@@ -178,7 +179,7 @@ class _Client(asyncio.Protocol):
         setup.headers["Transport"] = re.sub(r"client_port=[\d-]+", f"client_port={mine}", offer)
 
     def packet(self, channel: int, packet: bytes) -> None:
-        """From the camera: pictures are held until they are complete, then sent damaged or not."""
+        """Handle a packet of the camera. Complete pictures are sent on, damaged or not."""
         if channel != 0:
             self._send(channel, packet)
             return
@@ -235,6 +236,6 @@ class _FromCamera(asyncio.DatagramProtocol):
         self._client, self._channel = client, channel
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        # What the client sends only opens a firewall
+        # The client's packets only open a firewall, so they are not forwarded
         if addr[1] not in self._client.client_ports:
             self._client.packet(self._channel, data)

@@ -1,6 +1,6 @@
-"""Pictures of the wall page for the README: screenshots.py FOLDER.
+"""Screenshots of the wall page for the README: screenshots.py FOLDER.
 
-Wall-{desktop,phone}-{light,dark}.png and camera.png.
+It writes wall-{desktop,phone}-{light,dark}.png and camera.png.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = {"desktop": {"width": 1200, "height": 640}, "phone": {"width": 390, "hei
 
 
 def main(folder: Path) -> None:
-    """Twelve cameras, two of them with a fault."""
+    """Run twelve cameras, two of them with a fault, and take the screenshots."""
     faults = {3: "refuse", 7: "no-keyframe"}
     cameras = [
         SimulatedCamera(
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
 
 
 async def shoot(work: Path, folder: Path, cameras: list[SimulatedCamera]) -> None:
-    """The wall and one camera, in both colour schemes."""
+    """Take screenshots of the wall and of one camera, in both colour schemes."""
     async with wall_of(work, cameras, interval="2s", timeout="3s") as room:
         desk = room.desk
         await desk.until(

@@ -1,6 +1,7 @@
-"""Shared by the tests.
+"""Helpers for all tests.
 
-A loop whose clock jumps, an inventory's camera, free ports, waiting for a condition.
+An event loop with a virtual clock, a camera of an inventory, free ports, and waiting for a
+condition.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time passes only while nothing can run, and then at once.
+    """An event loop with a virtual clock: when nothing can run, time jumps to the next timer.
 
-    An hour of policy takes a millisecond.
+    So an hour of policy takes a millisecond.
     """
 
     def __init__(self) -> None:
@@ -82,9 +83,9 @@ def camera(camera_id: str = "cam", **changes: Any) -> Camera:
 
 
 def free_port() -> int:
-    """For somebody who listens later.
+    """A free port for a server that starts later.
 
-    Below those that the kernel gives to whoever asks for any meanwhile.
+    It is below the ephemeral ports, so the kernel gives it to no other process meanwhile.
     """
     while True:
         port = 20_000 + secrets.randbelow(12_000)
@@ -94,7 +95,7 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> T:
-    """Wait for something another process does; the limit only ends a run that is broken."""
+    """Wait until `condition` is true. The limit only ends a broken run."""
     deadline = time.monotonic() + limit_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what or condition}"
@@ -103,7 +104,7 @@ def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> 
 
 
 def workers_of(pid: int, name: str = "") -> list[int]:
-    """Process ids of the children of `pid`; `name` as prctl(2) set it."""
+    """The process ids of the children of `pid`. `name` is the name that prctl(2) has set."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,1 +1,1 @@
-"""The daemon for other programs: HTTP on a unix socket, and the clients of it."""
+"""The daemon's HTTP API: on a unix socket for programs, on TCP for browsers and Prometheus."""

@@ -1,9 +1,9 @@
-"""Routes that do something: a snapshot now, a lease for another program, a reload.
+"""Routes that act: they take a snapshot, grant a lease to another program, or reload.
 
-Only on the unix socket.
+They are served only on the unix socket.
 
-A lease given to another process lives exactly as long as its connection: when the process dies, the
-kernel closes its socket and the handler is cancelled.
+A lease of another process lives exactly as long as its connection. When the process dies, the
+kernel closes its socket, and the handler is cancelled.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from camserver.model import Result, SessionEnd
 from camserver.storage.published import facts_beside, facts_of, jpeg_of
 
 GRACE_S = 10.0
-"""A holder whose lease is withdrawn has so long to end its session.
+"""Seconds that a holder has to end its session after its lease is withdrawn.
 
-Then the lease ends as unclean.
+If it was withdrawn because its ttl is over, it then ends as unclean.
 """
 _PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 class ControlRoutes:
-    """The routes that do something with `services`."""
+    """The routes that act on `services`."""
 
     def __init__(self, services: Services, grace_s: float = GRACE_S) -> None:
         self._services = services
         self._grace_s = grace_s
         self._reloads: set[asyncio.Task[tuple[str, ...]]] = set()
         self.stopping = False
-        """Set when the daemon ends.
+        """Set when the daemon stops.
 
-        Leases are then left to their holders, who claim them from the next one.
+        Leases are then left to their holders. They claim them from the next daemon.
         """
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """For an application's router."""
+        """Yield the routes for an application's router."""
         yield web.post("/v1/cameras/{id}/snapshot", self._snapshot)
         yield web.post("/v1/cameras/{id}/lease", self._lease)
         yield web.post("/v1/reload", self._reload)
@@ -78,7 +78,7 @@ class ControlRoutes:
         raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
 
     async def _reload(self, _: web.Request) -> web.Response:
-        # A client that vanishes must not leave half of it: the reload goes on without it.
+        # When the client disconnects, the reload must not stop halfway. So it has its own task.
         task = asyncio.create_task(_faults(self._services), name="reload")
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
@@ -92,13 +92,11 @@ class ControlRoutes:
         return web.json_response({"cameras": len(self._services.cameras())})
 
     async def _lease(self, request: web.Request) -> web.StreamResponse:
-        """One JSON line when the lease is granted.
+        """Send one JSON line when the lease is granted; keep the connection open while it is held.
 
-        Then the connection stays open for as long as it is held.
-
-        A client that sends a body (chunked) ends the lease with it: `{"end": "clean"}` and a line's
-        end say that its session was torn down in good order. A second line says that the lease is
-        withdrawn, and how long the client has.
+        A client may send a chunked body. The end of the body ends the lease. The line
+        `{"end": "clean"}` in it says that the session had a clean end. The daemon sends a second
+        line when the lease is withdrawn; it says how many seconds the client has.
         """
         camera = self._services.wanted(request)
         if self.stopping:
@@ -106,7 +104,8 @@ class ControlRoutes:
         priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
         ttl_s = seconds_of(request, "ttl", 0.0, MAX_TTL_S)
         holder = _holder(request, "live" if priority is Priority.LIVE else "external")
-        # While it waited in the socket's queue; its claim must not be taken from who lives
+        # The client may have disconnected while its request waited in the socket's queue. Its
+        # claim must not take the lease from a newer connection that is alive.
         if _has_left(request):
             raise refusal(web.HTTPServiceUnavailable, "nobody is there to take the lease")
         with await self._acquire(request, camera, holder, priority, wait_s) as lease:
@@ -124,7 +123,7 @@ class ControlRoutes:
                 )
                 await self._hold(request, response, lease, ttl_s)
             except asyncio.CancelledError:
-                # The client is still there, and its session: it claims its lease again
+                # The client and its session still exist. The client claims its lease again.
                 if self.stopping:
                     lease.abandon()
                 raise
@@ -133,11 +132,11 @@ class ControlRoutes:
     async def _hold(
         self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float
     ) -> None:
-        """Until the client gives the lease back.
+        """Wait until the client gives the lease back.
 
-        Asked to give way it is told, and holds on until its session is closed: nothing else proves
-        that. Only a ttl bounds a holder that hangs; so much after its end the lease is over as an
-        unclean one.
+        A client that is preempted gets a notice and keeps its lease until its session is closed,
+        because only the client can prove that. Only a ttl limits a holder that hangs: `grace_s`
+        after the end of the ttl the lease ends as unclean.
         """
         notice = asyncio.create_task(
             self._tell_withdrawal(response, lease, ttl_s), name="lease withdrawal"
@@ -152,14 +151,14 @@ class ControlRoutes:
     async def _tell_withdrawal(
         self, response: web.StreamResponse, lease: RtspLease, ttl_s: float
     ) -> None:
-        """Wait until the lease has to end, and tell the client."""
+        """Wait until the lease is preempted or its ttl is over, then tell the client."""
         try:
             async with asyncio.timeout(ttl_s or None):
                 await lease.preempted()
             why = "live view wants the session"
         except TimeoutError:
             why = f"its time of {ttl_s:g} s is over"
-        with contextlib.suppress(ConnectionError):  # then it has ended already
+        with contextlib.suppress(ConnectionError):  # then the lease has ended already
             await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
 
     async def _acquire(
@@ -187,7 +186,7 @@ class ControlRoutes:
             ) from None
 
     def _busy(self, camera: Camera, error: str, **more: object) -> web.HTTPException:
-        """409, with who holds the device's sessions, and since when."""
+        """Return a 409 that says who holds the device's sessions, and for how long."""
         now = asyncio.get_running_loop().time()
         with contextlib.suppress(LeaseStateError):  # its device has just left the inventory
             device = self._services.manager.device_statistics(camera.device)
@@ -196,7 +195,7 @@ class ControlRoutes:
 
 
 def _holder(request: web.Request, kind: str) -> Holder:
-    """Who asks, by what the kernel says of the other end (unix(7), SO_PEERCRED)."""
+    """Return who sent the request, as the kernel knows the peer (unix(7), SO_PEERCRED)."""
     label = request.query.get("label", "")
     if not label.isprintable() or len(label) > MAX_LABEL_CHARS:
         raise refusal(
@@ -209,9 +208,9 @@ def _holder(request: web.Request, kind: str) -> Holder:
         return Holder(kind, label)
     pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     command = ""
-    with contextlib.suppress(OSError):  # it may have gone already
+    with contextlib.suppress(OSError):  # the process may have ended already
         name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-        # It is shown on terminals
+        # The name is shown on terminals: no control characters.
         command = "".join(c if c.isprintable() else "?" for c in name)
     return Holder(kind, label or command, pid, uid, command)
 
@@ -224,7 +223,7 @@ def _latest_json(folder: Path) -> bytes:
 
 
 def _has_left(request: web.Request) -> bool:
-    """Whether the other end is closed, before the event loop has heard of it."""
+    """Return whether the client has closed, even if the event loop does not know it yet."""
     sock = request.transport.get_extra_info("socket") if request.transport is not None else None
     if sock is None:
         return True
@@ -242,9 +241,9 @@ async def _say(response: web.StreamResponse, **words: object) -> None:
 
 
 async def _ended(request: web.Request, lease: RtspLease) -> None:
-    """Wait until the client's body ends, and tell the lease what it said of its session's end.
+    """Wait until the client's body ends, and tell the lease whether the session had a clean end.
 
-    Without a body this waits for the connection's end, which cancels it.
+    Without a body this waits until the connection ends; then the handler is cancelled.
     """
     if not request.body_exists:
         await asyncio.get_running_loop().create_future()

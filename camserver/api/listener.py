@@ -1,7 +1,4 @@
-"""A listening socket and the connections to it.
-
-How many there may be, how long they may say nothing, how they end.
-"""
+"""A listening socket and its connections: how many, how long they may be idle, how they end."""
 
 from __future__ import annotations
 
@@ -18,25 +15,25 @@ from aiohttp.typedefs import Handler
 
 MAX_BODY_BYTES = 64 * 1024
 SILENT_S = 15.0
-"""A connection on which no request comes for so long is closed."""
+"""Seconds without a request after which a connection is closed."""
 STOP_S = 0.2
-"""How long running answers may take when the daemon stops.
+"""Seconds that running answers may still take when the daemon stops.
 
-Leases end with it, their holders claim them again.
+The connections of leases end too; their holders claim them again.
 """
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class HttpListener:
-    """Serves `app` on a listening socket between `open` and `close`.
+    """The server of `app` on a listening socket, between `open` and `close`.
 
-    At most `connections` at once.
+    It accepts at most `connections` at once; others get 503.
     """
 
     def __init__(
         self, app: web.Application, *, connections: int, silent_s: float = SILENT_S
     ) -> None:
-        # A handler is cancelled when its client is gone: so does a lease end.
+        # A handler is cancelled when its client disconnects. This is how a lease ends.
         self._runner = web.AppRunner(
             app,
             handler_cancellation=True,
@@ -49,11 +46,11 @@ class HttpListener:
         self._server: asyncio.Server | None = None
 
     async def open(self, sock: socket.socket) -> None:
-        """Answer on `sock` from now on."""
+        """Start to answer on `sock`."""
         loop = asyncio.get_running_loop()
         await self._runner.setup()
         if sock.family == socket.AF_UNIX:
-            # the path is systemd's, or removed by whoever made it
+            # The path belongs to systemd, or its creator removes it: asyncio must not.
             keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             self._server = await loop.create_unix_server(
                 self._connection, sock=sock, backlog=self._connections, **keep
@@ -73,15 +70,15 @@ class HttpListener:
 
     def _connection(self) -> asyncio.Protocol:
         server = self._runner.server
-        assert server is not None  # noqa: S101 - set up before anybody can connect
+        assert server is not None  # noqa: S101 - `open` sets it up before it listens
         return server() if len(server.connections) < self._connections else _Refused()
 
 
 class _Refused(asyncio.Protocol):
-    """One connection more than there may be."""
+    """A connection above the limit: it gets 503 and is closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A stream server makes no other
+        # For the type checker: a stream server makes no other transport.
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         transport.write(BUSY)
         transport.close()
@@ -89,9 +86,9 @@ class _Refused(asyncio.Protocol):
 
 @contextlib.contextmanager
 def cut_off(request: web.Request) -> Iterator[None]:
-    """Ends the connection at a TimeoutError within.
+    """Abort the connection when the block raises TimeoutError.
 
-    Closing it in good order would wait for a client that takes nothing.
+    A regular close would wait for a client that does not read.
     """
     try:
         yield
@@ -102,7 +99,7 @@ def cut_off(request: web.Request) -> Iterator[None]:
 
 @web.middleware
 async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refusals of the framework (404, 405, 413) say why in JSON, as ours do."""
+    """Give the framework's error answers (404, 405, 413) the same JSON body as ours."""
     try:
         return await handler(request)
     except web.HTTPException as error:

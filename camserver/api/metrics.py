@@ -1,10 +1,10 @@
-"""`/metrics` for Prometheus.
+"""`/metrics` for Prometheus: counters fed by events, and a snapshot of the statistics.
 
-Counts what events tell, shows frozen statistics; the only door to prometheus_client.
+No other module imports prometheus_client.
 
-Statistics are taken on the event loop, which costs little; writing them down, which for thousands
-of cameras costs a tenth of a second, happens in a thread. docs/metrics.md has the table; labels are
-cameras, devices, phases, never more.
+The statistics are collected on the event loop, which is cheap. They are rendered in a thread: for
+thousands of cameras this takes a tenth of a second. docs/metrics.md lists the metrics. The only
+labels are cameras, devices, phases, poll results and worker pools.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """Everything that can be counted, at one moment of the wall clock and of the loop's."""
+    """All statistics at one moment, on the wall clock and on the event loop's clock."""
 
     wall_s: float
     now: float
@@ -64,12 +64,13 @@ class _Camera:
 
 
 class Metrics:
-    """A listener of events, and the handler of the route; `look` takes the statistics."""
+    """A listener of events, and the handler of the route; `look` returns the statistics."""
 
     def __init__(self, look: Callable[[], MetricsSnapshot]) -> None:
         self._collect = look
         self._disk = Disk()
-        self._thread = ThreadPoolExecutor(1, "metrics")  # not one that publishing needs
+        # Its own thread: rendering must not take one that publishing needs.
+        self._thread = ThreadPoolExecutor(1, "metrics")
         self._cameras: defaultdict[str, _Camera] = defaultdict(_Camera)
         self._phases = Histogram(
             "camserver_capture_phase_seconds",
@@ -80,7 +81,7 @@ class Metrics:
         )
 
     def remember(self, captured_at: dict[str, str]) -> None:
-        """When the newest pictures were captured that an earlier run has left."""
+        """Take the capture time (RFC 3339) of each camera's newest picture of an earlier run."""
         for camera, moment in captured_at.items():
             with contextlib.suppress(ValueError):
                 at_s = datetime.fromisoformat(moment).timestamp()
@@ -100,7 +101,7 @@ class Metrics:
                 self._phases.labels(phase).observe(ms / 1000)
 
     async def answer(self, _: web.Request) -> web.Response:
-        """The route."""
+        """Answer a request for /metrics."""
         snapshot = self._collect()
         known = {
             c.camera: self._cameras[c.camera] for c in snapshot.cameras if c.camera in self._cameras
@@ -131,7 +132,7 @@ class Metrics:
 
 
 class _Once(Collector):
-    """Families that are there already."""
+    """A collector of metric families that were made before."""
 
     def __init__(self, families: tuple[Metric, ...]) -> None:
         self._families = families
@@ -144,7 +145,7 @@ class _Once(Collector):
 
 
 Values = Iterable[tuple[str, float]]
-"""A metric's value for each label."""
+"""Pairs of a label and the metric's value for it."""
 
 
 def _gauge(name: str, text: str, label: str, values: Values) -> Metric:
@@ -162,7 +163,7 @@ def _counter(name: str, text: str, label: str, values: Values) -> Metric:
 
 
 def _pictures(snapshot: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[Metric]:
-    """Of cameras that have a picture."""
+    """Yield the metrics of cameras that have a picture."""
     seen = {camera: facts for camera, facts in known.items() if facts.captured_at}
 
     def of(value: Callable[[_Camera], float]) -> Values:
@@ -205,7 +206,7 @@ def _pictures(snapshot: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[
 
 
 def _cameras(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    """Of every camera's schedule."""
+    """Yield the metrics of every camera's schedule."""
 
     def of(value: Callable[[CameraPolling], float]) -> Values:
         return ((camera.camera, value(camera)) for camera in snapshot.cameras)

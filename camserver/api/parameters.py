@@ -1,6 +1,6 @@
 """Query parameters: a route takes those that openapi.json describes, each at most once.
 
-Others are refused, not ignored.
+Other parameters are refused, not ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from camserver.api.responses import refusal
 
 
 def described() -> dict[tuple[str, str], frozenset[str]]:
-    """The names of the query parameters of each (method, path) of openapi.json."""
+    """Return the names of the query parameters of each (method, path) in openapi.json."""
     document = json.loads((files("camserver.api") / "openapi.json").read_text())
     found = {}
     for path, item in document["paths"].items():
@@ -42,9 +42,9 @@ def _resolved(document: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_parameters() -> Any:
-    """Middleware that refuses what a described route does not take (400).
+    """Return middleware that answers 400 to a query parameter that a route does not take.
 
-    Prometheus may send its own to /metrics.
+    Only routes under /v1/ are checked: Prometheus may send its own parameters to /metrics.
     """
     allowed = described()
 

@@ -1,7 +1,4 @@
-"""Routes that read: cameras, their pictures, leases, events, metrics.
-
-They change nothing, whoever asks.
-"""
+"""Routes that only read: cameras, their pictures, leases, events, metrics."""
 
 from __future__ import annotations
 
@@ -36,28 +33,28 @@ from camserver.storage.archive import Archive
 from camserver.storage.published import facts_beside, facts_within
 
 THREADS = 2
-"""For reading files.
+"""Threads that read files.
 
-Not the loop's own, which publishing needs: a hundred clients may wait, cameras may not.
+The loop's own threads are for publishing. A hundred clients may have to wait; cameras must not.
 """
 SENDING = 32
-"""Pictures that one address may be taking at a time.
+"""Pictures that are sent to one address at the same time, at most.
 
-Each is in memory for as long as its client takes.
+Each picture is in memory until its client has received it.
 """
 FACTS_PAUSES_S = (0.02, 0.1, 0.3)
-"""How long a latest.json may be behind its latest.jpg.
+"""Pauses, in seconds, to wait for the latest.json that belongs to a new latest.jpg.
 
-Then only what the picture says of itself is told.
+After them the answer has only the facts that the JPEG itself contains.
 """
 SEND_S = 60.0
-"""A client that takes longer for one picture is cut off."""
+"""Seconds that a client may take to receive one picture; then it is cut off."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRoutes:
-    """The read-only routes, over what the daemon knows."""
+    """The read-only routes."""
 
     services: Services
     events: EventStream
@@ -67,17 +64,17 @@ class ReadRoutes:
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
     sending: Counter[str] = field(default_factory=Counter)
     listings: SingleFlight[tuple[str, date], bytes] = field(default_factory=SingleFlight)
-    """Days that are being listed: who asks for the same one waits for the same answer."""
+    """Days that are being listed: requests for the same day share one answer."""
 
     def close(self) -> None:
-        """Begin nothing new; what is under way in a thread ends soon."""
+        """Start no new reads. A read that runs in a thread ends soon."""
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
     def routes(self) -> Iterator[web.RouteDef]:
-        """For an application's router."""
+        """Yield the routes for an application's router."""
         yield web.get("/healthz", self._healthz)
         yield web.get("/metrics", self.metrics.answer)
         yield web.get("/v1/openapi.json", self._description)
@@ -116,7 +113,7 @@ class ReadRoutes:
         return {c.camera: c for c in self.services.polling()}
 
     def _facts(self, camera: Camera, polling: CameraPolling | None) -> dict[str, Any]:
-        """In a thread: a hung disk delays who asks, nobody else."""
+        """Return a camera as JSON values. Runs in a thread: a hung disk delays only this client."""
         latest = None
         with contextlib.suppress(OSError, ValueError):
             latest = json.loads((self.services.folder(camera.id) / "latest.json").read_text())
@@ -178,7 +175,7 @@ class ReadRoutes:
         return await self._picture(request, path, "max-age=86400, immutable")
 
     async def _picture(self, request: web.Request, path: Path, caching: str) -> web.StreamResponse:
-        """A JPEG as it is, or made smaller (`?width=`); conditional requests work for both."""
+        """Answer with a JPEG, or a smaller one (`?width=`); both take conditional requests."""
         width = _width(request) if "width" in request.query else None
         try:
             stat = await self._read(path.stat)
@@ -200,9 +197,9 @@ class ReadRoutes:
         return response
 
     async def _load(self, path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
-        """A picture and its facts. latest.json is written a moment after latest.jpg.
+        """Return a picture and its facts.
 
-        It is waited for.
+        latest.json is written a moment after latest.jpg, so this waits for it.
         """
         for pause_s in FACTS_PAUSES_S:
             stat, jpeg, facts = await self._read(partial(_load, path))
@@ -229,9 +226,9 @@ class ReadRoutes:
     async def _whole(
         self, request: web.Request, path: Path, headers: dict[str, str]
     ) -> web.StreamResponse:
-        """Read in a thread.
+        """Send a whole picture, which is read in a thread.
 
-        Sendfile(2), which the framework would take, waits for a slow disk in the event loop.
+        The framework would use sendfile(2), which blocks the event loop while a disk is slow.
         """
         with self._turn(request.remote or ""):
             stat, jpeg, facts = await self._load(path)
@@ -248,11 +245,11 @@ class ReadRoutes:
 
 
 def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any] | None]:
-    """A picture, and its facts if latest.json has them."""
-    # One file, although another may be renamed over it meanwhile
+    """Return a picture, and its facts, or None while latest.json does not have them yet."""
+    # `stat` and `jpeg` are of one file, even if another is renamed over it meanwhile.
     with path.open("rb") as file:
         stat, jpeg = os.fstat(file.fileno()), file.read()
-    if path.name != "latest.jpg":  # of the archive
+    if path.name != "latest.jpg":  # a picture of the archive
         return stat, jpeg, facts_within(jpeg)
     latest_json = b""
     with contextlib.suppress(OSError):
@@ -273,7 +270,7 @@ def _marked(response: Answer, stat: os.stat_result, width: int | None) -> Answer
 
 
 def _has_it(request: web.Request, etag: str, modified: float) -> bool:
-    """Whether the client's copy is as new (RFC 9110, 13.1)."""
+    """Return whether the client's copy is up to date (RFC 9110, 13.1)."""
     known, since = request.if_none_match, request.if_modified_since
     if known:
         return any(tag.value in (etag, "*") for tag in known)

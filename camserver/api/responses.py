@@ -1,7 +1,4 @@
-"""What the API's answers look like, and how questions are read.
-
-Pure but for the request that is asked about.
-"""
+"""The JSON of the API's answers, and the parsing of request parameters. No I/O."""
 
 from __future__ import annotations
 
@@ -25,19 +22,19 @@ MAX_LABEL_CHARS = 64
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the daemon does for the API."""
+    """The functions of the daemon that the API uses."""
 
     cameras: Callable[[], tuple[Camera, ...]]
     folder: Callable[[str], Path]
-    """Where a camera's latest.jpg and latest.json are."""
+    """Returns the folder of a camera's latest.jpg and latest.json, by its id."""
     manager: RtspManager
     polling: Callable[[], tuple[CameraPolling, ...]]
     snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]
     reload: Callable[[], Awaitable[tuple[str, ...]]]
-    """Reads the inventory again; returns its faults, none when it was taken over."""
+    """Reads the inventory again; returns its faults, or none when it was applied."""
 
     def wanted(self, request: web.Request) -> Camera:
-        """The camera a route names. Raises 404."""
+        """Return the camera that the request's path names. Raises 404."""
         wanted = request.match_info["id"]
         camera = next((c for c in self.cameras() if c.id == wanted), None)
         if camera is None:
@@ -46,12 +43,12 @@ class Services:
 
 
 def refusal(kind: type[web.HTTPException], error: str, **more: object) -> web.HTTPException:
-    """An answer that says no, and why, in JSON."""
+    """Return an error answer whose JSON body says why."""
     return kind(text=json.dumps({"error": error, **more}) + "\n", content_type="application/json")
 
 
 def device_view(device: DeviceStatistics, now: float) -> dict[str, Any]:
-    """A device and its leases as JSON; seconds are ages, or what is left."""
+    """Return a device and its leases as JSON values. Seconds are ages or remaining times."""
 
     def view(holder: Holder, since: float) -> dict[str, Any]:
         return {
@@ -81,7 +78,7 @@ def device_view(device: DeviceStatistics, now: float) -> dict[str, Any]:
 
 
 def priority_of(request: web.Request) -> Priority:
-    """The query's priority; live if none is given. Raises 400."""
+    """Return the query's priority; live if none is given. Raises 400."""
     try:
         return Priority[request.query.get("priority", "live").upper()]
     except KeyError:
@@ -89,12 +86,12 @@ def priority_of(request: web.Request) -> Priority:
 
 
 def seconds_of(request: web.Request, name: str, default: float, most: float = MAX_WAIT_S) -> float:
-    """A number of seconds from the query. Raises 400."""
+    """Return a number of seconds from the query. Raises 400."""
     return _number(request, name, default, most)
 
 
 def generation_of(request: web.Request) -> int:
-    """The generation number a client claims, 0 if none. Raises 400."""
+    """Return the generation number that a client claims; 0 if none. Raises 400."""
     return int(_number(request, "claim", 0.0, 2.0**53))
 
 
@@ -106,6 +103,6 @@ def _number(request: web.Request, name: str, default: float, most: float) -> flo
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= most:  # nan, too
+    if not 0 <= value <= most:  # refuses NaN, too
         raise refusal(web.HTTPBadRequest, f"{name}: expected a number from 0 to {most:g}")
     return value

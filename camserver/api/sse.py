@@ -1,8 +1,8 @@
 """`/v1/events`: domain events as server-sent events (WHATWG HTML, 9.2), for many listeners.
 
-Each event is written down once, in a ring; listeners read on from where they are, a few times a
-second at most. So a thousand of them cost little, and one that does not read costs nothing: it
-misses events, and is told so.
+Each event is serialised once, into a ring buffer. Each listener reads on from its own position, a
+few times a second at most. So a thousand listeners cost little. A listener that does not read costs
+nothing: it misses events, and then gets the event "lost".
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from camserver.host.clock import WallClock, rfc3339, utc_now
 
 KEPT = 512
 PACE_S = 0.2
-"""A listener is written to at most once in so long."""
+"""Seconds between two writes to a listener, at least."""
 SLICE_BYTES = 32 * 1024
-"""What is handed to a connection at a time.
+"""About how much is given to a connection at a time.
 
-More than about this and the ring is never in memory for anybody.
+So a listener needs about this much memory, in addition to the ring buffer that all share.
 """
 STALL_S = 20.0
-"""Who takes nothing for so long is cut off."""
+"""Seconds without progress after which a listener is cut off."""
 HEARTBEAT_S = 15.0
-"""A comment goes to silent listeners so often: proxies and browsers close what says nothing."""
+"""Seconds between comments while there is no event: proxies and browsers close idle streams."""
 
 
 class EventStream:
     """A listener of the event bus, and the handler of the route.
 
-    `scrub` takes secrets out of texts.
+    `scrub` removes secrets from texts.
     """
 
     def __init__(self, scrub: Callable[[str], str], clock: WallClock = utc_now) -> None:
         self._scrub = scrub
         self._clock = clock
-        # Number, camera, what goes out
+        # (number, camera, bytes to send)
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=KEPT)
         self._last = 0
         self._news = asyncio.Event()
 
     def __call__(self, event: Event) -> None:
-        """Write one event down and wake who listens."""
+        """Serialise one event and wake the listeners."""
         data = {
             key: self._scrub(value) if isinstance(value, str) else value
             for key, value in as_data(event).items()
@@ -70,9 +70,9 @@ class EventStream:
         self._news = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """The route: `?camera=` for one camera's only.
+        """Answer a request for /v1/events; `?camera=` selects the events of one camera.
 
-        Last-Event-ID goes on where a broken connection ended.
+        With Last-Event-ID the stream continues where a broken connection ended.
         """
         camera = request.query.get("camera")
         said = request.headers.get("Last-Event-ID", "")
@@ -102,7 +102,7 @@ class EventStream:
         return response
 
     def _since(self, seen: int, camera: str | None) -> tuple[bytes, int]:
-        """What a listener that has seen event `seen` is told next, and its new number."""
+        """Return what to send to a listener that has seen event `seen`, and its new position."""
         if seen == self._last:
             return b"", seen
         first = self._kept[0][0]
@@ -117,7 +117,7 @@ class EventStream:
         return b"".join(parts), seen
 
     async def _silence(self) -> bytes:
-        """Wait for news, or for the time of a heartbeat; returns the latter."""
+        """Wait for an event, and return b""; after HEARTBEAT_S return a heartbeat comment."""
         try:
             async with asyncio.timeout(HEARTBEAT_S):
                 await self._news.wait()

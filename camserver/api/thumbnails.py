@@ -1,6 +1,6 @@
 """Smaller pictures for the wall.
 
-Made once for each picture and width, in a worker of their own, kept in memory.
+Each is made once for its picture and width, in a separate worker, and kept in memory.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MAX_KEPT_BYTES = 64 * 1024 * 1024
 LIMIT_S = 10.0
 
 Key = tuple[Path, int, int]
-"""The file, its moment in nanoseconds, the width."""
+"""The file, its modification time in nanoseconds, the width in pixels."""
 
 
 class Thumbnails:
-    """JPEGs by file, moment and width.
+    """A cache of JPEGs by file, modification time and width.
 
-    One request makes what others at the same time wait for, too.
+    Requests for the same one at the same time share one decoding.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -37,9 +37,9 @@ class Thumbnails:
     async def get(
         self, path: Path, modified_ns: int, width: int, read: Callable[[], Awaitable[bytes]]
     ) -> bytes:
-        """`path` as JPEG at most `width` pixels wide; of WIDTHS the next greater.
+        """Return `path` as a JPEG; its width in pixels is limited to `width`.
 
-        `read` gives the file.
+        `width` is first rounded up to one of WIDTHS. `read` returns the bytes of the file.
 
         Raises CameraError, OSError.
         """
@@ -57,6 +57,6 @@ class Thumbnails:
         still = await self._decoder.inspect(
             await read(), width=width, deadline=asyncio.get_running_loop().time() + LIMIT_S
         )
-        with suppress(ValueError):  # larger than all that is kept
+        with suppress(ValueError):  # one JPEG is larger than the whole cache
             self._kept[key] = still.jpeg
         return still.jpeg

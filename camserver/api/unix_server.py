@@ -1,6 +1,6 @@
-"""The API's server: HTTP on a unix socket, whose mode is the gate.
+"""The API's server: HTTP on a unix socket, whose file mode controls access.
 
-Owns the socket; does nothing itself.
+It owns the socket; the routes do the work.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ GROUP = "camserver"
 MAX_CONNECTIONS = 512
 
 
-class ApiUnavailable(CamserverError):  # noqa: N818 - it says what is the case
+class ApiUnavailable(CamserverError):  # noqa: N818 - the name states the condition
     """Raised when the socket cannot be made; the message says why."""
 
 
 class AlreadyServed(ApiUnavailable):
-    """Raised when somebody else answers on the socket."""
+    """Raised when another process answers on the socket."""
 
 
 class ApiServer:
-    """Serves `services` on a unix socket: `listen`, `serve`, `stop`.
+    """The server of `services` on a unix socket: `listen`, `serve`, `stop`.
 
-    At most `connections` at once.
+    It accepts at most `connections` at once.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class ApiServer:
         self._path: Path | None = None
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Returns the keys that were changed: only a restart applies them."""
+        """Return the keys that have changed and that only a restart applies."""
         return () if inventory.api.socket == self._path else ("api.socket",)
 
     async def listen(self, path: Path, inherited: socket.socket | None = None) -> None:
-        """Be the one at `path`, or on a socket that systemd made there and keeps; clients wait.
+        """Listen at `path`, or on the socket that systemd made there; clients wait for `serve`.
 
-        Raises ApiUnavailable.
+        Raises ApiUnavailable; AlreadyServed when another process answers there.
         """
         self._path = path
         self._socket = (
@@ -76,12 +76,12 @@ class ApiServer:
         self._own = path if inherited is None else None
 
     async def serve(self) -> None:
-        """Answer, from now on."""
+        """Start to answer."""
         if self._socket is not None:
             await self._listener.open(self._socket)
 
     async def stop(self) -> None:
-        """Close the socket and every connection; leases of others are left to them."""
+        """Close the socket and every connection; other programs keep their leases."""
         self._control.stopping = True
         await self._listener.close()
         if self._socket is not None:
@@ -92,9 +92,9 @@ class ApiServer:
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket of our own.
+    """Return a new listening socket at `path`.
 
-    One that a killed daemon left is replaced, one that somebody serves is not.
+    A socket that a killed daemon left is replaced. A socket that a process serves is not.
     """
     sock = socket.socket(socket.AF_UNIX)
     try:

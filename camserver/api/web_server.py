@@ -1,10 +1,10 @@
 """The wall page and the read-only routes on TCP, for browsers and Prometheus.
 
-Owns its login and its headers.
+It owns the login and the HTTP headers.
 
-GET and HEAD only. "Snapshot now" is there only with `[http] actions = true`, and only for pages of
-our own: the header it asks for is one that a browser sends to other origins after asking, and we
-never say yes.
+It takes GET and HEAD. POST is taken only for "snapshot now", only with `[http] actions = true`, and
+only from our own pages: the request needs a custom header. A browser sends it to another origin
+only if a CORS preflight allows it, and we never allow it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ KINDS = {
 }
 
 
-class WebUnavailable(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when the address cannot be listened on; the message says why."""
+class WebUnavailable(CamserverError):  # noqa: N818 - the name states the condition
+    """Raised when we cannot listen on the address; the message says why."""
 
 
 class WebServer:
@@ -81,7 +81,7 @@ class WebServer:
         )
         if table.actions:
             app.add_routes([web.post("/v1/cameras/{id}/snapshot", self._snapshot)])
-        # Browsers must not take the files that cameras and pictures need.
+        # Browsers must not use up the file descriptors that cameras and pictures need.
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._listener = HttpListener(
             app, connections=min(MAX_CONNECTIONS, files // 3), silent_s=silent_s
@@ -89,7 +89,7 @@ class WebServer:
         self.address: tuple[str, int] | None = None
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Take over what a reload may change. Returns the keys that need a restart."""
+        """Apply what a reload can change. Return the changed keys that need a restart."""
         new, running = inventory.http, self._table
         self._timezone = inventory.output.timezone
         self._hosts = {
@@ -139,10 +139,10 @@ class WebServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The login, where there is one, and our own name. /healthz is for load balancers.
+        """Check the login; without a login check the Host header.
 
-        Without a login a page of somebody else could reach us under a name of its own that it
-        points here.
+        /healthz needs no login: it is for load balancers. Without a login, a foreign page could
+        otherwise reach us under a DNS name of its own that points to our address (DNS rebinding).
         """
         table = self._table
         try:
@@ -171,7 +171,7 @@ class WebServer:
         response.headers.pop("Server", None)
 
     async def _site(self, _: web.Request) -> web.Response:
-        """What the page may do."""
+        """Answer with the settings of the page: actions, go2rtc's URL, time zone."""
         return web.json_response(
             {"actions": self._table.actions, "go2rtc": self._go2rtc, "timezone": self._timezone}
         )
@@ -197,9 +197,9 @@ def _is_address(host: str) -> bool:
 
 
 def _wall() -> list[tuple[str, Traversable]]:
-    """Paths of the page's files; the page itself is at /.
+    """Return (URL path, file) of each file of the page; the page itself is at /.
 
-    Browsers ask for /favicon.ico beside a bare picture.
+    Browsers ask for /favicon.ico when they show a picture without a page.
     """
     found = {
         p.name: p

@@ -1,1 +1,1 @@
-"""The sources of pictures, and the isolated workers in which camera bytes meet C code."""
+"""Sources of pictures, and the isolated workers in which C code processes camera bytes."""

@@ -1,6 +1,6 @@
-"""Everything that turns a camera into a picture, built in one place.
+"""Build everything that takes a picture of a camera, in one place.
 
-The daemon, the commands that work without one, the doctor and the tests use the same.
+The daemon, the commands that work without a daemon, the doctor and the tests all use it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from camserver.events import DecoderUnsealed, Event
 from camserver.workers.pool import WorkerPool
 
 LIBAV_SESSIONS = 16
-"""Session workers at once; each is a process. Cameras that speak with our own client need none."""
+"""Session workers at once. Each is a process. Cameras that our own client reads need none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Capture:
     http: HttpEngine
     decoder: Decoder
     limits: tuple[int, int | None]
-    """polling.sessions and polling.decoders that it was built with."""
+    """The values of polling.sessions and polling.decoders that it was built with."""
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Take over what a reload may change. Returns the keys that need a restart."""
+        """Apply the settings that a reload may change. Return the keys that need a restart."""
         self.decoder.quality = inventory.output.quality
         self.rtsp.reloaded()
         sessions, decoders = self.limits
@@ -53,7 +53,7 @@ class Capture:
         await self.close()
 
     async def close(self) -> None:
-        """End all workers: first no session is held any more, then nothing is left to decode."""
+        """End the session workers, so that no session is held. Then end the decoder workers."""
         await self.sessions.close()
         await self.decoders.close()
 
@@ -65,10 +65,10 @@ def build_capture(
     decoders: int | None = 1,
     emit: Callable[[Event], None] = lambda _: None,
 ) -> Capture:
-    """Build it; no worker is started before there is work.
+    """Build engines, decoder and worker pools. No worker is started before there is work.
 
-    `quality` of the JPEGs, 1 to 100. `sessions` and `decoders` workers at most; No number of
-    decoders: one a core.
+    `quality` is the JPEG quality, 1 to 100. `sessions` and `decoders` are the maximum numbers of
+    workers. With `decoders` None there is one decoder for each core.
     """
     session_pool = WorkerPool("session", min(sessions, LIBAV_SESSIONS))
     decoder_pool = WorkerPool(

@@ -1,11 +1,12 @@
-"""From an access unit to a JPEG, inside a worker.
+"""Convert an access unit to a JPEG, inside a worker.
 
-Imports libav and libjpeg; the daemon must never import this module.
+This module imports libav and libjpeg. The daemon must never import it.
 
-The picture gate: a frame libav calls corrupt, a bitstream it complains about, an H.265 slice that
-does not end with its data, a JPEG that is not whole are refused. Colours: JFIF means full range,
-BT.601. PyAV's defaults leave BT.709 as it is (25 dB to the source instead of 37), so both ends of
-the conversion are named.
+These pictures are refused: a frame that libav marks as corrupt, a bitstream in which libav finds an
+error, an H.265 slice that does not end with its data, and a JPEG that is not whole.
+
+Colours: JFIF means full range and BT.601. PyAV's defaults do not convert BT.709 (25 dB to the
+source instead of 37 dB). So the source and the destination of the conversion are both set.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192
-"""Anything larger is no camera; the worker's memory limit is the second line."""
+"""No camera sends a larger picture. The worker's memory limit is the second protection."""
 AV_CS_BT709, AV_CS_UNSPECIFIED, AV_CS_FCC, AV_CS_BT470BG, AV_CS_SMPTE170M, AV_CS_SMPTE240M = (
     1,
     2,
@@ -67,13 +68,13 @@ def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, qual
 
 
 def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
-    """Check that a camera's JPEG is whole and give it back.
+    """Check that a camera's JPEG is whole, and return it.
 
     It is scaled down if `width` is smaller.
 
     Raises CameraError(bad-picture) when it is not a whole JPEG.
     """
-    # RTP payloads may be padded; cheap HTTP servers end a body with a line's end
+    # RTP payloads may be padded. Simple HTTP servers end a body with a line end.
     data = data.rstrip(b"\0\r\n")
     if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
         raise _bad(
@@ -82,8 +83,8 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
     try:
         height, full_width, *_ = simplejpeg.decode_jpeg_header(data)
         _check_size(full_width, height)
-        # All entropy-coded data is read at 1/8 size: strict raises on what libjpeg merely warns
-        # about.
+        # Decoding at 1/8 size still reads all entropy-coded data. simplejpeg is strict by default:
+        # it raises where libjpeg only warns.
         simplejpeg.decode_jpeg(data, "GRAY", min_factor=8, fastdct=True)
         if width is None or width >= full_width:
             return Still(data, full_width, height, "mjpeg")
@@ -96,7 +97,7 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
 
 
 def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    """The job `decode`: the blob is extradata, then the access unit."""
+    """Run the job `decode`. The blob is extradata, then the access unit."""
     cut, cpu_s = int(request["extradata_bytes"]), time.process_time()
     still = decode(
         request["codec"], blob[cut:], blob[:cut], width=request["width"], quality=request["quality"]
@@ -105,14 +106,14 @@ def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], by
 
 
 def inspect_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    """The job `inspect`: the blob is a JPEG."""
+    """Run the job `inspect`. The blob is a JPEG."""
     cpu_s = time.process_time()
     still = inspect(blob, width=request["width"], quality=request["quality"])
     return _reply(still, time.process_time() - cpu_s)
 
 
 def warm_up() -> None:
-    """Use everything once, so that nothing has to be opened or loaded later."""
+    """Use each function once, so that no file has to be opened or loaded after the seal."""
     for codec in ("h264", "hevc"):
         with contextlib.suppress(CameraError):
             _decode_frame(codec, b"\0\0\0\1", b"")
@@ -169,11 +170,11 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
         dst_colorspace=Colorspace.ITU601,
         src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
-        # At the same size nothing may be smoothed: POINT is nearer to the source than BICUBIC (38.8
-        # dB against 38.1 on colour bars, 33.0 against 32.1 on testsrc2) and takes a third of its
-        # time (5 ms against 15 for 1080p).
+        # At the same size the picture must not be smoothed. POINT is nearer to the source than
+        # BICUBIC (38.8 dB against 38.1 on colour bars, 33.0 against 32.1 on testsrc2) and takes a
+        # third of its time (5 ms against 15 for 1080p).
         interpolation=Interpolation.AREA if out_width < frame.width else Interpolation.POINT,
-        # A worker is one of as many as there are cores; and sealed, it can't make any
+        # There are as many workers as cores. Also, a sealed worker cannot start threads.
         threads=1,
     )
     jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*map(_pixels, planar.planes), quality=quality)
@@ -181,7 +182,7 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
 
 
 def _planes(frame: VideoFrame) -> slice_ends.Planes:
-    """As samples, which are only compared: more than 8 bits take two bytes."""
+    """The planes as arrays of samples, to compare them. A sample over 8 bits takes two bytes."""
     sample = np.dtype(np.uint16 if frame.format.components[0].bits > 8 else np.uint8)
     return [
         np.frombuffer(memoryview(plane), sample).reshape(
@@ -199,13 +200,16 @@ def _planes_of(codec: str, data: bytes, extradata: bytes) -> slice_ends.Planes |
 
 
 def _pixels(plane: VideoPlane) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A plane as rows of bytes, without libav's padding at the end of each."""
+    """A plane as rows of bytes, without libav's padding at the end of each row."""
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     return np.ascontiguousarray(rows[:, : plane.width])
 
 
 def _matrix(frame: VideoFrame) -> Colorspace:
-    """The matrix the stream names; unnamed: BT.709 for HD, BT.601 below, as players guess (mpv)."""
+    """The colour matrix of the stream.
+
+    If the stream names none: BT.709 for HD, BT.601 for smaller pictures. Players (mpv) do the same.
+    """
     if frame.colorspace in _SWS_MATRIX:
         return _SWS_MATRIX[frame.colorspace]
     return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601

@@ -1,4 +1,4 @@
-"""Access unit or camera's JPEG to Still, through a decoder worker. Parent's side."""
+"""Convert an access unit or a camera's JPEG to a Still in a decoder worker. Parent's side."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MAX_JOB_S = 3600.0
 
 
 class Decoder:
-    """Turns what a camera sent into a whole JPEG.
+    """Converts coded data from a camera to a whole JPEG.
 
-    `quality` is libjpeg's, 1 to 100, and may be exchanged at a reload.
+    `quality` is libjpeg's, 1 to 100. A reload may change it.
     """
 
     def __init__(self, pool: WorkerPool, quality: int) -> None:
@@ -33,7 +33,7 @@ class Decoder:
         )
 
     async def inspect(self, jpeg: bytes, *, width: int | None, deadline: float) -> Still:
-        """Check a camera's own JPEG; its bytes are kept unless they must be scaled.
+        """Check a camera's own JPEG. Its bytes are kept unless it must be scaled.
 
         Raises CameraError.
         """
@@ -47,9 +47,10 @@ class Decoder:
 
 
 def _still(reply: Reply) -> Still:
-    """The worker is not trusted.
+    """The Still of a worker's reply. Raises CameraError(crashed) when the reply is not valid.
 
-    Its answer has the right types and begins and ends like a JPEG, or it crashed.
+    The worker is not trusted. Its reply must have the right types, and its blob must begin and end
+    like a JPEG.
     """
     width, height, codec = (reply.data.get(k) for k in ("width", "height", "codec"))
     whole = reply.blob.startswith(b"\xff\xd8") and reply.blob.endswith(b"\xff\xd9")

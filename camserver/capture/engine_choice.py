@@ -1,8 +1,9 @@
-"""Which engine reads a stream, learned from what came of each. Pure: `now` is a moment in seconds.
+"""Choose the engine for a stream from earlier results. Pure: `now` is a moment in seconds.
 
-The native client is asked first. After FAILURES polls in a row that it ended without a picture, the
-next poll asks libav, in a session of its own. If that works it is kept for KEPT_S; then, or after a
-reload, the native client gets one more chance. While neither works libav is asked ever more rarely.
+The native client is used first. After FAILURES polls in a row without a picture, the next poll uses
+libav, in a separate session. If libav works, it is kept for KEPT_S. After that time, or after a
+reload, the native client is tried once more. While neither works, libav is tried more and more
+rarely.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ _MISREADINGS = frozenset((Result.NO_KEYFRAME, Result.BAD_PICTURE, Result.NOT_FOU
 
 
 def may_be_misread(error: CameraError) -> bool:
-    """Whether another client could do better.
+    """Whether another client may get a picture after this error.
 
-    Not where the camera can't be reached, is full, refuses the login, or its packets are lost.
+    False when the camera cannot be reached, is full, or refuses the login, and when packets were
+    lost.
     """
     if error.status in (401, 403) or error.login_refused or error.packets_lost:
         return False
@@ -33,60 +35,63 @@ def may_be_misread(error: CameraError) -> bool:
 
 @dataclass(slots=True)
 class EngineChoice:
-    """What is known of one stream."""
+    """The results of both engines for one stream."""
 
     failures: int = 0
-    """Of the native client, in a row."""
+    """Failures in a row: of the native client, or of libav while libav is kept."""
     enough: int = FAILURES
-    """After so many libav is asked."""
+    """The number of failures of the native client after which libav is used."""
     kept_until: float | None = None
-    """Libav reads the stream; so long the native client is not asked."""
+    """Libav reads the stream. Until this moment the native client is not used."""
     reason: str = ""
-    """What the native client said last."""
+    """The newest error text of the native client."""
 
     def asks_libav(self, now: float) -> bool:
-        """Whether the next poll asks libav."""
+        """Whether the next poll uses libav."""
         if self.kept_until is not None:
             return now < self.kept_until
         return self.failures >= self.enough
 
     def native_worked(self) -> None:
-        """It gave a picture."""
+        """Note that the native client gave a picture."""
         self.failures, self.enough, self.kept_until = 0, FAILURES, None
 
     def native_failed(self, error: CameraError) -> None:
-        """It gave none."""
+        """Note that the native client gave no picture."""
         if not may_be_misread(error):
             return
         self.failures += 1
         self.reason = str(error)
-        if self.kept_until is not None:  # libav has worked before: it is asked again at once
+        if self.kept_until is not None:  # libav has worked before, so it is used again at once
             self.kept_until, self.enough, self.failures = None, 1, 1
 
     def libav_worked(self, now: float) -> None:
-        """It gave a picture."""
+        """Note that libav gave a picture."""
         self.failures = 0
         if self.kept_until is None or now >= self.kept_until:
             self.kept_until = now + KEPT_S
 
     def kept_failed(self, error: CameraError) -> None:
-        """Libav read the stream before and gave no picture now.
+        """Note that libav, which read the stream before, gave no picture now.
 
-        Twice in a row, and both are asked again.
+        After two such failures in a row both engines are tried again.
         """
         refused = error.login_refused or error.status in (401, 403) or error.result in _REFUSALS
-        if refused or error.end is SessionEnd.NONE:  # the camera gave it no session to read
+        if refused or error.end is SessionEnd.NONE:  # the camera gave libav no session
             return
         self.failures += 1
         if self.failures >= FAILURES:
             self.kept_until, self.failures, self.enough = None, 0, FAILURES
 
     def libav_failed(self) -> None:
-        """It gave none: the native client is asked again, for longer each time."""
+        """Note that libav gave no picture.
+
+        The native client is used again. Each time it gets twice as many polls, up to MAX_FAILURES.
+        """
         self.kept_until = None
         self.failures, self.enough = 0, min(MAX_FAILURES, self.enough * 2)
 
     def reloaded(self) -> None:
-        """The native client gets another chance."""
+        """Try the native client once more."""
         if self.kept_until is not None:
             self.kept_until = 0.0

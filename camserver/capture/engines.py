@@ -1,6 +1,6 @@
-"""Which engine speaks RTSP with which camera.
+"""Select the engine that speaks RTSP with a camera.
 
-`auto` is native, and libav for streams native doesn't read.
+`auto` uses native, and libav for streams that native cannot read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from camserver.rtsp.session_cache import UnsupportedStreamError
 
 
 class RtspEngine:
-    """Both engines behind one call; learns which of them reads a stream."""
+    """Both engines behind one interface. It learns which of them reads a stream."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class RtspEngine:
         self._choices: LRUCache[tuple[str, str, str], EngineChoice] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> EngineSession:
-        """A session of `url` by the engine that reads it. `deadline` by the event loop's clock."""
+        """A session of `url` by the engine that reads it. `deadline` is in event loop time."""
         return EngineSession(self, camera, url, deadline)
 
     def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
-        """What `url` gave could be decoded: whoever fetched it reads the stream."""
+        """Note that the access unit from `url` was decoded: its engine reads the stream."""
         if camera.engine != "auto":
             return
         choice = self.choice(camera, url)
@@ -57,7 +57,10 @@ class RtspEngine:
     def undecodable(
         self, camera: Camera, url: str, unit: CodedKeyframe, error: CameraError
     ) -> None:
-        """What `url` gave could not be decoded: ask everything anew next time."""
+        """Note that the access unit from `url` could not be decoded.
+
+        The next session begins without remembered facts.
+        """
         self.forget(camera, url)
         choice = self.choice(camera, url)
         if unit.engine == "native":
@@ -66,16 +69,16 @@ class RtspEngine:
             choice.libav_failed()
 
     def forget(self, camera: Camera, url: str) -> None:
-        """What is remembered of the stream may be out of date."""
+        """Forget the facts about the stream, because they may be out of date."""
         self.native.invalidate_cache(camera, url)
 
     def reloaded(self) -> None:
-        """After a reload the native client gets another chance."""
+        """Try the native client once more after a reload."""
         for choice in self._choices.values():
             choice.reloaded()
 
     def choice(self, camera: Camera, url: str) -> EngineChoice:
-        """What is known of one stream."""
+        """The engine choice of one stream. It is created when the stream is new."""
         key = url, camera.username, camera.transport
         if key not in self._choices:
             self._choices[key] = EngineChoice()
@@ -83,7 +86,7 @@ class RtspEngine:
 
 
 class EngineSession:
-    """One session by one engine, or by one after the other. Never two at once."""
+    """One session by one engine, or two sessions one after the other. Never two at once."""
 
     def __init__(self, engine: RtspEngine, camera: Camera, url: str, deadline: float) -> None:
         self._engine = engine
@@ -130,7 +133,7 @@ class EngineSession:
         except UnsupportedStreamError as error:
             if self._camera.engine == "native":
                 raise
-            # It was found before any SETUP: no session is open when the connection is closed.
+            # This is found before any SETUP. So no session is open after the connection is closed.
             choice.reason = str(error)
             await self._open.aclose()
             return await self._by(self._engine.libav)

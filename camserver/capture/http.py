@@ -1,6 +1,6 @@
-"""A camera's snapshot URL: one GET, digest or basic, bounded in time and size.
+"""Fetch a camera's snapshot URL: one GET, digest or basic login, limited time and size.
 
-The only door to aiohttp's client.
+Only this module uses aiohttp's client.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ MAX_REMEMBERED = 10_000
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Gives one connection a request.
+    """A connector that allows one connection for each request.
 
-    aiohttp sends a GET again by itself when the server closes the connection: with a login in it,
-    that would be two logins for one picture.
+    aiohttp sends a GET again when the server closes the connection. If the GET contains a login,
+    the camera would get two logins for one picture.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -46,11 +46,11 @@ class _Connector(aiohttp.TCPConnector):
         self._allowed = 0
 
     def allow_one(self) -> None:
-        """For the request that comes now."""
+        """Allow one connection, for the next request."""
         self._allowed = 1
 
     async def connect(self, *arguments: Any, **options: Any) -> Connection:
-        """Raises _ClosedError when the request was sent already."""
+        """Connect. Raises _ClosedError when the request was already sent."""
         if not self._allowed:
             raise _ClosedError
         self._allowed = 0
@@ -69,10 +69,13 @@ class _Answer:
 
 
 class HttpEngine:
-    """Fetches JPEGs by HTTP; opens one connection a shot and keeps none, cameras have few to give.
+    """Fetches JPEGs by HTTP.
 
-    A login answers the strongest challenge that the camera offers, over the connection that brought
-    it. It is sent once, and once more only if the camera says that the nonce was too old.
+    Each fetch opens its own connection and closes it, because cameras allow few connections.
+
+    A login answers the strongest challenge that the camera offers, over the connection on which the
+    challenge came. The login is sent once. It is sent a second time only if the camera says that
+    the nonce was too old.
     """
 
     def __init__(self) -> None:
@@ -82,19 +85,19 @@ class HttpEngine:
         self._counts: LRUCache[tuple[str, str], Iterator[int]] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> HttpSession:
-        """One GET of `url`. It is no session of the device's budget: its end is none."""
+        """One GET of `url`. It does not count in the device's budget, so its end is none."""
         return HttpSession(self, camera, url, deadline)
 
     def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
-        """Nothing is learned from it."""
+        """Do nothing: this engine does not learn."""
 
     def undecodable(
         self, camera: Camera, url: str, unit: CodedKeyframe, error: CameraError
     ) -> None:
-        """Nothing is learned from it."""
+        """Do nothing: this engine does not learn."""
 
     async def fetch(self, camera: Camera, url: str, deadline: float) -> bytes:
-        """The body of `url`; whether it is a whole JPEG is the decoder's to say.
+        """The body of `url`. The decoder checks later whether it is a whole JPEG.
 
         Raises CameraError.
         """
@@ -121,7 +124,7 @@ class HttpEngine:
                 Result.UNREACHABLE, f"the snapshot URL: {reason(error.os_error)}"
             ) from None
         except (aiohttp.ClientError, ValueError, OSError) as error:
-            # Their texts may quote the URL
+            # The texts of these errors may contain the URL
             raise _error(
                 Result.UNREACHABLE,
                 f"the snapshot URL: the answer broke off ({type(error).__name__})",
@@ -206,8 +209,8 @@ class HttpEngine:
         async with session.get(url, headers=headers, allow_redirects=False) as response:
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
             if response.status == 401:
-                # Read, so that the answer can go over the same connection; nobody needs it, so it
-                # may be broken.
+                # The body is read so that the next request can use the same connection. The body
+                # itself is not used, so errors in it do not matter.
                 with contextlib.suppress(aiohttp.ClientError):
                     await _read(response)
                 return _Answer(401, challenges, b"")
@@ -234,7 +237,7 @@ class HttpSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """The connection is closed when the picture is there."""
+        """Do nothing: `keyframe` has already closed the connection."""
 
     async def keyframe(self) -> CodedKeyframe:
         """The camera's JPEG. Raises CameraError."""
@@ -243,7 +246,7 @@ class HttpSession:
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body. Raises CameraError when it is larger than any picture."""
+    """The whole body. Raises CameraError when it is larger than MAX_JPEG_BYTES."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
@@ -255,7 +258,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _worth_a_try(challenge: Challenge, tried: Challenge | None) -> bool:
-    """A first login; a second one only in the same scheme, and for a nonce that was too old."""
+    """Whether to send a login.
+
+    The first one is always sent. A second one is sent only in the same scheme, when the camera says
+    that the nonce was too old and gives another nonce.
+    """
     if tried is None:
         return True
     return challenge.scheme == tried.scheme and challenge.stale and challenge.nonce != tried.nonce
@@ -267,7 +274,10 @@ def _host(url: str) -> str:
 
 
 def request_target(url: str) -> str:
-    """What aiohttp writes into the request line: a digest must name the same (RFC 7616, 3.4.6)."""
+    """The target that aiohttp writes into the request line.
+
+    The digest must contain the same target (RFC 7616, 3.4.6).
+    """
     return URL(url).raw_path_qs
 
 
@@ -304,9 +314,9 @@ def _refused(answer: _Answer, camera: Camera, tried: Challenge | None) -> Camera
 
 
 def reason(error: OSError) -> str:
-    """Why no connection was made, without the address that asyncio quotes.
+    """Why no connection was made, without the address that is in asyncio's text.
 
-    Gaierror has negative numbers.
+    The error numbers of gaierror are negative.
     """
     number = error.errno or 0
     return (

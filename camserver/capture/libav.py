@@ -1,7 +1,7 @@
-"""The engine `libav`: RTSP through libav in a session worker. Parent's side; shows an access unit.
+"""The engine `libav`: RTSP through libav in a session worker. Parent's side; gives an access unit.
 
-The worker holds the session, so `keyframe` comes back only when the worker has closed it or is dead
-and reaped.
+The worker holds the session. So `keyframe` returns only after the worker has closed the session, or
+is dead and reaped.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.workers.pool import Reply, WorkerPool
 
 MARGIN_S = 0.3
-"""The worker gives up this much before the deadline, so that it can close the session itself.
+"""The worker stops this many seconds before the deadline, so that it can close the session itself.
 
-Then it is killed.
+At the deadline it is killed.
 """
 
 
 class LibavEngine:
-    """Opens sessions in workers; remembers which streams need the larger probe."""
+    """Opens sessions in workers. It remembers which streams need the larger probe."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
@@ -35,14 +35,14 @@ class LibavEngine:
     def session(self, camera: Camera, url: str, deadline: float) -> LibavSession:
         """A session of `url`.
 
-        `deadline` is a moment of the event loop's clock, which is the host's monotonic one: the
-        worker reads the same.
+        `deadline` is in event loop time. That is the host's monotonic clock, which the worker uses
+        too.
         """
         return LibavSession(self, camera, url, deadline)
 
 
 class LibavSession:
-    """One session in a worker. It is closed when the keyframe is there."""
+    """One session in a worker. It is closed before `keyframe` returns."""
 
     def __init__(self, engine: LibavEngine, camera: Camera, url: str, deadline: float) -> None:
         self._engine = engine
@@ -60,13 +60,13 @@ class LibavSession:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing is open any more: the worker has closed the session, or is dead and reaped."""
+        """Do nothing: the worker has closed the session, or is dead and reaped."""
 
     async def keyframe(self) -> CodedKeyframe:
-        """The first whole keyframe, when the session is closed.
+        """The first whole keyframe. It returns after the session is closed.
 
-        Raises CameraError. When this is cancelled, the worker has a moment to tear the session
-        down, or is dead.
+        Raises CameraError. When this is cancelled, the worker gets a short time to tear down the
+        session. If that is not enough, it is killed.
         """
         camera, url = self._camera, self._url
         left_s = self._deadline - asyncio.get_running_loop().time()
@@ -110,7 +110,7 @@ class LibavSession:
 def with_credentials(url: str, username: str, password: str) -> str:
     """`url` with percent-encoded userinfo.
 
-    Libav decodes it again before it uses it (httpauth.c).
+    Libav decodes the userinfo before it uses it (httpauth.c).
     """
     if not username:
         return url

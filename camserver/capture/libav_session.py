@@ -1,12 +1,14 @@
 """One RTSP session through libav, inside a worker: open, first keyframe, close.
 
-Gives the coded picture, decodes nothing.
+It gives the access unit and decodes nothing.
 
-What was measured (PyAV 18, libav 62): default probing waits up to 5 s and decodes meanwhile, so the
-probe is as small as libav allows; only the codec's name and the first key packet are needed, both
-come without probing. All texts of FFmpegError hold the URL with the password, and classes mislead,
-so errors are classified by the clock first, by the status line libav logged second, by class last,
-and only our own words leave this module.
+Measured with PyAV 18 and libav 62: default probing waits up to 5 s and decodes meanwhile. So the
+probe is as small as libav allows. Only the codec's name and the first keyframe packet are needed,
+and both come without probing.
+
+All texts of FFmpegError contain the URL with the password, and the classes mislead. So errors are
+classified first by the clock, then by the status line that libav logged, then by class. Only our
+own texts leave this module.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ _LOSS = re.compile(
 class Order:
     """What to fetch.
 
-    `deadline` is a moment of the host's monotonic clock, `url` holds percent-encoded credentials.
+    `deadline` is a moment of the host's monotonic clock. `url` contains percent-encoded
+    credentials.
     """
 
     url: str
@@ -66,7 +69,7 @@ class Order:
 
 
 def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
-    """The job `fetch`: the reply's blob is extradata, then the access unit."""
+    """Run the job `fetch`. The reply's blob is extradata, then the access unit."""
     order = Order(
         request["url"],
         request["transport"],
@@ -77,7 +80,7 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
         request.get("rest_s", 0.0),
     )
     av.logging.set_level(av.logging.WARNING)
-    # The second refusal of a camera reads like the first, and must be seen
+    # A camera's second refusal has the same text as the first. It must not be skipped.
     av.logging.set_skip_repeated(False)
     with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline) as asked:
         container, probe = _open(order, lines)
@@ -86,7 +89,7 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
             codec, extradata, data, at = _first_key_packet(container, order, lines)
             end = SessionEnd.CLEAN
         except CameraError as error:
-            # close() below sends TEARDOWN, unless the camera is already gone
+            # close() below sends TEARDOWN, unless the camera has already closed the connection
             ours = error.result in (Result.NO_KEYFRAME, Result.TIMEOUT) or asked.is_set()
             error.end = SessionEnd.CLEAN if ours else SessionEnd.UNCLEAN
             raise
@@ -105,17 +108,19 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
 def _deaf_from(deadline: float) -> Iterator[threading.Event]:
     """End the reading side of the session's socket at the deadline.
 
-    libav stops waiting then, and can still write.
+    Then libav stops waiting, but it can still write.
 
-    libav's own limits are per phase, and one that has struck also stops the TEARDOWN: the camera
-    would go on counting the session. The same at EXPEDITE, the signal of a daemon that wants the
-    session to end: then the event is set.
+    libav's own time limits are for each phase. After such a limit has expired, libav cannot send
+    TEARDOWN either, and the camera would still count the session.
+
+    EXPEDITE, the daemon's signal to end the session, has the same effect. It also sets the event
+    that this context manager gives.
     """
     asked, over = threading.Event(), threading.Event()
-    # Waited for by one thread, which libav's C code does not hold up
+    # One thread waits for the signal. libav's C code does not block it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {EXPEDITE})
     while signal.sigtimedwait({EXPEDITE}, 0) is not None:
-        pass  # it came too late for the job before
+        pass  # this signal was for the job before, and came too late for it
 
     def wait() -> None:
         hurried = signal.sigtimedwait({EXPEDITE}, max(0.0, deadline - time.monotonic())) is not None
@@ -123,7 +128,7 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
             return
         if hurried:
             asked.set()
-        while True:  # again and again: there may be no connection yet
+        while True:  # repeated, because there may be no connection yet
             for connection in _connections():
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RD)
@@ -143,7 +148,7 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
 
 
 def _connections() -> Iterator[socket.socket]:
-    """The session's TCP socket, in our own hand: libav's is the only one a worker has."""
+    """A duplicate of the session's TCP socket. A worker has no TCP socket but libav's."""
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as s:
             if s.family in (socket.AF_INET, socket.AF_INET6) and s.type == socket.SOCK_STREAM:
@@ -151,7 +156,7 @@ def _connections() -> Iterator[socket.socket]:
 
 
 def _ended() -> bool:
-    """Whether the camera has closed the connection (and everything it sent is read)."""
+    """Whether the camera has closed the connection and all that it sent is read."""
     for connection in _connections():
         try:
             return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -172,8 +177,8 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
         **PROBES[order.probe],
     }
     try:
-        # PyAV counts this for each phase anew; what ends a phase in time is _deaf_from. Only
-        # connect(2) needs it.
+        # PyAV restarts this timeout for each phase. Only connect(2) needs it. The other phases are
+        # ended in time by _deaf_from.
         container = av.open(order.url, options=options, timeout=left_s + 0.05)
     except (FFmpegError, OSError, ValueError) as error:
         raise _explain(error, order, lines) from None
@@ -195,7 +200,7 @@ def _first_key_packet(
 ) -> tuple[str, bytes, bytes, float]:
     stream = container.streams.video[0]
     codec = stream.codec_context.name
-    packets = lost = seen_lines = 0  # what was logged while opening belongs to the first packet
+    packets = lost = seen_lines = 0  # lines logged while opening belong to the first packet
     hole = False
     try:
         for packet in container.demux(stream):
@@ -207,12 +212,12 @@ def _first_key_packet(
                         Result.UNREACHABLE,
                         "the camera closed the connection before a whole keyframe came",
                     )
-                continue  # the remainder of a picture of which nothing could be used
+                continue  # the rest of a picture without usable data
             packets += 1
-            # A hole between two pictures is logged with the first, but may have swallowed the
-            # second's beginning.
+            # A gap between two pictures is logged with the first picture. But the beginning of the
+            # second picture may be what is missing.
             before, hole = hole, any(_LOSS.search(text) for _, _, text in lines[seen_lines:])
-            # Then it is a remainder
+            # After the end of the connection a keyframe packet may be incomplete
             torn = before or hole or packet.is_corrupt or (packet.is_keyframe and _ended())
             seen_lines = len(lines)
             lost += torn
@@ -254,9 +259,9 @@ def _late(order: Order) -> bool:
 
 
 def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) -> CameraError:
-    """Our own words for libav's failure.
+    """A CameraError with our own text for a failure of libav.
 
-    The clock first, then the camera's status line, then the class.
+    The clock is checked first, then the camera's status line, then the class.
     """
     if _late(order):
         return CameraError(Result.TIMEOUT, f"no answer within {order.timeout_s:.1f} s")
@@ -281,7 +286,7 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
         return CameraError(
             Result.UNREACHABLE, f"connection failed: {os.strerror(error.errno)}", end
         )
-    # Probing met the remainder of a picture; a reset at SETUP looks the same
+    # Probing got the rest of a picture. A reset at SETUP looks the same.
     if isinstance(error, InvalidDataError):
         return CameraError(
             Result.UNREACHABLE, "the camera ended the connection, or what came first is damaged"

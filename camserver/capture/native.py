@@ -1,9 +1,9 @@
 """The engine `native`: RTSP by our own client, in the daemon.
 
-Gives an access unit; costs no process while it waits.
+It gives an access unit. It needs no process while it waits.
 
-A session's block ends only when its transport is closed (rule one), also when it is cancelled: then
-TEARDOWN is given less time.
+A session's block ends only when its transport is closed (rule one). This also holds when the block
+is cancelled; then TEARDOWN gets less time.
 """
 
 from __future__ import annotations
@@ -31,51 +31,54 @@ from camserver.rtsp.messages import sendable_url
 from camserver.rtsp.session_cache import RedirectError, SessionCache
 
 EXPEDITED_TEARDOWN_S = 0.4
-"""When it is cancelled: the daemon stops, and has stop_timeout for everything."""
+"""Seconds for TEARDOWN when the session is cancelled.
+
+When the daemon stops, it has only stop_timeout for everything.
+"""
 MAX_REMEMBERED = 10_000
 MAX_REDIRECTS = 2
 
 
 class NativeEngine:
-    """Opens sessions of our own client; remembers of each stream what saves round trips."""
+    """Opens sessions of our own client. It remembers facts of each stream that save round trips."""
 
     def __init__(self) -> None:
         self._caches: LRUCache[tuple[str, ...], SessionCache] = LRUCache(MAX_REMEMBERED)
         self._logins: LRUCache[tuple[str, int, str, str], LoginCache] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> NativeSession:
-        """A session of `url`. `deadline` by the event loop's clock."""
+        """A session of `url`. `deadline` is in event loop time."""
         return NativeSession(self, camera, url, deadline)
 
     def open(self, camera: Camera, url: str) -> RtspSession:
-        """A session with what is remembered of its stream. It connects when it is told to."""
+        """A session with the remembered facts of its stream. It is not connected yet."""
         tls = tls_context(camera.tls_verify) if url.startswith("rtsps") else None
         return RtspSession(url, self._cache(camera, url), self._login(camera, url), tls=tls)
 
     def succeeded(self, camera: Camera, url: str, session: RtspSession) -> None:
-        """A whole keyframe came: the next session begins with what this one has learned."""
+        """Note that a whole keyframe came. The next session begins with this session's cache."""
         self._caches[_key(camera, url)] = session.cache
 
     def failed(self, camera: Camera, url: str, session: RtspSession) -> None:
-        """No keyframe came: everything is asked anew."""
+        """Note that no keyframe came. The next session asks the camera for everything again."""
         self._forget(camera, url, warm_refusals=session.warm and not session.pictures)
 
     def invalidate_cache(self, camera: Camera, url: str) -> None:
-        """What was fetched could not be decoded.
+        """Forget the facts of the stream, because what was fetched could not be decoded.
 
-        What is remembered of the stream may be out of date.
+        The facts may be out of date.
         """
         self._forget(camera, url, warm_refusals=0)
 
     def _cache(self, camera: Camera, url: str) -> SessionCache:
-        """A copy: two sessions of one stream, at the same time, each have their own."""
+        """A copy of the stream's cache. Two sessions at the same time each have their own copy."""
         cache = self._caches.get(_key(camera, url))
         return deepcopy(cache) if cache else SessionCache(transport=camera.transport)
 
     def _login(self, camera: Camera, url: str) -> LoginCache:
-        """Of the box and the user, whatever stream.
+        """The login cache of an address and a user, for all streams.
 
-        Shared, so that no nonce count is used twice.
+        It is shared, so that no nonce count is used twice.
         """
         parts = urlsplit(url)
         port = parts.port or PORTS[parts.scheme]
@@ -85,9 +88,10 @@ class NativeEngine:
         return self._logins[key]
 
     def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
-        """Ask everything anew.
+        """Forget what is remembered of the stream.
 
-        Some answer SETUP without DESCRIBE, and then send nothing (go2rtc): that is counted.
+        Some servers accept SETUP without DESCRIBE but then send nothing (go2rtc). `warm_refusals`
+        counts this.
         """
         old = self._caches.pop(_key(camera, url), None)
         if old is not None:
@@ -101,7 +105,7 @@ class NativeEngine:
 
 
 class NativeSession:
-    """One session to its first keyframe, wherever the camera redirects it."""
+    """One session until its first keyframe. It follows the camera's redirects."""
 
     def __init__(self, engine: NativeEngine, camera: Camera, url: str, deadline: float) -> None:
         self._engine = engine
@@ -190,9 +194,10 @@ def _key(camera: Camera, url: str) -> tuple[str, ...]:
 
 
 def same_host(url: str, location: str) -> str:
-    """Where a redirect leads.
+    """The target URL of a redirect.
 
-    Raises CameraError when it is another host or no TLS: credentials go nowhere else.
+    Raises CameraError when it is another host, or when TLS would be lost: credentials are sent only
+    to the configured host.
     """
     if not location.strip():
         raise CameraError(
@@ -218,9 +223,9 @@ def same_host(url: str, location: str) -> str:
 
 @cache
 def tls_context(verify: bool) -> ssl.SSLContext:
-    """For rtsps://; without `verify` whatever a camera presents is taken."""
+    """The TLS settings for rtsps://. Without `verify` any certificate is accepted."""
     context = ssl.create_default_context()
-    if not verify:  # most cameras sign their own certificates, and many speak old TLS only
+    if not verify:  # most cameras sign their own certificates, and many speak only old TLS
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED

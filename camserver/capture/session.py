@@ -1,12 +1,12 @@
-"""The seam between policy and media: one session of a camera, as a context manager.
+"""The interface between policy and media: one session of a camera, as a context manager.
 
     async with engine.session(camera, url, deadline) as session:
         unit = await session.keyframe()
         ...                                 # the session is still open
     session.end                             # closed: how it ended
 
-Rule one lives in `__aexit__`: when it is done, also by an exception or a cancellation, the
-transport is proven closed, or the process that held it is dead and reaped.
+`__aexit__` ensures rule one: when it returns, the transport is proven closed, or the process that
+held it is dead and reaped. This also holds after an exception or a cancellation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class CaptureSession(Protocol):
 
     @property
     def end(self) -> SessionEnd:
-        """How the session ended; right only after the block. The worst, if there were several."""
+        """How the session ended, valid only after the block. The worst end of several sessions."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -43,20 +43,20 @@ class CaptureSession(Protocol):
 
 
 class Engine(Protocol):
-    """Opens sessions, and learns from what became of the pictures."""
+    """Opens sessions, and learns from whether their pictures could be decoded."""
 
     def session(self, camera: Camera, url: str, deadline: float) -> CaptureSession:
-        """A session that has to give its keyframe before `deadline` (event loop's clock)."""
+        """A session that must give its keyframe before `deadline` (event loop time)."""
 
     def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
-        """What `url` gave could be decoded."""
+        """Note that the access unit from `url` was decoded."""
 
     def undecodable(
         self, camera: Camera, url: str, unit: CodedKeyframe, error: CameraError
     ) -> None:
-        """What `url` gave could not be decoded."""
+        """Note that the access unit from `url` could not be decoded."""
 
 
 def worst(*ends: SessionEnd) -> SessionEnd:
-    """Of several sessions under one lease, the end that counts."""
+    """The worst end of several sessions under one lease. This end counts."""
     return max(ends, key=list(SessionEnd).index, default=SessionEnd.NONE)

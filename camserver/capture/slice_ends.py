@@ -1,19 +1,20 @@
-"""Whether the slices of an H.265 key picture end where their data ends.
+"""Check whether the slices of an H.265 keyframe end where their data ends.
 
-The proof that no byte of them is missing.
+This proves that no byte of them is missing.
 
-libav's H.265 decoder does not notice a slice of which bytes are missing: it reads on wrongly, ends
-too early or too late, and gives a picture whose rest is green or smeared. The entropy coding (ITU-T
-H.265, 9.3) has no marks of its place, so the number of blocks read no longer fits the data: a slice
-ends elsewhere than its data, or with blocks left over. Three questions tell:
+libav's H.265 decoder does not notice missing bytes in a slice. It reads on wrongly, ends too early
+or too late, and gives a picture whose rest is green or smeared. The entropy coding (ITU-T H.265,
+9.3) has no position marks. So the number of blocks read no longer fits the data: the slice does not
+end where its data ends, or some blocks are left over. Three checks find this:
 
-- Is every block decoded? libav leaves zeros where it is not.
-- Do bytes behind the end change nothing? Else the decoder needed more than there was.
-- Do other last bytes change something? Else the decoder had not come so far.
+- Is every block decoded? libav leaves zeros in a block that is not decoded.
+- Do bytes added after the end change nothing? Otherwise the decoder needed more data.
+- Do changes of the last bytes change the picture? Otherwise the decoder stopped before them.
 
-The second costs one decoding, the third one for each slice. Measured: of 780 torn pictures of which
-a part of one packet was missing, one passed; without the questions all did. Bytes that were
-changed, none missing, are not always found: TCP and UDP have checksums.
+The second check costs one decoding, the third costs at least one for each slice. Measured: of 780
+damaged pictures, each without a part of one packet, one passed. Without the checks all passed. If
+bytes were changed but none is missing, the checks do not always find it. TCP and UDP have checksums
+against that.
 """
 
 from __future__ import annotations
@@ -26,36 +27,33 @@ import numpy as np
 from camserver.rtsp.bitstream import SHORT_START_CODE, START_CODE, split_annex_b
 
 Planes = list[np.ndarray[Any, Any]]
-"""Rows of samples: brightness, then both colours, if there are any."""
+"""Arrays of rows of samples: luma, then both chroma planes, if there are any."""
 Decode = Callable[[bytes], Planes | None]
-"""Planes of the picture that a key picture in Annex B form gives.
-
-None when the decoder refuses it.
-"""
+"""Decodes a keyframe in Annex B form to planes. Returns None when the decoder refuses it."""
 
 MAX_SLICES = 4
-"""Each costs a picture's decoding; of more, the last ones are looked at."""
+"""Each slice costs at least one decoding. If there are more slices, the last ones are checked."""
 BEHIND = b"\xa5\x5a\xc3\x3c" * 8
 CHANGED_BYTES = 8
-"""The very last ones may mean nothing.
+"""How many of the last bytes are changed.
 
-They fill up the byte, or say how the picture ends where it ends anyway.
+The very last bits may have no effect: they fill the byte, or signal an end that comes anyway.
 """
 CHANGES = (0x5A, 0xFF, 0xA5, 0x77, 0x3C)
-"""By which they are changed, one after another.
+"""Values that are XORed into the last bytes, one after another.
 
-Where the picture is flat, one change alone may happen to mean the same.
+Where the picture is flat, one change alone may by chance decode to the same picture.
 """
 EMPTY_SAMPLES = 16
-"""Of the colour planes: fewer are noise. The smallest block that can be left over has 64."""
+"""Samples of a chroma plane. Fewer are noise. The smallest block that can be left over has 64."""
 HEADER_BYTES = 12
-"""A slice of less and the changed bytes is not looked at: a change would reach its header."""
+"""A slice shorter than this plus CHANGED_BYTES is skipped: a change would reach its header."""
 
 
 def end_with_their_data(data: bytes, picture: Planes, decode: Decode) -> bool:
-    """Whether all slices of the key picture `data`, which gives `picture`, end with their data."""
+    """Whether all slices of the keyframe `data` end with their data. It decodes to `picture`."""
     if not data.startswith((START_CODE, SHORT_START_CODE)):
-        return True  # not Annex B: nothing that cameras send over RTSP
+        return True  # not Annex B: cameras do not send this over RTSP
     units = [_stripped(unit) for unit in split_annex_b(data)]
     slices = [
         at
@@ -71,7 +69,7 @@ def end_with_their_data(data: bytes, picture: Planes, decode: Decode) -> bool:
 
 
 def _reaches_its_end(units: list[bytes], at: int, picture: Planes, decode: Decode) -> bool:
-    """Whether the last bytes of the slice at `at` are read."""
+    """Whether the decoder reads the last bytes of the slice at `at`."""
     head, tail = units[at][:-CHANGED_BYTES], units[at][-CHANGED_BYTES:]
     for value in CHANGES:
         changed = [*units[:at], head + bytes(byte ^ value for byte in tail), *units[at + 1 :]]
@@ -81,12 +79,12 @@ def _reaches_its_end(units: list[bytes], at: int, picture: Planes, decode: Decod
 
 
 def _decoded_everywhere(picture: Planes) -> bool:
-    """Whether no block is as libav makes buffers, all zero.
+    """Whether no block is all zero, as libav allocates its buffers.
 
-    Brightness and both colours, which no scene can have.
+    Luma and both chroma planes must be zero. No scene has these values.
     """
     if len(picture) != 3:
-        return True  # without colours zero is black
+        return True  # without chroma, zero is black
     luma, *chroma = picture
     empty = (chroma[0] == 0) & (chroma[1] == 0)
     if not empty.any():
@@ -97,14 +95,14 @@ def _decoded_everywhere(picture: Planes) -> bool:
 
 
 def _is_slice(unit: bytes) -> bool:
-    """H.265, table 7-1: types below 32 carry picture data."""
+    """Whether a NAL unit carries picture data: types below 32 (H.265, table 7-1)."""
     return len(unit) > 2 and unit[0] >> 1 & 0x3F < 32
 
 
 def _stripped(unit: bytes) -> bytes:
-    """Without what may stand behind the data.
+    """The NAL unit without the bytes that may follow its data.
 
-    Zeros, and cabac_zero_words, which look like 00 00 03 (H.265, 7.4.2).
+    These are zeros, and cabac_zero_words, which look like 00 00 03 (H.265, 7.4.2).
     """
     while unit.endswith((b"\0", b"\0\0\3")):
         unit = unit.rstrip(b"\0") if unit.endswith(b"\0") else unit[:-3]

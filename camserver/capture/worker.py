@@ -1,8 +1,8 @@
 """The main loop of a worker process: limits first, then one job after the other. Child's side.
 
-Started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME`; jobs come on stdin,
-replies go to what was stdout. Ends when its stdin ends, and is killed by the kernel when its parent
-dies.
+It is started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME`. Jobs come on
+stdin. Replies go to the original stdout. The process ends when its stdin ends. The kernel kills it
+when its parent dies.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Job = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, jobs: dict[str, Job], unsealed: str) -> None:
-    """Answer requests until they end.
+    """Answer requests until stdin ends.
 
-    Every reply says in `unsealed` why this process is not sealed, if it is not.
+    Every reply has the field `unsealed`: why this process is not sealed, or "".
     """
     while True:
         frame = requests.read(FRAME.size)
@@ -59,9 +59,9 @@ def _attempt(job: Job, request: dict[str, Any], blob: bytes) -> tuple[dict[str, 
             "result": Result.BAD_PICTURE,
             "end": SessionEnd.UNCLEAN,
         }, b""
-    # The border of the process: nothing may cross it but our own words
+    # The process boundary: only our own texts may leave the process
     except Exception as error:  # noqa: BLE001
-        # Not str(error): libav quotes URLs with passwords.
+        # Not str(error): libav's texts contain URLs with passwords.
         return {
             "error": f"unexpected {type(error).__name__} in a worker",
             "result": Result.ERROR,
@@ -70,14 +70,14 @@ def _attempt(job: Job, request: dict[str, Any], blob: bytes) -> tuple[dict[str, 
 
 
 def main() -> None:
-    """Entry point of the process."""
+    """Run the worker process."""
     confine(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):  # C code that prints must not reach the pipe
+    for fd in (0, 1, 2):  # output printed by C code must not reach the pipe
         os.dup2(null, fd)
     if sys.argv[3] == "session":  # libav's RTSP needs the network
-        # libav is loaded after the limits are set
+        # The import is here because libav must be loaded after the limits are set
         from camserver.capture import libav_session  # noqa: PLC0415
 
         serve(requests, replies, {"fetch": libav_session.fetch_job}, "")

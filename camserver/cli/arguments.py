@@ -1,4 +1,4 @@
-"""What the commands take on the command line. Nothing is imported here that is slow to load."""
+"""The arguments of the commands. This module imports nothing that is slow to load."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import argparse
 
 
 def count(text: str) -> int:
-    """A number of things. Raises ArgumentTypeError."""
+    """Return a number from 1 to 5000. Raises ArgumentTypeError."""
     if not text.isdigit() or not 0 < int(text) <= 5000:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to 5000")
     return int(text)
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """Options of `camserver run`."""
+    """Add the options of `camserver run`."""
     parser.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"]
     )
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
-    """Options of `camserver check`."""
+    """Add the options of `camserver check`."""
     parser.add_argument(
         "--without-passwords",
         action="store_true",
@@ -32,7 +32,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def add_snapshot(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `camserver snapshot`."""
+    """Add the arguments of `camserver snapshot`."""
     parser.add_argument("camera", metavar="CAMERA", help="id of the camera")
     parser.add_argument(
         "-o",
@@ -44,7 +44,7 @@ def add_snapshot(parser: argparse.ArgumentParser) -> None:
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    """Options of `camserver status`."""
+    """Add the options of `camserver status`."""
     parser.add_argument("--json", action="store_true")
     parser.add_argument(
         "--watch", action="store_true", help="again every two seconds, until Ctrl-C"
@@ -52,7 +52,7 @@ def add_status(parser: argparse.ArgumentParser) -> None:
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `camserver doctor`."""
+    """Add the arguments of `camserver doctor`."""
     parser.add_argument(
         "camera",
         nargs="?",
@@ -79,7 +79,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
-    """Options of `camserver demo`."""
+    """Add the options of `camserver demo`."""
     parser.add_argument(
         "--cameras",
         type=count,
@@ -93,16 +93,16 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """For a command that says the same to programs."""
+    """Add --json, for a command that can also print JSON."""
     parser.add_argument("--json", action="store_true")
 
 
 def add_nothing(_: argparse.ArgumentParser) -> None:
-    """For a command that takes none."""
+    """Add nothing, for a command without arguments of its own."""
 
 
 def add_lease(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `camserver lease`."""
+    """Add the arguments of `camserver lease`."""
     parser.usage = "%(prog)s [options] CAMERA -- COMMAND [ARGUMENT ...]"
     parser.epilog = (
         "ends with the command's status, 128 + n when signal n ended it; 126 or 127 when it could"

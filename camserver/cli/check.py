@@ -1,4 +1,4 @@
-"""`camserver check`, and how a refused inventory is told."""
+"""`camserver check`, and the message for a refused inventory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def load(path: Path, *, passwords: bool = True) -> Inventory | None:
-    """The inventory; None when it is refused, and every fault is said."""
+    """Return the inventory; None when it is refused, after printing every fault."""
     from camserver.config import load_inventory
     from camserver.errors import InventoryError, InventoryUnreadable
 
@@ -31,7 +31,7 @@ def load(path: Path, *, passwords: bool = True) -> Inventory | None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """A summary. Returns the exit status."""
+    """Print a summary of the inventory, or its JSON Schema. Return the exit status."""
     if arguments.schema:
         from camserver.config import schema
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _sharing(inventory: Inventory) -> dict[str, list[str]]:
-    """Devices that nobody named, but that several cameras share: one host, one port."""
+    """Return the cameras of each shared device that has no name, only a host and a port."""
     sharing: dict[str, list[str]] = {}
     for camera in inventory.cameras:
         if camera.device == camera.address:

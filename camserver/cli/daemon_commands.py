@@ -1,6 +1,6 @@
 """Commands that ask a running daemon: status, reload, leases, lease, snapshot.
 
-Each returns its exit status.
+Each command returns its exit status.
 """
 
 from __future__ import annotations
@@ -58,16 +58,17 @@ LEASE_WAIT_S = 60.0
 
 
 def client(arguments: argparse.Namespace) -> SyncLeaseClient:
-    """The daemon by --socket, $CAMSERVER_SOCKET, the inventory's [api] socket, or the default.
+    """Return a client of the daemon.
 
-    The first that is there counts.
+    Its socket is the first that is set of: --socket, $CAMSERVER_SOCKET, the inventory's [api]
+    socket, the default.
     """
     path = _given_socket(arguments)
     if path is None:
         try:
             path = load_inventory(arguments.config, passwords=False).api.socket
         except InventoryError:
-            # Not readable for this user, or wrong: the daemon may run on all the same
+            # This user cannot read the inventory, or it has faults. The daemon may still run.
             path = DEFAULT_SOCKET
     return SyncLeaseClient(Path(path))
 
@@ -77,9 +78,10 @@ def _given_socket(arguments: argparse.Namespace) -> str | Path | None:
 
 
 def running(asked: SyncLeaseClient) -> SyncLeaseClient:
-    """`asked`, for commands that only read.
+    """Return `asked`, for commands that must not start the daemon.
 
-    A connection would start a daemon that somebody has stopped. Raises DaemonUnavailableError.
+    A connection to systemd's socket would start a daemon that was stopped. Raises
+    DaemonUnavailableError when it is stopped or has failed.
     """
     if why := unit.stopped(asked.path):
         words = "has failed" if why is unit.Stopped.FAILED else "is stopped"
@@ -91,9 +93,9 @@ def running(asked: SyncLeaseClient) -> SyncLeaseClient:
 
 
 def no_daemon(arguments: argparse.Namespace, error: DaemonUnavailableError) -> str:
-    """The error, and why the default socket was asked.
+    """Return the text of the error.
 
-    The inventory could not tell another one.
+    When the inventory is refused, the text also says that the default socket was used, and why.
     """
     if _given_socket(arguments) is None:
         try:
@@ -104,7 +106,7 @@ def no_daemon(arguments: argparse.Namespace, error: DaemonUnavailableError) -> s
 
 
 def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """What the daemon's refusals and its absence mean as an exit status."""
+    """Decorate a command: print the daemon's refusal or absence, and return its exit status."""
 
     def run(arguments: argparse.Namespace) -> int:
         try:
@@ -126,20 +128,21 @@ def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
 
 @answered
 def reload(arguments: argparse.Namespace) -> int:
-    """Ask the daemon to read its inventory; comes back when it has, or has refused it."""
+    """Ask the daemon to read its inventory; wait until it has applied or refused it."""
     print(f"{running(client(arguments)).post('/v1/reload')['cameras']} cameras")
     return 0
 
 
 def console() -> Console:
-    """The terminal; wide lines where there is none."""
+    """Return a console as wide as the terminal, or 200 columns wide without a terminal."""
     return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)
 
 
 def status(arguments: argparse.Namespace) -> int:
-    """Every camera, worst first.
+    """Print every camera, worst first.
 
-    0 all fresh, 1 some stale, 69 no daemon (then from the files alone).
+    Returns 0 when no camera is stale, 1 when some are, and 69 when no daemon answers; then the
+    table is made from the files alone.
     """
     screen = console()
     if not arguments.watch or arguments.json:
@@ -148,7 +151,7 @@ def status(arguments: argparse.Namespace) -> int:
         with screen.capture() as capture:
             _status(arguments, screen, say=partial(screen.print, style="red", markup=False))
         lines, room = capture.get().splitlines(), max(3, screen.height - 2)
-        if len(lines) > room:  # the worst are first, and must stay in sight
+        if len(lines) > room:  # the worst are first, and must stay visible
             lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} lines more"]
         screen.clear()
         print(time.strftime("%H:%M:%S"), *lines, sep="\n", flush=True)
@@ -185,7 +188,7 @@ def _status(
 
 @answered
 def leases(arguments: argparse.Namespace) -> int:
-    """Who holds sessions of which device; a line for each holder."""
+    """Print who holds sessions of which device, one line for each holder."""
     devices = running(client(arguments)).get("/v1/leases")
     if arguments.json:
         print(json.dumps(devices, indent=1))
@@ -195,7 +198,7 @@ def leases(arguments: argparse.Namespace) -> int:
 
 
 def show_leases(devices: list[dict[str, Any]], console: Console) -> None:
-    """A table: each device, and a line for each holder."""
+    """Print a table of the devices, with one line for each holder."""
     table = Table(*LEASE_COLUMNS, box=None, pad_edge=False, header_style="bold")
     for d in devices:
         learned = d["learned_cap"]
@@ -222,9 +225,9 @@ def _holder_cells(h: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> int | None:
-    """A picture by the running daemon, handed to `write`.
+    """Let the running daemon take a picture, and pass the JPEG to `write`.
 
-    None when there is none, or not for this camera.
+    Returns None when no daemon answers, or when it does not know this camera.
     """
 
     @answered
@@ -234,7 +237,7 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
     try:
         running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")
     except DaemonUnavailableError as error:
-        # A daemon may be there: it says who may ask it
+        # A daemon may be there. Ask again: the error then says who has permission.
         return ask(arguments) if error.forbidden else None
     except ApiRefusal:
         return None

@@ -1,9 +1,10 @@
-"""`camserver demo`.
+"""`camserver demo`: simulated cameras and the real daemon, with a table of what happens.
 
-Simulated cameras in a child process, the real daemon in this one, a table of what happens.
+The cameras run in a child process, the daemon in this one.
 
-The fleet is six healthy cameras, one that is deaf and one that reboots, so that both sides can be
-seen. It ends by showing the cameras' own record: how many sessions each ever saw at once.
+By default six cameras are healthy, one has the fault "deaf" and one the fault "reboot", so that
+successes and failures can be seen. At the end the demo prints what the cameras themselves recorded:
+the highest number of sessions at once.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ class _Row:
 
 
 class Screen:
-    """A listener of the daemon's events.
+    """A listener of the daemon's events that shows them.
 
-    A live table on a terminal, one line for each event elsewhere.
+    On a terminal it is a live table; elsewhere it prints one line for each event.
     """
 
     def __init__(self, console: Console) -> None:
@@ -58,7 +59,7 @@ class Screen:
         self.rows: dict[str, _Row] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take note of one event."""
+        """Record one event."""
         row = self.rows.get(event.camera)
         if row is None or not isinstance(event, SnapshotPublished | PollFailed):
             return
@@ -76,7 +77,7 @@ class Screen:
             )
 
     def __rich__(self) -> Table:
-        """The table as it is now; worst first when there are more cameras than lines."""
+        """Return the current table; with more than MAX_ROWS cameras, the worst of them."""
         table = Table(
             title=f"camserver demo: pictures in {DIRECTORY}/snapshots, Ctrl-C ends it",
             title_justify="left",
@@ -90,7 +91,7 @@ class Screen:
             ("ms", "right"),
             ("result", "left"),
         ):
-            # Rich's own Literal
+            # Rich types `justify` as a Literal.
             table.add_column(column, justify=justify)  # type: ignore[arg-type]
         rows = list(self.rows.items())
         if len(rows) > MAX_ROWS:
@@ -121,7 +122,7 @@ def _cells(row: _Row) -> list[Text]:
 
 
 async def demo(cameras: int, seconds: float | None) -> int:
-    """Run until Ctrl-C or for `seconds`; returns the exit status."""
+    """Run until Ctrl-C or for `seconds`. Return the exit status."""
     console = Console()
     await asyncio.to_thread(DIRECTORY.mkdir, exist_ok=True)
     console.print(f"starting {cameras} simulated cameras ...")
@@ -186,7 +187,7 @@ async def _start_simulator(cameras: int) -> asyncio.subprocess.Process | None:
         *faults,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        # Ctrl-C is for the daemon: cameras stay until it has closed its sessions
+        # Ctrl-C must reach only the daemon: the cameras run until it has closed its sessions.
         start_new_session=True,
     )
     assert simulator.stdout is not None  # noqa: S101 - a pipe was asked for
@@ -213,7 +214,7 @@ async def _stop_simulator(simulator: asyncio.subprocess.Process) -> None:
 
 
 def _complete(path: Path) -> None:
-    """Add where pictures go, and the wall page, to the inventory that the simulator wrote."""
+    """Add the output directory, the API socket and the wall to the simulator's inventory."""
     here = DIRECTORY.absolute()
     path.write_text(
         f'[output]\ndirectory = "{here / "snapshots"}"\n\n[api]\nsocket ='
@@ -223,7 +224,7 @@ def _complete(path: Path) -> None:
 
 
 def _port() -> int:
-    """The wall page's usual one, or any that is free."""
+    """Return the default port of the wall if it is free, else any free port."""
     for port in (WALL_PORT, 0):
         with contextlib.suppress(OSError), socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,7 +1,4 @@
-"""`camserver doctor`.
-
-Which cameras are examined, several beside one another, and how the findings are told.
-"""
+"""`camserver doctor`: which cameras are examined, how many at once, and how results are printed."""
 
 from __future__ import annotations
 
@@ -29,22 +26,22 @@ from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
 
 AT_ONCE = 8
-"""Boxes (host and port) that are examined beside one another."""
+"""Cameras that are examined at once, each at another address (host and port)."""
 DECODERS = 2
 QUALITY = 85
 NAMED = 8
-"""Cameras that are named before a piece of advice; it is the same for all of them."""
+"""Ids that are printed, at most, before advice that is the same for several cameras."""
 
 
-class WrongUsage(Exception):  # noqa: N818 - it says what is the case
+class WrongUsage(Exception):  # noqa: N818 - the name states the condition
     """Raised when the command line names no camera that can be examined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be examined.
+    """What to examine: cameras, and the inventory whose leases and locks apply.
 
-    Cameras, the inventory whose leases and locks count, and whether they stand in it.
+    `many`: a line for each camera instead of each step. `known`: the cameras are in the inventory.
     """
 
     cameras: tuple[Camera, ...]
@@ -55,9 +52,10 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one camera.
+    """The result for one camera.
 
-    Without a report it could not be examined, and `error` says why, `status` how it counts.
+    Without a report the camera could not be examined; then `error` says why. `status` is the exit
+    status for this camera.
     """
 
     camera: Camera
@@ -69,7 +67,7 @@ class Outcome:
 def doctor(arguments: argparse.Namespace) -> int:
     """Examine cameras under leases.
 
-    0 when each gives pictures, 1 when one does not, 75 when its sessions are taken.
+    Returns 0 when every camera gives pictures, 1 when one does not, 75 when its sessions are taken.
     """
     try:
         order = _order(arguments)
@@ -82,15 +80,15 @@ def doctor(arguments: argparse.Namespace) -> int:
         return 2 if "://" in (arguments.camera or "") else EX_CONFIG
     try:
         return run_loop(lambda: (_many if order.many else _one)(arguments, order))
-    except asyncio.CancelledError:  # SIGTERM; its sessions are closed
+    except asyncio.CancelledError:  # SIGTERM; the sessions are closed
         return 143
 
 
-# ---- whom
+# ---- what to examine
 
 
 def _order(arguments: argparse.Namespace) -> Order:
-    """Raises InventoryError, WrongUsage."""
+    """Return what the command line asks for. Raises InventoryError, WrongUsage."""
     wanted: str = arguments.camera or ""
     if "://" in wanted:
         if arguments.all:
@@ -103,7 +101,7 @@ def _order(arguments: argparse.Namespace) -> Order:
     if not arguments.all and not wanted:
         raise WrongUsage("expected a camera's id, a URL, an inventory FILE, or --all")
     if wanted.endswith(".toml") or "/" in wanted:
-        # Its [api] socket and its output directory have the leases
+        # This inventory's [api] socket and output directory decide where the leases are.
         arguments.config = Path(wanted)
         wanted = ""
     inventory = load_inventory(arguments.config)
@@ -129,7 +127,7 @@ def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
         user = arguments.username
     if user and password is None:
         password = _asked_password(user, script=arguments.username is not None)
-        if not password:  # an empty one would be sent, and count as a wrong login
+        if not password:  # an empty password would be sent, and count as a wrong login
             raise WrongUsage(f"no password was given for {user}")
     keys = {"id": "camera", "snapshot_url" if url.lower().startswith("http") else "url": url}
     camera = camera_from(
@@ -142,13 +140,15 @@ def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
 
 
 def split_login(url: str) -> tuple[str, str, str | None]:
-    """(URL without login, username, password) of a URL as people write it.
+    """Return (URL without login, username, password) of a URL as people write it.
 
-    The password may hold @, #, ? and any letter.
+    The password may contain @, #, ? and any letter. It is None when there is none.
 
-    The login ends at the last @ before the path; where what stands before the first / is no host
-    and port, at the last @ of all. %40 and the like are decoded. The password is None when there is
-    none.
+    The login ends at the last @ before the path. If there is no @ before the first /, and the text
+    there is no host and port, the login ends at the last @ of the URL. Escapes such as %40 are
+    decoded.
+
+    Raises WrongUsage when a / and an @ make it unclear where the password ends.
     """
     scheme, _, rest = url.partition("://")
     authority = rest.partition("/")[0]
@@ -157,7 +157,8 @@ def split_login(url: str) -> tuple[str, str, str | None]:
     if "@" in authority:
         login = authority.rpartition("@")[0]
         host = rest[len(login) + 1 :]
-        # In the password, or in the path? Part of a password must not be taken for a host
+        # This @ may belong to the password or to the path. Part of a password must not be used as
+        # a host name.
         if "@" in host:
             raise WrongUsage(
                 "there is a / in the password, or an @ in the path: use --username, or write %2F"
@@ -170,7 +171,7 @@ def split_login(url: str) -> tuple[str, str, str | None]:
 
 
 def _is_address(text: str) -> bool:
-    """Whether it is a host, or a host and a port: then no login stands before it."""
+    """Return whether `text` is a host, or a host and a port: then it contains no login."""
     host, colon, port = text.rpartition(":")
     return "@" not in text and (
         not colon or text.endswith("]") or (port.isascii() and port.isdigit() and bool(host))
@@ -178,9 +179,10 @@ def _is_address(text: str) -> bool:
 
 
 def _asked_password(user: str, *, script: bool) -> str | None:
-    """A password on the command line is seen by everybody (ps).
+    """Return the password, asked for on a terminal, or read from stdin for a `script`.
 
-    A person is asked, a `script` writes it to stdin.
+    None when there is none. It is no command-line argument, because every user can see those
+    (ps(1)). Raises WrongUsage.
     """
     if sys.stdin is None:
         return None
@@ -222,8 +224,8 @@ async def _one(arguments: argparse.Namespace, order: Order) -> int:
 
 
 async def _many(arguments: argparse.Namespace, order: Order) -> int:
-    """A line for each camera when it is done, then what to do about those that fail."""
-    # One box, one account: its cameras come after one another
+    """Print a line for each camera when it is done, then advice for the cameras that fail."""
+    # Cameras at one address share accounts, so they are examined one after the other.
     boxes: dict[str, list[Camera]] = {}
     for camera in order.cameras:
         boxes.setdefault(camera.address, []).append(camera)
@@ -231,7 +233,7 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
     width = max((len(camera.id) for camera in order.cameras), default=0)
 
     async def examine(cameras: list[Camera]) -> None:
-        # Logins that the box refused, and to which camera
+        # Logins that this address has refused, with the id of the camera
         refused: dict[tuple[str, str], str] = {}
         for camera in cameras:
             login = camera.username, camera.password
@@ -262,7 +264,7 @@ async def _many(arguments: argparse.Namespace, order: Order) -> int:
         async with many as capture, asyncio.TaskGroup() as tasks:
             for address, cameras in boxes.items():
                 tasks.create_task(examine(cameras), name=f"doctor {address}")
-    except ExceptionGroup as group:  # nobody reads, or the disk is full: one reason for all
+    except ExceptionGroup as group:  # stdout is closed, or the disk is full: all have this reason
         raise group.exceptions[0] from None
     told = [outcomes[camera.id] for camera in order.cameras]
     failed = [outcome for outcome in told if outcome.status]
@@ -331,7 +333,7 @@ async def _examined(
     capture: Capture,
     say: Callable[[Finding], None],
 ) -> Outcome:
-    """One camera under its leases; what keeps it from being examined is an outcome, too."""
+    """Examine one camera under its leases. A missing lease or daemon is an outcome, no error."""
     asked: SyncLeaseClient = client(arguments)
     redactor = Redactor((camera.password,) if camera.password else ())
     try:

@@ -1,6 +1,6 @@
 """The leases under which `camserver doctor` examines a camera.
 
-Of the daemon, or by the file locks without one.
+The daemon grants them. Without a daemon they are taken under the file locks.
 """
 
 from __future__ import annotations
@@ -31,21 +31,19 @@ from camserver.model import SessionEnd
 
 LEASE_WAIT_S = 60.0
 NAMES_S = 5.0
-"""How long names of cameras are looked up, all together."""
+"""Seconds for the DNS look-up of all cameras' names together."""
 
 
-class LeaseLost(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when the daemon went away during an examination, or wants its session back.
-
-    The lease is over.
-    """
+class LeaseLost(CamserverError):  # noqa: N818 - the name states the condition
+    """Raised when a lease ends during an examination: preempted, or the daemon has gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """Sessions may be opened; `company` others are open meanwhile.
+    """The permission to open sessions of a device.
 
-    `ended` is told how ours ended.
+    `other_sessions` are open at the same time, or may still be counted by the device. Call `ended`
+    with the end of our sessions. `held` are the daemon's leases, if it granted them.
     """
 
     other_sessions: int
@@ -57,18 +55,18 @@ class Permission:
 async def doctor_leases(
     asked: SyncLeaseClient, camera: Camera, inventory: Inventory | None, *, every: bool
 ) -> AsyncIterator[Permission]:
-    """One lease of the camera's device, or with `every` all that it gives.
+    """Hold one lease of the camera's device, or with `every` as many as it gives sessions.
 
-    The block is cancelled when a lease is over before it. Raises RtspBusy and LeaseLost. Raises
-    DaemonUnavailableError when this user may not ask the daemon: examining its cameras without a
-    lease would disturb it.
+    The block is cancelled when a lease ends before the block does. Raises RtspBusy and LeaseLost.
+    Raises DaemonUnavailableError when this user has no permission to ask the daemon: examining its
+    cameras without a lease would disturb it.
     """
     try:
         async with asyncio.timeout(None) as limit, contextlib.AsyncExitStack() as stack:
             try:
                 permission = await _permission(stack, asked, camera, inventory, every=every)
             except RtspBusy as error:
-                # Leases that were not used end in good order, not by an exception
+                # Raise it after the stack: unused leases must end as clean, not by an exception.
                 busy = error
             else:
                 watch = asyncio.create_task(
@@ -89,7 +87,7 @@ async def doctor_leases(
 
 
 async def _end_with(held: tuple[AsyncHeldLease, ...], limit: asyncio.Timeout) -> None:
-    """End the block at once when the first of its leases is over."""
+    """End the block at once when the first of its leases is withdrawn or lost."""
     if not held:
         return
     over = [asyncio.ensure_future(lease.withdrawn()) for lease in held]
@@ -147,11 +145,13 @@ async def _permission(
 
 
 async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | None:
-    """The daemon's camera with the same host and port: by its id, else by whatever name.
+    """Return the daemon's camera with the same host and port, or None.
+
+    The camera with the same id is preferred. Host names match when they share an IP address.
 
     Raises DaemonUnavailableError, ApiRefusal.
     """
-    await asyncio.to_thread(running, asked)  # it asks systemd, which may take a while
+    await asyncio.to_thread(running, asked)  # it asks systemd, which may block
     with contextlib.suppress(ApiRefusal):
         known: dict[str, Any] = await asyncio.to_thread(asked.get, f"/v1/cameras/{camera.id}")
         if known["address"] == camera.address:
@@ -174,9 +174,9 @@ async def _known(asked: SyncLeaseClient, camera: Camera) -> dict[str, Any] | Non
 
 
 async def _addresses(hosts: set[str]) -> dict[str, set[str]]:
-    """The addresses of each host, all looked up at once.
+    """Return the IP addresses of each host; all hosts are looked up at once.
 
-    Those that are not found within NAMES_S are left out.
+    Hosts that are not found within NAMES_S seconds are left out.
     """
 
     async def look_up(host: str) -> tuple[str, set[str]]:
@@ -208,7 +208,7 @@ async def _alone(
     *,
     every: bool,
 ) -> Permission:
-    """No daemon: snapshots, and other doctors, may be about."""
+    """Take leases without a daemon: other snapshots and doctors may run at the same time."""
     if inventory is None:
         return _without(f"{why}; and there is no inventory")
     try:
@@ -232,7 +232,7 @@ async def _alone(
                 lease_wait_s=LEASE_WAIT_S,
             )
         )
-        leases[-1].ended(SessionEnd.NONE)  # as long as it is not used
+        leases[-1].ended(SessionEnd.NONE)  # this is its end if it is never used
         stack.callback(leases[-1].release)
 
     def ended(end: SessionEnd) -> None:

@@ -1,14 +1,17 @@
-"""`camserver lease CAMERA -- CMD`: runs CMD while holding a lease, in the manner of flock(1).
+"""`camserver lease CAMERA -- CMD`: runs CMD while holding a lease, like flock(1).
 
-Two processes: the one that was started (it passes signals and the exit status on), and a guardian
-that has the connection, runs CMD and adopts what CMD leaves running. The lease lives for as long as
-any process of CMD (rule one): the guardian ends with the last of them. When the process that was
-started dies, the guardian kills them all; when the guardian dies, the kernel kills CMD, and what
-CMD has left keeps the connection that it inherited (until the daemon is restarted: who kills the
-guardian after that, with SIGKILL, must kill the rest as well).
+There are two processes. The wrapper is the process that the user started: it passes on signals and
+the exit status. The guardian is its child: it has the connection, runs CMD and adopts the processes
+that CMD leaves running.
 
-When the daemon goes away, CMD goes on, and the lease is claimed again as soon as a daemon is back;
-when the lease is withdrawn or lost, CMD is ended.
+The lease lasts as long as any process of CMD, because a lease may end only when the transport is
+closed (rule one). The guardian ends with the last of these processes. When the wrapper dies, the
+guardian kills them all. When the guardian dies, the kernel kills CMD, and the processes that CMD
+left keep the connection, because they inherited it. After a restart of the daemon only the guardian
+has the new connection: whoever then kills the guardian with SIGKILL must also kill the others.
+
+When the daemon stops, CMD continues, and the lease is claimed again as soon as a daemon is back.
+When the lease is withdrawn or lost, CMD is ended.
 """
 
 from __future__ import annotations
@@ -45,19 +48,22 @@ FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""Those that the terminal sends reach CMD by themselves."""
+"""Signals that are forwarded to CMD. Signals of the terminal reach CMD without us."""
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 PARENT_GONE = signal.SIGRTMIN
 RECLAIM_EVERY_S = 0.2
 ASK_EVERY_S = 10.0
-"""A command that runs without a lease (--no-daemon-ok) asks for one so often."""
+"""Seconds between requests for a lease while CMD runs without one (--no-daemon-ok)."""
 LOST_GRACE_S = 5.0
-"""For CMD to end its session after SIGTERM when the lease is lost.
+"""Seconds that CMD has after SIGTERM to end its session when the lease is lost.
 
-The daemon says how long when it withdraws one.
+When the daemon withdraws a lease, it says how many seconds CMD has.
 """
 KILL_EVERY_S = 0.1
-"""While processes are killed, those they leave become our children: again, until none is left."""
+"""Seconds between two rounds of SIGKILL.
+
+Children of a killed process become our children, so the rounds go on until none is left.
+"""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -68,7 +74,7 @@ def run(
     *,
     no_daemon_ok: bool = False,
 ) -> int:
-    """Run `command` under a lease; returns its exit status, 128 + n when signal n ended it.
+    """Run `command` under a lease. Return its exit status, or 128 + n when signal n ended it.
 
     Raises RtspBusy, DaemonUnavailableError, ApiRefusal when there is no lease.
     """
@@ -80,7 +86,8 @@ def run(
             raise
         _say(f"{error}; running without a lease (--no-daemon-ok)")
     signals = Signals((*FORWARDED, signal.SIGCHLD, PARENT_GONE))
-    # Not as signals again: of two that are pending, one from a stranger, the kernel would keep one.
+    # Forwarded signals go through a pipe: the kernel keeps only one of two equal pending signals,
+    # and another process may send the same one to the guardian.
     orders, to_guardian = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     me, guardian = os.getpid(), os.fork()
     if guardian == 0:
@@ -89,26 +96,26 @@ def run(
             _die_with(me, PARENT_GONE)
             os.close(to_guardian)
             status = _Guardian(client, request, held, signals, orders).run(command)
-        # Nobody above would say it: this is a process of its own
+        # This is a separate process: no caller would report the error.
         except Exception as error:  # noqa: BLE001
             _say(f"internal fault: {error!r}")
         finally:
             os._exit(status)
     if held is not None:
-        held.close()  # the guardian has it
+        held.close()  # the guardian has its own copy of the connection
     os.close(orders)
     return _parent_loop(guardian, signals, to_guardian)
 
 
 def _parent_loop(guardian: int, signals: Signals, to_guardian: int) -> int:
-    """Pass signals on until the guardian has ended; its status is CMD's."""
+    """Pass signals on until the guardian has ended. Return its status, which is CMD's."""
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
         while True:
             selector.select()
             for number, sent in signals.read():
                 if number in FORWARDED and sent:
-                    with contextlib.suppress(OSError):  # it has just ended
+                    with contextlib.suppress(OSError):  # the guardian has just ended
                         os.write(to_guardian, bytes((number,)))
             pid, status = os.waitpid(guardian, os.WNOHANG)
             if pid:
@@ -117,7 +124,7 @@ def _parent_loop(guardian: int, signals: Signals, to_guardian: int) -> int:
 
 
 class _Guardian:
-    """Waits for the end of CMD, signals, the daemon's notices and time, whichever comes first."""
+    """The guardian: waits for the end of CMD, signals, the daemon's notices and deadlines."""
 
     def __init__(
         self,
@@ -130,16 +137,16 @@ class _Guardian:
         self._client = client
         self._request = request
         self._signals = signals
-        self._orders = orders  # numbers of signals, from the process that was started
+        self._orders = orders  # numbers of signals, from the wrapper
         self._held: HeldLease | None = None
         self._attempt: LeaseAttempt | None = None
-        # When to ask for a lease (again); None: not any more
+        # When to ask for a lease (again); None: no request is planned
         self._ask_at: float | None = 0.0
         self._kill_at: float | None = None
-        # Had a lease once: without one CMD has no right to go on
+        # CMD has had a lease: it must end when the lease is lost
         self._entitled = held is not None
         self._ttl_ends = time.monotonic() + request.ttl_s if request.ttl_s else None
-        self._ending: int | None = None  # the signal that ends CMD, and what it leaves
+        self._ending: int | None = None  # the signal that ends CMD and the processes it leaves
         self._told: set[int] = set()
         self._child = 0
         self._status: int | None = None
@@ -172,14 +179,17 @@ class _Guardian:
             self._wait()
         child.returncode = status = self._status or 0  # reaped here
         if status == 0 and self._held is not None and self._kill_at is None:
-            with contextlib.suppress(OSError):  # the daemon went away in this very moment
+            with contextlib.suppress(OSError):  # the daemon has just gone
                 self._held.give_back()
         return 128 - status if status < 0 else status
 
     # ---- processes
 
     def _reap(self) -> bool:
-        """Whether any process of CMD is left; those that it left are told to end, if CMD was."""
+        """Reap ended children. Return whether any process of CMD is left.
+
+        When CMD was told to end and has ended, the processes that it left get the same signal.
+        """
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -194,7 +204,7 @@ class _Guardian:
         return True
 
     def _signal(self, number: int) -> None:
-        """To CMD; to what it has left running when it has ended itself."""
+        """Send a signal to CMD, or, when CMD has ended, to the processes that it left."""
         if number in ENDING:
             self._ending = number
         if self._status is None:
@@ -234,16 +244,17 @@ class _Guardian:
             self._ask()
 
     def _on_signal(self) -> None:
-        """Children that ended are seen to in any case.
+        """Read this process's own signals; only PARENT_GONE needs an action here.
 
-        What a whole group gets, the process that was started gets, too.
+        After SIGCHLD the loop in `run` reaps children anyway. A signal that was sent to the whole
+        process group also reaches the wrapper, which decides whether to forward it.
         """
         if any(number == PARENT_GONE for number, _ in self._signals.read()):
             self._kill_at = 0.0
 
     def _forward_signals(self) -> None:
         orders = os.read(self._orders, 64)
-        if not orders:  # its sender is dead; PARENT_GONE says so, too
+        if not orders:  # the wrapper is dead; PARENT_GONE reports it, too
             self._selector.unregister(self._orders)
         for number in orders:
             self._signal(number)
@@ -262,9 +273,9 @@ class _Guardian:
     # ---- the lease, again
 
     def _ask(self) -> None:
-        """One connection that waits for as long as it takes.
+        """Ask for the lease on one connection, and wait for its answer without a limit.
 
-        A second one would find the first one's claim.
+        A second connection would find the lease claimed by the first one.
         """
         self._ask_at = None
         left_s = None if self._ttl_ends is None else max(0.1, self._ttl_ends - time.monotonic())
@@ -273,7 +284,7 @@ class _Guardian:
                 replace(self._request, ttl_s=left_s, wait_s=0.0)
             )
         except DaemonUnavailableError:
-            self._ask_at = time.monotonic() + RECLAIM_EVERY_S  # not there yet
+            self._ask_at = time.monotonic() + RECLAIM_EVERY_S  # the daemon is not back yet
             return
         self._selector.register(self._attempt, selectors.EVENT_READ)
 
@@ -285,7 +296,7 @@ class _Guardian:
                 self._end(f"the lease is lost: {error}", LOST_GRACE_S)
             held = None
         except (DaemonUnavailableError, ApiRefusal):
-            # It went away again, is stopping, or does not know the camera now
+            # The daemon has gone again, is stopping, or does not know the camera any more.
             held = None
         else:
             if held is None:
@@ -308,7 +319,7 @@ class _Guardian:
 
 
 def _children() -> Iterator[int]:
-    """Our own children: CMD, and what it has left."""
+    """Yield the ids of our children: CMD, and the processes that it left."""
     me = str(os.getpid())
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -320,19 +331,19 @@ def _children() -> Iterator[int]:
 
 
 def _kill(pid: int, number: int) -> None:
-    # Gone, or somebody else's by now (sudo)
+    # It has ended, or belongs to another user (sudo).
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
 def _begin(parent: int, mask: Iterable[int]) -> None:
-    """In CMD, before exec: die with the guardian, hear all signals."""
+    """Prepare CMD's process before exec: it dies with the guardian, with the signal mask `mask`."""
     _die_with(parent, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _die_with(parent: int, number: int) -> None:
-    """Have `number` sent to this process when the parent dies in any way."""
+    """Let the kernel send signal `number` to this process when the parent dies in any way."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)

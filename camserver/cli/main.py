@@ -1,7 +1,7 @@
 """The command line: sub-commands and exit codes, nothing else.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 69 no answer from what was asked; 75 busy, try again;
-78 the inventory is refused (sysexits(3)).
+Exit codes: 0 done; 1 failed; 2 wrong usage; 69 no daemon answers; 75 busy, try again; 77 no
+permission; 78 the inventory is refused (sysexits(3)).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEFAULT_CONFIG = "/etc/camserver/cameras.toml"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: its name, what it does, its arguments, and the function that runs it."""
+    """One command: its name, its help text, its arguments, and the function that runs it."""
 
     name: str
     text: str
@@ -36,9 +36,9 @@ class Command:
 
 
 def main() -> None:
-    """Entry point of `camserver`."""
+    """The entry point of `camserver`."""
     words, command = sys.argv[1:], []
-    if words[:1] == ["lease"] and "--" in words:  # what follows is not ours to understand
+    if words[:1] == ["lease"] and "--" in words:  # argparse must not parse what follows
         at = words.index("--")
         words, command = words[:at], words[at + 1 :]
     arguments = _parser().parse_args(words)
@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# What a command needs is imported when it runs: `--help` stays fast
+# A command imports what it needs when it runs, so that `--help` is fast.
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold passwords
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    # A shell's 1024 are few for cameras and browsers
+    # A shell's limit of 1024 is too low for many cameras and browsers.
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     redactor = Redactor(inventory.secrets)
     flush = logs.set_up(redactor, level=arguments.log_level)

@@ -1,6 +1,6 @@
-"""Signals as something to select(2) on, and whether kill(2) sent them.
+"""Signals on a descriptor for select(2), with the information whether a process sent them.
 
-Signalfd(2), which Python's library lacks.
+Uses signalfd(2), which Python's standard library does not have.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _MASK_BYTES = 128  # sizeof(sigset_t)
 
 
 class Signals:
-    """Blocks `numbers` in this process and hands them out.
+    """A descriptor for the signals `numbers`, which are blocked in this process.
 
-    `mask_before` is what a child has to get back.
+    `mask_before` is the earlier signal mask; a child must restore it.
     """
 
     def __init__(self, numbers: Iterable[int]) -> None:
@@ -34,13 +34,13 @@ class Signals:
             raise OSError(ctypes.get_errno(), "signalfd")
 
     def fileno(self) -> int:
-        """For select(2)."""
+        """Return the descriptor, for select(2)."""
         return self._fd
 
     def read(self) -> Iterator[tuple[int, bool]]:
-        """Signals that came: (number, whether a process sent it.
+        """Yield the signals that have come, as (number, whether a process sent it).
 
-        A key of the terminal goes to the whole group).
+        The second is False for the signal of a terminal's key, which the whole process group gets.
         """
         while True:
             try:
@@ -52,5 +52,5 @@ class Signals:
             yield number, code <= 0
 
     def close(self) -> None:
-        """No more; they stay blocked."""
+        """Close the descriptor. The signals stay blocked."""
         os.close(self._fd)

@@ -11,7 +11,7 @@ from camserver.cli.arguments import count
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `camserver simulate`."""
+    """Add the options of `camserver simulate`."""
     from camserver.simulator.camera import FAULTS
     from camserver.simulator.quirks import QUIRKS
 
@@ -204,7 +204,7 @@ def _quirks(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve the cameras. Returns the exit status."""
+    """Serve the cameras. Return the exit status."""
     from camserver.simulator.serve import SimulateOptions, serve
 
     a = arguments
@@ -253,7 +253,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _inventory_fault(arguments: argparse.Namespace) -> str:
-    """Why the inventory can't be written; "" when it can."""
+    """Return why the inventory cannot be written, or "" when it can."""
     path = arguments.inventory
     if path is None:
         return (

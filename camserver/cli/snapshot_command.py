@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask the running daemon. Without one, or when it does not know the camera, it is done here.
+    """Let the running daemon take the picture. Return the exit status.
 
-    Returns the exit status.
+    This process takes it when no daemon answers, or when the daemon does not know the camera.
     """
     from camserver.cli import daemon_commands as commands
 
@@ -40,7 +40,7 @@ def _snapshot_here(arguments: argparse.Namespace) -> int:
         return 2
     try:
         attempt = _take(inventory, camera)
-    except asyncio.CancelledError:  # SIGTERM; the session is closed
+    except asyncio.CancelledError:  # SIGTERM; the session is closed by now
         return 143
     if attempt is None:
         print(

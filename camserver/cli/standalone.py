@@ -1,6 +1,6 @@
-"""What opens sessions without a daemon.
+"""Leases and pictures without a daemon.
 
-Under the same file locks, leases and journal as others of its kind.
+Several such processes share the file locks and the journal.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from camserver.snapshots.sources import Sources
 async def leases_of(
     inventory: Inventory, camera: Camera, wait_s: float
 ) -> AsyncIterator[RtspManager | None]:
-    """The leases of the camera's device, which nobody else has meanwhile.
+    """Lock the camera's device for this process, and yield a manager of its leases.
 
-    None when a daemon has the output directory.
+    Yields None when a daemon has the output directory.
 
-    Raises TimeoutError when another program like this has the device for longer than `wait_s`,
-    OSError when the output directory, where the locks are, can't be written.
+    Raises TimeoutError when another process has the device for longer than `wait_s`, OSError when
+    the output directory, where the locks are, cannot be written.
     """
     locks = await lock_for_snapshot(inventory.output.directory, camera.device, wait_s)
     if locks is None:
         yield None
         return
-    # Others may take snapshots of other devices at this moment: only the daemon writes the journal
-    # anew.
+    # Other processes may take snapshots of other devices now. So this one only appends to the
+    # journal; only the daemon rewrites it.
     journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"), shared=True)
     state = load(journal.path).on({camera.id: camera.device})
     state.generation = max(state.generation, unique_generation())
@@ -56,15 +56,15 @@ async def leases_of(
 
 
 def unique_generation() -> int:
-    """A generation that no process beside this one gives: they do not know each other's."""
+    """Return a generation that no other process uses; they do not know each other's numbers."""
     return int(time.time() * 1000) * 1000 + os.getpid() % 1000
 
 
 async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
-    """One picture of one camera; None when a daemon has the output directory.
+    """Take one picture of one camera; None when a daemon has the output directory.
 
-    Cancelling it closes the session first. Raises OSError when the output directory can't be
-    written.
+    When it is cancelled, it closes the session first. Raises OSError when the output directory
+    cannot be written.
     """
     try:
         async with leases_of(inventory, camera, camera.lease_wait_s) as manager:

@@ -1,6 +1,6 @@
-"""`camserver status`: every camera in a line, worst first, in words for a person.
+"""`camserver status`: one line for each camera, worst first, for a person to read.
 
-From the daemon, or from the files alone.
+The data comes from the daemon, or from the files alone.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ WIDE = 120
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """One line.
+    """One line of the table.
 
-    Seconds and milliseconds, None where nothing is known (yet, or without a daemon).
+    `_s` are seconds, `_ms` milliseconds. None means not known, yet or without a daemon.
     """
 
     camera: str
@@ -65,12 +65,12 @@ class CameraStatus:
 
     @property
     def rank(self) -> tuple[int, int, float]:
-        """Worst first."""
+        """The sort key that puts the worst camera first."""
         return self.freshness.rank, -self.failures, -(self.age_s or 0.0)
 
 
 def from_files(inventory: Inventory, now: datetime | None = None) -> list[CameraStatus]:
-    """What latest.json of each camera says; nobody polls now."""
+    """Return the status of all cameras from their latest.json, when no daemon polls."""
     found = []
     for camera in inventory.cameras:
         try:
@@ -92,13 +92,13 @@ def from_files(inventory: Inventory, now: datetime | None = None) -> list[Camera
 
 
 def from_daemon(cameras: list[dict[str, Any]], now: datetime | None = None) -> list[CameraStatus]:
-    """What /v1/cameras says."""
+    """Return the status of all cameras from the daemon's answer to /v1/cameras."""
     found = [describe(camera, now or datetime.now(UTC)) for camera in cameras]
     return sorted(found, key=lambda status: status.rank)
 
 
 def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
-    """One camera."""
+    """Return the status of one camera; `camera` has the keys of /v1/cameras."""
     latest, polling = camera["latest"] or {}, camera["polling"]
     age_s = _age_s(latest.get("captured_at"), now)
     width, height = latest.get("width"), latest.get("height")
@@ -121,15 +121,18 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
 
 
 def _age_s(captured_at: Any, now: datetime) -> float | None:
-    """None when there is no picture, or nothing that could be a moment: files may be anybody's."""
+    """Return the age of the picture; None when there is none, or its time is no valid time.
+
+    Other programs may have written the file.
+    """
     try:
         return max(0.0, (now - datetime.fromisoformat(captured_at)).total_seconds())
-    except (TypeError, ValueError):  # TypeError: also a moment without a time zone
+    except (TypeError, ValueError):  # TypeError: also a time without a time zone
         return None
 
 
 def label(latest: dict[str, Any]) -> str:
-    """The last result in few words, as whoever polled has said it."""
+    """Return the label of the last attempt, as the daemon wrote it."""
     attempt = latest.get("attempt") or {}
     result = attempt.get("result")
     if result is None:
@@ -138,7 +141,7 @@ def label(latest: dict[str, Any]) -> str:
 
 
 def show(statuses: list[CameraStatus], console: Console) -> None:
-    """A table; a narrow terminal shows what matters most."""
+    """Print a table; a narrow terminal gets only the most important columns."""
     columns = COLUMNS if console.width >= WIDE else NARROW
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -174,14 +177,14 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
 
 
 def as_json(statuses: list[CameraStatus], *, daemon: bool) -> str:
-    """For programs."""
+    """Return the statuses as JSON, for programs."""
     return json.dumps(
         {"daemon": daemon, "cameras": [asdict(status) for status in statuses]}, indent=1
     )
 
 
 def span(seconds: float | None) -> str:
-    """An age, as short as it can be said."""
+    """Return an age as a short text: "12 s", "3 min", "never" for None."""
     if seconds is None:
         return "never"
     for limit, unit, size in ((90, "s", 1), (5400, "min", 60), (172_800, "h", 3600)):

@@ -1,15 +1,15 @@
-"""Clients of the API for other programs: a plain one for threads and scripts, and one for asyncio.
+"""Clients of the API for other programs: one for threads and scripts, and one for asyncio.
 
     picture = SyncLeaseClient().latest("gate")      # picture.jpeg, picture.facts
     with SyncLeaseClient().lease("gate"):
-        ...                                     # one session of the camera's device is ours
+        ...                                     # you may open one session of the camera's device
     async with LeaseClient().lease("gate"):
         ...
 
 The lease lives as long as the connection. Leaving the block without an exception says that the
-session was torn down in good order, which makes the device's cool-down a short one. A lease can be
-withdrawn (its time is over; live view wants the session of a recorder with priority "poll"):
-`next_notice()` or `withdrawn()` tell, and whoever holds it ends its session.
+session had a clean end; then the device's cool-down is short. A lease can be withdrawn: its ttl is
+over, or a live request preempts it (a recorder's lease with priority "poll"). `next_notice()` or
+`withdrawn()` reports this, and the holder must end its session.
 """
 
 from camserver.client.aio import AsyncHeldLease, LeaseClient

@@ -27,7 +27,7 @@ from camserver.client.sync import DEFAULT_SOCKET, GIVE_BACK_S, MAX_LEASE_WAIT_S,
 
 
 class AsyncHeldLease:
-    """A lease held by asyncio's client, within its `async with`."""
+    """A lease of the asyncio client, held until the end of its `async with` block."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class AsyncHeldLease:
     ) -> None:
         self.granted = granted
         self.clean = True
-        """Set it to False when a session was not torn down in good order.
+        """Set it to False when a session had an unclean end.
 
-        Then the long cool-down follows.
+        Then the device gets the long cool-down.
         """
         self._reader = reader
         self._writer = writer
@@ -49,24 +49,24 @@ class AsyncHeldLease:
         self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
 
     async def withdrawn(self) -> LeaseNotice:
-        """Comes back when the session has to be ended.
-
-        The lease is withdrawn, or the daemon is gone.
-        """
+        """Wait until the session must be ended: the lease is withdrawn, or the daemon is gone."""
         return await asyncio.shield(self._notice)
 
     async def give_back(self) -> None:
-        """Say how the session ended. Comes back when the lease is given back."""
+        """Say how the session ended, and wait until the lease is given back.
+
+        The wait takes at most GIVE_BACK_S seconds.
+        """
         self._writer.write(self._exchange.end(clean=self.clean))
         await asyncio.wait({self._listening}, timeout=GIVE_BACK_S)
 
     def close(self) -> None:
-        """Give the lease back without a word on how the session ended. Idempotent."""
+        """Give the lease back without saying how the session ended. Idempotent."""
         self._listening.cancel()
         self._writer.close()
 
     async def _listen(self) -> None:
-        """Until the daemon's end of the connection."""
+        """Read notices until the daemon closes the connection."""
         try:
             while True:
                 notice = self._exchange.next_notice()
@@ -85,13 +85,16 @@ class AsyncHeldLease:
 
 
 class LeaseClient:
-    """The same for asyncio. Calls may run beside one another."""
+    """The client for asyncio. Calls may run concurrently.
+
+    `path` is the daemon's socket; the default is $CAMSERVER_SOCKET, then DEFAULT_SOCKET.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
 
     async def latest(self, camera: str) -> Picture:
-        """The newest published picture, however old.
+        """Return the newest published picture, however old it is.
 
         Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
         """
@@ -100,7 +103,7 @@ class LeaseClient:
         ).picture()
 
     async def snapshot(self, camera: str) -> Picture:
-        """A new picture, taken now under a lease and published as a poll's is.
+        """Take a picture now under a lease, and return it. It is published like a poll's picture.
 
         Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
         """
@@ -118,7 +121,7 @@ class LeaseClient:
         label: str = "",
         ttl_s: float | None = None,
     ) -> AsyncIterator[AsyncHeldLease]:
-        """A session of the camera's device for as long as the block runs.
+        """Hold a lease of the camera's device while the block runs.
 
         Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
         """

@@ -1,7 +1,4 @@
-"""One request and its answer on the daemon's socket, blocking or in asyncio.
-
-Errors say what can go wrong with it.
-"""
+"""One request and its answer on the daemon's socket, blocking or in asyncio, and its errors."""
 
 from __future__ import annotations
 
@@ -19,15 +16,15 @@ import h11
 from camserver.errors import CamserverError, RtspBusy, SessionHolder
 
 ANSWER_S = 15.0
-"""How long the daemon may take to answer what needs no camera."""
+"""Seconds that the daemon may take to answer a request that needs no camera."""
 FACTS_HEADER = "X-Camserver-Facts"
-"""JSON, beside a picture: the facts of this very picture, with the keys of latest.json."""
+"""The HTTP header with the facts of the picture in the body: JSON, with the keys of latest.json."""
 
 
 class DaemonUnavailableError(CamserverError):
-    """Raised when nobody answers on the socket.
+    """Raised when no daemon answers on the socket.
 
-    `forbidden`: a daemon may be there, but this user may not ask it.
+    `forbidden` means that a daemon may be there, but this user has no permission to ask it.
     """
 
     def __init__(self, text: str, *, forbidden: bool = False) -> None:
@@ -36,7 +33,7 @@ class DaemonUnavailableError(CamserverError):
 
 
 class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
-    """Raised when the daemon refuses; `status` is HTTP's, `data` what it says."""
+    """Raised when the daemon refuses; `status` is the HTTP status, `data` the JSON body."""
 
     def __init__(self, status: int, data: dict[str, Any]) -> None:
         self.status = status
@@ -46,19 +43,16 @@ class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A whole JPEG and its facts, with the keys of latest.json.
-
-    Captured_at, source, width, height, ...
-    """
+    """A whole JPEG and its facts, with the keys of latest.json: captured_at, source, width, ..."""
 
     jpeg: bytes
     facts: dict[str, Any]
 
     @property
     def captured_at(self) -> datetime | None:
-        """When the camera's picture was taken, in UTC.
+        """The time at which the picture was captured, in UTC.
 
-        None when nothing tells (a daemon older than this client).
+        None when the facts do not have it (the daemon is older than this client).
         """
         moment = self.facts.get("captured_at")
         return None if moment is None else datetime.fromisoformat(moment)
@@ -66,14 +60,14 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the daemon answered; a refusal is raised, it is no answer."""
+    """A successful answer of the daemon; a refusal is raised instead."""
 
     headers: dict[str, str]
-    """By their lower-case names."""
+    """Values by lower-case name."""
     body: bytes
 
     def picture(self) -> Picture:
-        """The body as a picture; without facts when the daemon is older than they are."""
+        """Return the body as a picture; it has no facts when the daemon is too old to send them."""
         try:
             facts = json.loads(self.headers.get(FACTS_HEADER.lower(), "{}"))
         except ValueError:
@@ -89,14 +83,14 @@ class Exchange:
         headers = [("Host", "camserver"), ("Connection", "close"), ("Content-Length", "0")]
         head = self._http.send(h11.Request(method=method, target=route, headers=headers))
         self.request = (head or b"") + (self._http.send(h11.EndOfMessage()) or b"")
-        """What to send."""
+        """The bytes to send."""
         self._response: h11.Response | None = None
         self._body = bytearray()
 
     def feed(self, data: bytes) -> Answer | None:
-        """What came from the daemon, b"" when it has closed; the answer when it is whole.
+        """Take bytes from the daemon, b"" when it has closed. Return the answer once it is whole.
 
-        Raises ApiRefusal and RtspBusy, and ValueError for what is no whole HTTP.
+        Raises ApiRefusal and RtspBusy, and ValueError for HTTP that is invalid or cut off.
         """
         try:
             self._http.receive_data(data)
@@ -117,7 +111,8 @@ class Exchange:
     def _answer(self, response: h11.Response) -> Answer:
         body = bytes(self._body)
         headers = {name.decode(): value.decode() for name, value in response.headers}
-        if "content-length" not in headers:  # it ended with the connection: nobody knows where
+        # Without it the body ends with the connection, and may be cut off.
+        if "content-length" not in headers:
             raise ValueError("cut off")
         if response.status_code != 200:
             raise refusal(response.status_code, body)
@@ -125,7 +120,10 @@ class Exchange:
 
 
 def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
-    """One request; blocks. Raises DaemonUnavailableError, ApiRefusal, RtspBusy."""
+    """Send one request and return its answer; each read blocks for at most `limit_s` seconds.
+
+    Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
+    """
     one = Exchange(method, route)
     with connected(path) as sock:
         sock.settimeout(limit_s)
@@ -144,9 +142,9 @@ def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
 
 
 async def exchange_async(path: Path, method: str, route: str, limit_s: float) -> Answer:
-    """The same in asyncio; cancelling it ends the request.
+    """Send one request in asyncio and return its answer; cancelling it ends the request.
 
-    Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
+    Raises DaemonUnavailableError (also after `limit_s` seconds), ApiRefusal, RtspBusy.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
@@ -171,7 +169,7 @@ async def exchange_async(path: Path, method: str, route: str, limit_s: float) ->
 
 
 def connected(path: Path) -> socket.socket:
-    """A connection to the daemon. Raises DaemonUnavailableError."""
+    """Open a connection to the daemon. Raises DaemonUnavailableError."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.settimeout(ANSWER_S)
@@ -183,7 +181,7 @@ def connected(path: Path) -> socket.socket:
 
 
 def not_connected(path: Path, error: OSError) -> DaemonUnavailableError:
-    """Why there is no connection, and what helps."""
+    """Return the error that says why there is no connection, and what helps."""
     if isinstance(error, PermissionError):
         return DaemonUnavailableError(
             f"{path}: permission denied: only root and the group camserver may ask the daemon; "
@@ -194,7 +192,7 @@ def not_connected(path: Path, error: OSError) -> DaemonUnavailableError:
 
 
 def went_away(path: Path) -> DaemonUnavailableError:
-    """The connection ended before the answer did."""
+    """Return the error for a connection that ended before the answer was whole."""
     return DaemonUnavailableError(f"{path}: the daemon went away")
 
 
@@ -203,7 +201,7 @@ def _silent(path: Path, limit_s: float) -> DaemonUnavailableError:
 
 
 def refusal(status: int, body: bytes) -> CamserverError:
-    """What an answer with this status means: RtspBusy for 409, else ApiRefusal."""
+    """Return the error for an answer with this status: RtspBusy for 409, else ApiRefusal."""
     try:
         data = json.loads(body)
     except ValueError:
@@ -213,7 +211,7 @@ def refusal(status: int, body: bytes) -> CamserverError:
 
 
 def _busy(refused: ApiRefusal) -> RtspBusy:
-    """A 409, with who holds the device's sessions as far as the answer says it."""
+    """Return the error for a 409, with the holders of the device's sessions, if it lists them."""
     data = refused.data
     holders = []
     with suppress(KeyError, TypeError, ValueError):

@@ -1,7 +1,7 @@
 """The HTTP of one lease, without I/O: the request that stays open, its answer, later notices.
 
-The daemon answers with lines of JSON. The first one grants the lease; another one may say that it
-is withdrawn. The request's body stays open for as long as the lease is held.
+The daemon answers with lines of JSON. The first line grants the lease. A second line may say that
+the lease is withdrawn. The request's body stays open while the lease is held.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ _CLEAN = b'{"end": "clean"}\n'
 
 
 def route_of(camera: str) -> str:
-    """Where the API has a camera."""
+    """Return the API's path of a camera."""
     return f"/v1/cameras/{quote(camera, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What a program asks for: `wait_s` None means the camera's lease_wait.
+    """A request for a lease.
 
-    `ttl_s` bounds a holder that hangs.
-
-    `priority` is live, event or poll. `claim` is the generation of a lease that a daemon now gone
-    had given.
+    `wait_s` None means the camera's lease_wait. `ttl_s` limits a holder that hangs. `priority` is
+    live, event or poll. `claim` is the generation of a lease that an earlier daemon granted; 0
+    claims none.
     """
 
     camera: str
@@ -40,7 +39,7 @@ class LeaseRequest:
     claim: int = 0
 
     def target(self) -> str:
-        """The path and the query of the HTTP request."""
+        """Return the path and the query of the HTTP request."""
         query = {"priority": self.priority} | ({"label": self.label} if self.label else {})
         for name, number in (
             ("wait", self.wait_s),
@@ -53,7 +52,7 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A lease that was given; `generation` tells it from others of the device."""
+    """A granted lease; `generation` tells it from other leases of the device."""
 
     camera: str
     device: str
@@ -63,9 +62,10 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class LeaseNotice:
-    """What the daemon says of a lease: `withdrawn`, and how many seconds are left.
+    """A notice about a granted lease.
 
-    Or it is `gone`, and the lease with it.
+    `state` is "withdrawn", and `grace_s` seconds are left; or it is "gone": the connection to the
+    daemon is closed, and the lease is over.
     """
 
     state: str
@@ -74,7 +74,7 @@ class LeaseNotice:
 
 
 class LeaseExchange:
-    """One lease, from its request to its end. Feed it what comes, send what it says."""
+    """One lease, from its request to its end. Feed it received bytes, send the bytes it returns."""
 
     def __init__(self, request: LeaseRequest) -> None:
         self._request = request
@@ -84,7 +84,7 @@ class LeaseExchange:
         self._over = False
 
     def request(self) -> bytes:
-        """The HTTP request, up to its body."""
+        """Return the HTTP request, without its body."""
         headers = [
             ("Host", "camserver"),
             ("Connection", "close"),
@@ -94,7 +94,7 @@ class LeaseExchange:
         return self._http.send(head) or b""
 
     def feed(self, data: bytes) -> None:
-        """What came from the daemon; b"" when it has closed. Raises ValueError for no HTTP."""
+        """Take bytes from the daemon, b"" when it has closed. Raises ValueError for no HTTP."""
         try:
             self._http.receive_data(data)
             while True:
@@ -114,9 +114,10 @@ class LeaseExchange:
             raise ValueError(f"no HTTP: {error}") from None
 
     def take_grant(self) -> Granted | None:
-        """The lease, once; None while there is no whole answer.
+        """Return the lease, once; None while there is no whole answer.
 
-        Raises RtspBusy and ApiRefusal, and ValueError for an answer that makes no sense.
+        Raises RtspBusy and ApiRefusal, and ValueError, LookupError or TypeError for JSON that is
+        not a grant.
         """
         if self._status not in (0, 200) and self._over:
             raise refusal(self._status, self._body)
@@ -126,7 +127,7 @@ class LeaseExchange:
         return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
 
     def next_notice(self) -> LeaseNotice | None:
-        """What the daemon has said of a granted lease; None: nothing new.
+        """Return the next notice about a granted lease; None when there is none now.
 
         Raises ValueError and LookupError for a line that makes no sense.
         """
@@ -139,9 +140,9 @@ class LeaseExchange:
         )
 
     def end(self, *, clean: bool) -> bytes:
-        """Gives the lease back. `clean`: its session was torn down in good order.
+        """Return the bytes that give the lease back; none the second time.
 
-        The second time there is nothing to say.
+        `clean`: the session had a clean end.
         """
         if self._http.our_state is not h11.SEND_BODY:
             return b""

@@ -30,14 +30,14 @@ from camserver.errors import CamserverError
 
 DEFAULT_SOCKET = Path("/run/camserver/camserver.sock")
 MAX_LEASE_WAIT_S = 300.0
-"""An inventory's lease_wait is no longer; nor is a camera's timeout."""
+"""Seconds; an inventory's lease_wait and a camera's timeout are never longer."""
 MAX_WORK_S = 2 * MAX_LEASE_WAIT_S + ANSWER_S
 GIVE_BACK_S = 10.0
-"""How long the daemon may take to say that a lease was given back."""
+"""Seconds that the daemon may take to confirm that a lease was given back."""
 
 
 class HeldLease:
-    """A lease that is ours until `give_back` or `close`, or until the daemon is gone.
+    """A lease that is held until `give_back` or `close`, or until the daemon is gone.
 
     `fileno()` is for select(2).
     """
@@ -48,11 +48,11 @@ class HeldLease:
         self.granted = granted
 
     def fileno(self) -> int:
-        """The connection; a process that inherits it keeps the lease, too."""
+        """Return the connection's descriptor; a process that inherits it keeps the lease, too."""
         return self._sock.fileno()
 
     def next_notice(self) -> LeaseNotice | None:
-        """What the daemon has to say, None when it says nothing now."""
+        """Return the next notice of the daemon; None when there is none now. Does not block."""
         while True:
             try:
                 if (notice := self._exchange.next_notice()) is not None:
@@ -65,9 +65,9 @@ class HeldLease:
                 return LeaseNotice("gone")
 
     def give_back(self) -> None:
-        """Say that the session was torn down in good order.
+        """Say that the session had a clean end, and wait until the lease is given back.
 
-        Comes back when the lease is given back. Raises OSError.
+        Raises OSError.
         """
         self._sock.settimeout(GIVE_BACK_S)
         self._sock.sendall(self._exchange.end(clean=True))
@@ -76,12 +76,12 @@ class HeldLease:
         self.close()
 
     def close(self) -> None:
-        """Give the lease back without a word on how the session ended. Idempotent."""
+        """Give the lease back without saying how the session ended. Idempotent."""
         self._sock.close()
 
 
 class LeaseAttempt:
-    """A lease that was asked for. `fileno()` is for select(2); `answer` reads what has come."""
+    """A request for a lease. `fileno()` is for select(2); `answer` reads what has arrived."""
 
     def __init__(self, sock: socket.socket, exchange: LeaseExchange, path: Path) -> None:
         self._sock = sock
@@ -89,13 +89,13 @@ class LeaseAttempt:
         self._path = path
 
     def fileno(self) -> int:
-        """The connection."""
+        """Return the connection's descriptor."""
         return self._sock.fileno()
 
     def answer(self, *, timeout_s: float = 0.0) -> HeldLease | None:
-        """The lease, None while there is no whole answer.
+        """Return the lease; None when there is no whole answer within `timeout_s`.
 
-        Raises RtspBusy, DaemonUnavailableError, ApiRefusal; it is closed then.
+        Raises RtspBusy, DaemonUnavailableError, ApiRefusal; then the connection is closed.
         """
         deadline = time.monotonic() + timeout_s
         try:
@@ -121,14 +121,15 @@ class LeaseAttempt:
         return granted
 
     def close(self) -> None:
-        """Ask no longer. Idempotent."""
+        """Withdraw the request. Idempotent."""
         self._sock.close()
 
 
 class SyncLeaseClient:
-    """The daemon at `path`; default is $CAMSERVER_SOCKET, then the built-in one.
+    """The client for threads and scripts.
 
-    One call at a time.
+    `path` is the daemon's socket; the default is $CAMSERVER_SOCKET, then DEFAULT_SOCKET. Make one
+    call at a time.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -140,22 +141,22 @@ class SyncLeaseClient:
         return self._path
 
     def get(self, route: str) -> Any:
-        """JSON of a read-only route. Raises DaemonUnavailableError, ApiRefusal."""
+        """Return the JSON of a read-only route. Raises DaemonUnavailableError, ApiRefusal."""
         return json.loads(ask(self._path, "GET", route, ANSWER_S).body)
 
     def post(self, route: str) -> Any:
-        """JSON of a route that does something. Raises DaemonUnavailableError, ApiRefusal."""
+        """Return the JSON of a POST route. Raises DaemonUnavailableError, ApiRefusal."""
         return json.loads(ask(self._path, "POST", route, MAX_WORK_S).body)
 
     def latest(self, camera: str) -> Picture:
-        """The newest published picture, however old.
+        """Return the newest published picture, however old it is.
 
         Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
         """
         return ask(self._path, "GET", f"{route_of(camera)}/latest.jpg", ANSWER_S).picture()
 
     def snapshot(self, camera: str) -> Picture:
-        """A new picture, taken now under a lease and published as a poll's is.
+        """Take a picture now under a lease, and return it. It is published like a poll's picture.
 
         Raises DaemonUnavailableError, ApiRefusal, RtspBusy.
         """
@@ -171,20 +172,20 @@ class SyncLeaseClient:
         label: str = "",
         ttl_s: float | None = None,
     ) -> Iterator[HeldLease]:
-        """A session of the camera's device for as long as the block runs.
+        """Hold a lease of the camera's device while the block runs.
 
         Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
         """
         held = self.open_lease(LeaseRequest(camera, wait_s, priority, label, ttl_s))
         try:
             yield held
-            with suppress(OSError):  # the daemon is gone, and the lease with it
+            with suppress(OSError):  # the daemon is gone; so is the lease
                 held.give_back()
         finally:
             held.close()
 
     def open_lease(self, request: LeaseRequest) -> HeldLease:
-        """A lease that is held until it is closed.
+        """Wait for a lease, and return it; the caller must close it.
 
         Raises RtspBusy, DaemonUnavailableError, ApiRefusal.
         """
@@ -203,7 +204,7 @@ class SyncLeaseClient:
         return held
 
     def ask_for_lease(self, request: LeaseRequest) -> LeaseAttempt:
-        """The request alone, for select(2): `answer` says what became of it.
+        """Send the request without waiting; `LeaseAttempt.answer` returns the result.
 
         Raises DaemonUnavailableError.
         """

@@ -1,4 +1,4 @@
-"""The inventory: TOML in, frozen typed values out, or every fault at once."""
+"""Read the inventory: from TOML to frozen typed values, or to a list of all faults."""
 
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.load import DEFAULT_PATH, camera_from, load_inventory

@@ -1,4 +1,4 @@
-"""What is checked of all cameras together. Pure: cameras in, sentences out."""
+"""Checks of all cameras together. Pure: cameras in, sentences out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from camserver.config.model import PollingTable
 
 
 def rate_warning(cameras: Iterable[Camera], polling: PollingTable) -> str:
-    """More pictures a second are asked for than sessions are opened; "" when it fits."""
+    """The warning that intervals need more pictures a second than open_rate allows.
+
+    Empty when open_rate is sufficient.
+    """
     a_second = sum(1 / camera.interval_s for camera in cameras)
     if a_second <= polling.open_rate:
         return ""
@@ -21,7 +24,7 @@ def rate_warning(cameras: Iterable[Camera], polling: PollingTable) -> str:
 
 
 def device_faults(cameras: Iterable[Camera]) -> Iterator[str]:
-    """Cameras that share the sessions of one device must agree about them."""
+    """The faults of cameras that share a device but have different settings for its sessions."""
     first: dict[str, Camera] = {}
     for camera in cameras:
         other = first.setdefault(camera.device, camera)

@@ -1,4 +1,4 @@
-"""Reading the inventory's files: TOML, and what `include` names. The only door to tomli."""
+"""Read the inventory's TOML files, with those that `include` names. Only this module uses tomli."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import tomli
 
 
 class InventoryFiles:
-    """The inventory at `path` and the files it includes. Faults are collected, none is raised."""
+    """The inventory at `path` and the files that it includes. Faults are collected, not raised."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.faults: list[str] = []
         self.files: list[Path] = [path]
-        # It may be a link
+        # The path may be a symbolic link, so both folders are watched
         self.directories: set[Path] = {path.absolute().parent, path.resolve().parent}
 
     def read(self, path: Path) -> dict[str, Any] | None:
-        """The tables of one file; None when it has a fault."""
+        """The tables of one file. None when it has a fault."""
         try:
             return self.parse(path, path.read_bytes())
         except OSError as error:
@@ -28,7 +28,7 @@ class InventoryFiles:
             return None
 
     def parse(self, path: Path, data: bytes) -> dict[str, Any] | None:
-        """The same of bytes that were read."""
+        """The tables in `data`, the bytes of one file. None when it has a fault."""
         try:
             return tomli.loads(data.decode())
         except UnicodeDecodeError as error:
@@ -47,7 +47,7 @@ class InventoryFiles:
         return None
 
     def included(self, patterns: object) -> list[tuple[Path, dict[str, Any]]]:
-        """The [[camera]] entries of the files that `include` names, each with its file."""
+        """The [[camera]] entries of the included files, each with the path of its file."""
         if not isinstance(patterns, list) or not all(isinstance(p, str) for p in patterns):
             self.faults.append(f"{self.path}: include: expected a list of file names or globs")
             return []
@@ -77,7 +77,7 @@ class InventoryFiles:
         return entries
 
     def entries(self, raw: dict[str, Any], path: Path) -> list[tuple[Path, dict[str, Any]]]:
-        """The [[camera]] entries of one file."""
+        """The [[camera]] entries of one file, each with the path of the file."""
         entries = raw.get("camera", [])
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             self.faults.append(
@@ -88,10 +88,9 @@ class InventoryFiles:
 
 
 def _glob(pattern: str) -> str:
-    """`pattern`.
+    """`pattern`, after a check. Raises ValueError where ** is only a part of a name.
 
-    Raises ValueError where ** is part of a name: Python refuses it until 3.12, and takes it for *
-    since.
+    Python refuses such a pattern until 3.12. Later versions treat ** as *.
     """
     if any("**" in part and part != "**" for part in pattern.split("/")):
         raise ValueError(pattern)
@@ -99,7 +98,7 @@ def _glob(pattern: str) -> str:
 
 
 def builtin_profiles() -> dict[str, dict[str, Any]]:
-    """The profiles that come with camserver, by name."""
+    """The built-in profiles of camserver, by name."""
     profiles: dict[str, dict[str, Any]] = tomli.loads(
         (files("camserver.config") / "profiles.toml").read_text()
     )

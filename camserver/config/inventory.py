@@ -1,4 +1,4 @@
-"""The inventory as the daemon sees it: merged, checked, frozen. Passwords never show in a repr."""
+"""The inventory as the daemon uses it: merged, checked, frozen. A repr shows no passwords."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from camserver.config.urls import HTTP_PORTS, RTSP_PORTS
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """One camera with everything resolved.
+    """One camera with all settings resolved.
 
-    URLs hold no credentials; times are in seconds, `width` in pixels.
+    URLs contain no credentials. Times are in seconds, `width` is in pixels.
     """
 
     id: str
@@ -47,16 +47,16 @@ class Camera:
 
     @property
     def address(self) -> str:
-        """host:port of the camera; also its device, unless the inventory names another."""
+        """host:port of the camera. It is also its device, unless the inventory names another."""
         parts = urlsplit(self.url or self.snapshot_url or "")
         return f"{parts.hostname}:{parts.port or (RTSP_PORTS | HTTP_PORTS)[parts.scheme]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Everything one configuration says.
+    """All settings of one configuration.
 
-    `files` are all files it was read from, `directories` those to watch.
+    `files` are all files from which it was read. `directories` are the folders to watch.
     """
 
     output: OutputTable
@@ -73,7 +73,7 @@ class Inventory:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every password, for the redactor."""
+        """All passwords, for the redactor."""
         found = {c.password for c in self.cameras if c.password}
         found |= {table.password for table in (self.go2rtc, self.http) if table.password}
         return tuple(found)

@@ -1,6 +1,7 @@
-"""From TOML files to an Inventory, or to every fault at once.
+"""Load an Inventory from TOML files, or report all faults at once.
 
-Order of strength for a camera's key: the camera, its profile, [defaults], built in.
+The precedence for a camera's key: the camera, then its profile, then [defaults], then built-in
+defaults.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from camserver.config.urls import HTTP_PORTS, RTSP_PORTS, host_of, split_credent
 from camserver.errors import InventoryError, InventoryUnreadable
 
 UNREAD = "?"
-"""Stands for a password that was not read: there is one."""
+"""Stands for a password that is configured but was not read."""
 NO_CREDENTIALS = (
     "systemd gave no credentials (LoadCredential= in the unit); outside of the service there are"
     " none"
@@ -45,22 +46,23 @@ def load_inventory(
 ) -> Inventory:
     """Read, merge and check an inventory and what it includes.
 
-    Without `passwords` none is read from a file or from systemd's credentials, which not everybody
-    who asks the daemon may read: it is enough for where the socket and the pictures are. Raises
-    InventoryError with every fault that was found; nothing of a refused inventory is used. Raises
-    InventoryUnreadable when the file itself cannot be read.
+    Without `passwords` no password is read from a file or from systemd's credentials. Not every
+    user of the daemon may read those, and they are not needed to find the socket and the pictures.
+
+    Raises InventoryError with all faults that were found. Nothing of a refused inventory is used.
+    Raises InventoryUnreadable when the file itself cannot be read.
     """
     try:
         return _Loader(path, environ, passwords=passwords).load()
     except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
-        # What no check foresaw, unquoted
+        # An error that no check expected. Its text is not used, because it may contain values.
         raise InventoryError((f"{path}: cannot be understood ({type(error).__name__})",)) from None
 
 
 def camera_from(keys: Mapping[str, Any]) -> Camera:
-    """One camera made of its keys alone, with the built-in defaults.
+    """One camera from its keys alone, with the built-in defaults.
 
-    Raises InventoryError with every fault.
+    Raises InventoryError with all faults.
     """
     return _Loader(Path(), {}).camera(keys)
 
@@ -154,9 +156,10 @@ class _Loader:
     def _check_the_rest(
         self, error: ValidationError, model: type[Table], raw: dict[str, Any], where: str
     ) -> None:
-        """What is wrong between the keys that are right in themselves.
+        """Report faults between keys that are each valid.
 
-        Pydantic looks only when every key is.
+        Pydantic does this check only when all keys are valid. So the wrong keys are left out or
+        replaced, and the table is checked again.
         """
         wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
         sound = {key: value for key, value in raw.items() if key not in wrong}
@@ -168,9 +171,9 @@ class _Loader:
                 self._report(rest, model, where)
 
     def _keys(self, raw: object, where: str) -> dict[str, Any]:
-        """[defaults] or a profile.
+        """The keys of [defaults] or of a profile.
 
-        Checked on its own, returned raw so that only what was written overrides.
+        They are checked, but returned raw, so that only keys that are in the file override others.
         """
         return (
             raw if self._table(CameraKeys, raw, where) is not None and isinstance(raw, dict) else {}
@@ -217,7 +220,7 @@ class _Loader:
                     f" known{_did_you_mean(profile_name, profiles)}"
                 )
         merged = defaults | profile | entry
-        # A camera's own password replaces one of another kind from above
+        # A camera's own password replaces another kind of password from [defaults] or a profile
         if any(k in entry for k in PASSWORDS):
             merged = {k: v for k, v in merged.items() if k not in PASSWORDS or k in entry}
         table = self._table(CameraTable, merged, where)
@@ -290,7 +293,7 @@ class _Loader:
             return None
 
     def _go2rtc(self, table: Table | None, cameras: list[Camera]) -> Table | None:
-        """The table with its password read and its RTSP server known."""
+        """The [go2rtc] table with its password and the URL of its RTSP server."""
         if not isinstance(table, Go2rtcTable):
             return table
         streams = [camera.id for camera in cameras if camera.go2rtc is not None]

@@ -1,9 +1,7 @@
-"""The shape of the inventory file, table by table, as pydantic models.
+"""The tables of the inventory file as pydantic models. They are also the source of its JSON Schema.
 
-Also the source of its JSON Schema.
-
-Owns keys, types, defaults and the checks one table can make on itself. What needs several tables is
-in load.py.
+This module defines keys, types, defaults, and the checks within one table. Checks that need several
+tables are in load.py.
 """
 
 from __future__ import annotations
@@ -43,12 +41,12 @@ ARCHIVE_DIRECTIVES = {
     "Z": r"[^/]*",
     "%": "%",
 }
-"""What strftime's directives become.
+"""The regular expression for the result of each strftime directive.
 
-Retention must know the names again. %L is ours, milliseconds.
+Retention needs them to recognise the names of pictures. %L is camserver's own: milliseconds.
 """
 PASSWORDS = ("password", "password_file", "password_credential")
-"""Ways to give a password; one at a time."""
+"""The keys for a password. Only one of them may be given."""
 
 
 class Table(BaseModel):
@@ -164,7 +162,7 @@ class HttpTable(Table):
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """(host, port); None when it is turned off."""
+        """(host, port). None when HTTP is turned off."""
         host, _, port = self.listen.rpartition(":")
         return (host.strip("[]"), int(port)) if self.listen else None
 
@@ -224,7 +222,7 @@ class Go2rtcTable(Table):
             " always, or never."
         ),
     )
-    # BaseModel.register is ABCMeta's
+    # The name `register` is taken: BaseModel.register comes from ABCMeta
     register_cameras: bool = Field(
         False,
         alias="register",

@@ -27,7 +27,7 @@ _NUMBER = r"([0-9]+(?:\.[0-9]+)?)\s*"
 def parse_duration(value: object) -> float:
     """Seconds from a number or a text such as "1.5s".
 
-    Raises ValueError with the forms that work.
+    Raises ValueError, whose text says which forms are valid.
     """
     return _parse(
         value,
@@ -39,7 +39,10 @@ def parse_duration(value: object) -> float:
 
 
 def parse_size(value: object) -> int:
-    """Bytes from a number or a text such as "20GB". Raises ValueError with the forms that work."""
+    """Bytes from a number or a text such as "20GB".
+
+    Raises ValueError, whose text says which forms are valid.
+    """
     return int(
         _parse(value, BYTES, "B", MAX_BYTES, 'a size such as "20GB", "512MiB" or a number of bytes')
     )
@@ -49,7 +52,7 @@ def _parse(
     value: object, units: dict[str, float] | dict[str, int], default: str, most: float, wanted: str
 ) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not 0 <= value <= most:  # nan and inf, too
+        if not 0 <= value <= most:  # this also refuses nan and inf
             raise ValueError(f"expected {wanted}, from 0 to {most:g}")
         return float(value)
     if isinstance(value, str) and (match := re.fullmatch(_NUMBER + "([A-Za-z]*)", value.strip())):

@@ -1,4 +1,4 @@
-"""URLs of cameras: what is wrong with one, and its parts. Pure; never quotes a URL."""
+"""Check and split URLs of cameras. Pure. Errors never contain the URL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HTTP_PORTS = {"http": 80, "https": 443}
 
 
 def check_url(url: str, ports: dict[str, int]) -> SplitResult:
-    """Split a camera's URL. Raises ValueError without quoting it: it may hold a password."""
+    """Split a camera's URL. Raises ValueError without the URL, which may contain a password."""
     schemes = "://, ".join(ports) + "://"
     try:
         parts = urlsplit(url)
@@ -37,7 +37,7 @@ def check_url(url: str, ports: dict[str, int]) -> SplitResult:
         raise ValueError(
             'there is a # in the URL: in a password, give it as password = "…"; elsewhere write %23'
         )
-    # Part of the password would be taken for a host, and be looked up
+    # Otherwise a part of the password would be used as a host name and be looked up
     if "@" in parts.path and "@" in parts.netloc:
         raise ValueError(
             "there is a / in the password, or an @ in the path: give the password as password ="
@@ -66,13 +66,13 @@ HttpUrl = Annotated[str, AfterValidator(_http)]
 
 
 def host_of(url: str) -> str:
-    """The host of a URL, as it is written in URLs."""
+    """The host of a URL, in the form for URLs: an IPv6 address is in brackets."""
     host = urlsplit(url).hostname or ""
     return f"[{host}]" if ":" in host else host
 
 
 def split_credentials(url: str | None) -> tuple[str | None, str, str]:
-    """(URL without credentials, username, password); the latter percent-decoded."""
+    """(URL without credentials, username, password). The last two are percent-decoded."""
     if url is None:
         return None, "", ""
     parts = urlsplit(url)

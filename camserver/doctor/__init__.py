@@ -1,1 +1,1 @@
-"""`camserver doctor`: the examination of a camera, its report, and advice."""
+"""`camserver doctor`: the examination of a camera, its report, and the advice."""

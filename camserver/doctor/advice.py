@@ -1,4 +1,4 @@
-"""What a person can do about a failure that `camserver doctor` found: by its step and its kind."""
+"""Advice for a person about a failure that `camserver doctor` found, by its step and its result."""
 
 from __future__ import annotations
 
@@ -151,10 +151,7 @@ _BY_STEP = {
 
 
 def advice(found_at: str, failure: CameraError) -> str:
-    """What may help against a failure at the doctor's step `found_at`.
-
-    "" where nothing is known.
-    """
+    """Return advice for a failure at the doctor's step `found_at`; "" when there is none."""
     result, step = failure.result, failure.step
     if step is None or found_at == "snapshot URL":
         step_advice = None

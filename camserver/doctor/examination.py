@@ -1,9 +1,9 @@
-"""`camserver doctor`: one camera, step by step: reach, login, stream, keyframes, sessions.
+"""`camserver doctor`: the examination of one camera, and the inventory entry that results.
 
-Then its inventory entry.
+The steps are the name, the login, the stream, the keyframes and the sessions.
 
-Opens sessions one after the other, each torn down in good order; several at once only when it is
-asked to count them.
+Sessions are opened one after the other, and each is closed with TEARDOWN. Several are open at once
+only when the user asks for the number of sessions.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ OPTIONS_S = 2.0
 
 
 class Doctor:
-    """Examines one camera.
+    """The examination of one camera.
 
-    `say` hears of each finding as it is made, `scrub` keeps secrets out of what the camera says.
-
-    `new`: it is not in the inventory yet. `other_sessions`: so many other sessions of the device
-    are open meanwhile.
+    `say` is called with each finding at once. `scrub` removes secrets from the camera's texts.
+    `new` means that the camera is not in the inventory yet. `other_sessions` is the number of other
+    sessions of the device that are open at the same time.
     """
 
     def __init__(
@@ -75,11 +74,11 @@ class Doctor:
 
     @property
     def end(self) -> SessionEnd:
-        """The worst end of its sessions, for whoever gave the leases."""
+        """The worst end of its sessions, for the leases."""
         return self._probe.end
 
     async def examine(self, *, sessions: bool) -> Report:
-        """All steps, as far as they lead."""
+        """Do all steps that are possible; `sessions` also counts the sessions."""
         camera = self._camera
         if camera.url is not None and await self._name(camera.url):
             url = await self._first_session(camera.url)
@@ -88,7 +87,7 @@ class Doctor:
                 if sessions:
                     await self._sessions(url)
         if self.report.login_refused:
-            # A wrong password is wrong everywhere, and cameras lock accounts
+            # The other sources take the same login, and cameras lock accounts.
             return self.report
         if camera.sub_url is not None:
             await self._sub_stream(camera.sub_url)
@@ -112,7 +111,7 @@ class Doctor:
         self._say(finding)
 
     def _had(self, picture: str, reader: str) -> None:
-        """A picture came by a way of its own; the first one is what is told in one line."""
+        """Count a source that gave a picture. The first one is shown in the one-line result."""
         self.report.pictures += 1
         if not self.report.picture:
             self.report.picture, self.report.reader = picture, reader
@@ -136,7 +135,10 @@ class Doctor:
         return True
 
     async def _first_session(self, url: str) -> str | None:
-        """Cold: everything is asked. Returns where the stream is when pictures come from there."""
+        """Open a cold session (one with DESCRIBE), and follow redirects.
+
+        Returns the URL of the stream when our own client gets pictures from it, else None.
+        """
         for _ in range(MAX_REDIRECTS + 1):
             try:
                 return url if await self._cold(url) else None
@@ -151,9 +153,10 @@ class Doctor:
         return None
 
     async def _cold(self, url: str) -> bool:
-        """Two keyframes, so that their distance is known.
+        """Open a cold session and wait for two keyframes, to measure the time between them.
 
-        Raises RedirectError before a session is set up.
+        Returns whether our own client gets a picture. Raises RedirectError before a session is set
+        up.
         """
         session = self._probe.cold_session(url)
         try:
@@ -191,7 +194,7 @@ class Doctor:
         return await self._through_libav(url)
 
     async def _methods(self, session: RtspSession) -> None:
-        """What it says it can; pictures come all the same when it doesn't know the question."""
+        """Ask for the methods with OPTIONS. A camera that does not answer it may work anyway."""
         try:
             async with asyncio.timeout(OPTIONS_S):
                 self._found("methods", await session.methods() or "none named")
@@ -201,7 +204,7 @@ class Doctor:
             )
 
     async def _through_libav(self, url: str) -> bool:
-        """The second engine, which polls fall back to as well."""
+        """Try the second engine, libav, which polls also fall back to. Always returns False."""
         unit = await self._fetched(self._capture.rtsp.libav, url, "libav")
         if unit is not None:
             seen_to = {"native": "", "auto": '; engine = "auto" finds that out after two polls'}
@@ -213,7 +216,7 @@ class Doctor:
             if self._camera.engine == "native":
                 self.report.keys["engine"] = "auto"
             await self._picture(unit)
-        return False  # how often and how soon again is measured by our own client only
+        return False  # only our own client can count sessions and measure the pause between two
 
     async def _fetched(
         self, engine: NativeEngine | LibavEngine, url: str, step: str
@@ -271,7 +274,7 @@ class Doctor:
         return True
 
     async def _sub_stream(self, url: str) -> None:
-        """Polls take it when the main stream fails."""
+        """Take a picture of the sub-stream, which polls use when the main stream fails."""
         unit = await self._fetched(
             self._capture.rtsp.libav if self._camera.engine == "libav" else NativeEngine(),
             url,
@@ -281,7 +284,7 @@ class Doctor:
             await self._picture(unit, "sub-stream")
 
     async def _distance(self, session: RtspSession, first: Keyframe, before: int) -> None:
-        """From one keyframe to the next."""
+        """Measure the seconds between the keyframe `first` and the next one."""
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 second = await session.keyframe()
@@ -305,7 +308,7 @@ class Doctor:
             self.report.keys["timeout"] = f"{2 * seconds + 5:.0f}s"
 
     async def _second_session(self, url: str) -> None:
-        """Warm: whether a session can be opened without DESCRIBE, as polls do."""
+        """Find out whether a warm session works: without DESCRIBE, like the sessions of polls."""
         await asyncio.sleep(self._probe.owed_s)
         started = _now()
         try:
@@ -332,7 +335,7 @@ class Doctor:
         )
 
     async def _sessions(self, url: str) -> None:
-        """How many at once, and how soon after one another."""
+        """Count the sessions that the device gives at once, and measure the pause between two."""
         async with contextlib.AsyncExitStack() as stack:
             opened, why = await self._probe.open_many(url, stack)
             count = len(opened)

@@ -1,6 +1,6 @@
-"""The doctor's sessions: opened one after the other, each closed in good order, with rests between.
+"""The doctor's sessions: one after the other, each closed with TEARDOWN, with pauses between them.
 
-Several at once only when they are counted.
+Several are open at once only while sessions are counted.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from camserver.rtsp.session_cache import SessionCache
 
 MAX_SESSIONS = 8
 GAPS_S = (0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-"""Pauses between a TEARDOWN and the next session that are tried, the shortest first."""
+"""Seconds between a TEARDOWN and the next session that are tried, the shortest first."""
 ONE_SESSION_S = 10.0
 REST_S = 5.0
-"""After refusals, and before sessions are counted: what was closed before may still count."""
+"""The shortest pause, in seconds, after a refusal and before sessions are counted.
+
+The device may still count sessions that are closed.
+"""
 
 
 class Probe:
-    """Opens sessions of one camera, and knows how they ended.
+    """Sessions of one camera, and how they ended.
 
-    `other_sessions`: so many other sessions of the device are open meanwhile.
+    `other_sessions` is the number of other sessions of the device that are open at the same time.
     """
 
     def __init__(self, camera: Camera, other_sessions: int) -> None:
@@ -47,39 +50,40 @@ class Probe:
 
     @property
     def limit_s(self) -> float:
-        """How long one session may take to its keyframe."""
+        """Seconds that one session may take until its keyframe."""
         return max(ONE_SESSION_S, self._camera.timeout_s)
 
     @property
     def owed_s(self) -> float:
-        """The rest that the device is owed after its newest session."""
+        """The cool-down, in seconds, that the device needs after its newest session."""
         unclean = self._last is SessionEnd.UNCLEAN
         return self._camera.unclean_cooldown_s if unclean else self._camera.cooldown_s
 
     @property
     def rest_s(self) -> float:
-        """Until no session before counts any more."""
+        """The pause, in seconds, after which no earlier session should count any more."""
         return max(REST_S, self.owed_s)
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """None for a camera without TLS."""
+        """The TLS context; None for a camera without TLS."""
         if not (self._camera.url or "").startswith("rtsps"):
             return None
         return tls_context(self._camera.tls_verify)
 
     def meaning(self, error: CameraError, end: SessionEnd) -> CameraError:
-        """What an error means beside the other sessions of the device."""
+        """Return `error`, or "full" instead if other open sessions of the device can explain it."""
         return reinterpret_as_full(error, end, self._other_sessions)
 
     def cold_session(self, url: str) -> RtspSession:
-        """A session that fills the cache. Close it with `close`."""
+        """Return a session, not opened yet, that fills the cache. Close it with `close`."""
         return RtspSession(url, self.cache, self.login, tls=self.tls)
 
     async def warm_session(self, url: str) -> RtspSession:
-        """A session that begins with what is known, and has given a keyframe.
+        """Open a session with a copy of the cache, and return it after its first keyframe.
 
-        One that is accepted and gets no pictures is none. Raises CameraError, RedirectError.
+        A session that is accepted but gets no pictures is a failure. Raises CameraError,
+        RedirectError.
         """
         session = RtspSession(url, deepcopy(self.cache), self.login, tls=self.tls)
         try:
@@ -96,7 +100,7 @@ class Probe:
         return session
 
     async def fetch(self, engine: NativeEngine | LibavEngine, url: str) -> CodedKeyframe:
-        """A keyframe as polls fetch it, with nothing remembered. Raises CameraError."""
+        """Fetch a keyframe like a poll does, but without our cache. Raises CameraError."""
         await asyncio.sleep(self.owed_s)
         deadline = asyncio.get_running_loop().time() + self.limit_s
         session = engine.session(self._camera, url, deadline)
@@ -109,12 +113,12 @@ class Probe:
             self._ended(session.end)
 
     async def close(self, session: RtspSession) -> None:
-        """Torn down in good order, also when we are cancelled."""
+        """Close the session with TEARDOWN, also when we are cancelled."""
         self._ended(await finish(session.close()))
 
     async def open_many(self, url: str, stack: AsyncExitStack) -> tuple[list[RtspSession], str]:
-        """As many sessions as the device gives, and why there are no more."""
-        await asyncio.sleep(self.rest_s)  # the sessions before may count for a while
+        """Open as many sessions as the device gives; return them, and why there are no more."""
+        await asyncio.sleep(self.rest_s)  # the device may still count earlier sessions
         opened: list[RtspSession] = []
         while len(opened) < MAX_SESSIONS:
             try:
@@ -126,9 +130,9 @@ class Probe:
     async def shortest_gap(
         self, url: str, opened: list[RtspSession], stack: AsyncExitStack
     ) -> float | None:
-        """Seconds between a TEARDOWN and a new session that works; None: none of GAPS_S does.
+        """Return the shortest of GAPS_S (seconds) after which a new session works, or None.
 
-        `opened` are all that the device gives.
+        `opened` must be all sessions that the device gives. One of them is closed for each try.
         """
         for gap_s in GAPS_S:
             await self.close(opened.pop())
@@ -137,7 +141,7 @@ class Probe:
             try:
                 opened.append(await self._one_more(url, stack))
             except CameraError:
-                await asyncio.sleep(self.rest_s)  # what was refused may count, too
+                await asyncio.sleep(self.rest_s)  # the device may count the refused session, too
                 with suppress(CameraError):
                     opened.append(await self._one_more(url, stack))
                 if not opened:

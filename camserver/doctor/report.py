@@ -1,4 +1,4 @@
-"""What the doctor found of a camera, and the inventory entry that follows."""
+"""The doctor's findings about a camera, and the inventory entry that results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One step: what was found, how long it took, and advice when it failed."""
+    """One step: what was found, how long it took in ms, and advice when it failed."""
 
     step: str
     ok: bool
@@ -20,43 +20,43 @@ class Finding:
 
 @dataclass(slots=True)
 class Report:
-    """All findings in their order, and the keys of the inventory that follow from them."""
+    """All findings in their order, and the inventory keys that result from them."""
 
     findings: list[Finding] = field(default_factory=list)
     keys: dict[str, object] = field(default_factory=dict)
 
     known: str = ""
-    """Id of a camera that is in the inventory already: then only what should change is said."""
+    """The id, if the camera is in the inventory. Then `keys` has only what should change."""
     pictures: int = 0
-    """Ways by which one was had."""
+    """The number of sources that gave a picture."""
     picture: str = ""
-    """Size and codec of the first that was had."""
+    """Size and codec of the first picture."""
     keyframe_every_s: float | None = None
     login_refused: bool = False
-    """A login was sent and refused: it is not tried again."""
+    """A login was sent and refused; it is not tried again."""
     reader: str = ""
-    """Which client reads it: native, libav, snapshot URL."""
+    """What read the first picture: native, libav, snapshot URL."""
 
     @property
     def ok(self) -> bool:
-        """Whether pictures can be had, by one way at least."""
+        """Whether at least one source gave a picture."""
         return self.pictures > 0
 
     @property
     def failure(self) -> Finding | None:
-        """The first step that failed."""
+        """The first finding that failed; None when none did."""
         return next((finding for finding in self.findings if not finding.ok), None)
 
     def lines(self) -> list[str]:
-        """The keys as lines of the inventory."""
+        """Return the keys as lines of the inventory."""
         return [
             f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in self.keys.items()
         ]
 
     def toml(self) -> str:
-        """What to paste; without the password.
+        """Return the text to paste into the inventory, without the password.
 
-        Nothing when no picture was had: an entry would promise one.
+        Without a picture it is only a comment: an entry would promise a picture.
         """
         if not self.ok:
             return "# no picture was had: nothing to put into the inventory yet\n"
@@ -69,7 +69,7 @@ class Report:
         return "\n".join([*failed, "[[camera]]", *self.lines(), *password]) + "\n"
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the report as JSON values, for programs."""
         return {
             "ok": self.ok,
             "findings": [asdict(f) for f in self.findings],
@@ -77,5 +77,5 @@ class Report:
         }
 
     def json(self) -> str:
-        """The same as text."""
+        """Return the report as JSON text."""
         return json.dumps(self.as_dict(), indent=1)

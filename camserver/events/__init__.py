@@ -1,7 +1,7 @@
-"""Domain events: what happened, as frozen values. Logs, metrics and `/v1/events` are listeners.
+"""Domain events as frozen values. Logs, metrics and `/v1/events` listen to them.
 
-Event names are stable dotted words; operators and programs may rely on them. `docs/events.md` lists
-them. To add one: a class here, its line there, and whoever emits it.
+Event names are stable dotted words. Operators and programs may rely on them. `docs/events.md` lists
+them. To add an event, write a class here, a line in that file, and the code that emits it.
 """
 
 from camserver.events.base import (

@@ -1,4 +1,4 @@
-"""What all events have in common, and how they reach their listeners."""
+"""The base class of all events, and the bus that sends them to listeners."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ Level = Literal["debug", "info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events; `camera` is the id, or empty.
+    """Base of all events. `camera` is the camera's id, or empty.
 
-    `EVENT` is the dotted name, `TEXT` the sentence for a person, a format of the event's fields.
+    `EVENT` is the dotted name. `TEXT` is the sentence for a person, a format string of the event's
+    fields.
     """
 
     EVENT: ClassVar[str] = "event"
@@ -28,7 +29,7 @@ class Event:
 
 
 def as_data(event: Event) -> dict[str, Any]:
-    """An event's name under `event`, then its keys: what the journal and `/v1/events` both show."""
+    """The keys of an event, as the journal and `/v1/events` show them. `event` is its name."""
     data = {"event": event.EVENT, "level": event.LEVEL} | _data(event)
     said = {key: value for key, value in data.items() if value not in (None, "")}
     return {
@@ -44,7 +45,7 @@ Listener = Callable[[Event], None]
 
 
 class EventBus:
-    """Hands each event to every listener, in order.
+    """Sends each event to every listener, in order.
 
     A listener must not block and must not raise.
     """
@@ -53,7 +54,7 @@ class EventBus:
         self._listeners = list(listeners)
 
     def add(self, listener: Listener) -> None:
-        """One listener more, from now on."""
+        """Add a listener for all later events."""
         self._listeners.append(listener)
 
     def __call__(self, event: Event) -> None:

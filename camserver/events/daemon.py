@@ -20,7 +20,7 @@ class DaemonReady(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStopping(Event):
-    """A signal asks for the orderly stop."""
+    """A signal requests the orderly stop."""
 
     EVENT: ClassVar[str] = "daemon.stopping"
     TEXT: ClassVar[str] = "{signal}: stopping"
@@ -29,7 +29,7 @@ class DaemonStopping(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonStopped(Event):
-    """Everything is closed."""
+    """The daemon has stopped, and everything is closed."""
 
     EVENT: ClassVar[str] = "daemon.stopped"
     TEXT: ClassVar[str] = "stopped; no session is left open"
@@ -37,7 +37,7 @@ class DaemonStopped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonLocked(Event):
-    """Another camserver runs already; this one ends."""
+    """Another camserver is running already, so this one ends."""
 
     EVENT: ClassVar[str] = "daemon.locked"
     LEVEL: ClassVar[Level] = "error"
@@ -47,7 +47,7 @@ class DaemonLocked(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonFault(Event):
-    """A task of ours has failed; the daemon ends, and systemd starts it again."""
+    """A task of the daemon has failed. The daemon ends, and systemd starts it again."""
 
     EVENT: ClassVar[str] = "daemon.fault"
     LEVEL: ClassVar[Level] = "error"
@@ -67,7 +67,7 @@ class InventoryLoaded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryRefused(Event):
-    """A new inventory has a fault; none of it is taken over."""
+    """A new inventory has a fault. Nothing of it is taken over."""
 
     EVENT: ClassVar[str] = "inventory.refused"
     LEVEL: ClassVar[Level] = "error"
@@ -77,7 +77,7 @@ class InventoryRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryWarning(Event):
-    """Something in the inventory that an operator should know of."""
+    """The inventory contains something that an operator should know."""
 
     EVENT: ClassVar[str] = "inventory.warning"
     LEVEL: ClassVar[Level] = "warning"
@@ -87,7 +87,7 @@ class InventoryWarning(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryNeedsRestart(Event):
-    """A changed key is applied by a restart only."""
+    """A key was changed that takes effect only after a restart."""
 
     EVENT: ClassVar[str] = "inventory.restart"
     LEVEL: ClassVar[Level] = "warning"
@@ -97,7 +97,7 @@ class InventoryNeedsRestart(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryUnwatched(Event):
-    """Changes of the files are not noticed any more."""
+    """Changes of the inventory's files are not noticed any more."""
 
     EVENT: ClassVar[str] = "inventory.watch"
     LEVEL: ClassVar[Level] = "warning"
@@ -107,7 +107,7 @@ class InventoryUnwatched(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSocketDiffers(Event):
-    """systemd listens for us elsewhere than the inventory says."""
+    """systemd listens on another socket than the inventory says."""
 
     EVENT: ClassVar[str] = "api.socket"
     LEVEL: ClassVar[Level] = "warning"
@@ -120,7 +120,7 @@ class ApiSocketDiffers(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiNotServed(Event):
-    """The unix socket can't be listened on."""
+    """The daemon can't listen on the unix socket."""
 
     EVENT: ClassVar[str] = "api.unavailable"
     LEVEL: ClassVar[Level] = "warning"
@@ -130,7 +130,7 @@ class ApiNotServed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WallNotServed(Event):
-    """The wall's address can't be listened on."""
+    """The daemon can't listen on the wall's address."""
 
     EVENT: ClassVar[str] = "http.unavailable"
     LEVEL: ClassVar[Level] = "warning"
@@ -159,7 +159,7 @@ class RetentionDeleted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderUnsealed(Event):
-    """The kernel can't seal decoders off."""
+    """The kernel can't seal off the decoder workers."""
 
     EVENT: ClassVar[str] = "decoder.unsealed"
     LEVEL: ClassVar[Level] = "warning"

@@ -20,14 +20,14 @@ class LeaseAcquired(Event):
     wait_ms: float
     external: bool = False
     claimed: int = 0
-    """The generation that an earlier process had given for the same session, if there was one."""
+    """The generation that an earlier process gave for the same session, or 0."""
     observed: bool = False
-    """The session is open already: another program has not asked."""
+    """The session is open already: another program opened it without a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseReleased(Event):
-    """The session's transport is closed; `end` is none, clean or unclean."""
+    """The session's transport is closed. `end` is none, clean or unclean."""
 
     EVENT: ClassVar[str] = "lease.released"
     TEXT: ClassVar[str] = "RTSP access released camera_id={camera}"
@@ -41,7 +41,7 @@ class LeaseReleased(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapLearned(Event):
-    """A device said "full" although the inventory gives it more sessions than were open."""
+    """A device was full although fewer sessions were open than the inventory gives it."""
 
     EVENT: ClassVar[str] = "lease.cap"
     LEVEL: ClassVar[Level] = "warning"
@@ -60,7 +60,7 @@ class CapLearned(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotPublished(Event):
-    """latest.jpg of a camera is a new picture."""
+    """A camera has a new latest.jpg."""
 
     EVENT: ClassVar[str] = "snapshot.published"
     source: str
@@ -91,7 +91,7 @@ class SnapshotPublished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollFailed(Event):
-    """A poll gave no picture; the last good one stays."""
+    """A poll gave no picture. The last good picture stays."""
 
     EVENT: ClassVar[str] = "poll.failed"
     LEVEL: ClassVar[Level] = "warning"
@@ -99,14 +99,14 @@ class PollFailed(Event):
     result: str
     error: str
     label: str = ""
-    """The same in few words."""
+    """The error in few words."""
     consecutive_failures: int
     retry_in_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollSkipped(Event):
-    """The camera was due while its last poll was still running."""
+    """A camera was due while its last poll was still running."""
 
     EVENT: ClassVar[str] = "poll.skipped"
     TEXT: ClassVar[str] = "{camera}: still busy with the last poll, {skipped} due time(s) skipped"

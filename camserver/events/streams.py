@@ -10,7 +10,7 @@ from camserver.events.base import Event, Level
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibavChosen(Event):
-    """Only libav reads a stream; it is used for a day."""
+    """Only libav can read a stream. libav is used for it for a day."""
 
     EVENT: ClassVar[str] = "engine.libav"
     LEVEL: ClassVar[Level] = "warning"
@@ -23,7 +23,7 @@ class LibavChosen(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go2rtcUp(Event):
-    """Its API answers again."""
+    """go2rtc's API answers again."""
 
     EVENT: ClassVar[str] = "go2rtc.up"
     TEXT: ClassVar[str] = "go2rtc answers again"
@@ -31,7 +31,7 @@ class Go2rtcUp(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go2rtcNotAnswering(Event):
-    """Its API does not answer."""
+    """go2rtc's API does not answer."""
 
     EVENT: ClassVar[str] = "go2rtc.down"
     LEVEL: ClassVar[Level] = "warning"
@@ -41,7 +41,7 @@ class Go2rtcNotAnswering(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go2rtcFallback(Event):
-    """No picture came from go2rtc although it shows the camera. Told once."""
+    """No picture came from go2rtc although it shows the camera. The event is sent once."""
 
     EVENT: ClassVar[str] = "go2rtc.fallback"
     LEVEL: ClassVar[Level] = "warning"
@@ -51,7 +51,7 @@ class Go2rtcFallback(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRegistered(Event):
-    """A stream was made in go2rtc."""
+    """camserver created a stream in go2rtc."""
 
     EVENT: ClassVar[str] = "go2rtc.registered"
     TEXT: ClassVar[str] = "go2rtc: stream {stream} registered"
@@ -61,7 +61,7 @@ class StreamRegistered(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRemoved(Event):
-    """A stream of ours was taken away there."""
+    """camserver removed one of its streams from go2rtc."""
 
     EVENT: ClassVar[str] = "go2rtc.removed"
     TEXT: ClassVar[str] = "go2rtc: stream {stream} removed"
@@ -70,7 +70,7 @@ class StreamRemoved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamForgotten(Event):
-    """A stream is not ours any more: somebody has changed it, or it is another go2rtc."""
+    """A stream is not camserver's any more: it was changed there, or another go2rtc is used."""
 
     EVENT: ClassVar[str] = "go2rtc.forgotten"
     TEXT: ClassVar[str] = "go2rtc: stream {stream} forgotten"

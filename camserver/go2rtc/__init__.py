@@ -1,1 +1,1 @@
-"""A go2rtc beside camserver: what it shows live, and its API."""
+"""The go2rtc server beside camserver: which streams it shows live, and its API."""

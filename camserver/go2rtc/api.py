@@ -1,11 +1,11 @@
-"""go2rtc's HTTP API, as far as leases need it: which streams are live, registering cameras.
+"""A client for go2rtc's HTTP API: which streams are live, and registering cameras.
 
-Knows no leases, no policy.
+It knows no leases and no policy.
 
-`GET /api/streams` gives an object of streams; a producer that is connected is shown as its
-connection (`id`, `format_name`, `remote_addr`, `bytes_recv`), one that is idle as `url` alone
-(AlexxIT/go2rtc, internal/streams). User info in its URLs is masked by newer versions, so sources
-are compared without it.
+`GET /api/streams` gives an object of streams. A connected producer is shown with its connection
+(`id`, `format_name`, `remote_addr`, `bytes_recv`), an idle producer only with `url`
+(AlexxIT/go2rtc, internal/streams). Newer versions mask the user info in its URLs, so sources are
+compared without user info.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from camserver.rtsp.auth import basic
 TIMEOUT_S, CONNECT_S = 2.0, 1.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 OWN_LEASE = "camserver lease"
-"""In the source of a producer that has a lease of its own.
+"""The text that marks a producer with its own lease. It is in the source of the producer.
 
-`exec:camserver lease gate -- ffmpeg ...`.
+For example `exec:camserver lease gate -- ffmpeg ...`.
 """
 
 
-class Go2rtcDown(CamserverError):  # noqa: N818 - it says what is the case
-    """Raised when go2rtc gives no answer that makes sense.
+class Go2rtcDown(CamserverError):  # noqa: N818 - the name describes the state
+    """Raised when go2rtc gives no valid answer.
 
-    `gone`: nothing listens there, so its sessions are closed. `alive`: somebody does, so they may
-    be open.
+    `gone`: nothing listens at its address, so its sessions are closed. `alive`: something listens
+    there, so its sessions may be open.
     """
 
     def __init__(self, message: str, *, gone: bool = False, alive: bool = True) -> None:
@@ -47,21 +47,19 @@ class Go2rtcDown(CamserverError):  # noqa: N818 - it says what is the case
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """One stream of go2rtc.
-
-    Whether it is live, how many sessions it has opened without a lease, its sources.
-    """
+    """One stream of go2rtc."""
 
     live: bool = False
     sessions: int = 0
+    """The number of sessions that the stream has opened without a lease."""
     leased: bool = False
-    """Whether its source takes a lease of its own before it opens a session."""
+    """Whether the source takes its own lease before it opens a session."""
     sources: tuple[str, ...] = ()
     """URLs without user info."""
 
 
 class Go2rtcApi:
-    """The API at `url`; opens connections when asked, closes with `close`.
+    """The API at `url`. It opens connections when needed, and `close` closes them.
 
     All calls raise Go2rtcDown.
     """
@@ -85,12 +83,12 @@ class Go2rtcApi:
             raise Go2rtcDown("go2rtc's API answers something that is no list of streams") from None
 
     async def register(self, name: str, source: str) -> None:
-        """Make a stream, or give it another source.
+        """Create a stream, or change its source.
 
-        go2rtc also keeps it in its configuration file, if it has one.
+        go2rtc also writes it to its configuration file, if it has one.
         """
         status, _ = await self._ask("PUT", {"name": name, "src": source})
-        # 400 also when only its file can't be written: then the stream is there all the same.
+        # go2rtc also answers 400 when it only can't write its file. Then the stream exists.
         if (
             status != 200
             and without_userinfo(source)
@@ -99,7 +97,7 @@ class Go2rtcApi:
             raise Go2rtcDown(f"go2rtc refuses to register the stream {name} ({status})")
 
     async def remove(self, name: str) -> None:
-        """Forget a stream."""
+        """Remove a stream."""
         await self._ask("DELETE", {"src": name})
 
     async def close(self) -> None:
@@ -132,7 +130,7 @@ class Go2rtcApi:
         except TimeoutError:
             raise Go2rtcDown(f"go2rtc's API did not answer within {TIMEOUT_S:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            # Texts may quote the URL, which may hold a password
+            # The error's own text may quote the URL, which may contain a password
             gone = isinstance(error.os_error, ConnectionRefusedError)
             raise Go2rtcDown(
                 f"go2rtc's API: {reason(error.os_error)}", gone=gone, alive=False
@@ -144,7 +142,7 @@ class Go2rtcApi:
 
 
 def without_userinfo(url: str) -> str:
-    """`url` without user name and password; what is no URL stays as it is."""
+    """`url` without user name and password. Text that is not a URL stays unchanged."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -158,16 +156,16 @@ def _view(stream: Any, own_port: int) -> StreamView:
     sessions = sum(
         OWN_LEASE not in str(p.get("source", "")) and not _is_own(p, own_port) for p in live
     )
-    # A live `exec:` producer also says which camera its command reads, as `url`: what it was made
-    # of is `source`.
+    # A live `exec:` producer has both: `url` is the camera that its command reads, `source` is what
+    # it was created from.
     sources = tuple(without_userinfo(str(p.get("source") or p.get("url", ""))) for p in producers)
     return StreamView(bool(live), sessions, any(OWN_LEASE in source for source in sources), sources)
 
 
 def _is_own(producer: dict[str, Any], own_port: int) -> bool:
-    """Whether it reads another stream of go2rtc itself (`ffmpeg:gate#video=h264`).
+    """Whether the producer reads another stream of go2rtc itself (`ffmpeg:gate#video=h264`).
 
-    No session of the camera.
+    Such a producer has no session of the camera.
     """
     host, _, port = str(producer.get("remote_addr", "")).split(" ")[0].rpartition(":")
     return host in ("127.0.0.1", "localhost", "[::1]") and port == str(own_port)

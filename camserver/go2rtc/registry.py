@@ -1,7 +1,7 @@
-"""The streams that camserver makes in go2rtc, and the file that remembers them over a restart.
+"""The streams that camserver creates in go2rtc, and the file that keeps them over a restart.
 
-An operator's own streams are never touched: only what camserver made, and what still has just the
-source that camserver wrote, is changed or removed.
+Streams of the operator are never changed. camserver changes or removes only a stream that it
+created, and only while the stream still has exactly the source that camserver wrote.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from camserver.go2rtc.api import Go2rtcApi, StreamView, without_userinfo
 
 
 class StreamRegistry:
-    """Gives go2rtc the cameras it lacks, and removes those of ours that left the inventory."""
+    """Registers missing cameras in go2rtc, and removes our streams of removed cameras."""
 
     def __init__(self, emit: Callable[[Event], None], path: Path | None = None) -> None:
-        """`path` None: nothing is remembered."""
+        """Set up an empty registry. With `path` None nothing is kept over a restart."""
         self._emit = emit
         self._path = path
-        # Stream -> the URL that we wrote, without user info
+        # Stream name -> the URL that camserver wrote, without user info
         self._registered: dict[str, str] = {}
         # The same with the login, which is kept in memory only: a new password is written, too
         self._written: dict[str, str] = {}
 
     def load(self) -> None:
-        """What an earlier process registered is ours, too."""
+        """Read the streams that an earlier process registered: they are ours, too."""
         if self._path is None:
             return
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -40,9 +40,9 @@ class StreamRegistry:
     async def update(
         self, api: Go2rtcApi, streams: Mapping[str, StreamView], cameras: Iterable[Camera]
     ) -> None:
-        """Make go2rtc have the streams of `cameras`. Raises Go2rtcDown.
+        """Create, change and remove streams so that go2rtc has those of `cameras`.
 
-        `streams`: what it has now.
+        `streams` are those that go2rtc has now. Raises Go2rtcDown.
         """
         wanted = {c.go2rtc: (c, c.url) for c in cameras if c.go2rtc and c.url}
         for name in self._registered.keys() - wanted.keys():
@@ -62,7 +62,7 @@ class StreamRegistry:
                 self._changed(StreamRegistered(stream=name, source=source))
 
     def forget_all(self) -> None:
-        """Another go2rtc is asked from now on: its streams may have the same names."""
+        """Forget all streams because another go2rtc is used: it may have streams of these names."""
         for name in list(self._registered):
             self._forget(name, StreamForgotten(stream=name))
 
@@ -84,7 +84,7 @@ class StreamRegistry:
         self._emit(event)
 
     def _save(self) -> None:
-        """A directory that can't be written costs the memory, nothing else."""
+        """Write the file. If the directory can't be written, the streams are not remembered."""
         if self._path is None:
             return
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""go2rtc as a source of pictures, and whose session stands behind them.
+"""go2rtc as a source of pictures, and the session of the camera that a picture needs.
 
-- The stream is live: go2rtc has a session already. A picture of it costs the camera nothing.
-- It is idle (mode = "always"): go2rtc opens a session for our picture. That is covered by a lease,
-  which ends when go2rtc says that the session is over.
+- The stream is live: go2rtc already has a session. A picture needs no other session of the camera.
+- The stream is idle (mode = "always"): go2rtc opens a session for our picture. A lease covers that
+  session. The lease ends when go2rtc reports that the session is over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from camserver.model import CodedKeyframe, Result, SessionEnd, Source
 
 
 class Go2rtcSource:
-    """The pictures of one camera from go2rtc."""
+    """The source that takes pictures of one camera from go2rtc."""
 
     kind = Source.GO2RTC
 
@@ -32,7 +32,7 @@ class Go2rtcSource:
         self._camera = camera
         self._url = restream.url
         self.needs_lease = restream.needs_lease
-        # As the engine has to see it: go2rtc has a login of its own
+        # The camera as the engine must see it: go2rtc has its own login
         self._viewed = replace(
             camera,
             username=restream.username,
@@ -43,7 +43,7 @@ class Go2rtcSource:
 
     def session(self, deadline: float) -> CaptureSession:
         """A session with go2rtc."""
-        # go2rtc answers SETUP without DESCRIBE, and then sends nothing
+        # No warm session: go2rtc answers SETUP without DESCRIBE, but then sends nothing
         self._engine.forget(self._viewed, self._url)
         session = self._engine.session(self._viewed, self._url, deadline)
         if not self.needs_lease:
@@ -51,30 +51,30 @@ class Go2rtcSource:
         return Go2rtcDialledSession(self._go2rtc, self._camera, session)
 
     def decoded(self, unit: CodedKeyframe) -> None:
-        """A picture came."""
+        """Note that the keyframe could be decoded."""
         self._engine.decoded(self._viewed, self._url, unit)
         self._go2rtc.worked(self._camera)
 
     def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
-        """What came could not be decoded."""
+        """Note that the keyframe could not be decoded."""
         self._engine.undecodable(self._viewed, self._url, unit, error)
 
     def failed(self, error: CameraError) -> None:
-        """No picture came."""
+        """Note that go2rtc gave no picture."""
         self._go2rtc.failed(self._camera, str(error))
 
 
 class Go2rtcDialledSession:
-    """A session with go2rtc for which go2rtc opens one with the camera.
+    """A session with go2rtc for which go2rtc opens a session with the camera.
 
-    `end` is the end of the camera's session, which is over when go2rtc says so.
+    `end` is the end of the camera's session, as go2rtc reports it.
     """
 
     def __init__(self, go2rtc: Go2rtc, camera: Camera, session: CaptureSession) -> None:
         self._go2rtc = go2rtc
         self._camera = camera
         self._session = session
-        self._was_open = False  # or go2rtc has said that it got no session
+        self._was_open = False  # also set when go2rtc reports that it got no session
         self.end = SessionEnd.UNCLEAN
 
     async def __aenter__(self) -> Self:
@@ -94,7 +94,7 @@ class Go2rtcDialledSession:
             self.end = await self._go2rtc.settled(self._camera, was_open=self._was_open)
 
     async def keyframe(self) -> CodedKeyframe:
-        """The first whole keyframe. Raises CameraError."""
+        """The first complete keyframe. Raises CameraError."""
         try:
             unit = await self._session.keyframe()
         except CameraError as error:

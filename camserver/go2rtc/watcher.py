@@ -1,11 +1,12 @@
-"""Go2rtc beside us.
+"""Go2rtc: watches which streams go2rtc shows live.
 
-A stream that it shows live has a session of the device, and pictures can be taken from there.
+A live stream of go2rtc has a session of the device, and camserver can take pictures from it.
 
-Owns what is known of go2rtc: looks at its API every WATCH_S, and right before a picture is taken
-through it. A live producer is counted as a `live` holder of the camera's device, without having
-asked; its slot is given on when go2rtc says that the stream is idle (it sends TEARDOWN), or, as
-unclean, when go2rtc is gone. Takes no pictures, opens no sessions.
+This module owns what is known about go2rtc. It asks go2rtc's API every WATCH_S, and right before a
+picture is taken through go2rtc. A live producer counts as a `live` holder of the camera's device,
+although it made no request. Its slot becomes free when go2rtc reports that the stream is idle
+(go2rtc sends TEARDOWN), or as an unclean end when go2rtc is gone. The module takes no pictures and
+opens no sessions.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ from camserver.model import SessionEnd
 
 WATCH_S = 1.0
 TROUBLE_S = 30.0
-"""So long after the last connection to go2rtc's host its sessions are believed to be open.
+"""How long go2rtc's sessions count as open after go2rtc last accepted a connection.
 
-While it accepts any, they are.
+While go2rtc accepts connections, its sessions count as open.
 """
 SETTLE_S = 3.0
-"""How long go2rtc may take to end a session that was opened for us.
+"""How long go2rtc may take to end a session that it opened for us.
 
-Then somebody else is believed to watch.
+After that, another viewer is assumed.
 """
 DIAL_S = 6.0
-"""How long go2rtc may still be on its way to the camera (its ConnDialTimeout is 5 s) when it has
-shown nothing yet: its API calls such a stream idle.
+"""How long go2rtc may still be connecting to the camera when it has shown no session yet.
+
+Its API shows such a stream as idle. Its ConnDialTimeout is 5 s.
 """
 SETTLE_STEP_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Restream:
-    """Where go2rtc gives a camera's picture, and whether it has to open a session for it first."""
+    """The URL of a camera's stream in go2rtc, and whether go2rtc must open a session for it."""
 
     url: str
     username: str
@@ -54,7 +56,7 @@ class Restream:
 
 
 class Go2rtc:
-    """What go2rtc shows, who holds its sessions, which pictures need none of ours."""
+    """The state of go2rtc: its live streams, and the leases that count their sessions."""
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class Go2rtc:
         self._registry = registry or StreamRegistry(emit)
         self._table = Go2rtcTable()
         self._api: Go2rtcApi | None = None
-        self._cameras: dict[str, Camera] = {}  # those that have a stream there
+        self._cameras: dict[str, Camera] = {}  # the cameras that have a stream in go2rtc
         self._streams: dict[str, StreamView] = {}
         self._observed: dict[str, list[RtspLease]] = {}  # camera id -> a lease for each session
         # Cameras whose stream is being opened under a lease of ours
@@ -80,18 +82,18 @@ class Go2rtc:
 
     @property
     def up(self) -> bool | None:
-        """Whether it answers; None when there is none in the inventory."""
+        """Whether go2rtc answers. None when the inventory has no go2rtc."""
         return None if self._api is None else self._down_since is None
 
     async def configure(self, table: Go2rtcTable, cameras: Iterable[Camera]) -> None:
-        """Take an inventory over.
+        """Take over an inventory.
 
-        What can't be seen any more (the camera has left, go2rtc is another one) is counted for its
-        long cool-down only: the operator has said that it is not to be looked at.
+        Some sessions can't be observed any more (the camera was removed, or another go2rtc is
+        used). They count only for their long cool-down, because the operator has removed them.
         """
         if self._api is not None and table != self._table:
             await self._api.close()
-            # What was live is believed until the next look: a release now would free open sessions
+            # Live streams count until the next look: a release now would free open sessions
             self._api = None
             # Streams of another go2rtc may have the same names
             if table.api != self._table.api:
@@ -109,25 +111,25 @@ class Go2rtc:
         self._reconcile()
 
     async def run(self) -> None:
-        """Look every WATCH_S until cancelled."""
+        """Ask go2rtc every WATCH_S, and register cameras, until cancelled."""
         while True:
             if self._api is not None:
                 await self.look()
-            if (api := self._api) is not None:  # a reload may have taken it away meanwhile
+            if (api := self._api) is not None:  # a reload may have removed it meanwhile
                 await self._register(api)
             await asyncio.sleep(WATCH_S)
 
     def expedite_close(self) -> None:
-        """The daemon stops.
+        """Stop waiting for go2rtc, because the daemon stops.
 
-        What go2rtc has not ended by now is left to the next process, as an unclean end.
+        A session that go2rtc has not ended yet counts as an unclean end in the next process.
         """
         self._expedited = True
 
     async def close(self) -> None:
-        """Forget everything.
+        """Stop watching, and abandon the leases.
 
-        Sessions of go2rtc outlive us, and the next process counts them again.
+        Sessions of go2rtc outlive this process. The next process counts them again.
         """
         await self._looking.cancel()
         for lease in (lease for leases in self._observed.values() for lease in leases):
@@ -136,12 +138,12 @@ class Go2rtc:
         if self._api is not None:
             await self._api.close()
 
-    # ---- for whoever takes a picture
+    # ---- called when a picture is taken
 
     async def restream(self, camera: Camera) -> Restream | None:
-        """Where to take `camera`'s picture from; None: from the camera itself.
+        """The stream in go2rtc for a picture of `camera`. None: use the camera itself.
 
-        Looks before it answers.
+        It asks go2rtc first.
         """
         if self._api is None or camera.id not in self._cameras or self._table.mode == "never":
             return None
@@ -161,32 +163,30 @@ class Go2rtc:
         self._ours[camera.id] += 1
 
     async def settled(self, camera: Camera, *, was_open: bool) -> SessionEnd:
-        """Wait until go2rtc has ended the session it opened for us.
+        """Wait until go2rtc has ended the session that it opened for us, or until it has a viewer.
 
-        Or until somebody else's watching is counted.
-
-        `was_open`: it had a session, or has told that it got none, so that none now means none;
-        else it may still be on its way to the camera. Must not be cancelled in between; `finish`
-        sees to it.
+        `was_open`: go2rtc had a session, or reported that it got none. Then an idle stream means
+        that no session is open. Otherwise go2rtc may still be connecting to the camera. The wait
+        must not be interrupted by a cancellation, so it runs in `finish`.
         """
         return await finish(self._settle(camera, was_open=was_open))
 
     def failed(self, camera: Camera, why: str) -> None:
-        """No picture came from go2rtc; it is said once, until one comes again."""
+        """Report that go2rtc gave no picture: one event until it gives a picture again."""
         if camera.id not in self._failing:
             self._failing.add(camera.id)
             self._emit(Go2rtcFallback(camera=camera.id, reason=why))
 
     def worked(self, camera: Camera) -> None:
-        """A picture came from go2rtc."""
+        """Note that go2rtc gave a picture."""
         self._failing.discard(camera.id)
 
     # ---- looking
 
     async def look(self) -> None:
-        """Ask go2rtc what is live; callers at the same time share one question.
+        """Ask go2rtc which streams are live. Concurrent callers share one request.
 
-        Never raises for go2rtc's sake.
+        It never raises because of go2rtc.
         """
         await self._looking.do(None, self._look, "look at go2rtc")
 
@@ -224,7 +224,7 @@ class Go2rtc:
         return self._streams.get(camera.go2rtc or "", StreamView()).live
 
     def _reconcile(self) -> None:
-        """Count as many sessions of each camera as go2rtc has."""
+        """Hold one lease for each session that go2rtc has, except those under a lease of ours."""
         for camera in self._cameras.values():
             if not self._ours[camera.id]:
                 self._count(
@@ -247,7 +247,7 @@ class Go2rtc:
                         camera_id, camera.device, Holder("live", f"go2rtc {camera.go2rtc}")
                     )
                 )
-        except LeaseStateError:  # its device has just left the inventory
+        except LeaseStateError:  # the device was just removed from the inventory
             return
         if not leases:
             del self._observed[camera_id]
@@ -265,14 +265,14 @@ class Go2rtc:
                     return SessionEnd.CLEAN
                 was_open |= live
                 await asyncio.sleep(SETTLE_STEP_S)
-            # None: it goes on, as somebody else's
+            # NONE: the session continues for another viewer, and `observe` counts it
             return SessionEnd.NONE if was_open else SessionEnd.UNCLEAN
         finally:
             self._ours[camera.id] -= 1
             self._reconcile()
 
     async def _register(self, api: Go2rtcApi) -> None:
-        """Give go2rtc the cameras it lacks, and remove those of ours that left."""
+        """Register missing cameras in go2rtc, and remove our streams of removed cameras."""
         if self._down_since is not None:
             return
         cameras = self._cameras.values() if self._table.register_cameras else ()

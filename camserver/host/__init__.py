@@ -1,1 +1,1 @@
-"""The host's doors: systemd, the journal, the clock, secrets."""
+"""Interfaces to the host: the event loop, systemd, the journal, the clock, locks, secrets."""

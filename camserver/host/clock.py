@@ -1,6 +1,6 @@
-"""Wall-clock moments and how they are written.
+"""Wall-clock time and its text format.
 
-Schedules use the event loop's monotonic clock, not this.
+Schedules do not use it: they use the event loop's monotonic clock.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ WallClock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The moment now, aware, in UTC."""
+    """The current time as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
 def rfc3339(moment: datetime) -> str:
-    """RFC 3339 in UTC with milliseconds, e.g. 2026-01-04T09:30:00.250Z."""
+    """`moment` in RFC 3339, in UTC with milliseconds, e.g. 2026-01-04T09:30:00.250Z."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

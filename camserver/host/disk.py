@@ -1,4 +1,4 @@
-"""How full a disk is, asked so that one that hangs holds up nobody."""
+"""Measures the free space of a disk. A hung disk does not block the caller."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ LIMIT_S = 1.0
 
 
 class Disk:
-    """Measures in one thread of its own; while that hangs, no other is begun."""
+    """Measures in its own thread. While that thread hangs, no other thread is started."""
 
     def __init__(self) -> None:
         self._measuring: asyncio.Future[tuple[int, int] | None] | None = None
 
     async def usage(self, directory: Path) -> tuple[int, int] | None:
-        """(free, total) bytes; None when `directory` cannot be reached, or not within LIMIT_S."""
+        """(free, total) in bytes. None on an OSError, or when there is no answer within LIMIT_S."""
         if self._measuring is None or self._measuring.done():
             self._measuring = asyncio.get_running_loop().create_future()
             threading.Thread(
@@ -45,5 +45,5 @@ def _measure(
 
     try:
         loop.call_soon_threadsafe(tell)
-    except RuntimeError:  # the loop is closed: nobody asks any more
+    except RuntimeError:  # the loop is closed, so no task waits for the answer
         return

@@ -1,8 +1,8 @@
-"""Who may open sessions for an output directory.
+"""Locks that say which processes may open sessions for an output directory.
 
-One daemon, or snapshots of different devices beside each other.
+Either one daemon may run, or several snapshot commands for different devices.
 
-File locks (flock(2)): the kernel gives them back when their holder dies.
+They are file locks (flock(2)). The kernel releases a lock when its holder dies.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from typing import IO
 
 NAME = ".camserver.lock"
 RETRY_S = 0.05
-"""flock(2) can wait, but only in a thread that nobody could end."""
+"""The interval between attempts. A blocking flock(2) would need a thread that can't be stopped."""
 START_WAIT_S = 10.0
-"""How long a daemon that starts waits for running snapshots."""
+"""How long a starting daemon waits for running snapshot commands."""
 
 
 async def lock_for_daemon(directory: Path) -> IO[str] | None:
-    """The whole directory; None when another daemon has it.
+    """Lock the whole directory. None when another daemon has it.
 
-    Raises OSError when the directory can't be written.
+    It waits for running snapshot commands: None when they still run after START_WAIT_S. Raises
+    OSError when the directory can't be written.
     """
     file = _open(directory, NAME)
     deadline = _now() + START_WAIT_S
     while not _take(file, fcntl.LOCK_EX):
-        # Not even shared: it is a daemon's
+        # When even a shared lock fails, the holder is a daemon
         if not _take(file, fcntl.LOCK_SH) or _now() >= deadline:
             file.close()
             return None
@@ -40,10 +41,10 @@ async def lock_for_daemon(directory: Path) -> IO[str] | None:
 async def lock_for_snapshot(
     directory: Path, device: str, wait_s: float
 ) -> tuple[IO[str], IO[str]] | None:
-    """One device; None when a daemon is running.
+    """Lock one device. None when a daemon is running.
 
-    Raises TimeoutError when another snapshot of the device takes longer than `wait_s`, OSError when
-    the directory can't be written.
+    Raises TimeoutError when another snapshot of the device takes longer than `wait_s` seconds, and
+    OSError when the directory can't be written.
     """
     shared = _open(directory, NAME)
     if not _take(shared, fcntl.LOCK_SH):

@@ -1,10 +1,10 @@
-"""Logging: structlog in front, the journal or a console behind.
+"""Logging with structlog, to the systemd journal or to a console.
 
-The only door to structlog and systemd.journal.
+This is the only module that uses structlog and systemd.journal.
 
 Under systemd each line goes to the journal with structured fields (EVENT=, CAMERA=, DEVICE=, ...).
-A hung journald blocks its writers after about a dozen messages, so a queue and a thread stand
-between it and the event loop.
+A hung journald blocks its writers after about a dozen messages. So the event loop only puts lines
+into a queue, and a thread writes them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from camserver.events import Event, Listener, as_data
 from camserver.host.redact import Redactor
 
 QUEUE_LINES = 10_000
-"""Lines kept for a slow journal; beyond that the newest are dropped, never the daemon's time."""
+"""The most lines that wait for a slow journal. When the queue is full, new lines are dropped: the
+daemon never waits.
+"""
 
 
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
-    """Scrubs what libraries log themselves, too.
+    """A queue handler that drops lines when the queue is full, and removes secrets from them.
 
-    They may quote what they were given, also in tracebacks.
+    It also covers the lines of libraries. They may contain secrets, also in tracebacks.
     """
 
     def __init__(self, lines: queue.Queue[logging.LogRecord], redactor: Redactor) -> None:
@@ -50,7 +52,7 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
                 logging.Formatter().formatException(record.exc_info)
             )
             record.exc_info = None
-        return record  # the thread is in this process: nothing has to be pickled
+        return record  # the thread is in this process, so nothing must be pickled
 
 
 def under_journal() -> bool:
@@ -72,7 +74,7 @@ def set_up(
 ) -> Callable[[], None]:
     """Send all logging of the process to the journal or to `stream`.
 
-    Returns a function that flushes and stops it.
+    Returns a function that flushes and stops the logging.
     """
     journal = under_journal() if journal is None else journal
     lines: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LINES)
@@ -80,7 +82,7 @@ def set_up(
     listener = logging.handlers.QueueListener(lines, target)
     root = logging.getLogger()
     root.handlers = [_DroppingQueueHandler(lines, redactor)]
-    root.setLevel(logging.WARNING)  # what libraries say of their insides helps nobody
+    root.setLevel(logging.WARNING)  # the info lines of libraries do not help an operator
     logging.getLogger("camserver").setLevel(level.upper())
 
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -131,7 +133,7 @@ def _to_journal(
 
 
 def event_logger() -> Listener:
-    """A listener that writes one line for each domain event, with its fields as keys."""
+    """A listener that writes one log line for each domain event, with its fields as keys."""
     log = structlog.get_logger("camserver")
 
     def write(event: Event) -> None:

@@ -1,10 +1,10 @@
-"""The event loop camserver runs in.
+"""The event loop of camserver.
 
-Children are reaped through pidfds, and a hung name server delays nothing else.
+It reaps child processes through pidfds. A hung name server delays no other work.
 
-asyncio looks up names in its default executor, which publishing needs too, and a cancelled look-up
-keeps its thread there. Here every look-up has a thread of its own that nobody waits for, one for
-each question at a time.
+asyncio looks up names in its default executor. Publishing needs that executor, too, and a cancelled
+look-up keeps its thread there. So this loop uses a separate thread for each look-up, and stopping
+does not wait for it. Concurrent look-ups of the same name share one thread.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 MAX_LOOKUPS = 256
-"""More names than this hanging at once are refused: their threads would never end."""
+"""The most look-ups at once. More are refused, because the threads of hung look-ups never end."""
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """asyncio's own loop, with look-ups that can be left behind."""
+    """asyncio's selector loop, with name look-ups that can be abandoned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Loop(asyncio.SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> Any:
-        """As socket.getaddrinfo. Raises socket.gaierror."""
+        """Look up a name, as socket.getaddrinfo does. Raises socket.gaierror."""
         question = (host, port, family, type, proto, flags)
         answer = self._lookups.get(question)
         if answer is None:
@@ -60,17 +60,17 @@ class Loop(asyncio.SelectorEventLoop):
         return await asyncio.shield(answer)
 
     def _look_up(self, question: tuple[Any, ...], answer: asyncio.Future[Any]) -> None:
-        """In a thread."""
+        """Look up the name (runs in a thread)."""
         try:
             value, error = socket.getaddrinfo(*question), None
-        except (OSError, ValueError) as failure:  # ValueError: no name can be written so
+        except (OSError, ValueError) as failure:  # ValueError: it is not a valid name
             value, error = (
                 [],
                 failure
                 if isinstance(failure, OSError)
                 else socket.gaierror(socket.EAI_NONAME, "no host name"),
             )
-        with contextlib.suppress(RuntimeError):  # the loop is closed, nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits any more
             self.call_soon_threadsafe(self._answer, question, answer, value, error)
 
     def _answer(
@@ -85,20 +85,20 @@ class Loop(asyncio.SelectorEventLoop):
             answer.set_result(value)
         else:
             answer.set_exception(error)
-            answer.exception()  # seen: whoever asked may have given up
+            answer.exception()  # marks it as retrieved: the caller may have been cancelled
 
 
 def run_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `work` in a Loop.
 
-    SIGTERM cancels it, unless it handles SIGTERM itself, as SIGINT does.
+    SIGTERM cancels `work`, as SIGINT does, unless `work` handles SIGTERM itself.
     """
 
     async def inside() -> T:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None  # noqa: S101 - we run in one
+        assert task is not None  # noqa: S101 - this code runs in a task
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        if sys.version_info < (3, 12):  # before, asyncio waits for each child in a thread
+        if sys.version_info < (3, 12):  # before 3.12 asyncio waits for each child in a thread
             watcher = asyncio.PidfdChildWatcher()
             watcher.attach_loop(asyncio.get_running_loop())
             asyncio.set_child_watcher(watcher)

@@ -1,6 +1,7 @@
-"""sd_notify, the watchdog and sockets that systemd made for us. The only door to systemd.daemon.
+"""sd_notify, the watchdog, and sockets that systemd passes to the daemon.
 
-Without a notify socket (a console, a container) every call does nothing.
+This is the only module that uses systemd.daemon. Without a notify socket (a console, a container)
+every notification does nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import os
 import socket
 
 try:
-    # Mypy takes ./systemd for it
+    # mypy mistakes the folder ./systemd for this package
     from systemd import daemon as _systemd  # type: ignore[attr-defined, unused-ignore]
 except ImportError:  # not Linux
     _systemd = None
 
 
 def notify(state: str) -> None:
-    """Send one state string, e.g.
+    """Send one state string, for example READY=1.
 
-    READY=1; never raises: a broken notify socket must not end the daemon.
+    It never raises, because a broken notify socket must not end the daemon.
     """
     if _systemd is not None:
         try:
@@ -30,7 +31,7 @@ def notify(state: str) -> None:
 
 
 def inherited_socket(name: str) -> socket.socket | None:
-    """The listening socket that systemd passed under `name`; None if it passed none.
+    """The listening socket that systemd passed under `name`, or None.
 
     The name is FileDescriptorName= of the socket unit.
     """
@@ -46,9 +47,9 @@ def inherited_socket(name: str) -> socket.socket | None:
 
 
 def reloading() -> None:
-    """RELOADING=1 with the monotonic moment Type=notify-reload asks for.
+    """Send RELOADING=1 with the monotonic time, which Type=notify-reload requires.
 
-    Older managers ignore it.
+    Older versions of systemd ignore the time.
     """
     from time import CLOCK_MONOTONIC, clock_gettime_ns  # noqa: PLC0415 - only on reload
 
@@ -56,7 +57,7 @@ def reloading() -> None:
 
 
 def watchdog_interval_s() -> float | None:
-    """Seconds within which systemd wants a sign of life, or None (sd_watchdog_enabled(3))."""
+    """The watchdog interval of systemd in seconds, or None (sd_watchdog_enabled(3))."""
     usec = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID", str(os.getpid()))
     if not usec.isdigit() or int(usec) == 0 or pid != str(os.getpid()):
@@ -65,9 +66,9 @@ def watchdog_interval_s() -> float | None:
 
 
 async def watchdog() -> None:
-    """Send WATCHDOG=1 at a third of the interval, from the loop itself.
+    """Send WATCHDOG=1 at a third of the interval.
 
-    A hung loop is what it must reveal.
+    It runs in the event loop, so systemd detects a hung loop.
     """
     interval_s = watchdog_interval_s()
     while interval_s is not None:

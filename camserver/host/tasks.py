@@ -1,4 +1,4 @@
-"""Tasks with an owner: one beside a block, one awaited to its end, one shared by all who ask."""
+"""Tasks with an owner: a task beside a block, a task awaited to its end, and a shared task."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ T = TypeVar("T")
 
 
 async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = lambda: None) -> T:
-    """Await `work` to its end however often we are cancelled, then pass the cancellation on.
+    """Await `work` to its end, even when the caller is cancelled several times.
 
-    `on_cancel` may hurry it.
+    Raises CancelledError afterwards if the caller was cancelled. Each cancellation calls
+    `on_cancel`, which may make `work` end sooner.
     """
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -25,22 +26,22 @@ async def finish(work: Coroutine[Any, Any, T], on_cancel: Callable[[], None] = l
             cancelled = True
             on_cancel()
     if cancelled:
-        task.exception()  # fetched, so that it is not reported as lost
+        task.exception()  # marks it as retrieved, so asyncio does not report it
         raise asyncio.CancelledError
     return task.result()
 
 
 class SingleFlight(Generic[K, T]):
-    """Work that callers of one key at the same time share.
+    """Work that concurrent callers with the same key share.
 
-    It goes on when one of them is cancelled: the others wait for it.
+    The work continues when one caller is cancelled, because the others wait for it.
     """
 
     def __init__(self) -> None:
         self._flights: dict[K, asyncio.Task[T]] = {}
 
     async def do(self, key: K, work: Callable[[], Coroutine[Any, Any, T]], name: str) -> T:
-        """What `work` returns or raises; it is begun if nobody has begun it for this key."""
+        """Return or raise what `work` does. It starts only if no work for this key is running."""
         task = self._flights.get(key)
         if task is None:
             task = self._flights[key] = asyncio.create_task(work(), name=name)
@@ -48,7 +49,7 @@ class SingleFlight(Generic[K, T]):
         return await asyncio.shield(task)
 
     async def cancel(self) -> None:
-        """End all work that is under way, and wait until it has ended."""
+        """Cancel all running work, and wait until it has ended."""
         tasks = list(self._flights.values())
         for task in tasks:
             task.cancel()
@@ -58,16 +59,16 @@ class SingleFlight(Generic[K, T]):
     def _landed(self, key: K, task: asyncio.Task[T]) -> None:
         del self._flights[key]
         if not task.cancelled():
-            task.exception()  # fetched: nobody may wait any more
+            task.exception()  # marks it as retrieved: all callers may have been cancelled
 
 
 @asynccontextmanager
 async def child_task(work: Coroutine[Any, Any, T], name: str) -> AsyncIterator[asyncio.Task[T]]:
-    """Run `work` in a task beside the block, which awaits it.
+    """Run `work` in a task beside the block. The block awaits the task.
 
     When the block fails or is cancelled, the task is cancelled and awaited to its end. Unlike in a
-    TaskGroup, the task's own failure waits for the block to fetch it: a picture that cannot be
-    decoded must not hurry the end of its session.
+    TaskGroup, a failure of the task does not cancel the block: it is raised when the block awaits
+    the task. A picture that cannot be decoded must not interrupt the end of its session.
     """
     task = asyncio.create_task(work, name=name)
     try:
@@ -81,4 +82,4 @@ async def child_task(work: Coroutine[Any, Any, T], name: str) -> AsyncIterator[a
 async def _ended(task: asyncio.Task[Any]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
-        task.exception()  # fetched; what stopped the block is told instead
+        task.exception()  # marks it as retrieved: the error of the block is raised instead

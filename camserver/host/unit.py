@@ -1,8 +1,8 @@
-"""The daemon's systemd unit, as systemd tells it.
+"""The state of the daemon's systemd units.
 
-Whether a socket is systemd's, and whether its daemon is stopped.
+It says whether systemd owns a socket, and whether the daemon behind that socket is stopped.
 
-A connection to a socket that systemd keeps starts the daemon. Commands that only read must ask here
+A connection to a socket of systemd starts the daemon. So commands that only read must check here
 first.
 """
 
@@ -14,13 +14,13 @@ from enum import StrEnum
 from pathlib import Path
 
 BOOTED = Path("/run/systemd/system")
-"""It is there when systemd runs this machine (sd_booted(3))."""
+"""This directory exists when systemd runs this machine (sd_booted(3))."""
 NAME = "camserver"
 ANSWER_S = 5.0
 
 
 class Stopped(StrEnum):
-    """Why the daemon does not run: systemd's words for it (ActiveState)."""
+    """Why the daemon does not run, in the words of systemd (ActiveState)."""
 
     INACTIVE = "inactive"
     FAILED = "failed"
@@ -29,14 +29,14 @@ class Stopped(StrEnum):
 def stopped(socket: Path, *, booted: Path = BOOTED) -> Stopped | None:
     """Why the daemon behind `socket` does not run.
 
-    None when it runs or is about to, when the socket is not systemd's, and when systemd can't be
-    asked.
+    None when it runs or is about to run, when systemd does not own the socket, and when systemd
+    can't be asked.
     """
     if not booted.is_dir():
         return None
     try:
-        answer = subprocess.run(  # noqa: S603 - no word of it comes from outside
-            [  # noqa: S607 - the one in PATH
+        answer = subprocess.run(  # noqa: S603 - no argument comes from outside
+            [  # noqa: S607 - systemctl is found in PATH
                 "systemctl",
                 "show",
                 "--property=Listen,ActiveState,Job",
@@ -55,12 +55,12 @@ def stopped(socket: Path, *, booted: Path = BOOTED) -> Stopped | None:
 
 
 def _same(listen: str, socket: Path) -> bool:
-    """Whether systemd listens there, by whatever name: /var/run is /run."""
+    """Whether systemd listens on `socket`. Paths may differ by a link: /var/run is /run."""
     return os.path.realpath(listen.removesuffix(" (Stream)")) == os.path.realpath(socket)
 
 
 def parse(text: str, socket: Path) -> Stopped | None:
-    """The same from what `systemctl show` printed of the socket and the service."""
+    """Parse the output of `systemctl show` for the socket and the service, as in `stopped`."""
     units = [
         dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
         for unit in text.strip().split("\n\n")
@@ -71,7 +71,7 @@ def parse(text: str, socket: Path) -> Stopped | None:
     if listening.get("ActiveState") != "active" or not _same(listening.get("Listen", ""), socket):
         return None
     state = service.get("ActiveState", "")
-    # A restart passes through "inactive"
+    # During a restart the state is "inactive" for a moment, and a job is queued
     if state not in set(Stopped) or service.get("Job", "0") not in ("", "0"):
         return None
     return Stopped(state)

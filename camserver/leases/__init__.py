@@ -1,4 +1,4 @@
-"""Leases: the right to hold one session of a device.
+"""Leases. A lease is the right to hold one session of a device.
 
 A lease ends when the transport is proven closed.
 """

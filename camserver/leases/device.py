@@ -1,6 +1,6 @@
-"""One device in the lease table: its budget, its queue, and the sessions that count on it.
+"""One device in the lease table: its budget, its queue, and the sessions that it counts.
 
-Pure: takes `now`, returns values.
+The code is pure: it takes `now` and returns values.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from camserver.model import SessionEnd
 
 @dataclass(frozen=True, slots=True)
 class CoolingSession:
-    """A closed session, or one that an earlier process left. It takes a slot until a moment."""
+    """A closed session, or one that an earlier process left. It takes a slot until `until`."""
 
     generation: int
     camera: str
     until: float
     claimable: bool = False
-    """Another program may still have it, and may claim it by its generation."""
+    """Another program may still have the session, and may claim it by its generation."""
     observed: bool = False
 
 
@@ -40,9 +40,11 @@ class Device:
     learned: Learned | None = None
     waiting: list[Ticket] = field(default_factory=list)
     taken: list[Ticket] = field(default_factory=list)
-    """Offered or held."""
+    """Tickets that are offered or held."""
     moved: list[Ticket] = field(default_factory=list)
-    """Taken here. The inventory has put their cameras on another device since."""
+    """Tickets of sessions that were opened on this device. A reload has moved their cameras to
+    another device.
+    """
     cooling: list[CoolingSession] = field(default_factory=list)
     granted: int = 0
     opened: int = 0
@@ -53,11 +55,11 @@ class Device:
 
     @property
     def unused(self) -> bool:
-        """Whether nothing counts here and nobody waits."""
+        """Whether the device counts no session and has no waiter."""
         return not (self.waiting or self.taken or self.moved or self.cooling)
 
     def cap(self, now: float) -> int:
-        """How many sessions the device gives at the moment."""
+        """The number of sessions that the device gives at the moment."""
         if self.learned is None or self.learned.until <= now:
             return self.budget.max_sessions
         return min(self.learned.cap, self.budget.max_sessions)
@@ -67,7 +69,7 @@ class Device:
         self.cooling = [session for session in self.cooling if session.until > now]
 
     def offer(self, now: float) -> list[Ticket]:
-        """Hand every free slot to the waiters in order. Returns those that got one."""
+        """Offer every free slot to the waiters in order. Returns the tickets that got one."""
         self.drop_cooled(now)
         count = len(self.taken) + len(self.moved) + len(self.cooling)
         offered: list[Ticket] = []
@@ -80,14 +82,14 @@ class Device:
         return offered
 
     def end(self, ticket: Ticket, end: SessionEnd, now: float) -> None:
-        """Free the slot of a ticket. It cools down as the end of its session demands."""
+        """Free the slot of a ticket after the cool-down that the end of its session requires."""
         (self.taken if ticket in self.taken else self.moved).remove(ticket)
         cooldown_s = self.budget.cooldown_after(end)
         if cooldown_s > 0:
             self.cooling.append(CoolingSession(ticket.generation, ticket.camera, now + cooldown_s))
 
     def cool_also(self, sessions: Iterable[CoolingSession]) -> None:
-        """Count cooling sessions of another device here, too. One that counts already is one."""
+        """Count cooling sessions of another device here, too. No session is counted twice."""
         by_generation = {session.generation: session for session in self.cooling}
         for session in sessions:
             known = by_generation.get(session.generation)
@@ -96,7 +98,7 @@ class Device:
         self.cooling = list(by_generation.values())
 
     def next_change(self, now: float) -> float | None:
-        """When a slot comes free by itself, if somebody waits for it; or None."""
+        """The moment when a slot comes free by itself. None when no ticket waits for a slot."""
         if not self.waiting:
             return None
         moments = [session.until for session in self.cooling]
@@ -105,9 +107,9 @@ class Device:
         return min(moments, default=None)
 
     def to_preempt(self, now: float) -> list[Ticket]:
-        """Held polls that should be preempted: live requests wait, or the cap is exceeded.
+        """Held polls that must be preempted because live requests wait or the cap is exceeded.
 
-        The newest come first. Each is named once.
+        The newest come first. A poll that was preempted before is not returned again.
         """
         held = [t for t in self.taken if t.held]
         live = sum(t.priority is Priority.LIVE for t in self.waiting)
@@ -117,12 +119,12 @@ class Device:
         return [t for t in reversed(held) if t.gives_way][:wanted]
 
     def other_sessions(self, ticket: Ticket, now: float) -> int:
-        """Sessions besides the ticket's own: held by others, or cooling down."""
+        """The number of sessions besides the ticket's own that are held or cooling down."""
         held = sum(t is not ticket and t.held for t in (*self.taken, *self.moved))
         return held + sum(session.until > now for session in self.cooling)
 
     def entries(self, name: str, now: float) -> list[SessionEntry]:
-        """What the journal has to remember of this device."""
+        """The sessions of this device that the journal has to keep."""
         held = [t.entry(name) for t in (*self.taken, *self.moved) if t.held]
         cooling = [
             SessionEntry(
@@ -139,7 +141,7 @@ class Device:
         return held + cooling
 
     def statistics(self, name: str, now: float) -> DeviceStatistics:
-        """A frozen picture."""
+        """A frozen copy of the counters and the queue."""
         learned = self.learned
         return DeviceStatistics(
             device=name,

@@ -1,15 +1,15 @@
-"""What a new daemon must know of the last one's leases: a file in the runtime directory.
+"""The journal: a file that tells a new daemon about the leases of the previous one.
 
-It is gone with a reboot.
+It is in the runtime directory, so a reboot removes it.
 
-After `kill -9` cameras still count the sessions of the dead daemon, and a wrapped command of
-another program still has its own. So held leases come back as cool-downs; another program's can be
-claimed by its generation, however often the daemon dies before that. What devices said of their
-budget is kept, too.
+After `kill -9` cameras still count the sessions of the dead daemon, and the command that another
+program has wrapped (`camserver lease`) still has its session. So a held lease comes back as a
+cool-down. Another program can claim its lease by the generation, even after several restarts of the
+daemon. The journal also keeps what devices said about their budget.
 
-A line of JSON is appended for each change: with hundreds of sessions a whole file would cost the
-event loop milliseconds each time. The lease manager writes each line before it hands the lease out,
-and the whole file anew when it has grown. The journal itself remembers nothing.
+Each change appends one line of JSON. With hundreds of sessions, writing the whole file would block
+the event loop for milliseconds each time. The lease manager writes each line before it hands the
+lease out. It rewrites the file when it has grown. The journal object keeps no sessions itself.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from pathlib import Path
 from camserver.leases.ticket import Learned, SessionEntry
 
 SPARE_LINES = 1000
-"""Lines before the journal is written anew, beside twice those that it began with."""
+"""The journal is rewritten when it has more lines than this plus twice its lines at the start."""
 RETRY_S = 1.0
-"""How long after a failure (a full disk) the journal is not written. Nothing is lost by that: it is
-written anew then, with all that matters.
+"""How long the journal is not written after a failure (for example a full disk). No state is lost:
+the next write is a rewrite with all sessions that still count.
 """
 
 
 @dataclass(slots=True)
 class JournalState:
-    """The last generation given, sessions by device and generation, and what devices give.
+    """The content of a journal, with moments in seconds since 1970.
 
-    Moments are seconds since 1970.
+    `generation` is the last one that was given. `sessions` is keyed by device and generation.
+    `learned` says how many sessions a device gives.
     """
 
     generation: int = 0
@@ -44,10 +45,10 @@ class JournalState:
     learned: dict[str, Learned] = field(default_factory=dict)
 
     def on(self, devices: Mapping[str, str]) -> JournalState:
-        """The same, with the names that the cameras' devices have now.
+        """A copy that uses the current device of each camera (`devices`: camera id -> device).
 
-        The inventory may have been changed since. A session then counts under both names: it may
-        be the same box, or another that goes on.
+        The inventory may have changed since. Then a session counts on both devices: the new name
+        may mean the same box, or the old box may still count the session.
         """
         sessions = dict(self.sessions)
         for entry in self.sessions.values():
@@ -58,7 +59,7 @@ class JournalState:
         return replace(self, sessions=sessions)
 
     def apply(self, line: str) -> None:
-        """One line of the journal; what makes no sense (a torn last line) is left out."""
+        """Apply one line of the journal. Ignore a line that is not valid (a torn last line)."""
         with contextlib.suppress(ValueError, TypeError, KeyError):
             entry = json.loads(line)
             match entry["is"]:
@@ -76,7 +77,7 @@ class JournalState:
 
 
 def load(path: Path) -> JournalState:
-    """What an earlier process left; nothing when there is no file."""
+    """Read the journal of an earlier process. The state is empty when there is no file."""
     state = JournalState()
     with contextlib.suppress(OSError, ValueError):
         for line in path.read_text().splitlines():
@@ -85,13 +86,16 @@ def load(path: Path) -> JournalState:
 
 
 class LeaseJournal:
-    """The file. A directory that can't be written costs the memory, nothing else."""
+    """The journal file.
+
+    When the directory can't be written, nothing is remembered, but leases still work.
+    """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
-        """Open nothing yet: `rewrite` begins a file.
+        """Open a `shared` file for appending. For any other, `rewrite` creates and opens the file.
 
-        A `shared` one is written by several processes, which do not know each other's sessions:
-        lines are appended to what is there, and nobody but the daemon writes it anew.
+        Several processes write a `shared` file, and they do not know each other's sessions. So
+        they only append lines. Only the daemon rewrites the file.
         """
         self.path = path
         self.shared = shared
@@ -105,7 +109,7 @@ class LeaseJournal:
 
     @property
     def is_due(self) -> bool:
-        """Whether the file should be written anew: it has grown, or a line was not written."""
+        """Whether the file should be rewritten: it has grown, or a line was not written."""
         if self.shared:
             return False
         if self._fd < 0:
@@ -113,15 +117,18 @@ class LeaseJournal:
         return self._lines > 2 * self._kept + SPARE_LINES
 
     def session(self, entry: SessionEntry, *, claimed: int = 0) -> None:
-        """A session was opened or closed; `claimed` is its generation in an earlier process."""
+        """Record that a session was opened or closed.
+
+        `claimed` is its generation in an earlier process, or 0.
+        """
         self._append(_line("session", **asdict(entry), claimed=claimed))
 
     def learned(self, device: str, learned: Learned) -> None:
-        """A device gives less than the inventory says."""
+        """Record that a device gives fewer sessions than the inventory says."""
         self._append(_learned_line(device, learned))
 
     def rewrite(self, state: JournalState) -> None:
-        """The facts that still matter, in a new file."""
+        """Replace the file by a new one with only `state`."""
         lines = [
             _line("generation", generation=state.generation),
             *(_line("session", **asdict(entry)) for entry in state.sessions.values()),
@@ -138,7 +145,7 @@ class LeaseJournal:
             self._retry_at = time.monotonic() + RETRY_S
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file. Later lines are not written until the next `rewrite`."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -152,17 +159,17 @@ class LeaseJournal:
             whole = os.write(self._fd, data) == len(data)
         except OSError:
             whole = False
-        if not whole:  # the next line would be lost with the torn one
+        if not whole:  # a torn line would make the next line invalid, too
             self.close()
 
 
 def session_entries(entries: Iterable[SessionEntry]) -> dict[tuple[str, int], SessionEntry]:
-    """By device and generation, as JournalState has them."""
+    """`entries` by device and generation, as in JournalState.sessions."""
     return {(entry.device, entry.generation): entry for entry in entries}
 
 
 def _read_session(entry: Mapping[str, object]) -> SessionEntry:
-    """Raises KeyError, TypeError and ValueError for a line that is none."""
+    """Parse a session line. Raises KeyError, TypeError or ValueError when it is not one."""
     until = entry["cooling_until"]
     return SessionEntry(
         str(entry["device"]),

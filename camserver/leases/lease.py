@@ -1,7 +1,7 @@
 """RtspLease: the right to hold one session of a device.
 
-Rule one: a lease ends when the transport is proven closed, never when a task is cancelled. So the
-code that closed the transport releases it; `cover` ties both together.
+First rule: a lease ends when the transport is proven closed, never when a task is cancelled. So the
+code that closed the transport releases the lease. `cover` connects a session and its lease.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from camserver.leases.ticket import Learned, Ticket
 from camserver.model import SessionEnd
 
 
-class Preempted(Exception):  # noqa: N818 - not an error: what has happened
+class Preempted(Exception):  # noqa: N818 - it is a signal, not an error
     """Raised in a `preemptible` block: a live request wants the session."""
 
 
 class CoveredSession(Protocol):
-    """What a lease can cover: it is open inside of its block, and knows afterwards how it ended."""
+    """A session that a lease can cover.
+
+    It is open inside its `async with` block. Afterwards `end` says how it ended.
+    """
 
     @property
     def end(self) -> SessionEnd:
@@ -42,23 +45,24 @@ S = TypeVar("S", bound=CoveredSession)
 
 
 class LeaseKeeper(Protocol):
-    """What a lease needs of the manager that gave it."""
+    """The methods of the manager that a lease calls."""
 
     def released(self, ticket: Ticket, end: SessionEnd) -> None:
-        """The session is over."""
+        """Take back the session: it is over."""
 
     def refused(self, ticket: Ticket, *, certain: bool) -> Learned | None:
-        """The device was full for this session."""
+        """Note that the device was full for this session."""
 
     def other_sessions(self, ticket: Ticket) -> int:
-        """Sessions of the device besides this one."""
+        """The number of sessions of the device besides this one."""
 
 
 class RtspLease:
     """The right to hold one session of a device, until `release()` or the end of the `with` block.
 
-    Say how the session ended with `ended()` before leaving; unsaid counts as unclean. `generation`
-    grows with every grant, so that a late message about an older lease can be told from this one.
+    Call `ended()` before the block ends to say how the session ended. Without that call the end
+    counts as unclean. `generation` grows with every grant, so a late message about an older lease
+    is not mistaken for one about this lease.
     """
 
     def __init__(
@@ -76,26 +80,26 @@ class RtspLease:
 
     @property
     def device(self) -> str:
-        """By its name of today: a reload may change it."""
+        """The current name of the device. A reload may change it."""
         return self._ticket.device
 
     @property
     def other_sessions(self) -> int:
-        """Other sessions of the device that are open now, or that it may still count."""
+        """The number of other sessions that are open now or that the device may still count."""
         return self._keeper.other_sessions(self._ticket)
 
     def preempted(self) -> Awaitable[None]:
-        """Wait until a live request wants the session. The lease goes on until it is released."""
+        """Wait until a live request wants the session. The lease stays held until `release`."""
         return asyncio.shield(self._preempted)
 
     @asynccontextmanager
     async def preemptible(self) -> AsyncIterator[None]:
-        """Cancel the block when a live request wants the session. Raises Preempted then."""
+        """Cancel the block when a live request wants the session, and raise Preempted."""
         loop = asyncio.get_running_loop()
         scope = asyncio.timeout(None)
 
         def preempt(_: asyncio.Future[None]) -> None:
-            with suppress(RuntimeError):  # the block is just ending anyway
+            with suppress(RuntimeError):  # the block is ending at this moment anyway
                 scope.reschedule(loop.time())
 
         try:
@@ -111,7 +115,7 @@ class RtspLease:
 
     @asynccontextmanager
     async def cover(self, session: S) -> AsyncIterator[S]:
-        """Open `session` under this lease, and learn from it how it ended."""
+        """Open `session` under this lease, and take over how it ended."""
         try:
             async with session:
                 yield session
@@ -119,18 +123,18 @@ class RtspLease:
             self.ended(session.end)
 
     def refused(self, *, certain: bool) -> None:
-        """Say that the device was full for this session.
+        """Report that the device was full for this session.
 
-        Fewer are opened for a while, if others were open beside it.
+        If other sessions were open beside it, fewer are opened for some time.
         """
         self._keeper.refused(self._ticket, certain=certain)
 
     def ended(self, end: SessionEnd) -> None:
-        """Say how the transport was closed. The last word before release counts."""
+        """Set how the transport was closed. The last call before `release` counts."""
         self._end = end
 
     def release(self) -> None:
-        """Give the session back; call it only when the transport is closed.
+        """Give the session back. Call it only when the transport is closed.
 
         A second call does nothing.
         """
@@ -139,9 +143,9 @@ class RtspLease:
             self._keeper.released(self._ticket, self._end)
 
     def abandon(self) -> None:
-        """Leave the session to its holder, another program, because this process ends.
+        """Leave the session to another program, its holder, because this process ends.
 
-        The next one gives it back to it.
+        The next process gives the lease back to that program.
         """
         self._released = True
 
@@ -152,8 +156,8 @@ class RtspLease:
         self.release()
 
     def __del__(self) -> None:
-        # Nobody can prove the transport closed any more; the long cool-down bounds the damage to
-        # the device.
+        # No code can prove any more that the transport is closed. So the session counts as unclean,
+        # and the long cool-down protects the device.
         if not getattr(self, "_released", True):
             warnings.warn(
                 f"lease of {self.device} for {self.holder} was dropped without release",

@@ -1,14 +1,14 @@
-"""RtspManager: waiting for a lease, over the pure table.
+"""RtspManager: lets callers wait for leases of the pure lease table.
 
-Owns the waiters and the cool-down timers, nothing else.
+It owns only the waiters and the cool-down timers.
 
-Rule one: a lease ends when the transport is proven closed, never when a task is cancelled. So
-nothing here releases a held lease on its own; the code that closed the transport does, by leaving
-the lease's `with` block.
+First rule: a lease ends when the transport is proven closed, never when a task is cancelled. So
+this module never releases a held lease on its own. The code that closed the transport releases it:
+it leaves the lease's `with` block.
 
-Races that were thought of: a waiter that is cancelled or timed out in the same loop turn in which
-it was offered a slot (cancelled: the offer goes on to the next waiter; timed out: the offer stands,
-so it is taken).
+Races that are handled: a waiter may be cancelled or time out in the same loop turn in which it gets
+an offer. When it is cancelled, the offer goes to the next waiter. When it times out, it takes the
+offer.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ LEASE_WAIT_S = 5.0
 
 
 class RtspManager:
-    """Gives leases within every device's budget.
+    """Gives leases within the budget of each device.
 
-    One instance in the process is the truth for all of it. It writes the journal, before a lease
-    is handed out.
+    A process has one instance. It writes a lease to the journal before it hands the lease out.
     """
 
     def __init__(
@@ -57,18 +56,19 @@ class RtspManager:
         self._wall = wall
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        # Of every lease; not the leases themselves, so that a dropped one is noticed
+        # One future for each lease. The leases themselves are not kept here: a reference would
+        # hide a lease that was dropped without release.
         self._preempted: dict[Ticket, asyncio.Future[None]] = {}
-        # (camera, device) of polls -> since when they get nothing
+        # (camera, device) of polls -> the moment since when they get no lease
         self._starved_since: dict[tuple[str, str], float] = {}
 
     def configure(
         self, budgets: Mapping[str, Budget], cameras: Mapping[str, str] | None = None
     ) -> None:
-        """Make `budgets` the known devices; running leases go on.
+        """Make `budgets` the known devices. Leases that are held stay valid.
 
-        `cameras` says which device each camera is on; who holds or waits for a session of it
-        follows it there.
+        `cameras` says which device each camera is on. When a camera changes its device, its holders
+        and waiters move with it.
         """
         self._wake(self._table.configure(budgets, _now(), cameras))
         for device in budgets:
@@ -79,9 +79,9 @@ class RtspManager:
         }
 
     def restore(self, state: JournalState) -> None:
-        """Take over what an earlier process left, and begin the journal with it.
+        """Take over the sessions of an earlier process, and start the journal with them.
 
-        Its own sessions cool down as unclean, others' wait to be claimed.
+        Sessions of that process cool down as unclean. Sessions of other programs wait for a claim.
         """
         now, shift_s = _now(), _now() - self._wall()
         self._table.continue_after(state.generation)
@@ -94,12 +94,10 @@ class RtspManager:
         self._rewrite_journal()
 
     def observe(self, camera: str, device: str, holder: Holder) -> RtspLease:
-        """A session that another program has opened without asking.
+        """Count a session that another program has opened without a request.
 
-        Counted from now on, until it is released.
-
-        Polls are preempted when it is one too many. Raises LeaseStateError for a device that is not
-        in the inventory.
+        It counts until the returned lease is released. When it is one session too many, polls are
+        preempted. Raises LeaseStateError for a device that is not in the inventory.
         """
         ticket, claimed = self._table.observe(device, holder, _now(), camera)
         lease = self._lease(ticket, claimed)
@@ -109,7 +107,7 @@ class RtspManager:
     def claim(
         self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority
     ) -> RtspLease | None:
-        """The lease that an earlier process gave as `generation`; None when it is too late."""
+        """The lease that an earlier process gave as `generation`. None when it is too late."""
         ticket = self._table.claim(device, generation, holder, priority, _now(), camera)
         if ticket is None:
             return None
@@ -128,8 +126,8 @@ class RtspManager:
     ) -> RtspLease:
         """Wait for a session of `device`, at most `lease_wait_s` seconds.
 
-        Raises RtspBusy when none came free, LeaseStateError for a device that is not in the
-        inventory.
+        Raises RtspBusy when no session came free, and LeaseStateError for a device that is not in
+        the inventory.
         """
         key = (camera, device)
         poll = priority is Priority.POLL and not holder.external
@@ -147,7 +145,7 @@ class RtspManager:
                 raise
         if poll:
             self._starved_since.pop(key, None)
-        # We would open what the inventory said before
+        # The caller would open a session on the device of the old inventory
         if ticket.device != device and not holder.external:
             self._wake(self._table.withdraw(ticket, _now(), busy=False))
             raise RtspBusy(f"its device is {ticket.device} by now, not {device}", camera=camera)
@@ -161,7 +159,7 @@ class RtspManager:
         *,
         priority: Priority = Priority.POLL,
     ) -> RtspLease | None:
-        """A session of `device` if one is free this instant and nobody waits for it, else None."""
+        """A lease of `device` if a session is free now and no ticket waits for it, else None."""
         ticket, offered = self._table.request(device, holder, priority, _now(), camera=camera)
         self._wake(offered)
         if ticket.state is TicketState.WAITING:
@@ -170,21 +168,24 @@ class RtspManager:
         return self._grant(ticket)
 
     def statistics(self) -> tuple[DeviceStatistics, ...]:
-        """A frozen picture of every device, for logs, pages and metrics."""
+        """Frozen statistics of every device, for logs, pages and metrics."""
         return self._table.statistics(_now())
 
     def device_statistics(self, device: str) -> DeviceStatistics:
-        """A frozen picture of one. Raises LeaseStateError when it is not in the inventory."""
+        """Frozen statistics of one device. Raises LeaseStateError for an unknown device."""
         return self._table.device_statistics(device, _now())
 
-    # ---- for the leases
+    # ---- called by the leases
 
     def other_sessions(self, ticket: Ticket) -> int:
-        """Sessions of the device besides the ticket's own."""
+        """The number of sessions of the device besides the ticket's own."""
         return self._table.other_sessions(ticket, _now())
 
     def refused(self, ticket: Ticket, *, certain: bool) -> Learned | None:
-        """The device was full for the ticket's session. Returns what that says of its budget."""
+        """Note that the device was full for the ticket's session.
+
+        Returns what this says about its budget, or None.
+        """
         learned = self._table.refused(ticket, _now(), certain=certain)
         if learned is not None:
             if self._journal is not None:
@@ -201,7 +202,7 @@ class RtspManager:
         return learned
 
     def released(self, ticket: Ticket, end: SessionEnd) -> None:
-        """The ticket's session is over, its transport closed."""
+        """Take back the ticket's session: it is over, and its transport is closed."""
         now = _now()
         del self._preempted[ticket]
         self._wake(self._table.release(ticket, end, now))
@@ -236,7 +237,7 @@ class RtspManager:
             async with asyncio.timeout(lease_wait_s):
                 await waiter
         except TimeoutError:
-            # The slot came in the same instant: it is ours, take it
+            # The slot was offered in the same loop turn, so this ticket takes it
             if ticket.state is TicketState.OFFERED:
                 return
             busy = self._busy(ticket, camera, lease_wait_s)
@@ -251,7 +252,7 @@ class RtspManager:
     def _grant(self, ticket: Ticket) -> RtspLease:
         self._table.accept(ticket, _now())
         lease = self._lease(ticket)
-        self._preempt(ticket.device)  # live may have asked since the offer
+        self._preempt(ticket.device)  # a live request may have come since the offer
         return lease
 
     def _lease(self, ticket: Ticket, claimed: int = 0) -> RtspLease:
@@ -306,7 +307,7 @@ class RtspManager:
                 waiter.set_result(None)
 
     def _arm(self, device: str) -> None:
-        """Keep one timer for the end of the device's next cool-down, only while somebody waits."""
+        """Keep one timer for the device's next cool-down end, only while a ticket waits."""
         timer = self._timers.pop(device, None)
         if timer is not None:
             timer.cancel()
@@ -316,8 +317,8 @@ class RtspManager:
 
     def _thawed(self, device: str) -> None:
         del self._timers[device]
-        # The loop may fire up to its clock's resolution early; the moment asked for is the moment
-        # meant.
+        # The loop may call a timer early, by up to the resolution of its clock. So this adds the
+        # resolution: the cool-down must count as passed.
         self._wake(self._table.offer(device, _now() + _resolution()))
         self._arm(device)
 

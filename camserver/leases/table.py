@@ -1,17 +1,18 @@
-"""The lease table: who may open a session of which device. Pure: takes `now`, returns values.
+"""The lease table: who may open a session of which device.
 
-Owns the states of tickets and the slots of devices. Must not wait, log, or read a clock.
+The code is pure: it takes `now` and returns values. It owns the states of tickets and the slots of
+devices. It must not wait, log, or read a clock.
 
 Invariants, for each device, at every moment:
-- held + offered + moved + cooling <= cap: max_sessions, or less while the device is known to give
-  less (unless the cap was lowered below what was already held, a session was observed that nobody
-  had asked for, or a camera brought one along);
-- a free slot and a waiting ticket never exist together: the slot is offered at once, in order of
-  priority, then arrival;
-- an offer is a reservation: nobody passes it until its ticket accepts or withdraws.
+- held + offered + moved + cooling <= cap. The cap is max_sessions, or less while the device is
+  known to give less. There are three exceptions: the cap was lowered below what was already held; a
+  session was observed that nobody had requested; a camera moved here together with its session.
+- A free slot and a waiting ticket never exist together. The slot is offered at once, in order of
+  priority, then arrival.
+- An offer is a reservation: no other ticket gets it until its ticket accepts or withdraws.
 
-Nothing here but `configure`, `entries` and `statistics` looks at more than the devices of one
-ticket: a release costs the same with 100 devices and with 20,000.
+Only `configure`, `entries`, `learned` and `statistics` look at more than the devices of one ticket.
+So a release costs the same with 100 devices and with 20,000.
 """
 
 from __future__ import annotations
@@ -34,21 +35,18 @@ from camserver.leases.ticket import (
 from camserver.model import SessionEnd
 
 LEARNED_S, GUESSED_S = 600.0, 60.0
-"""How long a device that said "full" is believed to give no more than it did then.
-
-And one whose silence may have meant it.
-
-Afterwards it is asked again.
+"""How long a learned cap is used: LEARNED_S when the device said "full", GUESSED_S when its silence
+may have meant "full". Afterwards more sessions are tried again.
 """
 CLAIM_S = 10.0
-"""How long another program may take to claim its lease from the next process."""
+"""How long another program has to claim its lease from the next process."""
 
 
 class LeaseTable:
     """All devices and their tickets.
 
-    Methods that can free a slot return the tickets that were offered one by it; the caller wakes
-    their waiters.
+    Methods that can free a slot return the tickets that got an offer. The caller wakes their
+    waiters.
     """
 
     def __init__(self) -> None:
@@ -58,17 +56,17 @@ class LeaseTable:
         self._unknown: list[SessionEntry] = []
         self._sequence = 0
         self.generation = 0
-        """The last one that was given."""
+        """The last generation number that was given."""
 
     def configure(
         self, budgets: Mapping[str, Budget], now: float, cameras: Mapping[str, str] | None = None
     ) -> list[Ticket]:
         """Make `budgets` the known devices.
 
-        One that left stays for as long as somebody holds, waits or it cools.
+        A removed device stays while it has a holder, a waiter or a cooling session.
 
-        `cameras` says which device each camera is on: one that has changed it takes its tickets
-        along.
+        `cameras` says which device each camera is on. When a camera changes its device, its tickets
+        move with it.
         """
         for name, budget in budgets.items():
             if name in self._devices:
@@ -88,10 +86,11 @@ class LeaseTable:
         return [ticket for name in self._devices for ticket in self.offer(name, now)]
 
     def _move(self, cameras: Mapping[str, str]) -> None:
-        """The sessions of a camera count on its device, whatever that is called by now.
+        """Count the sessions of each camera on its current device.
 
-        And on the one where they were opened, until they have ended: it may be the same box, or
-        another that goes on. What cools down counts under both names, too.
+        A held session also counts on the device where it was opened, until it ends: the new name
+        may mean the same box, or the old box may still count the session. Cooling sessions count on
+        both devices, too.
         """
         moves = {
             (old, new)
@@ -118,7 +117,7 @@ class LeaseTable:
         source.taken.remove(ticket)
         source.moved.append(ticket)
         ticket.moved_from.append(old)
-        if new in ticket.moved_from:  # it comes back
+        if new in ticket.moved_from:  # the camera is back on an earlier device
             ticket.moved_from.remove(new)
             target.moved.remove(ticket)
         target.taken.append(ticket)
@@ -135,22 +134,23 @@ class LeaseTable:
     ) -> tuple[Ticket, list[Ticket]]:
         """Enter the queue of a device.
 
-        The ticket is already offered when a slot is free and nobody is before it.
+        The ticket gets its offer at once when a slot is free and no ticket is before it.
 
-        Also returns all tickets that were offered a slot: others may wait for one whose cool-down
-        has just passed, before the timer told them. Raises LeaseStateError for a device that was
-        never configured.
+        Also returns all tickets that got an offer: a cool-down may have just passed before its
+        timer ran, so other waiters may get a slot, too. Raises LeaseStateError for a device that
+        was never configured.
         """
         ticket = self._ticket(device, camera, holder, priority, now, ageing_since)
         self._devices[device].waiting.append(ticket)
         return ticket, self.offer(device, now)
 
     def restore(self, entry: SessionEntry, now: float) -> None:
-        """A session of an earlier process.
+        """Count a session of an earlier process.
 
-        Another program's waits for CLAIM_S to be claimed. Any other cools down, no longer than
-        after an unclean end: the clock may have been set meanwhile. A device that is not known is
-        waited for: its camera may come back with the next inventory.
+        A session of another program waits at least CLAIM_S for its claim. Any other session cools
+        down, at most as long as after an unclean end, because the wall clock may have been set
+        meanwhile. When the device of another program's session is not known, the session is kept
+        aside: the next inventory may bring the device back.
         """
         device = self._devices.get(entry.device)
         if device is None:
@@ -176,7 +176,7 @@ class LeaseTable:
     def observe(
         self, device: str, holder: Holder, now: float, camera: str = ""
     ) -> tuple[Ticket, int]:
-        """A session that somebody has opened without asking: a fact, also when it is one too many.
+        """Count a session that another program opened without a request, even above the cap.
 
         Also returns the generation under which an earlier process had observed it, or 0. Raises
         LeaseStateError for a device that was never configured.
@@ -204,7 +204,7 @@ class LeaseTable:
         now: float,
         camera: str = "",
     ) -> Ticket | None:
-        """Turn a restored session's slot into its holder's again; None when it has passed."""
+        """Give the slot of a restored session back to its holder. None when it has expired."""
         entry = self._devices.get(device)
         for session in entry.cooling if entry is not None else ():
             if session.claimable and session.generation == generation and session.until > now:
@@ -225,9 +225,10 @@ class LeaseTable:
         device.wait_s_max = max(device.wait_s_max, waited)
 
     def withdraw(self, ticket: Ticket, now: float, *, busy: bool) -> list[Ticket]:
-        """Leave the queue (timed out or cancelled).
+        """Remove a ticket that timed out or was cancelled from the queue.
 
-        An offer that was already made goes to the next waiter.
+        If it already had an offer, the offer goes to the next waiter. `busy` counts the request as
+        not served.
         """
         was_offered = ticket.state is TicketState.OFFERED
         ticket.apply(TicketEvent.WITHDRAW)
@@ -241,7 +242,7 @@ class LeaseTable:
     def release(self, ticket: Ticket, end: SessionEnd, now: float) -> list[Ticket]:
         """Give a session back after its transport was closed.
 
-        Its slot cools down as the end demands, on every device where it counted.
+        Its slot cools down as `end` requires, on every device where the session counted.
         """
         ticket.apply(TicketEvent.RELEASE)
         device = self._devices[ticket.device]
@@ -257,21 +258,21 @@ class LeaseTable:
         return offered
 
     def cooldown_until(self, device: str, end: SessionEnd, now: float) -> float:
-        """When a session of a device that ended so is forgotten by it."""
+        """The moment when a device stops counting a session that ended with `end`."""
         return now + self._device(device).budget.cooldown_after(end)
 
     def offer(self, name: str, now: float) -> list[Ticket]:
-        """Hand every free slot of a device to the waiters in order.
+        """Offer every free slot of a device to the waiters in order.
 
         Call it when a cool-down has passed.
         """
         device = self._devices.get(name)
-        return [] if device is None else device.offer(now)  # None: a reload has removed it
+        return [] if device is None else device.offer(now)  # None: a reload removed the device
 
     def preempt(self, name: str, now: float) -> list[Ticket]:
-        """Held polls that should be preempted: live requests wait, or the cap is exceeded.
+        """Mark and return the held polls to preempt: live requests wait, or the cap is exceeded.
 
-        Each is named once, the newest first.
+        The newest come first. A poll that was preempted before is not returned again.
         """
         polls = self._devices[name].to_preempt(now)
         for ticket in polls:
@@ -279,17 +280,17 @@ class LeaseTable:
         return polls
 
     def other_sessions(self, ticket: Ticket, now: float) -> int:
-        """Sessions of the ticket's device besides its own: held by others, or cooling down."""
+        """The number of other sessions of the ticket's device: held or cooling down."""
         return self._devices[ticket.device].other_sessions(ticket, now)
 
     def refused(self, ticket: Ticket, now: float, *, certain: bool) -> Learned | None:
-        """The device was full for this ticket's session.
+        """Note that the device was full for this ticket's session.
 
-        Busy, and it gives no more than it gave to others just now.
+        The request counts as busy, and the number of other sessions becomes the device's cap.
 
-        `certain` when it said so; silence, a wrong password or an end of the connection may mean
-        something else. Returns what was learned, if anything was: alone, a session was refused for
-        somebody we do not know of.
+        `certain` is true when the device said so. Silence, a wrong password or a closed connection
+        may have another reason. Returns the learned cap, or None: when no other session of ours was
+        open, the device was full with sessions that we do not know.
         """
         device = self._devices[ticket.device]
         device.busy += 1
@@ -300,23 +301,23 @@ class LeaseTable:
         return device.learned
 
     def learn(self, name: str, learned: Learned) -> None:
-        """What an earlier process learned of a device."""
+        """Take over what an earlier process learned of a device."""
         if name in self._devices:
             self._devices[name].learned = learned
 
     def next_thaw(self, name: str, now: float) -> float | None:
-        """When a device has another slot by itself, if somebody waits for it; or None."""
+        """The moment when a slot comes free by itself. None when no ticket waits for a slot."""
         device = self._devices.get(name)
         return None if device is None else device.next_change(now)
 
     def entries(self, now: float) -> Iterator[SessionEntry]:
-        """What the next process has to know of all sessions."""
+        """The sessions that the next process has to know."""
         for name, device in self._devices.items():
             yield from device.entries(name, now)
         yield from self._unknown
 
     def learned(self, now: float) -> dict[str, Learned]:
-        """What devices said of their budget, as far as it is still believed."""
+        """The learned caps that are still valid, by device."""
         return {
             name: device.learned
             for name, device in self._devices.items()
@@ -324,11 +325,11 @@ class LeaseTable:
         }
 
     def device_statistics(self, name: str, now: float) -> DeviceStatistics:
-        """A frozen picture of one device. Raises LeaseStateError when it is not known."""
+        """Frozen statistics of one device. Raises LeaseStateError when it is not known."""
         return self._device(name).statistics(name, now)
 
     def statistics(self, now: float) -> tuple[DeviceStatistics, ...]:
-        """A frozen picture of every device."""
+        """Frozen statistics of every device."""
         return tuple(device.statistics(name, now) for name, device in self._devices.items())
 
     def _device(self, name: str) -> Device:
@@ -370,5 +371,5 @@ class LeaseTable:
 
 
 def devices_of(ticket: Ticket) -> Iterable[str]:
-    """Where a ticket counts: on its device, and where its camera was before a reload."""
+    """The devices where a ticket counts: its own, and those of its camera before a reload."""
     return (ticket.device, *ticket.moved_from)

@@ -1,7 +1,4 @@
-"""What the lease table is made of: priorities, tickets and their states, budgets, statistics.
-
-Pure values.
-"""
+"""The values of the lease table: priorities, tickets and their states, budgets, statistics."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from camserver.errors import LeaseStateError
 from camserver.model import SessionEnd
 
 AGEING_S = 10.0
-"""A waiter rises by one priority for every AGEING_S it has waited, so that a busy live view cannot
-starve polling.
+"""A waiter rises by one priority for every AGEING_S seconds that it has waited. So a busy live view
+cannot starve polling.
 """
 
 
 class Priority(IntEnum):
-    """Who goes first; lower is sooner."""
+    """The priority of a request. A lower value is served first."""
 
     LIVE = 0
     EVENT = 1
@@ -27,7 +24,7 @@ class Priority(IntEnum):
 
 
 class TicketState(StrEnum):
-    """Where a request for a session stands."""
+    """The state of a request for a session."""
 
     WAITING = "waiting"
     OFFERED = "offered"
@@ -37,7 +34,7 @@ class TicketState(StrEnum):
 
 
 class TicketEvent(StrEnum):
-    """What can happen to a ticket."""
+    """An event that changes the state of a ticket."""
 
     OFFER = "offer"
     ACCEPT = "accept"
@@ -56,9 +53,10 @@ TRANSITIONS: Mapping[tuple[TicketState, TicketEvent], TicketState] = {
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who asks for a session: `kind` is poller, snapshot, live or external; `label` says which one.
+    """Who requests or holds a session.
 
-    `pid`, `uid` and `command` are another program's, as the kernel names it.
+    `kind` is poller, snapshot, live or external. `label` says which one. `pid`, `uid` and `command`
+    describe another program, as the kernel reports it.
     """
 
     kind: str
@@ -69,12 +67,12 @@ class Holder:
 
     @property
     def external(self) -> bool:
-        """Whether another program has the session: it outlives this process."""
+        """Whether another program has the session. Then the session outlives this process."""
         return self.kind in ("live", "external")
 
     @property
     def name(self) -> str:
-        """As a person would say it: the label, or the kind where there is none."""
+        """The name for a person: the label, or the kind when there is no label."""
         return (self.label or self.kind) + (f" (pid {self.pid})" if self.pid else "")
 
     def __str__(self) -> str:
@@ -83,17 +81,14 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a device gives.
-
-    Sessions at once, and for how long it still counts one after it was closed.
-    """
+    """The number of sessions a device gives at once, and how long it counts a closed session."""
 
     max_sessions: int = 1
     cooldown_s: float = 0.25
     unclean_cooldown_s: float = 5.0
 
     def cooldown_after(self, end: SessionEnd) -> float:
-        """Seconds a slot stays taken after a session that ended so."""
+        """The seconds that a slot stays taken after a session that ended with `end`."""
         match end:
             case SessionEnd.NONE:
                 return 0.0
@@ -107,8 +102,8 @@ class Budget:
 class SessionEntry:
     """One session on one device, as the journal keeps it.
 
-    A session counts on more than one device when its camera was moved while it was open: then each
-    has an entry.
+    When a camera moves to another device while its session is open, the session counts on both
+    devices. Then each device has an entry.
     """
 
     device: str
@@ -116,13 +111,14 @@ class SessionEntry:
     external: bool
     """Another program has the session, and may claim it from the next process."""
     cooling_until: float | None = None
-    """When it was closed: the end of its cool-down, in seconds of the keeper's clock.
+    """The end of the cool-down of a closed session. None: the session is open.
 
-    The lease table keeps the event loop's time, the journal seconds since 1970. None: it was open.
+    The clock depends on the owner: the lease table uses seconds of the event loop's clock, the
+    journal uses seconds since 1970.
     """
     camera: str = ""
     observed: bool = False
-    """Nobody asked for it: another program opened it, and nobody will claim it."""
+    """Another program opened the session without a request, and will not claim it."""
 
     @property
     def claimable(self) -> bool:
@@ -130,7 +126,7 @@ class SessionEntry:
         return self.external and self.cooling_until is None
 
     def shifted(self, by_s: float) -> SessionEntry:
-        """The same by another clock."""
+        """A copy with its moment moved by `by_s` seconds, to another clock."""
         if self.cooling_until is None:
             return self
         return replace(self, cooling_until=self.cooling_until + by_s)
@@ -138,33 +134,34 @@ class SessionEntry:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request for one session; identity is the object itself. Only the table changes it."""
+    """One request for one session, compared by identity. Only the lease table changes it."""
 
     device: str
-    """By its name of today: a reload may change it."""
+    """The current name of the device. A reload may change it."""
     camera: str
     holder: Holder
     priority: Priority
     sequence: int
     requested_at: float
     ageing_since: float
-    """When its camera first asked in vain.
+    """The moment of the first request that got no lease.
 
-    A poll gives up after lease_wait, comes again, and must get older all the same.
+    A poll gives up after lease_wait and requests again. Its age must continue to grow, so it is
+    counted from the first request.
     """
     state: TicketState = TicketState.WAITING
     generation: int = 0
     held_since: float = 0.0
     preempted: bool = False
-    """Its holder was asked to give way; it holds on until its transport is closed."""
+    """The holder was asked to end its session. It keeps the lease until its transport is closed."""
     observed: bool = False
-    """Nobody asked for it: another program has opened the session."""
+    """Another program opened the session without a request."""
     moved_from: list[str] = field(default_factory=list)
-    """Devices where its camera was before a reload. The session counts there as well."""
+    """Earlier devices of the camera, before a reload. The session also counts there."""
 
     @property
     def held(self) -> bool:
-        """Whether its holder may have a session open."""
+        """Whether the holder may have an open session."""
         return self.state is TicketState.HELD
 
     def apply(self, event: TicketEvent) -> None:
@@ -177,7 +174,7 @@ class Ticket:
             ) from None
 
     def entry(self, device: str) -> SessionEntry:
-        """What the journal says of the held session, on one of its devices."""
+        """The journal's entry of the held session, on one of its devices."""
         return SessionEntry(
             device,
             self.generation,
@@ -187,7 +184,7 @@ class Ticket:
         )
 
     def rank(self, now: float) -> tuple[int, float, int]:
-        """Sort key among waiters: aged priority, then who has asked for longest, then arrival."""
+        """The sort key of waiters: aged priority, then `ageing_since`, then arrival."""
         return (
             max(0, self.priority - int((now - self.ageing_since) / AGEING_S)),
             self.ageing_since,
@@ -196,9 +193,9 @@ class Ticket:
 
     @property
     def gives_way(self) -> bool:
-        """Whether it can be asked to give way.
+        """Whether the ticket can be preempted.
 
-        A poll, unless it has waited so long that it came as soon as live.
+        Only a poll can, and only if its waiting time had not yet raised it to live priority.
         """
         return (
             self.priority is Priority.POLL
@@ -209,7 +206,7 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A device gives only `cap` sessions, as it said itself; believed until a moment."""
+    """What a device showed about its budget: it gives only `cap` sessions, until `until`."""
 
     cap: int
     until: float
@@ -217,22 +214,22 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatistics:
-    """A frozen picture of one device.
+    """Frozen statistics of one device.
 
-    Counters since start, moments of the monotonic clock, seconds.
+    Counters run since the start. Moments are in seconds of the monotonic clock.
     """
 
     device: str
     max_sessions: int
     held: tuple[tuple[Holder, float], ...]
-    """Each holder with the moment since when."""
+    """Each holder, and the moment when it got the session."""
     queue: tuple[tuple[Holder, float], ...]
-    """Who waits, likewise, in order of arrival."""
+    """Each waiter, and the moment of its request, in order of arrival."""
     cooling_until: tuple[float, ...]
     learned: Learned | None
     granted: int
     opened: int
-    """Leases under which a session was opened, as far as their ends tell."""
+    """The number of leases under which a session was opened, judged by how they ended."""
     held_s_total: float
     busy: int
     wait_s_total: float
@@ -240,10 +237,10 @@ class DeviceStatistics:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a session."""
+        """The number of requests that wait for a session."""
         return len(self.queue)
 
     @property
     def cooling(self) -> int:
-        """How many sessions the device may still count although they are closed."""
+        """The number of closed sessions that the device may still count."""
         return len(self.cooling_until)

@@ -1,1 +1,1 @@
-"""When each camera is polled, and how many at once."""
+"""Polling: when each camera is polled, and how many cameras at once."""

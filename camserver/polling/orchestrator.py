@@ -1,14 +1,14 @@
-"""PollingOrchestrator: when is each camera due, and how many at once.
+"""PollingOrchestrator: decides when each camera is polled, and how many polls run at once.
 
-Owns the schedule; knows nothing of RTSP or disks.
+It owns the schedule. It knows nothing about RTSP or disks.
 
-Idle cameras cost one entry in a heap: no task, no thread, no timer each. A task lives only while a
+An idle camera costs one entry in a heap, and no task, thread or timer. A task exists only while a
 poll runs.
-- Due times lie on a grid per camera (phase or wall clock), so they neither drift nor pile up; a
-  camera that is still busy when it is due again is skipped and counted.
-- Failing cameras back off and share a quarter of the slots, so the dead cannot starve the living
-  (bulkhead). A camera whose first poll is still to come may be dead, too: those share a half.
-- `run` never raises for a camera: one catch per poll, one event per failure.
+- Due times are on a grid for each camera (phase or wall clock), so they do not drift or pile up.
+  When a camera is due again while its poll runs, that due time is skipped and counted.
+- Failing cameras back off and share a quarter of the slots, so they cannot starve working cameras
+  (bulkhead). A camera without a first picture may be dead, too: those cameras share a half.
+- `run` never raises because of a camera: each poll has one catch, each failure one event.
 """
 
 from __future__ import annotations
@@ -29,21 +29,18 @@ from camserver.model import Attempt, Result
 from camserver.polling.schedule import following_due, next_due, phase, retry_delay_s
 
 Poll = Callable[[Camera, int], Awaitable[Attempt]]
-"""Takes and stores one picture; the number is how many failures in a row came before.
-
-Gives an Attempt.
-"""
+"""Takes and stores one picture. The number counts the failures in a row before this poll."""
 
 SHARES = {"healthy": 1, "new": 2, "failing": 4}
-"""Cameras of a standing may use one slot in so many.
+"""The divisor of all slots for each standing: 4 means that a quarter of the slots may be used.
 
-Within that, who has been due the longest is served first.
+Among the standings with a free slot, the camera that has been due for the longest time starts.
 """
 RECHECK_S = 30.0
-"""Aligned cameras look at the wall clock again this often: it may be set while they wait."""
+"""How often the wall clock is checked for aligned cameras: it may be set while they wait."""
 
 WALL_CLOCK_DRIFT_S = 0.05
-"""So much may the wall clock go away from the loop's before aligned cameras follow it."""
+"""How far the wall clock may drift from the loop's clock before aligned cameras are rescheduled."""
 
 
 @dataclass(eq=False, slots=True)
@@ -51,12 +48,12 @@ class _Entry:
     camera: Camera
     number: int
     due: float = 0.0
-    version: int = 0  # a heap item of another version is void
+    version: int = 0  # a heap item with another version is ignored
     task: asyncio.Task[None] | None = None
-    queued: bool = False  # due, and waiting for its start
+    queued: bool = False  # due, and waits for its start
     again: bool = False  # the camera was changed while its poll ran
     removed: bool = False
-    # No session came free for the last poll: the camera was not asked
+    # No session came free for the last poll, so nothing was sent to the camera
     busy: bool = False
     failures: int = 0
     skipped: int = 0
@@ -64,14 +61,14 @@ class _Entry:
     fresh_at: float | None = None
 
     def freshness(self, now: float) -> Freshness:
-        """Of the newest picture that was published since the start."""
+        """The freshness of the newest picture that was published since the start."""
         return FreshnessLimits.of(self.camera.interval_s).judge(
             None if self.fresh_at is None else now - self.fresh_at
         )
 
     @property
     def standing(self) -> str:
-        """What its newest polls say of the camera: a key of SHARES."""
+        """The state of the camera by its newest polls: a key of SHARES."""
         return (
             "failing"
             if self.failures or self.busy
@@ -83,9 +80,9 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class CameraPolling:
-    """A frozen picture of one camera's schedule; counters since start.
+    """Frozen statistics of one camera's schedule. Counters run since the start.
 
-    `due_in_s` is below 0 while it is late.
+    `due_in_s` is negative while the camera is late.
     """
 
     camera: str
@@ -99,7 +96,7 @@ class CameraPolling:
 
 @dataclass(frozen=True, slots=True)
 class PollingStatistics:
-    """A frozen picture of the schedule; counters since start, seconds."""
+    """Frozen statistics of the schedule. Counters run since the start, times are in seconds."""
 
     cameras: int
     fresh: int
@@ -114,7 +111,7 @@ class PollingStatistics:
 class PollingOrchestrator:
     """Runs `poll` for every camera when it is due.
 
-    At most `sessions` run at once, and at most `open_rate` start in a second.
+    At most `sessions` polls run at once, and at most `open_rate` polls start per second.
     """
 
     def __init__(
@@ -133,7 +130,7 @@ class PollingOrchestrator:
         self._open_rate = open_rate
         self._emit = emit
         self._wall = wall
-        # From the loop's clock to the wall clock, when the aligned cameras were last put onto it
+        # Wall clock minus loop's clock when the aligned cameras were last rescheduled
         self._wall_offset_s = 0.0
         self._chance = chance
         self._entries: dict[str, _Entry] = {}
@@ -141,7 +138,7 @@ class PollingOrchestrator:
         self._heap: list[tuple[float, int, int, _Entry]] = []
         self._sequence = 0
         self._ready: dict[str, deque[_Entry]] = {standing: deque() for standing in SHARES}
-        # Task -> its camera's standing when it started
+        # Task -> the standing of its camera at the start of the poll
         self._running: dict[asyncio.Task[None], str] = {}
         self._next_open = 0.0
         self._wake = asyncio.Event()
@@ -149,9 +146,9 @@ class PollingOrchestrator:
         self._statistics = PollingStatistics(0, 0, 0, 0, 0, 0)
 
     def configure(self, cameras: Iterable[Camera], open_rate: float | None = None) -> None:
-        """Make `cameras` the fleet; None: `open_rate` stays.
+        """Replace the list of cameras. `open_rate` None leaves the rate unchanged.
 
-        Unchanged ones keep their schedule, changed and new ones are due at once.
+        Unchanged cameras keep their schedule. Changed and new cameras are due at once.
         """
         if open_rate is not None:
             self._open_rate = open_rate
@@ -169,12 +166,15 @@ class PollingOrchestrator:
             elif known.camera == camera:
                 continue
             known.camera, known.failures, known.again = camera, 0, known.task is not None
-            if known.task is None and not known.queued:  # else it starts soon, with what is new
+            if known.task is None and not known.queued:  # a queued one starts soon, with the change
                 self._schedule(known, self._aligned_due(known) if camera.align else now)
         self._wake.set()
 
     async def run(self) -> None:
-        """Poll until `stop` is called or this is cancelled; then no poll is left running."""
+        """Poll until `stop` is called or this is cancelled.
+
+        A cancelled `run` leaves no poll running.
+        """
         try:
             while not self._stopping:
                 self._wake.clear()
@@ -182,20 +182,20 @@ class PollingOrchestrator:
                 self._start_ready()
                 await self._sleep()
         finally:
-            if not self._stopping:  # cancelled; otherwise `stop` settles, with its grace
+            if not self._stopping:  # cancelled; otherwise `stop` ends the polls, with its grace
                 await self._settle(0.0)
 
     async def stop(self, grace_s: float) -> None:
         """Start no more polls.
 
-        Let running ones end by themselves for `grace_s`, then cancel them and wait.
+        Wait up to `grace_s` seconds until running polls end. Then cancel them and wait again.
         """
         self._stopping = True
         self._wake.set()
         await self._settle(grace_s)
 
     def statistics(self) -> PollingStatistics:
-        """A frozen picture for logs, status and metrics."""
+        """Frozen statistics for logs, status and metrics."""
         now = _now()
         fresh = sum(e.freshness(now) is Freshness.FRESH for e in self._entries.values())
         return replace(
@@ -207,7 +207,7 @@ class PollingOrchestrator:
         )
 
     def cameras(self) -> tuple[CameraPolling, ...]:
-        """A frozen picture of every camera."""
+        """Frozen statistics of every camera."""
         now = _now()
         return tuple(
             CameraPolling(
@@ -223,7 +223,7 @@ class PollingOrchestrator:
         )
 
     def failures(self, camera_id: str) -> int:
-        """How many polls of a camera failed since its last picture."""
+        """The number of failed polls of a camera since its last picture."""
         entry = self._entries.get(camera_id)
         return 0 if entry is None else entry.failures
 
@@ -304,9 +304,9 @@ class PollingOrchestrator:
             self._follow_wall_clock()
 
     def _follow_wall_clock(self) -> None:
-        """Put aligned cameras back onto the wall clock, if it was set meanwhile.
+        """Reschedule aligned cameras if the wall clock was set meanwhile.
 
-        Only then all cameras are looked at.
+        Only then this looks at all cameras.
         """
         now = _now()
         offset_s = self._wall() - now
@@ -323,14 +323,14 @@ class PollingOrchestrator:
         camera = entry.camera
         try:
             attempt = await self._poll(camera, entry.failures)
-        # A fault of ours must cost one poll of one camera, and be seen
+        # A bug of camserver must cost only one poll of one camera, and must be visible
         except Exception as error:  # noqa: BLE001
             attempt = Attempt(
                 camera.id, utc_now(), Result.ERROR, f"{camera.id}: internal fault: {error!r}"
             )
         finally:
             task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - we run in one
+            assert task is not None  # noqa: S101 - this code runs in a task
             del self._running[task]
             entry.task = None
             self._wake.set()
@@ -352,7 +352,7 @@ class PollingOrchestrator:
                 worked=entry.fresh_at is not None,
             )
             due = _now() + delay_s
-            if entry.camera.align:  # an exact moment is never given up for a retry
+            if entry.camera.align:  # a retry must never delay the next aligned poll
                 due = min(due, self._aligned_due(entry))
             if not entry.removed:
                 self._schedule(entry, due)

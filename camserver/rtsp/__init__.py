@@ -1,4 +1,4 @@
-"""RTSP and RTP without I/O: bytes in, values out, and back.
+"""RTSP and RTP without I/O: bytes to values, and values to bytes.
 
-Shared by the simulator and the coming native client.
+The native client and the simulator share this package.
 """

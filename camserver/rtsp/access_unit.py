@@ -1,11 +1,16 @@
-"""From RTP packets to coded pictures, each with the proof that it is whole. Pure.
+"""Assemble RTP packets to access units, each with the proof that it is whole. Pure.
 
-A picture is whole when its first packet is known to be its first (the packet before it belonged to
-another picture, or its first slice says that it begins the picture), no sequence number is missing
-from there to its last packet, every fragmented unit has its start and its end, and the last packet
-is known to be its last (the next one has another timestamp, or it has the marker of a sender whose
-markers have proved right and the picture is like the one that proved them, or the format says so
-itself). Time proves nothing: a sender that marks every slice may stall after the first.
+A picture is whole when all of these are true:
+
+- Its first packet is known to be the first: the packet before it belonged to another picture, or
+  its first slice says that it begins the picture.
+- No sequence number is missing from there to its last packet.
+- Every fragmented unit has its start and its end.
+- Its last packet is known to be the last. The next packet has another timestamp; or the format
+  itself says so; or the packet has the marker, the sender's markers are proved to end pictures, and
+  the picture is like the one that proved them.
+
+Time proves nothing: a sender that marks every slice may stall after the first slice.
 """
 
 from __future__ import annotations
@@ -18,14 +23,14 @@ from camserver.rtsp.receive import RtpPacket
 
 MAX_PICTURE_BYTES = 32 * 1024 * 1024
 MAX_RECENT_PACKETS = 128
-"""So many packets back a repeated one is recognised."""
+"""A repeated packet is recognised among this many newest packets."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessUnit:
     """One access unit: Annex B or a JFIF file.
 
-    `key`: it can be decoded alone. `whole`: nothing of it is missing.
+    `key`: it is a keyframe. `whole`: nothing of it is missing.
     """
 
     data: bytes
@@ -36,13 +41,12 @@ class AccessUnit:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A sender's markers end pictures.
+    """The proof that a sender's markers end pictures.
 
-    Seen at the end of a key picture of so many slices and bytes.
-
-    It holds for key pictures like that one. A sender that marks every slice since yesterday, after
-    an update, shows fewer slices at its first marker, or much fewer bytes; H.265 would decode them
-    without a word.
+    It was seen at the end of a keyframe with this number of slices and bytes. It is valid only for
+    keyframes like that one. A sender may begin to mark every slice, for example after an update.
+    Then its first marker comes after fewer slices or far fewer bytes. An H.265 decoder would decode
+    such an incomplete picture without an error.
     """
 
     slices: int
@@ -51,7 +55,8 @@ class Proof:
     def covers(self, slices: int, bytes_: int) -> bool:
         """Whether a picture is like the one that proved the markers.
 
-        Scenes change, slices are set up once.
+        The number of slices must be equal, because it is a setting. The size may differ, because
+        scenes change.
         """
         return slices == self.slices and bytes_ * 4 >= self.bytes * 3
 
@@ -60,11 +65,11 @@ class Depacketiser(Protocol):
     """Collects the payloads of one picture at a time (RFC 6184, RFC 7798, RFC 2435)."""
 
     def begin(self) -> None:
-        """Forget everything of the picture before."""
+        """Forget the picture before."""
 
     @property
     def obstacle(self) -> str:
-        """Why no picture can be made of what comes, in words; empty when one can."""
+        """Why no picture can be made of the packets, as text. Empty when one can."""
 
     def opens(self, payload: bytes) -> bool:
         """Whether this payload can only be the first of a picture."""
@@ -73,55 +78,54 @@ class Depacketiser(Protocol):
         """Whether this payload can only be in the middle of a picture."""
 
     def add(self, payload: bytes) -> None:
-        """The next payload of this picture."""
+        """Add the next payload of this picture."""
 
     def add_extension(self, profile: int, words: bytes) -> None:
-        """The RTP header extension of the payload that comes next."""
+        """Add the RTP header extension of the next payload."""
 
     def starts(self) -> bool:
-        """Whether what was added so far proves to begin a picture."""
+        """Whether the payloads so far are proved to begin a picture."""
 
     def slices(self) -> int:
-        """How many slices are complete."""
+        """The number of complete slices."""
 
     def ends(self) -> bool:
-        """Whether what was added so far proves to be all of a picture."""
+        """Whether the payloads so far are proved to be a whole picture."""
 
     def finish(self) -> tuple[bytes, bool, bool]:
-        """(the picture, whether it is a key picture, whether every unit in it is complete)."""
+        """(coded data, whether it is a keyframe, whether every unit in it is complete)."""
 
 
 class PictureAssembler:
-    """Feeds on packets of one track in order, gives pictures.
+    """Takes the packets of one track in order, and gives access units.
 
-    A picture is held until its end is certain.
+    An access unit is held until its end is certain.
     """
 
     def __init__(self, depacketiser: Depacketiser, *, proof: Proof | None = None) -> None:
         self.proof = proof
-        """That this sender's markers end pictures.
+        """The proof that this sender's markers end pictures.
 
-        Seen at a key picture's end, and never in the middle of one.
-
-        Pictures in between prove nothing: they may be of one slice where a key picture has several,
-        each with a marker.
+        A marker was seen at the end of a keyframe, and never in the middle of a picture. Pictures
+        between keyframes prove nothing: they may have one slice where a keyframe has several
+        slices, each with a marker.
         """
         self._markers_lied = False
         self._depacketiser = depacketiser
         self._last: RtpPacket | None = None
-        self._begun = False  # the picture's beginning is certain
+        self._begun = False  # whether the picture's beginning is certain
         self._gap = False
         self._bytes = 0
-        self._given = True  # nothing is being collected, or it was given at its marker
+        self._given = True  # no picture is being collected, or it was given at its marker
         # Sequence number -> hash of the payload
         self._recent: OrderedDict[int, int] = OrderedDict()
         self.lost = False
-        """Whether numbers were missing or came out of order: then packets are lost on the way."""
+        """Whether sequence numbers were missing or out of order: packets are lost on the way."""
 
     def feed(self, packet: RtpPacket) -> list[AccessUnit]:
-        """The pictures that `packet` completes.
+        """The access units that `packet` completes.
 
-        The one it belongs to, the one before, both or none.
+        These are the one it belongs to, the one before, both, or none.
         """
         if self._is_repeat(packet):
             return []
@@ -129,9 +133,10 @@ class PictureAssembler:
         pictures: list[AccessUnit] = []
         contiguous = last is not None and packet.sequence == (last.sequence + 1) % 65536
         self.lost |= last is not None and not contiguous
-        # A sender without a clock gives all pictures one timestamp: then a marker and what follows
-        # it tell them apart. A sender that gives each slice a timestamp of its own: what can only
-        # be in the middle of a picture begins none.
+        # A sender without a clock gives all pictures one timestamp. Then pictures are separated by
+        # a marker and a payload after it that can only be the first of a picture. Some senders give
+        # each slice its own timestamp. So a payload that can only be in the middle of a picture
+        # does not begin one.
         same_time = last is not None and packet.timestamp == last.timestamp
         if (
             not same_time
@@ -157,7 +162,7 @@ class PictureAssembler:
             self._depacketiser.begin()
         else:
             self._gap |= not contiguous
-            if last.marker:  # in the middle of a picture: this sender marks slices
+            if last.marker:  # a marker in the middle of a picture: this sender marks slices
                 self._markers_lied, self.proof = True, None
         self._last = packet
         self._bytes += len(packet.payload) + len(packet.extension[1])
@@ -170,9 +175,9 @@ class PictureAssembler:
         return pictures
 
     def _is_repeat(self, packet: RtpPacket) -> bool:
-        """Whether just this packet came before, a moment ago.
+        """Whether the same packet was among the newest ones.
 
-        Another one with its number is no repeat, but a fault.
+        Another payload with the same sequence number is not a repeat, but a fault.
         """
         mark = hash(packet.payload)
         if self._recent.get(packet.sequence) == mark:
@@ -184,12 +189,12 @@ class PictureAssembler:
 
     @property
     def obstacle(self) -> str:
-        """Why no picture can be made of what comes; empty when one can."""
+        """Why no picture can be made of the packets, as text. Empty when one can."""
         return self._depacketiser.obstacle
 
     @property
     def unproved_key(self) -> bool:
-        """Whether a key picture is being collected that ended with an unproved marker."""
+        """Whether a keyframe is being collected whose newest packet has an unproved marker."""
         return (
             not self._given
             and self._last is not None

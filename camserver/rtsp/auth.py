@@ -1,6 +1,6 @@
-"""Login schemes of RTSP and HTTP.
+"""Login schemes of RTSP and HTTP: challenges, digest and basic. Pure.
 
-Challenges (RFC 9110, 11.6.1), digest (RFC 7616), basic (RFC 7617). Pure.
+Sources: RFC 9110, 11.6.1 (challenges), RFC 7616 (digest), RFC 7617 (basic).
 
 Client's side: `parse_challenges`, `strongest`, `authorization`. Server's side, for the simulator:
 `accepts`.
@@ -23,7 +23,7 @@ STRENGTH = {
     "SHA-256": 4,
     "SHA-512-256": 5,
 }
-"""What camserver speaks, the weakest first."""
+"""The schemes that camserver supports, the weakest first."""
 _HASHES: dict[str, Callable[[bytes], str]] = {
     "MD5": lambda data: hashlib.md5(data, usedforsecurity=False).hexdigest(),
     "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
@@ -32,8 +32,8 @@ _HASHES: dict[str, Callable[[bytes], str]] = {
 _SEPARATOR = re.compile(r"[\s,]*")
 _WORD = re.compile(r'[^\s,="]{1,200}')
 _EQUALS = re.compile(r"\s{0,8}=\s{0,8}")
-# A quote ends a quoted string where a comma, the end or the next parameter follows; elsewhere it is
-# a quote that the camera forgot to escape.
+# A quote ends a quoted string only before a comma, the end or the next parameter. Elsewhere it is a
+# quote that the camera did not escape.
 _QUOTED = re.compile(
     r'"((?:[^"\\]|\\.|"(?!\s{0,8}(?:,|$)|\s{1,8}[\w-]{1,20}\s{0,8}=))*)"?', re.DOTALL
 )
@@ -44,7 +44,7 @@ _BARE = re.compile(r"[^\s,]*")
 class Challenge:
     """One challenge of a server.
 
-    Its scheme in lower case, its parameters unquoted, names in lower case.
+    The scheme is in lower case. The parameters are unquoted, with names in lower case.
     """
 
     scheme: str
@@ -52,27 +52,27 @@ class Challenge:
 
     @property
     def algorithm(self) -> str:
-        """Digest's algorithm in upper case; MD5 when none is named (RFC 7616, 3.3)."""
+        """The digest algorithm in upper case. MD5 when none is named (RFC 7616, 3.3)."""
         return self.parameters.get("algorithm", "MD5").strip().upper() or "MD5"
 
     @property
     def nonce(self) -> str:
-        """Digest's nonce, empty for other schemes."""
+        """The digest nonce. Empty for other schemes."""
         return self.parameters.get("nonce", "")
 
     @property
     def stale(self) -> bool:
-        """Whether it says that only the nonce was too old, so the password is not in doubt."""
+        """Whether only the nonce was too old. Then the password is not in doubt."""
         return self.parameters.get("stale", "").lower() == "true"
 
     @property
     def qop(self) -> str:
-        """The quality of protection that an answer uses: "auth", or empty for RFC 2069's form."""
+        """The quality of protection of an answer: "auth", or empty for the form of RFC 2069."""
         return "auth" if "auth" in self._offered_qops() else ""
 
     @property
     def strength(self) -> int | None:
-        """Its place in STRENGTH; None for what camserver does not speak."""
+        """Its value in STRENGTH. None when camserver does not support it."""
         if self.scheme == "basic":
             return STRENGTH["basic"]
         if self.scheme != "digest" or not self.nonce:
@@ -83,9 +83,9 @@ class Challenge:
 
     @property
     def label(self) -> str:
-        """Its name for a person.
+        """Its name for people.
 
-        "basic", "digest SHA-256", "digest MD5 with qop auth-int", "bearer".
+        Examples: "basic", "digest SHA-256", "digest MD5 with qop auth-int", "bearer".
         """
         if self.scheme != "digest":
             return self.scheme
@@ -96,7 +96,7 @@ class Challenge:
         return f"digest {name}" + ("" if self.nonce else " without a nonce")
 
     def same_as(self, other: Challenge) -> bool:
-        """Whether an answer to one is an answer to the other."""
+        """Whether an answer to one challenge also answers the other."""
         names = ("realm", "nonce", "opaque", "qop", "algorithm")
         return self.scheme == other.scheme and all(
             self.parameters.get(name) == other.parameters.get(name) for name in names
@@ -116,7 +116,7 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
 
 
 def strongest(challenges: Iterable[Challenge]) -> Challenge | None:
-    """The strongest challenge that camserver speaks; of equals the first."""
+    """The strongest challenge that camserver supports. The first of several equal ones."""
     best: Challenge | None = None
     for challenge in challenges:
         if challenge.strength is None:
@@ -127,7 +127,7 @@ def strongest(challenges: Iterable[Challenge]) -> Challenge | None:
 
 
 def not_spoken(challenges: Iterable[Challenge]) -> str:
-    """Words for a camera that offers only what camserver does not speak."""
+    """The error text for a camera that offers no scheme that camserver supports."""
     labels = list(dict.fromkeys(challenge.label for challenge in challenges))
     if not labels:
         return "it refuses access and offers no way to log in"
@@ -169,7 +169,7 @@ def _value(header: str, at: int) -> tuple[str, int]:
 
 
 def parameters(text: str) -> dict[str, str]:
-    """The name=value pairs of credentials or Authentication-Info, unquoted, names in lower case."""
+    """The name=value pairs of credentials or Authentication-Info: unquoted, lower-case names."""
     challenges = _parse_header("x " + text[:MAX_CHALLENGE_CHARS])
     return challenges[0].parameters if challenges else {}
 
@@ -178,7 +178,7 @@ def digest(username: str, password: str, method: str, uri: str, fields: dict[str
     """The `response` of digest credentials (RFC 7616, 3.4.1).
 
     `fields` are those of the challenge, plus nc and cnonce when qop is used, plus cnonce for the
-    "-sess" algorithms. Raises KeyError for a missing field or an algorithm that is not spoken.
+    "-sess" algorithms. Raises KeyError for a missing field or an unsupported algorithm.
     """
     name = fields.get("algorithm", "MD5").strip().upper() or "MD5"
     algorithm = _HASHES[name.removesuffix("-SESS")]
@@ -209,9 +209,9 @@ def authorization(
     count: int,
     cnonce: str,
 ) -> str:
-    """The Authorization header that answers a challenge which camserver speaks.
+    """The Authorization header that answers a challenge of a supported scheme.
 
-    `count` is the nonce count: how many requests have used this nonce, this one included.
+    `count` is the nonce count: how many requests have used this nonce, including this one.
     """
     if challenge.scheme == "basic":
         return basic(username, password)
@@ -244,7 +244,7 @@ def authorization(
 def accepts(
     authorization: str, username: str, password: str, method: str, challenge: dict[str, str]
 ) -> bool:
-    """Server's side: whether an Authorization header proves the password against `challenge`."""
+    """Whether an Authorization header proves the password for `challenge`. Server's side."""
     scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "basic":
         return authorization == basic(username, password)

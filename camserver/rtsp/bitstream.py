@@ -1,7 +1,4 @@
-"""What a client must read in H.264 and H.265 byte streams.
-
-NAL units, slice headers, recovery points. Pure.
-"""
+"""Read H.264 and H.265 byte streams: NAL units, slice headers, recovery points, profiles. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +8,22 @@ from collections.abc import Iterator
 START_CODE = b"\0\0\0\1"
 SHORT_START_CODE = b"\0\0\1"
 RECOVERY_POINT = b"\x06\x06\x01\xc4\x80"
-"""An SEI of our own: recovery point, frame count 0, exact match (H.264, D.1.8)."""
+"""An SEI message that camserver inserts: recovery point, frame count 0, exact match.
+
+Source: H.264, D.1.8.
+"""
 _START_CODES = re.compile(rb"\x00*\x00\x00\x01")
 _EMULATION_PREVENTION = re.compile(rb"\x00\x00\x03")
 _SLICE_HEADER_BYTES = 16
-_INTRA_SLICE_TYPES = frozenset((2, 4))  # I and SI (H.264, table 7-6); plus 5: all slices are alike
+# I and SI (H.264, table 7-6). The same types plus 5: all slices of the picture have this type.
+_INTRA_SLICE_TYPES = frozenset((2, 4))
 
 
 def split_annex_b(data: bytes) -> list[bytes]:
-    """NAL units between start codes of 3 or 4 bytes, without the zeros that may stand before one.
+    """The NAL units between start codes of 3 or 4 bytes, without the zeros before a start code.
 
     A NAL unit never ends with a zero byte and never contains a start code (H.264, 7.4.1; H.265,
-    7.4.2), so data without any start code is one unit.
+    7.4.2). So data without a start code is one unit.
     """
     return [unit for unit in (part.rstrip(b"\0") for part in _START_CODES.split(data)) if unit]
 
@@ -37,7 +38,7 @@ def h264_is_intra(nal: bytes) -> bool:
 
 
 def _exp_golomb(data: bytes) -> Iterator[int]:
-    """The unsigned Exp-Golomb numbers that `data` begins with (H.264, 9.1)."""
+    """The unsigned Exp-Golomb numbers at the beginning of `data` (H.264, 9.1)."""
     bits = "".join(f"{byte:08b}" for byte in data)
     at = 0
     while (one := bits.find("1", at)) >= 0:
@@ -60,7 +61,10 @@ PROFILES = {
 
 
 def profile_name(codec: str, data: bytes) -> str:
-    """The profile that a key picture's parameter set names (H.264, 7.3.2.1.1; H.265, 7.3.3)."""
+    """The profile in the parameter sets of a keyframe (H.264, 7.3.2.1.1; H.265, 7.3.3).
+
+    Empty when there is no parameter set.
+    """
     for nal in split_annex_b(data):
         if codec == "h264" and len(nal) > 3 and nal[0] & 0x1F == 7:
             return f"{PROFILES.get(nal[1], f'profile {nal[1]}')} {nal[3] / 10:g}"

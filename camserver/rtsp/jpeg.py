@@ -1,4 +1,4 @@
-"""Depacketiser of JPEG (RFC 2435), and of the whole-JFIF kind under the same name. Pure."""
+"""Depacketiser of JPEG (RFC 2435), and of whole JFIF files sent as JPEG. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ MAX_SIDE = 2040
 EXTENSION_PROFILE = 0xFFD8
 DQT, SOF0, DHT, SOS = 0xDB, 0xC0, 0xC4, 0xDA
 
-# ITU-T T.81, Annex K: the tables RFC 2435 leaves out of the packets. Quantisation in zigzag order.
+# ITU-T T.81, Annex K: the tables that RFC 2435 packets do not contain. Quantisation tables are in
+# zigzag order.
 _QUANTISERS = tuple(
     bytes.fromhex(text)
     for text in (
@@ -47,7 +48,7 @@ _HUFFMAN = {  # class and destination, as in a DHT segment -> counts and values
 
 @dataclass(frozen=True, slots=True)
 class _MainHeader:
-    """Of a picture's first fragment (RFC 2435, 3.1); sizes in pixels."""
+    """The main header of a picture's first fragment (RFC 2435, 3.1). Sizes are in pixels."""
 
     kind: int
     q: int
@@ -57,17 +58,17 @@ class _MainHeader:
 
 
 class JpegDepacketiser:
-    """Fragments of a scan to a JFIF file.
+    """Joins the fragments of a scan to a JFIF file.
 
-    Tables with Q 128 to 254 are kept, as they may come only once.
+    Tables with Q 128 to 254 are kept, because they may come only once.
 
-    RFC 2435 counts sizes in 8 pixels up to 2040. Larger pictures say their size in the description
-    (a=x-dimensions), or in a header extension (ONVIF Streaming Specification, 5.1.3), which brings
-    the frame header, and tables where they are not the usual ones.
+    RFC 2435 gives sizes in units of 8 pixels, up to 2040 pixels. The size of a larger picture is in
+    the description (a=x-dimensions), or in a header extension (ONVIF Streaming Specification,
+    5.1.3). The extension contains the frame header, and tables if they are not the standard ones.
     """
 
     def __init__(self, dimensions: tuple[int, int] | None = None) -> None:
-        """`dimensions`: width and height that the description names."""
+        """`dimensions` are the width and height in the description, in pixels."""
         self._dimensions = dimensions
         self._tables: dict[int, bytes] = {}
         self._obstacle = ""
@@ -83,26 +84,29 @@ class JpegDepacketiser:
 
     @property
     def obstacle(self) -> str:
-        """Why no picture can be made of what comes; empty when one can."""
+        """Why no picture can be made of the packets, as text. Empty when one can."""
         return self._obstacle
 
     def opens(self, payload: bytes) -> bool:
-        """The fragment at offset 0, or the beginning of a whole file."""
+        """Whether this is the fragment at offset 0, or the beginning of a whole file."""
         return payload[1:4] == b"\0\0\0" or payload[:2] == b"\xff\xd8"
 
     def continues(self, payload: bytes) -> bool:
-        """A fragment at another offset; of a whole file nobody can tell."""
+        """Whether this is a fragment at another offset.
+
+        False within a whole file, because its payloads do not show their place.
+        """
         return not self._whole_file and not self.opens(payload)
 
     def add_extension(self, profile: int, words: bytes) -> None:
-        """Segments of the JPEG header, one after the other, filled up with 0xFF."""
+        """Add segments of the JPEG header. They follow each other and are padded with 0xFF."""
         if profile != EXTENSION_PROFILE or self._scan:
             return
         for marker, body in _segments(words):
             self._extension.setdefault(marker, []).append(body)
 
     def add(self, payload: bytes) -> None:
-        """One payload: main header, restart and quantisation headers, a piece of the scan."""
+        """Add a payload: main header, restart and quantisation headers, and a part of the scan."""
         if not self._scan and payload[:2] == b"\xff\xd8":
             self._whole_file = True
         if self._whole_file:
@@ -127,22 +131,22 @@ class JpegDepacketiser:
         self._scan += payload[at:]
 
     def starts(self) -> bool:
-        """Whether the first fragment is there."""
+        """Whether the first fragment has come."""
         return self._header is not None or self._whole_file
 
     def slices(self) -> int:
-        """One."""
+        """The number of slices: always 1, because JPEG has no slices."""
         return 1
 
     def ends(self) -> bool:
-        """A whole file with its end marker.
+        """Whether this is a whole file with its end marker, or any scan.
 
-        A scan may end without one; the decoder reads all of it and sees a hole.
+        A scan may end without the marker. The decoder reads all of it and finds missing data.
         """
         return bool(self._scan) and (not self._whole_file or self._end_marked())
 
     def finish(self) -> tuple[bytes, bool, bool]:
-        """(JFIF file, True: every picture is a key picture, complete)."""
+        """(JFIF file, True because every JPEG picture is a keyframe, complete)."""
         if self._whole_file:
             return bytes(self._scan), True, self._complete
         if self._header is None:
@@ -159,14 +163,18 @@ class JpegDepacketiser:
         )
 
     def _end_marked(self) -> bool:
-        """Whether the end marker stands at the end, padding left aside.
+        """Whether the data ends with the end marker, apart from padding.
 
-        Asked for every packet with RTP's marker.
+        This is called for every packet with an RTP marker. So it reads only the last bytes.
         """
         return self._scan[-MAX_PADDING_BYTES:].rstrip(b"\0").endswith(b"\xff\xd9")
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
-        """In pixels. The description's size counts where the header's has no room for it."""
+        """(width, height) in pixels.
+
+        The size in the description is used when the header fields fit it. They may be 0 or
+        truncated to 8 bits.
+        """
         if self._dimensions is not None:
             sides = zip((width, height), self._dimensions, strict=True)
             if all(side in (0, (pixels + 7) // 8 & 0xFF) for side, pixels in sides):
@@ -174,7 +182,10 @@ class JpegDepacketiser:
         return width * 8, height * 8
 
     def _quantisers(self, header: _MainHeader) -> list[bytes]:
-        """Luma's and chroma's tables of 64 bytes (RFC 2435, 4.2 and appendix A)."""
+        """The luma and chroma tables of 64 bytes each (RFC 2435, 4.2 and appendix A).
+
+        Empty when the tables are not known.
+        """
         if header.q >= 128:
             tables = self._tables.get(header.q, b"") or self._extension_tables()
             if len(tables) in (64, 128):
@@ -193,7 +204,7 @@ class JpegDepacketiser:
         ]
 
     def _extension_tables(self) -> bytes:
-        """The 8-bit tables 0 and 1 of the extension's DQT segments."""
+        """The 8-bit tables 0 and 1 from the DQT segments of the extension."""
         found: dict[int, bytes] = {}
         for body in self._extension.get(DQT, ()):
             for at in range(0, len(body) - 64, 65):
@@ -201,7 +212,7 @@ class JpegDepacketiser:
         return found.get(0, b"") + found.get(1, b"")
 
     def _frame_header(self, header: _MainHeader) -> bytes:
-        """The SOF0 segment's body; empty when the camera doesn't say how large the picture is."""
+        """The body of the SOF0 segment. Empty when the picture's size or JPEG type is unknown."""
         for body in self._extension.get(SOF0, ()):
             if len(body) == 15 and body[0] == 8 and any(body[1:3]) and any(body[3:5]):
                 return body
@@ -244,7 +255,7 @@ class JpegDepacketiser:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of the segments that `data` holds whole."""
+    """(marker, body) of each whole segment in `data`."""
     at = 0
     while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] in (0xFF, 0xD8, 0x00):

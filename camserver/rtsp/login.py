@@ -1,11 +1,12 @@
-"""The login of one RTSP connection, and what a camera has shown about its nonces. Pure.
+"""The login of one RTSP connection, and what is known about a camera's nonces. Pure.
 
-Rule two: a right password is never sent in a way that a camera can count as a wrong one. So a
+Rule two: a correct password is never sent in a way that a camera can count as a wrong one. So a
 connection answers its own challenge. A challenge of an earlier connection is used again only when
-the camera has proved that it keeps its nonce: two connections in a row, both begun without a login,
-were given the same challenge. One refusal disproves it for as long as this program runs. A next
-nonce that the camera names (Authentication-Info) is used on the same connection only: another one
-could send it at the same time, and most such cameras take each nonce once.
+the camera is proved to keep its nonce: two connections in a row, both begun without a login, got
+the same challenge. After one refusal this is disproved for as long as this program runs.
+
+A next nonce that the camera gives (Authentication-Info) is used on the same connection only.
+Another connection could send it at the same time, and most such cameras accept each nonce once.
 """
 
 from __future__ import annotations
@@ -29,37 +30,37 @@ class Verdict(Enum):
     """What a 401 means for the request that got it."""
 
     ANSWER = auto()  # send the request again: there is a challenge to answer
-    RECONNECT = auto()  # what was remembered is of no use: begin again on a new connection
-    NO_LOGIN = auto()  # the camera wants a login, and none is configured
-    NOT_SPOKEN = auto()  # it offers no scheme that camserver speaks
-    WRONG = auto()  # the answer to a challenge of this very connection was refused
-    # The login was accepted before, and this request was refused all the same
+    RECONNECT = auto()  # the remembered challenge is useless: begin again on a new connection
+    NO_LOGIN = auto()  # the camera asks for a login, and none is configured
+    NOT_SPOKEN = auto()  # the camera offers no scheme that camserver supports
+    WRONG = auto()  # the camera refused the password: the answered challenge was valid
+    # The login was accepted before on this connection, but this request was refused
     LATER_REFUSED = auto()
 
 
 @dataclass(slots=True)
 class LoginCache:
-    """What is known of one camera's login; shared by all its connections, also at the same time."""
+    """What is known of one camera's login. All its connections share it, also at the same time."""
 
     username: str
     password: str = field(repr=False)
     kept: Challenge | None = None
-    """A challenge that the camera was proved to keep."""
+    """A challenge that the camera is proved to keep."""
     kept_counts: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
-    """Its nonce counts, for all connections that use it: none must ever come twice."""
+    """Its nonce counts, for all connections that use it. No count may be used twice."""
     taken: Challenge | None = None
     taken_counts: Iterator[int] = field(default_factory=lambda: count(1), repr=False)
     """The newest challenge that was answered, and its nonce counts."""
     newest: Challenge | None = None
-    """The newest challenge that a connection was given which began without a login."""
+    """The newest accepted challenge of a connection that began without a login."""
     disproved: bool = False
-    """A kept challenge was refused once: none is used again."""
+    """A kept challenge was refused once. So no challenge is kept again."""
     single_use: bool = False
-    """The camera takes each nonce once: every request begins without a login."""
+    """The camera accepts each nonce once. So every request is first sent without a login."""
     closes_after_challenge: bool | None = None
-    """It closes the connection after its 401: the answer goes over the next one.
+    """The camera closes the connection after its 401. So the answer is sent over the next one.
 
-    None: nobody has looked.
+    None: not known yet.
     """
 
     def counts_of(self, challenge: Challenge) -> Iterator[int]:
@@ -69,15 +70,18 @@ class LoginCache:
         return self.taken_counts
 
     def forget(self) -> None:
-        """What was kept was refused."""
+        """Forget the kept challenge, because it was refused."""
         self.kept, self.disproved = None, True
 
 
 class Login:
-    """The login of one connection. `authorization` for each request, then one of the others."""
+    """The login of one connection.
+
+    Call `authorization` for each request, then `accepted` or `refused` for its answer.
+    """
 
     def __init__(self, cache: LoginCache, carried: Challenge | None = None) -> None:
-        """`carried`: the challenge of a connection that the camera closed right after it."""
+        """`carried` is the challenge of the last connection, which the camera then closed."""
         self._cache = cache
         self._challenge = carried or cache.kept
         self._counts = cache.counts_of(carried) if carried is not None else cache.kept_counts
@@ -97,28 +101,29 @@ class Login:
 
     @property
     def remembered(self) -> bool:
-        """Whether it answers an earlier connection's challenge that nothing has confirmed yet."""
+        """Whether it answers a kept challenge that this connection has not confirmed yet."""
         return self._remembered and not self._accepted
 
     @property
     def carried(self) -> bool:
-        """Whether it answers the challenge of the connection before, which the camera closed."""
+        """Whether it answers the challenge of the last connection, which the camera closed."""
         return self._carried
 
     @property
     def was_accepted(self) -> bool:
-        """Whether the camera has taken the login on this connection."""
+        """Whether the camera has accepted the login on this connection."""
         return self._accepted
 
     @property
     def words(self) -> str:
-        """What the camera offers that camserver does not speak."""
+        """The error text that names the unsupported schemes that the camera offers."""
         return not_spoken(self.offered)
 
     def authorization(self, method: str, uri: str, cnonce: str) -> str | None:
-        """The Authorization header of a request; None while there is no challenge to answer."""
+        """The Authorization header of a request. None while there is no challenge to answer."""
         cache = self._cache
-        if self.remembered and self._challenge is not cache.kept:  # refused meanwhile, elsewhere
+        # Another connection's use of the kept challenge may have been refused meanwhile
+        if self.remembered and self._challenge is not cache.kept:
             self._challenge, self._remembered = None, False
         challenge = self._challenge
         if challenge is None or self._given_up:
@@ -129,7 +134,7 @@ class Login:
         )
 
     def accepted(self, authentication_info: str) -> None:
-        """A request with a login was answered by something else than 401 or 403."""
+        """Note that a request with a login got an answer other than 401 and 403."""
         cache, challenge = self._cache, self._challenge
         if challenge is None or self._given_up:
             return
@@ -147,7 +152,10 @@ class Login:
             self._challenge = None
 
     def refused(self, headers: Sequence[str], *, sent: bool) -> Verdict:
-        """What a 401 means; `headers` are its WWW-Authenticate fields, `sent`: a login was sent."""
+        """What a 401 means.
+
+        `headers` are its WWW-Authenticate fields. `sent` says whether a login was sent.
+        """
         self.offered = parse_challenges(headers)
         offer = strongest(self.offered)
         if not self._cache.username:
@@ -161,7 +169,7 @@ class Login:
         return self._own_refused(offer)
 
     def _own_refused(self, offer: Challenge | None) -> Verdict:
-        """The answer to a challenge of this connection was refused."""
+        """What it means that the answer to a challenge of this connection was refused."""
         answered = "" if self._challenge is None else self._challenge.nonce
         another = offer if offer is not None and offer.nonce != answered else None
         if self._accepted:
@@ -192,11 +200,11 @@ class Login:
         if offer is None:
             return Verdict.RECONNECT
         if answered is not None and offer.same_as(answered) and not offer.stale:
-            return Verdict.WRONG  # it still keeps this nonce: the password has changed
+            return Verdict.WRONG  # the camera still keeps this nonce, so the password has changed
         return self._take(offer)
 
     def _compare(self, challenge: Challenge) -> None:
-        """Two connections in a row with one challenge: the camera keeps it."""
+        """Keep the challenge when two connections in a row got the same one."""
         cache = self._cache
         same = cache.newest is not None and cache.newest.same_as(challenge)
         cache.newest = challenge

@@ -1,7 +1,7 @@
 """RTSP 1.0 messages and interleaved frames (RFC 2326), with strict limits. Pure.
 
-Lenient where cameras are: bare LF ends a line, header lines may be folded, header names have any
-case.
+The parser accepts what cameras send: lines that end with LF only, folded header lines, and header
+names in any case.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ _CANDIDATE = re.compile(rb"\$|RTSP/[0-9]|HTTP/[0-9]|[A-Z_]{3,32} [!-~]{1,2000} R
 _UNDECIDED_BYTES = 8
 MAX_STRAY_BYTES = 16 * 1024
 MAX_STRAY_CHANNEL = 31
-"""Channels that an interleaved frame may have which comes after stray bytes."""
+"""The highest channel that is accepted in an interleaved frame after stray bytes."""
 
 
 class RtspProtocolError(Exception):
-    """Raised when bytes are no RTSP, or over a limit."""
+    """Raised when bytes are not RTSP, or exceed a limit."""
 
 
 class HttpAnswerError(RtspProtocolError):
-    """Raised when an HTTP server answers: the port is another one's."""
+    """Raised when an HTTP server answers: the port belongs to another service."""
 
 
 def sendable_url(url: str) -> str:
-    """`url` fit for a request line: what would end or split it is percent-encoded."""
+    """`url` for a request line. Characters that would end or split the line are percent-encoded."""
     return _UNSENDABLE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), url)
 
 
 class Headers(dict[str, str]):
-    """Header fields by name; names compare without case, a repeated field is joined with commas."""
+    """Header fields by name. Names ignore case. `add` joins repeated fields with commas."""
 
     def __setitem__(self, name: str, value: str) -> None:
         super().__setitem__(name.title(), value)
@@ -68,7 +68,7 @@ class Headers(dict[str, str]):
         return super().get(name.title(), default)
 
     def add(self, name: str, value: str) -> None:
-        """Add a field that may stand more than once."""
+        """Add a field that may occur more than once."""
         known = self.get(name)
         self[name] = f"{known}, {value}" if known else value
 
@@ -110,7 +110,7 @@ class Interleaved:
     payload: bytes
 
     def encode(self) -> bytes:
-        """The bytes of the frame; a payload is at most 65,535 bytes."""
+        """The bytes of the frame. A payload has at most 65,535 bytes."""
         return b"$" + bytes((self.channel,)) + len(self.payload).to_bytes(2, "big") + self.payload
 
 
@@ -118,26 +118,26 @@ Message = Request | Response | Interleaved
 
 
 class MessageParser:
-    """Feeds on bytes, gives whole messages; keeps at most one incomplete message of limited size.
+    """Parses bytes to whole messages. It keeps at most one incomplete message of limited size.
 
-    Bytes between messages that belong to none are skipped, up to MAX_STRAY_BYTES in a row: cameras
-    send stray bytes, and name lengths of bodies that are too short. What is lost with them shows in
-    the sequence numbers of RTP.
+    Bytes that belong to no message are skipped, up to MAX_STRAY_BYTES in a row. Cameras send stray
+    bytes, and Content-Length values that are too small. If packets are lost in skipped bytes, the
+    RTP sequence numbers show it.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
-        # Of a message whose body is coming: its bytes, and in all
+        # A message whose body is incomplete: start line, headers, head bytes, bytes in all
         self._head: tuple[str, Headers, int, int] | None = None
-        self._stray_bytes = 0  # skipped since the newest message
+        self._stray_bytes = 0  # bytes skipped since the newest message
         self.stray_bytes_total = 0
-        """Bytes that belonged to no message."""
+        """All bytes that belonged to no message."""
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """All messages that `data` completes.
 
-        Raises RtspProtocolError; the connection is then beyond repair.
+        Raises RtspProtocolError. Then the connection cannot be used any more.
         """
         self._buffer += data
         while (message := self._next()) is not None:
@@ -164,7 +164,7 @@ class MessageParser:
         return _message(start, headers, bytes(self._buffer[at + head_bytes : self._at]))
 
     def _find_start(self) -> bool:
-        """Go to where a message may begin; False when that is not known yet."""
+        """Go to the place where a message may begin. False when it is not known yet."""
         buffer = self._buffer
         while self._at < len(buffer) and buffer[self._at] in b"\r\n":
             self._at += 1
@@ -179,7 +179,7 @@ class MessageParser:
             if buffer[at] != ord("$") or _is_rtp_frame(buffer, at):
                 self._skip(at - self._at)
                 return True
-        # The end may be the beginning of a message.
+        # The last bytes may be the beginning of a message
         self._skip(max(0, len(buffer) - _UNDECIDED_BYTES - self._at))
         return False
 
@@ -199,7 +199,7 @@ class MessageParser:
         return Interleaved(buffer[at + 1], bytes(buffer[at + 4 : end]))
 
     def _read_head(self, at: int) -> bool:
-        """Take a head that is complete, or skip what was none. False when more is needed."""
+        """Read a complete head, or skip a byte that begins none. False when more is needed."""
         buffer = self._buffer
         line = _LINE.match(buffer, at, at + MAX_HEAD_BYTES)
         line_end = at if line is None else line.end()
@@ -226,7 +226,10 @@ class MessageParser:
 
 
 def _is_rtp_frame(buffer: bytearray, at: int) -> bool:
-    """Whether a "$" among stray bytes begins an interleaved frame: RTP and RTCP have version 2."""
+    """Whether a "$" among stray bytes begins an interleaved frame.
+
+    The channel must be at most MAX_STRAY_CHANNEL, and the version 2, as in RTP and RTCP.
+    """
     channel_and_version = buffer[at + 1 : at + 2] + buffer[at + 4 : at + 5]
     if len(channel_and_version) < 2:
         return True  # not known yet
@@ -239,8 +242,9 @@ def _parse_head(head: bytes) -> tuple[str, Headers]:
     headers = Headers()
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon and name.strip():  # what has no name says nothing
-            # It may be sent back in a header of ours
+        if colon and name.strip():  # a line without a name has no meaning
+            # The value may be sent back in one of our headers, so it must contain no control
+            # characters
             headers.add(name.strip(), _CONTROL.sub(" ", value).strip())
     return start, headers
 

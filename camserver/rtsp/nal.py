@@ -1,9 +1,9 @@
 """Depacketisers of H.264 (RFC 6184, modes 0 and 1) and H.265 (RFC 7798): payloads to Annex B. Pure.
 
-What a still needs is kept: slices and parameter sets. Side information (SEI) and units of unknown
-kinds are dropped, they can't cost a picture. Kinds that carry picture data but are not understood
-make a picture incomplete. Parameter sets are remembered, from the session description or in band,
-and put before a key picture that has none.
+Slices and parameter sets are kept, because a still needs them. Side information (SEI) and units of
+unknown kinds are dropped, so a fault in them cannot damage a picture. Kinds that carry picture data
+but are not supported make a picture incomplete. Parameter sets are remembered, from the session
+description or in band, and put before a keyframe that has none.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from camserver.rtsp.bitstream import (
 
 MAX_SETS_OF_A_KIND = 4
 MAX_SET_BYTES = 4096
-"""Cameras' parameter sets have some dozen bytes.
+"""The size limit of a parameter set. Parameter sets of cameras have some dozen bytes.
 
-They are put before every key picture that lacks them.
+The limit is needed because they are put before every keyframe without them.
 """
 MAX_UNITS = 4096
-"""NAL units of one picture.
+"""The limit of NAL units in one picture.
 
-Cameras make a few dozen, slices of single macroblocks a few thousand.
+Cameras make a few dozen. With slices of single macroblocks there would be a few thousand.
 """
 
 
 class NalDepacketiser:
-    """What both have in common.
+    """The common part of both depacketisers.
 
-    The codec says how a NAL unit's kind, a fragment and an aggregate look.
+    A subclass defines the form of NAL unit kinds, fragments and aggregates.
     """
 
     HEADER_BYTES: int
@@ -45,15 +45,15 @@ class NalDepacketiser:
     AGGREGATE: int
     FRAGMENT: int
     REFUSED: frozenset[int]
-    """Kinds of payload that carry picture data in ways that are not negotiated."""
+    """Kinds of payload that carry picture data in modes that are not negotiated."""
 
     def __init__(
         self, parameter_sets: Iterable[bytes] = (), *, order_numbers: bool = False
     ) -> None:
         """`order_numbers`: payloads carry decoding order numbers (DONL; RFC 7798, 4.4)."""
         self._sets: dict[int, list[bytes]] = {}
-        self._start_bits = False  # this sender marks first fragments
-        self._end_bits = False  # this sender marks last fragments
+        self._start_bits = False  # whether this sender marks first fragments
+        self._end_bits = False  # whether this sender marks last fragments
         self._order_numbers = order_numbers
         for nal in parameter_sets:
             for unit in split_annex_b(nal):
@@ -61,22 +61,22 @@ class NalDepacketiser:
         self.begin()
 
     def begin(self) -> None:
-        """Forget the picture before; parameter sets stay."""
+        """Forget the picture before. Parameter sets are kept."""
         self._units: list[bytes] = []
         self._fragment: bytearray | None = None
         self._complete = True
-        # Whether the first slice's beginning is certain
+        # Whether the first slice's beginning is certain; None before the first slice
         self._first_slice_marked: bool | None = None
 
     @property
     def obstacle(self) -> str:
-        """Why no picture can be made of what comes; empty when one can."""
+        """Always empty: no obstacle is known for these codecs."""
         return ""
 
     def opens(self, payload: bytes) -> bool:
-        """A first slice, or what may stand before it only.
+        """Whether this is a first slice, or a unit that comes only before the first slice.
 
-        Filler and suffix messages come in the middle of pictures.
+        Filler data and suffix messages are not such units: they come in the middle of pictures.
         """
         nal = self._first_unit(payload)
         if nal is None:
@@ -89,7 +89,7 @@ class NalDepacketiser:
     def continues(self, payload: bytes) -> bool:
         """Whether this payload can only be in the middle of a picture.
 
-        A later slice, a later fragment.
+        This is a later slice or a later fragment.
         """
         head = self.HEADER_BYTES
         if len(payload) > head and self.kind(payload) == self.FRAGMENT and not payload[head] & 0x80:
@@ -100,7 +100,7 @@ class NalDepacketiser:
         return not nal[head] & 0x80
 
     def add(self, payload: bytes) -> None:
-        """A single NAL unit, an aggregate or a fragment."""
+        """Add a single NAL unit, an aggregate or a fragment."""
         payload = self._without_start_code(payload)
         if len(payload) <= self.HEADER_BYTES:
             return
@@ -119,12 +119,12 @@ class NalDepacketiser:
             self._add_unit(payload, marked=True)
 
     def add_extension(self, profile: int, words: bytes) -> None:
-        """RTP header extensions say nothing that a still needs."""
+        """Ignore it: a still needs nothing from RTP header extensions."""
 
     def starts(self) -> bool:
-        """Whether the first slice says that it is the picture's first.
+        """Whether the first slice is marked as the first of the picture.
 
-        first_mb_in_slice is 0 (H.264), first_slice_segment_in_pic_flag is set (H.265).
+        In H.264 first_mb_in_slice is 0. In H.265 first_slice_segment_in_pic_flag is set.
         """
         if not self._first_slice_marked:
             return False
@@ -134,12 +134,12 @@ class NalDepacketiser:
         return len(first) > self.HEADER_BYTES and bool(first[self.HEADER_BYTES] & 0x80)
 
     def slices(self) -> int:
-        """Slices of the picture that are complete."""
+        """The number of complete slices of the picture."""
         units, _ = self._finished()
         return sum(self.kind(nal) in self.PICTURES for nal in units)
 
     def ends(self) -> bool:
-        """Never: how many slices follow is not written in any."""
+        """Always False: no slice says how many slices follow."""
         return False
 
     def finish(self) -> tuple[bytes, bool, bool]:
@@ -154,7 +154,7 @@ class NalDepacketiser:
                 nal for kind in sorted(self.SETS - kinds) for nal in self._sets.get(kind, ())
             ]
             kept = self.decodable([*missing, *kept])
-            # Without parameter sets nobody can decode it.
+            # Without parameter sets the keyframe cannot be decoded
             complete &= kinds | self._sets.keys() >= self.SETS
         return b"".join(START_CODE + nal for nal in kept), key, complete
 
@@ -168,17 +168,18 @@ class NalDepacketiser:
         return bool(slices) and self.kind(slices[0]) in self.KEYS
 
     def decodable(self, units: list[bytes]) -> list[bytes]:
-        """The units of a key picture, with what a decoder needs to take it for one."""
+        """The units of a keyframe, in a form that a decoder accepts as a keyframe."""
         return units
 
     def rebuilt_header(self, payload: bytes) -> bytes:
-        """The NAL unit header that a fragment's headers stand for."""
+        """The NAL unit header, rebuilt from a fragment's headers."""
         raise NotImplementedError
 
     def _without_start_code(self, payload: bytes) -> bytes:
-        """Some cameras put an Annex B stream into packets.
+        """The payload without a start code at its beginning.
 
-        Then the first unit's header comes later.
+        Some cameras put an Annex B stream into packets. Then the header of the first unit comes
+        after a start code.
         """
         for code in (START_CODE, SHORT_START_CODE):
             if payload.startswith(code):
@@ -186,7 +187,7 @@ class NalDepacketiser:
         return payload
 
     def _first_unit(self, payload: bytes) -> bytes | None:
-        """The beginning of the first NAL unit that starts in a payload; None when none does."""
+        """The beginning of the first NAL unit that starts in a payload. None when none starts."""
         head = self.HEADER_BYTES
         payload = self._without_start_code(payload)
         if len(payload) <= head:
@@ -206,15 +207,15 @@ class NalDepacketiser:
         return payload if len(payload) > head else None
 
     def _finished(self) -> tuple[list[bytes], bool]:
-        """(units, complete) as if the picture ended now; changes nothing."""
+        """(units, complete) as if the picture ended now. The state is not changed."""
         if self._fragment is None:
             return self._units, self._complete
-        if self._end_bits:  # this sender marks ends, and here one is missing
+        if self._end_bits:  # this sender marks last fragments, and this one is missing
             return self._units, False
         return [*self._units, bytes(self._fragment)], self._complete
 
     def _close_fragment(self) -> None:
-        """Another unit begins: the fragmented one before it has ended."""
+        """End the current fragmented unit, because another unit begins."""
         if self._fragment is None:
             return
         fragment, self._fragment = bytes(self._fragment), None
@@ -250,7 +251,7 @@ class NalDepacketiser:
             known = self._sets.setdefault(kind, [])
             if nal in known:
                 known.remove(nal)
-            known.append(nal)  # the newest last: it counts when two have one id
+            known.append(nal)  # the newest is last, so that it counts when two have the same id
             del known[:-MAX_SETS_OF_A_KIND]
 
     def _add_aggregate(self, payload: bytes) -> None:
@@ -295,7 +296,7 @@ class NalDepacketiser:
             self._add_unit(nal, marked=start)
 
     def _other_unit(self, header: bytes) -> bool:
-        """For senders that mark no first fragment: a unit of another kind has begun."""
+        """Whether a unit with another header has begun. For senders that mark no first fragment."""
         return self._fragment is not None and not self._fragment.startswith(header)
 
 
@@ -317,20 +318,23 @@ class H264Depacketiser(NalDepacketiser):
         return nal[0] & 0x1F
 
     def is_key(self, slices: list[bytes]) -> bool:
-        """An IDR picture, or one of I slices only: those refer to no other picture either."""
+        """Whether it is an IDR picture, or has only I slices, which refer to no other picture."""
         if super().is_key(slices):
             return True
         return bool(slices) and all(self.kind(nal) == 1 and h264_is_intra(nal) for nal in slices)
 
     def decodable(self, units: list[bytes]) -> list[bytes]:
-        """A decoder shows pictures from an IDR picture or from a recovery point on."""
+        """The units, with a recovery point if there is no IDR slice.
+
+        A decoder outputs pictures only from an IDR picture or a recovery point on.
+        """
         if any(self.kind(nal) in self.KEYS for nal in units):
             return units
         at = next(i for i, nal in enumerate(units) if self.kind(nal) in self.PICTURES)
         return [*units[:at], RECOVERY_POINT, *units[at:]]
 
     def rebuilt_header(self, payload: bytes) -> bytes:
-        """F and NRI of the indicator, the type of the FU header."""
+        """F and NRI from the FU indicator, and the type from the FU header."""
         return bytes((payload[0] & 0xE0 | payload[1] & 0x1F,))
 
 
@@ -352,5 +356,5 @@ class H265Depacketiser(NalDepacketiser):
         return nal[0] >> 1 & 0x3F
 
     def rebuilt_header(self, payload: bytes) -> bytes:
-        """F, layer and temporal id of the payload header, the type of the FU header."""
+        """F, layer and temporal id from the payload header, and the type from the FU header."""
         return bytes((payload[0] & 0x81 | (payload[2] & 0x3F) << 1, payload[1]))

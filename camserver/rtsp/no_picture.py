@@ -1,7 +1,4 @@
-"""Why a session that plays has given no whole keyframe: told from what came of its packets.
-
-Pure.
-"""
+"""Find out why a playing session has given no whole keyframe, from its packets. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from camserver.rtsp.reception import Reception
 
 
 def no_picture(seen: Reception, limit_s: float) -> CameraError:
-    """The error for a session that has waited for `limit_s` seconds and got no keyframe."""
+    """The error for a session that got no keyframe within `limit_s` seconds."""
     result, text = _reason(seen, f"within {limit_s:.1f} s")
     return CameraError(result, text, step=Step.KEYFRAME, packets_lost=seen.lost)
 

@@ -1,7 +1,4 @@
-"""RTP and RTCP on the receiving side (RFC 3550).
-
-Packets, sender reports, and order for what comes by UDP. Pure.
-"""
+"""RTP and RTCP on the receiving side (RFC 3550): packets, sender reports, reordering. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +10,15 @@ from camserver.rtsp.rtp import NTP_EPOCH_S
 
 MAX_HELD_PACKETS = 64
 MAX_HELD_S = 0.2
-"""Packets held back while one before them is missing, and for how long; then it counts as lost."""
+"""How many packets are held while an earlier one is missing, and for how many seconds.
+
+Then the missing packet counts as lost.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RtpPacket:
-    """One packet; `payload` without padding and header extension."""
+    """One packet. `payload` is without padding and header extension."""
 
     payload_type: int
     marker: bool
@@ -27,11 +27,11 @@ class RtpPacket:
     ssrc: int
     payload: bytes
     extension: tuple[int, bytes] = (0, b"")
-    """The header extension: what its 16 bits of profile say, and its words."""
+    """The header extension: its 16-bit profile value, and its words."""
 
     @classmethod
     def parse(cls, data: bytes) -> RtpPacket | None:
-        """None for what is no RTP of version 2. RTCP is none either (RFC 5761, 4)."""
+        """Parse a packet. None when it is not RTP version 2, or is RTCP (RFC 5761, 4)."""
         if len(data) < 12 or data[0] >> 6 != 2 or is_rtcp(data):
             return None
         start, end = 12 + 4 * (data[0] & 15), len(data)
@@ -44,7 +44,7 @@ class RtpPacket:
             extension = (profile, data[start - 4 * words : start])
         if start > end:
             return None
-        # Some cameras set the padding bit without any padding: then its count makes no sense.
+        # Some cameras set the padding bit without any padding. Then the padding count is not valid.
         if data[0] & 0x20 and 0 < data[-1] <= end - start:
             end -= data[-1]
         sequence, timestamp, ssrc = struct.unpack_from(">HII", data, 2)
@@ -53,7 +53,7 @@ class RtpPacket:
 
 
 def is_rtcp(data: bytes) -> bool:
-    """Whether a packet on a channel of both is RTCP: types 192 to 223 (RFC 5761, 4)."""
+    """Whether a packet on a channel for RTP and RTCP is RTCP: types 192 to 223 (RFC 5761, 4)."""
     return len(data) >= 2 and 192 <= data[1] <= 223
 
 
@@ -66,7 +66,10 @@ class SenderReport:
 
     @classmethod
     def parse(cls, data: bytes) -> SenderReport | None:
-        """The sender report of a compound packet; it stands first (RFC 3550, 6.1)."""
+        """Parse the sender report of a compound packet. It comes first (RFC 3550, 6.1).
+
+        None when there is no sender report, or when its clock is 0.
+        """
         if len(data) < 28 or data[0] >> 6 != 2 or data[1] != 200:
             return None
         seconds, fraction, timestamp = struct.unpack_from(">III", data, 8)
@@ -79,7 +82,7 @@ class SenderReport:
 
 
 class ReorderBuffer:
-    """Gives packets in the order of their sequence numbers, as far as a bounded wait allows."""
+    """Gives packets in the order of their sequence numbers, within a limited wait."""
 
     def __init__(self) -> None:
         self._next: int | None = None
@@ -87,7 +90,7 @@ class ReorderBuffer:
         self._waiting_since = 0.0
 
     def feed(self, packet: RtpPacket, now: float) -> Iterator[RtpPacket]:
-        """The packets that are in order now; late ones and doubles are dropped."""
+        """The packets that are now in order. Late and repeated packets are dropped."""
         first = packet.sequence if self._next is None else self._next
         ahead = (packet.sequence - first) % 65536
         if ahead >= 32768:

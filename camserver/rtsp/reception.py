@@ -1,10 +1,9 @@
-"""The receiving side of one session's video.
-
-Packets are told apart by sender, put in order, assembled. Pure.
+"""The receiving side of one session's video: separate by sender, reorder, assemble. Pure.
 
 A channel may carry more than the video: RTCP, audio, other payload types, another sender (SSRC).
-Each (SSRC, payload type) has an assembler of its own. The payload type of the description counts
-as soon as it was seen; until then another one may, because some cameras send another than they say.
+Each pair of SSRC and payload type has its own assembler. Once a packet with the payload type of the
+description was seen, only that type is used. Before that another type is accepted too, because some
+cameras send a type that is not in their description.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ AUDIO_TYPES = frozenset((*range(19),))
 
 
 def depacketiser(track: Track) -> Depacketiser:
-    """For the track's codec, with what the description says of it."""
+    """A depacketiser for the track's codec, with the parameters from the description."""
     match track.codec:
         case "h264":
             return H264Depacketiser(track.parameter_sets())
@@ -48,14 +47,14 @@ class _Sender:
 
 
 class Reception:
-    """Takes the packets of one session, gives its pictures; counts what came."""
+    """Takes the packets of one session, gives its access units, and counts both."""
 
     def __init__(
         self, track: Track, *, proof: Proof | None, others: frozenset[int], unordered: bool
     ) -> None:
-        """`others`: payload types of other tracks.
+        """`others` are the payload types of other tracks.
 
-        `unordered`: by UDP, packets may overtake each other.
+        `unordered`: packets come by UDP and may be out of order.
         """
         self._track = track
         self._proof = proof
@@ -71,11 +70,11 @@ class Reception:
         self.report: SenderReport | None = None
 
     def control(self, data: bytes) -> None:
-        """An RTCP packet."""
+        """Take an RTCP packet."""
         self.report = SenderReport.parse(data) or self.report
 
     def packet(self, data: bytes, now: float) -> Iterator[AccessUnit]:
-        """The pictures that one RTP packet completes."""
+        """The access units that one packet completes. RTCP on this channel is also taken."""
         packet = RtpPacket.parse(data)
         if packet is None:
             self.control(data)
@@ -87,12 +86,12 @@ class Reception:
 
     @property
     def proof(self) -> Proof | None:
-        """What the newest sender's markers have proved, for the next session."""
+        """The proof from the newest sender's markers, for the next session."""
         return self._proof if self._newest is None else self._newest.assembler.proof
 
     @property
     def obstacle(self) -> str:
-        """Why no picture can be made of what comes; empty when one can."""
+        """Why no picture can be made of the packets, as text. Empty when one can."""
         return self._newest.assembler.obstacle if self._newest is not None else ""
 
     @property
@@ -102,7 +101,7 @@ class Reception:
 
     @property
     def unproved_key(self) -> bool:
-        """Whether a key picture came that nothing after it has proved whole."""
+        """Whether a keyframe came, but no later packet has proved that it is whole."""
         return self._newest is not None and self._newest.assembler.unproved_key
 
     def _ordered(self, packet: RtpPacket, now: float) -> Iterator[RtpPacket]:
@@ -131,9 +130,9 @@ class Reception:
 
 
 def _latest(known: OrderedDict[K, V], key: K, make: Callable[[], V]) -> V:
-    """The value of `key`, made when it is new.
+    """The value of `key`. It is made when the key is new.
 
-    The one used least lately goes when there are too many.
+    When there are more than MAX_SENDERS values, the least recently used one is dropped.
     """
     value = known.pop(key, None)
     known[key] = value = make() if value is None else value

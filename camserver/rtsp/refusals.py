@@ -1,7 +1,4 @@
-"""What a camera means by a status code (RFC 2326, 7.1.1), and what makers do with it.
-
-Pure.
-"""
+"""The meaning of a camera's status code (RFC 2326, 7.1.1), including makers' habits. Pure."""
 
 from __future__ import annotations
 
@@ -23,14 +20,14 @@ _FULL_VOICES = {Result.AUTH, Result.UNREACHABLE, Result.TIMEOUT}
 
 
 def reinterpret_as_full(error: CameraError, end: SessionEnd, others: int) -> CameraError:
-    """What `error` means while `others` sessions of the same device are open.
+    """What `error` means while the device counts `others` other sessions.
 
-    `end`: how the session ended that failed by it.
+    `others` may include closed sessions that the device still counts. `end` is how the session
+    ended that failed with `error`.
 
-    The device may not have forgotten closed ones yet.
-
-    Cameras say "full" with 401 or 403, with RST, EOF or silence after PLAY. A wrong password would
-    back off longer, and counts as a login; so while there is company it is taken for "full".
+    Cameras say "full" with 401 or 403, or with RST, EOF or silence after PLAY. "Wrong password"
+    would cause a longer back-off and would count as a login. So while other sessions are open, such
+    an error is treated as "full".
     """
     voice = (
         error.status == 401
@@ -50,7 +47,7 @@ def reinterpret_as_full(error: CameraError, end: SessionEnd, others: int) -> Cam
 
 
 def refusal(method: Step, status: int) -> CameraError:
-    """The error for a refused request; the session's end is none: refused is not opened."""
+    """The error for a refused request. Its end is none, because a refusal opens no session."""
     result, words = _MEANING.get(status, (Result.ERROR, "refused"))
     return CameraError(
         result, f"{words} ({status} to {method})", SessionEnd.NONE, status=status, step=method

@@ -1,6 +1,6 @@
-"""RTP packets and RTCP sender reports (RFC 3550), and payload formats, sender's side. Pure.
+"""RTP packets, RTCP sender reports (RFC 3550) and payload formats. Sender's side. Pure.
 
-H.264: RFC 6184. H.265: RFC 7798. JPEG: RFC 2435.
+Payload formats: H.264 (RFC 6184), H.265 (RFC 7798), JPEG (RFC 2435).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RtpSender:
         return header + payload
 
     def sender_report(self, wall_s: float, timestamp: int) -> bytes:
-        """RTCP SR: `wall_s` (seconds since 1970, the camera's clock) belongs to RTP `timestamp`."""
+        """An RTCP SR: at RTP `timestamp` the camera's clock was `wall_s` (seconds since 1970)."""
         seconds, fraction = divmod(wall_s + NTP_EPOCH_S, 1)
         return struct.pack(
             ">BBHIIIIII",
@@ -82,11 +82,11 @@ def h265_payloads(nals: list[bytes], limit: int = MAX_PAYLOAD_BYTES) -> Iterator
 
 
 def jpeg_payloads(jpeg: bytes, limit: int = MAX_PAYLOAD_BYTES) -> Iterator[bytes]:
-    """A baseline 4:2:0 JFIF file with standard Huffman tables.
+    """The payloads of a baseline 4:2:0 JFIF file with standard Huffman tables.
 
-    RFC 2435: type 1, Q 255, tables in band.
+    They have type 1, Q 255 and tables in band (RFC 2435).
 
-    Raises ValueError for another kind, or for more than 2040 pixels a side.
+    Raises ValueError for another kind of JPEG, or for a side of more than 2040 pixels.
     """
     tables, size, scan = _parse_jpeg(jpeg)
     width, height = size

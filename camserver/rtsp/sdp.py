@@ -1,10 +1,10 @@
-"""Session descriptions (RFC 8866), as far as a video track needs them.
+"""Session descriptions (RFC 8866), as far as a video track needs them. Pure.
 
-Pure; lenient where cameras are.
+The parser accepts the mistakes that cameras make.
 
-Track URLs follow RFC 2326, C.1.1, and what cameras make of it: `*` or nothing means the base
-itself, relative ones are appended to the base (not resolved against it: cameras leave the trailing
-slash away), absolute ones stand alone.
+Track URLs follow RFC 2326, C.1.1, with the habits of cameras. `*` or nothing means the base itself.
+A relative URL is appended to the base. It is not resolved against the base, because cameras leave
+out the trailing slash. An absolute URL is used as it is.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]*")
 MAX_TRACKS = 32
 STATIC = {26: ("JPEG", 90_000)}  # RFC 3551, table 5
 CODECS = {"H264": "h264", "H265": "hevc", "HEVC": "hevc", "JPEG": "mjpeg"}
-"""Encoding names of RTP (upper case) that camserver speaks, with libav's names for their decoders.
-"""
+"""RTP encoding names (upper case) that camserver supports, with libav's names of their decoders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One m= section: what it is and where it is controlled."""
+    """One m= section: its kind of media, and its control URL."""
 
     kind: str
     payload_type: int
     encoding: str = ""
     clock_hz: int = 90_000
     control: str = ""
-    parameters: dict[str, str] = field(default_factory=dict)  # of a=fmtp, names in lower case
+    parameters: dict[str, str] = field(default_factory=dict)  # from a=fmtp, names in lower case
     dimensions: tuple[int, int] | None = None
-    """Width and height in pixels, if they are named."""
+    """Width and height in pixels, if the description names them."""
 
     @property
     def codec(self) -> str | None:
-        """Libav's name of the codec, None when camserver doesn't speak it."""
+        """The codec's name in libav. None when camserver does not support it."""
         return CODECS.get(self.encoding) if self.kind == "video" else None
 
     def parameter_sets(self) -> list[bytes]:
-        """NAL units the description carries (RFC 6184, 8.1.
+        """The NAL units in the description (RFC 6184, 8.1; RFC 7798, 7.1).
 
-        RFC 7798, 7.1); what isn't base64 is left out.
+        Parts that are not base64 are left out.
         """
         names = (
             ("sprop-parameter-sets",)
@@ -57,7 +56,7 @@ class Track:
         )
         sets = []
         for text in (part for name in names for part in self.parameters.get(name, "").split(",")):
-            # What follows the base64 is none of it; some cameras let one field hold several units.
+            # Text after the base64 is ignored. Some cameras put several units into one field.
             match = _BASE64.match(text.strip())
             digits = match[0] if match else ""
             try:
@@ -71,9 +70,9 @@ class Track:
 
     @property
     def order_numbers(self) -> bool:
-        """Whether H.265 payloads carry decoding order numbers (RFC 7798, 7.1.
+        """Whether H.265 payloads carry decoding order numbers.
 
-        Sprop-max-don-diff).
+        The parameter is sprop-max-don-diff (RFC 7798, 7.1).
         """
         return self.encoding != "H264" and self.parameters.get("sprop-max-don-diff", "0") not in (
             "",
@@ -89,17 +88,17 @@ class Description:
     control: str = ""
 
     def video(self) -> Track | None:
-        """The first video track camserver speaks, else the first video track, else None."""
+        """The first video track of a supported codec, else the first video track, else None."""
         videos = [t for t in self.tracks if t.kind == "video"]
         return next(iter(self.spoken()), videos[0] if videos else None)
 
     def spoken(self) -> tuple[Track, ...]:
-        """The video tracks that camserver speaks, in their order."""
+        """The video tracks of supported codecs, in their order."""
         return tuple(track for track in self.tracks if track.codec is not None)
 
 
 def parse_sdp(body: bytes) -> Description:
-    """Never raises: what cannot be understood is not there."""
+    """Parse a description. Parts that cannot be understood are ignored. Never raises."""
     control = ""
     tracks: list[Track] = []
     section: dict[str, str] = {}
@@ -154,7 +153,11 @@ def _track(section: dict[str, str]) -> list[Track]:
 
 
 def _dimensions(section: dict[str, str], payload_type: int) -> tuple[int, int] | None:
-    """a=x-dimensions:WIDTH,HEIGHT or a=framesize:TYPE WIDTH-HEIGHT (3GPP TS 26.234, 5.3.3.2)."""
+    """(width, height) in pixels, or None.
+
+    Read from a=x-dimensions:WIDTH,HEIGHT or from a=framesize:TYPE WIDTH-HEIGHT (3GPP TS 26.234,
+    5.3.3.2).
+    """
     named = section.get("x-dimensions") or section.get("framesize", "").removeprefix(
         f"{payload_type} "
     )
@@ -164,9 +167,9 @@ def _dimensions(section: dict[str, str], payload_type: int) -> tuple[int, int] |
 
 
 def control_url(base: str, control: str) -> str:
-    """The URL a SETUP goes to, from the presentation's base and a control attribute.
+    """The URL for SETUP, from the presentation's base and a control attribute.
 
-    Fit for a request line.
+    It is encoded for a request line.
     """
     if control in ("", "*"):
         url = base
@@ -180,9 +183,9 @@ def control_url(base: str, control: str) -> str:
 
 
 def control_from_root(base: str, control: str) -> str | None:
-    """What a control attribute means that is a path from the server's root (RFC 3986, 5.2).
+    """The URL of a control attribute that is a path from the server's root (RFC 3986, 5.2).
 
-    None for any other.
+    None for any other attribute.
     """
     if not control.startswith("/"):
         return None

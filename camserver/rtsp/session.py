@@ -1,10 +1,10 @@
-"""One RTSP session without I/O: what is asked next, what each answer means, how it ended.
+"""One RTSP session without I/O: the next request, the meaning of each answer, and the end.
 
-`camserver.rtsp.aio.session` carries out the requests. Each conversation here is a generator: it
-yields an Ask, and gets the Response, or the exception that came instead.
+`camserver.rtsp.aio.session` sends the requests. Each conversation here is a generator: it yields an
+Ask, and gets the Response, or the exception that came instead.
 
-The state says what the camera may count. It changes by the table TRANSITIONS alone; an event that
-the table does not allow raises SessionStateError, which names both.
+The state says what the camera may count. It changes only by the table TRANSITIONS. An event that
+the table does not allow raises SessionStateError, which names the event and the state.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from camserver.rtsp.session_cache import (
 )
 
 SESSION_TIMEOUT_S = 60
-"""Of a session whose Session header names none (RFC 2326, 12.37)."""
+"""The timeout of a session whose Session header names none (RFC 2326, 12.37)."""
 SESSION_NOT_FOUND = 454
 NOT_KNOWN = frozenset((400, 404, 405, SESSION_NOT_FOUND, 501, 551))
-"""Answers to GET_PARAMETER that mean: ask something else to keep the session alive."""
+"""Answers to GET_PARAMETER after which another method must keep the session alive."""
 MEANS_SOMETHING_ELSE = frozenset((401, 403, 404, 453, SESSION_NOT_FOUND, 503))
-"""Refusals that say what is wrong.
+"""Refusals with a clear meaning.
 
-Any other may be a camera that wants to be asked in another way.
+After any other refusal, the camera may accept another form of the request.
 """
 OTHER_TRANSPORT = frozenset((400, 461, 500))
-"""Answers to SETUP of cameras that don't speak the transport."""
+"""Answers to SETUP of cameras that do not support the transport."""
 
 
 class SessionState(StrEnum):
-    """What the camera may count."""
+    """The states of a session. They say what the camera may count."""
 
     NOT_CONNECTED = "not connected"
     CONNECTED = "connected"
-    SETTING_UP = "setting up"  # a SETUP went out, and has no answer: it may count a session
+    SETTING_UP = "setting up"  # a SETUP was sent and is not answered: it may count a session
     READY = "ready"  # SETUP was accepted: it counts a session
     PLAYING = "playing"
     TEARING_DOWN = "tearing down"
-    TORN_DOWN = "torn down"  # it counts none any more
+    TORN_DOWN = "torn down"  # it does not count the session any more
     CLOSED = "closed"  # the transport is proven closed
 
 
 class SessionEvent(StrEnum):
-    """What can happen to a session."""
+    """The events of a session."""
 
     CONNECT = "connect"
     RECONNECT = "reconnect"  # the camera has closed the last connection, and counts nothing of it
@@ -91,19 +91,19 @@ END_WHEN_CLOSED: Mapping[SessionState, SessionEnd] = {
     _S.TEARING_DOWN: SessionEnd.UNCLEAN,
     _S.TORN_DOWN: SessionEnd.CLEAN,
 }
-"""How a session ended whose transport is closed in a state."""
+"""How a session ended, by its state when the transport was closed."""
 
 
 class SessionStateError(Exception):
-    """Raised when a session gets an event that its state does not allow: a fault of ours."""
+    """Raised when a session gets an event that its state does not allow: a bug of camserver."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A request to send.
 
-    `transport`: a SETUP, whose Transport header is made by whoever receives the packets.
-    `any_answer`: a refusal is an answer like others; else it is raised as CameraError.
+    `transport`: the request is a SETUP. The receiver of the packets makes its Transport header.
+    `any_answer`: a refusal is returned like other answers. Otherwise it is raised as CameraError.
     """
 
     method: Step
@@ -118,18 +118,18 @@ Conversation = Generator[Ask, Response, T]
 
 
 class SessionCore:
-    """The client's side of one session, over one connection after the other, never two at once."""
+    """The client's side of one session. It may use several connections, but never two at once."""
 
     def __init__(self, url: str, cache: SessionCache) -> None:
         self.url = url
         self.cache = cache
         self.state = SessionState.NOT_CONNECTED
         self.end = SessionEnd.NONE
-        """How it ended; right when the state is `closed`."""
+        """How it ended. Valid when the state is `closed`."""
         self.session_id = ""
         self.timeout_s = SESSION_TIMEOUT_S
         self.description: Description | None = None
-        """What the camera offers, when it was asked."""
+        """The camera's description. None when it was not asked."""
         self.warm = False
         """Whether it was opened without DESCRIBE."""
 
@@ -149,7 +149,7 @@ class SessionCore:
 
     @property
     def has_session(self) -> bool:
-        """Whether a SETUP was answered: the session lives on this connection."""
+        """Whether a SETUP was accepted and the session is not torn down."""
         return self.state in (
             SessionState.READY,
             SessionState.PLAYING,
@@ -162,9 +162,10 @@ class SessionCore:
         return self.has_session or self.state is SessionState.SETTING_UP
 
     def note_session(self, method: str, header: str) -> None:
-        """An answer's Session header.
+        """Store the session id and the timeout of an answer's Session header.
 
-        The first id of any answer counts; some cameras name it to DESCRIBE only.
+        The first id counts, from any answer, because some cameras send it only with DESCRIBE. A
+        later SETUP replaces it.
         """
         name, _, more = header.partition(";")
         if name.strip() and (not self.session_id or method == Step.SETUP):
@@ -175,9 +176,9 @@ class SessionCore:
     # ---- the way to PLAY
 
     def negotiate(self) -> Conversation[None]:
-        """Everything that one connection needs until the camera plays.
+        """Send all requests that one connection needs until the camera plays.
 
-        Raises what the requests raise, and UnsupportedStreamError.
+        Raises the errors of the requests, and UnsupportedStreamError.
         """
         self.warm = self.cache.may_be_warm
         if self.warm and (yield from self._open_warm()):
@@ -187,10 +188,10 @@ class SessionCore:
         yield from self._play()
 
     def _open_warm(self) -> Conversation[bool]:
-        """Play by what is remembered, without DESCRIBE.
+        """Play with the remembered facts, without DESCRIBE.
 
-        False when the camera refuses that, and has no session of ours. What was remembered is no
-        longer so then, or the camera never takes this.
+        False when the camera refuses this and has no session of ours. Then the remembered facts are
+        no longer true, or the camera never accepts a session without DESCRIBE.
         """
         try:
             yield from self._setup()
@@ -199,7 +200,7 @@ class SessionCore:
             gone = not self.has_session or error.status == SESSION_NOT_FOUND
             if not gone or error.login_refused or error.result in (Result.FULL, Result.AUTH):
                 raise
-            if self.state is SessionState.SETTING_UP:  # without an answer: the connection is over
+            if self.state is SessionState.SETTING_UP:  # no answer: the connection has ended
                 self.happened(SessionEvent.SETUP_REFUSED)
         else:
             return True
@@ -236,7 +237,10 @@ class SessionCore:
         self._choose(track)
 
     def _ask_description(self) -> Conversation[Response]:
-        """Some cameras take no DESCRIBE before an OPTIONS: it is remembered."""
+        """Send DESCRIBE, after OPTIONS if the camera needs it.
+
+        Some cameras accept no DESCRIBE before an OPTIONS. This is remembered.
+        """
         cache = self.cache
         describe = Ask(Step.DESCRIBE, self.url, {"Accept": "application/sdp"})
         options = Ask(Step.OPTIONS, self.url, any_answer=True)
@@ -255,7 +259,7 @@ class SessionCore:
         return response
 
     def _choose(self, track: Track) -> None:
-        """Take this track's pictures from now on."""
+        """Use this track from now on."""
         cache = self.cache
         tracks = self.description.tracks if self.description is not None else ()
         others = [t for t in tracks if t is not track]
@@ -265,7 +269,10 @@ class SessionCore:
         cache.other_types = frozenset(t.payload_type for t in others)
 
     def _setup(self) -> Conversation[None]:
-        """Set up the track; where it is refused, as other cameras want it to be asked."""
+        """Set up the track. After a refusal, try the forms of SETUP that other cameras need.
+
+        These are the other transport, the URL from the server's root, and the other video tracks.
+        """
         cache = self.cache
         try:
             yield from self._setup_with(cache.transport)
@@ -273,7 +280,7 @@ class SessionCore:
         except CameraError as error:
             first = error
         if self.description is None:
-            raise first  # it was not asked for one: that comes first
+            raise first  # DESCRIBE was not sent yet. It is tried before other forms of SETUP.
         other = "udp" if cache.transport == "tcp" else "tcp"
         if first.status in OTHER_TRANSPORT and (yield from self._set_up_otherwise(other)):
             return
@@ -292,7 +299,7 @@ class SessionCore:
         raise first
 
     def _set_up_otherwise(self, transport: str) -> Conversation[bool]:
-        """Whether the camera takes this; then it is remembered."""
+        """Whether the camera accepts this SETUP. If so, the transport is remembered."""
         try:
             yield from self._setup_with(transport)
         except CameraError as error:
@@ -307,7 +314,8 @@ class SessionCore:
         try:
             yield Ask(Step.SETUP, self.cache.track_url, transport=transport)
         except CameraError as error:
-            # Refused: no session was made. Without a status the connection has ended.
+            # A refusal opens no session. An error without a status means that the connection has
+            # ended.
             if error.status is not None:
                 self.happened(SessionEvent.SETUP_REFUSED)
             raise
@@ -333,10 +341,10 @@ class SessionCore:
         self.happened(SessionEvent.PLAY_ACCEPTED)
 
     def _set_up_other_tracks(self) -> Conversation[bool]:
-        """Some cameras play nothing unless all tracks are set up.
+        """Set up the other tracks. False when there is none.
 
-        What comes of the others is not used. By interleaved channels always: nobody has to listen
-        on a port. False when there is none.
+        Some cameras play nothing unless all tracks are set up. The data of the other tracks is not
+        used. They are always sent over interleaved channels, so no UDP port is needed for them.
         """
         for number, url in enumerate(self.cache.other_tracks, start=1):
             channels = f"{2 * number}-{2 * number + 1}"
@@ -347,11 +355,14 @@ class SessionCore:
     # ---- while it plays
 
     def keep_alive(self) -> Ask:
-        """Tells the camera that somebody is there."""
+        """The request that keeps the session alive."""
         return Ask(Step(self.cache.keep_alive), self.cache.base, any_answer=True)
 
     def keep_alive_answered(self, status: int) -> bool:
-        """Whether to ask at once in another way: the camera doesn't know the method."""
+        """Whether to send another keep-alive at once, because the camera does not know the method.
+
+        From then on OPTIONS is used.
+        """
         if status not in NOT_KNOWN or self.cache.keep_alive == Step.OPTIONS:
             return False
         self.cache.keep_alive = Step.OPTIONS
@@ -360,15 +371,15 @@ class SessionCore:
     # ---- its end
 
     def tear_down(self) -> Ask:
-        """The request that ends the session."""
+        """The request that ends the session. The state becomes `tearing down`."""
         self.happened(SessionEvent.TEARDOWN_SENT)
         return Ask(Step.TEARDOWN, self.cache.base, any_answer=True)
 
     def tear_down_answered(self, status: int | None, *, over_udp: bool) -> None:
-        """The camera has answered TEARDOWN, or refused the login for it (None).
+        """Note the answer to TEARDOWN. `status` is None when the login for it was refused.
 
-        Over TCP the session ends with the connection, whatever the answer; over UDP only a 200 says
-        so, or a 454: there is no such session any more.
+        Over TCP the session ends with the connection, so any answer proves the end. Over UDP only a
+        200 proves it, or a 454, which means that the session does not exist any more.
         """
         if not over_udp or status in (200, SESSION_NOT_FOUND):
             self.happened(SessionEvent.TEARDOWN_PROVED)

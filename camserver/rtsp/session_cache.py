@@ -1,7 +1,4 @@
-"""What one session leaves for the next, what it gives, and how it can be no session of ours.
-
-Values only.
-"""
+"""Values of a session: its cache for the next session, its keyframe, and its exceptions."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ from camserver.rtsp.sdp import Track
 
 @dataclass(slots=True)
 class SessionCache:
-    """What one session leaves for the next of the same stream.
+    """What one session leaves for the next session of the same stream.
 
-    Fewer round trips, nothing that must be true.
+    It saves round trips. Its facts may be out of date.
     """
 
     track: Track | None = None
@@ -31,40 +28,40 @@ class SessionCache:
     proof: Proof | None = None
     keep_alive: str = "GET_PARAMETER"
     options_first: bool = False
-    """The camera takes no DESCRIBE before an OPTIONS."""
+    """The camera accepts no DESCRIBE before an OPTIONS."""
     all_tracks: bool = False
     """The camera plays nothing unless all its tracks are set up."""
     warm_refusals: int = 0
-    """Sessions in a row that failed because no DESCRIBE came before."""
+    """The number of warm sessions in a row that failed."""
     warm_worked: bool = False
-    """A session without DESCRIBE has given a picture."""
+    """A warm session has given a picture."""
 
     @property
     def may_be_warm(self) -> bool:
         """Whether the next session is tried without DESCRIBE.
 
-        One failure is enough where it has never worked.
+        It is not tried after one failure if it has never worked, else after two in a row.
         """
         return self.track is not None and self.warm_refusals < (2 if self.warm_worked else 1)
 
 
 class UnsupportedStreamError(CameraError):
-    """Raised when the stream is one this client doesn't speak; another engine may."""
+    """Raised when this client does not support the stream. Another engine may support it."""
 
 
 class RedirectError(Exception):
-    """Raised when the camera redirects; `url` is where to."""
+    """Raised when the camera redirects. `url` is the target."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         super().__init__("redirected")
 
 
-class Reconnect(Exception):  # noqa: N818 - not an error: what to do
-    """Raised when the session has to begin again on a new connection.
+class Reconnect(Exception):  # noqa: N818 - not an error, but an instruction
+    """Raised when the session must begin again on a new connection.
 
-    `carried` is the challenge that the new one answers; without one, all that was remembered is to
-    be forgotten.
+    `carried` is the challenge that the new connection answers. Without it, everything that was
+    remembered must be forgotten.
     """
 
     def __init__(self, carried: Challenge | None = None) -> None:
@@ -74,9 +71,10 @@ class Reconnect(Exception):  # noqa: N818 - not an error: what to do
 
 @dataclass(slots=True)
 class Keyframe:
-    """A key picture, when it was complete (seconds since 1970), and the camera's clock then.
+    """A keyframe, and the time when it was complete (seconds since 1970).
 
-    The clock is None if the camera did not tell it.
+    `camera_clock_offset_s` is the camera's clock for this picture minus that time. It is None if
+    the camera did not send its clock.
     """
 
     picture: AccessUnit

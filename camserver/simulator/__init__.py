@@ -1,1 +1,1 @@
-"""Simulated RTSP cameras: the demo's cameras, the tests' fault injector, the benchmark's fleet."""
+"""Simulated RTSP cameras for the demo, for tests with faults, and for benchmarks with fleets."""

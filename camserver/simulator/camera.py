@@ -1,7 +1,4 @@
-"""One simulated camera.
-
-What it is, what is wrong with it, how many sessions it gives, and what it saw. No I/O.
-"""
+"""One simulated camera: its settings, faults, sessions and record. No I/O."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ FAULTS = {
     "reboot": "reboot:GONE:EVERY, gone for GONE seconds every EVERY seconds",
 }
 STREAMS = ("stream1", "stream2")
-"""Paths of the main stream and of the sub-stream, which is half as wide and high."""
+"""Paths of the main stream and of the sub-stream. The sub-stream has half the width and height."""
 _NUMBERS = {"loss": 1, "reorder": 1, "slow": 1, "reboot": 2}
 
 
@@ -37,7 +34,7 @@ _NUMBERS = {"loss": 1, "reorder": 1, "slow": 1, "reboot": 2}
 class Fault:
     """One fault with its arguments, from a text such as "status:503:SETUP".
 
-    "cut@stream1" is for one stream only.
+    "cut@stream1" is a fault of one stream only.
     """
 
     kind: str = "none"
@@ -46,7 +43,7 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Raises ValueError that says what was expected."""
+        """Parse a fault. Raises ValueError, whose text says what was expected."""
         what, _, stream = text.partition("@")
         kind, *arguments = what.split(":")
         if kind not in FAULTS:
@@ -67,7 +64,7 @@ class Fault:
         return cls(kind, tuple(arguments), stream)
 
     def on(self, stream: str) -> Fault:
-        """What is wrong with one stream."""
+        """The fault of one stream. A fault of kind "none" if this fault is for another stream."""
         return self if self.stream in ("", stream) else Fault()
 
     @property
@@ -76,38 +73,38 @@ class Fault:
         return float(self.arguments[0])
 
     def stalls(self, method: str) -> bool:
-        """Whether a request gets no answer."""
+        """Whether a request with this method gets no answer."""
         return self.kind == "deaf" or (self.kind == "stall" and self.arguments[0].upper() == method)
 
     def refuses(self, method: str) -> int | None:
-        """The status a request is refused with, if it is."""
+        """The status with which a request is refused. None when it is not refused."""
         at = self.arguments[1].upper() if len(self.arguments) > 1 else "DESCRIBE"
         return int(self.arguments[0]) if self.kind == "status" and method == at else None
 
 
 @dataclass(slots=True)
 class Record:
-    """What a camera saw.
+    """Counters of what a camera saw.
 
-    A session here is a connection: from accept until the camera knows it closed.
+    In these counters a session is a connection: from accept until the camera knows that it closed.
     """
 
     sessions_now: int = 0
     sessions_max: int = 0
     opens: int = 0
     ends_clean: int = 0  # TEARDOWN came before the end
-    ends_unclean: int = 0  # a set-up session ended without it
-    ends_without: int = 0  # a connection ended that never had a session
+    ends_unclean: int = 0  # a session that was set up ended without TEARDOWN
+    ends_without: int = 0  # a connection without any session ended
     refused_full: int = 0
-    # Answers to a challenge that did not prove the password, old nonces included
+    # Answers to a challenge that did not prove the password, including those to old nonces
     wrong_logins: int = 0
-    locked: bool = False  # the account was locked after `lock_after` of them
-    early: int = 0  # connections that came while a cool-down left no session for them
+    locked: bool = False  # the account was locked after `lock_after` wrong logins
+    early: int = 0  # connections that came too early: a cool-down left no session for them
 
 
 @dataclass(slots=True)
 class SimulatedCamera:
-    """State of one camera.
+    """The state of one camera.
 
     `fault`, `quirk` (names of QUIRKS, joined by "+") and `full_voice` may be changed while it runs.
     """
@@ -125,9 +122,9 @@ class SimulatedCamera:
     username: str = ""
     password: str = field(default="", repr=False)
     auth: str = "digest"
-    lock_after: int = 0  # wrong logins; 0: never
+    lock_after: int = 0  # wrong logins after which the account is locked; 0: never
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    """Of the quirks that keep one; else each connection has its own."""
+    """The nonce for quirks that keep one. Without them each connection has its own nonce."""
     join_at_keyframe: bool = False
     clock_offset_s: float = 0.0
     full_voice: str = "453"
@@ -136,9 +133,9 @@ class SimulatedCamera:
     record: Record = field(default_factory=Record)
     port: int = 0
     keyframes: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)
-    """The newest keyframes sent, Annex B or JFIF: what a picture must equal one of."""
+    """The newest keyframes sent, Annex B or JFIF. A picture must equal one of them."""
     requests: deque[str] = field(default_factory=lambda: deque(maxlen=64), repr=False)
-    """The newest requests' methods, of all connections."""
+    """The methods of the newest requests, of all connections."""
     random: random.Random = field(default_factory=lambda: random.Random(1))
     _set_up: set[object] = field(default_factory=set)
     _cooling_until: list[float] = field(default_factory=list)
@@ -149,12 +146,12 @@ class SimulatedCamera:
         return frozenset(self.quirk.split("+")) - {""}
 
     def wrong_login(self) -> None:
-        """A login was refused."""
+        """Count a wrong login, and lock the account after `lock_after` of them."""
         self.record.wrong_logins += 1
         self.record.locked |= 0 < self.lock_after <= self.record.wrong_logins
 
     def opened(self, now: float) -> None:
-        """A connection was accepted."""
+        """Record that a connection was accepted."""
         r = self.record
         r.opens += 1
         r.sessions_now += 1
@@ -163,7 +160,7 @@ class SimulatedCamera:
         r.early += cooling > 0 and r.sessions_now + cooling > self.max_sessions
 
     def closed(self, session: object, *, torn_down: bool, now: float) -> None:
-        """A connection ended."""
+        """Record that a connection ended, and begin its cool-down."""
         r = self.record
         r.sessions_now -= 1
         had_session = session in self._set_up
@@ -181,7 +178,7 @@ class SimulatedCamera:
             self._cooling_until.append(now + cooldown_s)
 
     def admit(self, session: object, now: float) -> bool:
-        """Whether one more session may be set up."""
+        """Whether `session` may be set up. If so, it is counted, else the refusal is counted."""
         if (
             session not in self._set_up
             and len(self._set_up) + self._cooling(now) >= self.max_sessions
@@ -192,7 +189,7 @@ class SimulatedCamera:
         return True
 
     def torn_down(self, session: object) -> None:
-        """TEARDOWN came: the session is free again."""
+        """Free the session, because TEARDOWN came."""
         self._set_up.discard(session)
 
     def _cooling(self, now: float) -> int:

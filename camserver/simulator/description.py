@@ -1,4 +1,4 @@
-"""How a simulated camera describes its stream (SDP, RFC 8866), with its quirks. Pure."""
+"""The description of a simulated camera's stream (SDP, RFC 8866), with its quirks. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ PAYLOAD_TYPES = {"h264": 96, "h265": 96, "mjpeg": 26}
 
 
 def describe(camera: SimulatedCamera, parameter_sets: list[bytes], base: str) -> bytes:
-    """The answer to DESCRIBE; `parameter_sets` are NAL units, `base` is the URL that was asked."""
+    """The body of the answer to DESCRIBE.
+
+    `parameter_sets` are NAL units. `base` is the requested URL.
+    """
     codec, quirks = camera.codec, camera.quirks
     kind = PAYLOAD_TYPES[codec]
     lines = [
@@ -33,7 +36,7 @@ def describe(camera: SimulatedCamera, parameter_sets: list[bytes], base: str) ->
 
 
 def _formats(camera: SimulatedCamera, kind: int, parameter_sets: list[bytes]) -> list[str]:
-    """The fmtp line, if there is one."""
+    """The fmtp line. An empty list if there is none."""
     codec, quirks = camera.codec, camera.quirks
     sets = [base64.b64encode(nal).decode() for nal in parameter_sets]
     if "sets-in-band" in quirks or codec == "mjpeg":

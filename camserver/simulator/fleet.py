@@ -1,4 +1,4 @@
-"""A fleet of simulated cameras in one process: each is a device with a port of its own."""
+"""A fleet of simulated cameras in one process. Each is a device with its own port."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from camserver.simulator.pictures import Pictures
 from camserver.simulator.session import SimulatedConnection
 
 DISCARD_PORT = 9
-"""Where a camera that refuses connections pretends to be: nothing listens there."""
+"""The port of a camera that refuses connections. Nothing listens there."""
 _FILES_PER_CAMERA = 8
 
 
 class Fleet:
-    """Serves cameras on `host`; pictures are shared by all cameras of one codec and size."""
+    """Serves cameras on `host`. All cameras of one codec and size share their pictures."""
 
     def __init__(
         self,
@@ -38,7 +38,10 @@ class Fleet:
         self._reboots: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Listen; a camera with port 0 gets a free one. Raises OSError when a port is taken."""
+        """Listen on all ports. A camera with port 0 gets a free port.
+
+        Raises OSError when a port is in use.
+        """
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(
             resource.RLIMIT_NOFILE,
@@ -52,20 +55,23 @@ class Fleet:
                 )
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close all servers and connections."""
         for task in self._reboots:
             task.cancel()
         for camera_id in list(self._servers):
             await self._power_off(camera_id)
 
     async def reboot(self, camera_id: str, gone_s: float) -> None:
-        """End all connections of a camera, be gone for `gone_s` seconds, come back on its port."""
+        """Reboot a camera: end all its connections, and listen again after `gone_s` seconds.
+
+        It comes back on the same port.
+        """
         await self._power_off(camera_id)
         await asyncio.sleep(gone_s)
         await self._listen(self.cameras[camera_id])
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """What each camera saw."""
+        """The record of each camera, by its id."""
         return {camera.id: dataclasses.asdict(camera.record) for camera in self.cameras.values()}
 
     def url(self, camera_id: str, stream: str = STREAMS[0]) -> str:
@@ -74,7 +80,7 @@ class Fleet:
         return f"rtsp{'s' if self._tls else ''}://{host}:{self.cameras[camera_id].port}/{stream}"
 
     def inventory(self, **defaults: str) -> str:
-        """An inventory of the fleet as TOML, with the right passwords."""
+        """An inventory of the fleet as TOML, with the correct passwords."""
         lines = ["[defaults]", *(f"{key} = {_toml(value)}" for key, value in defaults.items())]
         for camera in self.cameras.values():
             keys = {
@@ -125,6 +131,6 @@ class Fleet:
 def _toml(value: object) -> str:
     """A string or a number as TOML.
 
-    A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    A JSON string is also a TOML basic string, except for DEL, which must be escaped in TOML.
     """
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""The login that one simulated connection asks for, with the camera's habits."""
+"""The login check of one simulated connection, with the camera's quirks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ REALM = "camserver simulator"
 
 @dataclass(frozen=True, slots=True)
 class LoginRefusal:
-    """How a login is refused: with a 401 or without an answer, and whether the connection ends."""
+    """How a login is refused: with a 401 or without an answer.
+
+    `closes`: the camera also closes the connection.
+    """
 
     answered: bool = True
     challenges: tuple[str, ...] = ()
@@ -23,19 +26,19 @@ class LoginRefusal:
 
 
 class SimulatedLogin:
-    """One connection's nonce, and what the camera says of logins."""
+    """The nonce of one connection, and the camera's answers to logins."""
 
     def __init__(self, camera: SimulatedCamera) -> None:
         self._camera = camera
         self._own_nonce = secrets.token_hex(16)
 
     def next_request(self) -> None:
-        """A request was let through."""
+        """Note that a request was accepted. With the quirk new-nonce the nonce changes."""
         if self._has("new-nonce"):
             self._own_nonce = secrets.token_hex(16)
 
     def accepts(self, request: Request) -> bool:
-        """Whether a request has the right login, or needs none."""
+        """Whether a request has the correct login, or needs none."""
         camera = self._camera
         if not camera.username:
             return True
@@ -51,9 +54,9 @@ class SimulatedLogin:
         )
 
     def refuse(self, request: Request) -> LoginRefusal:
-        """What a request gets that `accepts` did not take. Counts wrong logins."""
+        """How a request is refused after `accepts` returned False. It counts wrong logins."""
         sent = request.headers.get("Authorization")
-        if sent and not self._has("new-nonce"):  # that one says stale=true, and does not count
+        if sent and not self._has("new-nonce"):  # new-nonce sends stale=true: no wrong login
             self._camera.wrong_login()
         if sent and self._has("wrong-login-closes"):
             return LoginRefusal(answered=False, closes=True)

@@ -1,4 +1,4 @@
-"""The packets of a simulated picture, as this camera makes them, and what carries them."""
+"""The packets of a simulated picture, with the camera's quirks and faults, and their transport."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def picture_packets(
     *,
     keyframe: bool,
 ) -> list[bytes]:
-    """RTP packets of one picture, with the camera's habits and faults."""
+    """The RTP packets of one picture, with the camera's quirks and faults."""
     if keyframe and fault.kind == "damage":
         payloads = [p[:20] + bytes(len(p) - 20) if len(p) > 200 else p for p in payloads]
     made = as_camera_makes_them(camera.quirks, camera.codec, list(payloads))
@@ -38,7 +38,7 @@ def picture_packets(
 
 
 def on_the_way(camera: SimulatedCamera, fault: Fault, packets: Sequence[bytes]) -> Iterator[bytes]:
-    """The same, without those that are lost, and with what else comes between them."""
+    """The packets that arrive: without lost packets, with other packets between them."""
     for number, packet in enumerate(packets):
         if fault.kind != "loss" or camera.random.random() >= fault.number:
             yield packet
@@ -49,7 +49,7 @@ def on_the_way(camera: SimulatedCamera, fault: Fault, packets: Sequence[bytes]) 
 
 
 async def udp_endpoint(local: str, host: str, port: int) -> asyncio.DatagramTransport:
-    """A port of ours at `local` that sends to `host`."""
+    """A UDP port at the address `local` that sends to `port` of `host`."""
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         asyncio.DatagramProtocol, (local, 0), (host, port)
     )

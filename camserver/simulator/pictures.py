@@ -1,11 +1,12 @@
-"""Test pictures with a camera's name and a running clock, cheap for a thousand cameras.
+"""Test pictures with a camera's name and a running clock, cheap enough for a thousand cameras.
 
-Holds the encoders.
+This module contains the encoders.
 
-A picture is four slices: bars, name, clock, bars. Slices of one picture may come from different
-runs of an encoder, if deblocking across them is off. So the bars are encoded once, a name once a
-camera, the clock once a second for all; and pictures between keyframes are "nothing changed"
-slices, encoded once from flat grey, valid after any such keyframe.
+A picture has four slices: bars, name, clock, bars. The slices of one picture may come from
+different runs of an encoder if deblocking across slices is off. So the bars are encoded once, a
+name once for each camera, and the clock once a second for all cameras. Pictures between keyframes
+have "nothing changed" slices. They are encoded once from flat grey, and are valid after any such
+keyframe.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ _BARS = (
     (51, 118, 170),
     (28, 170, 124),
 )
-"""75 % bars at half saturation.
+"""75 % bars at half saturation, as (Y, U, V).
 
-4:2:0 and JPEG can hold their edges, so a picture may be compared with its source.
+4:2:0 and JPEG can keep their edges, so a picture can be compared with its source.
 """
 _X264 = (
     "slices=4:sliced-threads=0:threads=1:no-deblock=1:keyint=250:scenecut=0:qp=22:repeat-headers=1"
@@ -54,12 +55,12 @@ _X265 = (
 ENCODERS = {"h264": ("libx264", "x264-params", _X264), "h265": ("libx265", "x265-params", _X265)}
 
 Planes = np.ndarray[Any, np.dtype[np.uint8]]
-"""A yuv420p picture, BT.709 limited range, as PyAV lays it out: (3/2 height, width)."""
+"""A yuv420p picture, BT.709 limited range, in PyAV's layout. Shape: (3/2 height, width)."""
 
 
 @dataclass(slots=True, eq=False)
 class Pictures:
-    """Coded and packetised pictures of one codec and size, shared by all cameras that have them."""
+    """Coded and packetised pictures of one codec and size, shared by all cameras that use them."""
 
     codec: str
     width: int
@@ -81,11 +82,14 @@ class Pictures:
 
     @property
     def parameter_sets(self) -> list[bytes]:
-        """(VPS,) SPS and PPS, for the SDP; nothing for MJPEG."""
+        """SPS and PPS for the SDP, with H.265 also VPS. Empty for MJPEG."""
         return self._heads
 
     def keyframe(self, name: str, second: int) -> list[bytes]:
-        """NAL units of a whole keyframe that shows `name` and the moment `second` (since 1970)."""
+        """The NAL units of a whole keyframe that shows `name` and the time.
+
+        `second` is the time in seconds since 1970.
+        """
         if name not in self._names:
             self._names[name] = self._split(self._encode([self.draw(name, None)])[0])[1][NAME_SLICE]
         if self._clock[0] != second:
@@ -107,9 +111,9 @@ class Pictures:
         return jpeg
 
     def payloads(self, name: str, index: int, second: int) -> list[bytes]:
-        """RTP payloads of the index-th picture of a group that began at `second`.
+        """The RTP payloads of picture number `index` in a group that began at `second`.
 
-        All but the first say "no change".
+        The first one is the keyframe. The others say "nothing changed".
         """
         if self.codec == "mjpeg":
             return _jpeg_payloads(self, name, second)
@@ -118,7 +122,7 @@ class Pictures:
         )
 
     def sent(self, name: str, second: int) -> bytes:
-        """What a picture of the keyframe must equal: Annex B or a JFIF file."""
+        """The coded keyframe, Annex B or a JFIF file. A picture is compared with it."""
         if self.codec == "mjpeg":
             return self.jpeg(name, second)
         return b"".join(b"\0\0\0\1" + nal for nal in self.keyframe(name, second))
@@ -139,7 +143,7 @@ class Pictures:
         )
 
     def _write(self, y: Planes, u: Planes, v: Planes, text: str, quarter: int) -> None:
-        rows = -(-self.height // 16)  # coding blocks: text must stay inside its slice
+        rows = -(-self.height // 16)  # rows of coding blocks; the text must stay inside its slice
         top = (-(-rows * quarter // SLICES) + 1) * 16
         bottom = (rows * (quarter + 1) // SLICES - 1) * 16
         image = Image.new("L", (self.width, bottom - top), 24)
@@ -180,7 +184,7 @@ class Pictures:
         return nal[0] & 0x1F if self.codec == "h264" else (nal[0] >> 1) & 0x3F
 
     def _split(self, unit: bytes) -> tuple[list[bytes], list[bytes]]:
-        """(parameter sets, slices) of a keyframe; SEI messages are left out."""
+        """(parameter sets, slices) of a keyframe. SEI messages are left out."""
         nals = split_annex_b(unit)
         slices = [
             n for n in nals if (self._kind(n) == 5 if self.codec == "h264" else self._kind(n) < 32)

@@ -1,6 +1,6 @@
-"""What real cameras do differently though nothing is broken, as data.
+"""Quirks: habits of real cameras that are not broken. Pure.
 
-Each is a name that a simulated camera may have. Pure.
+A simulated camera may have any of them, by name.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ METADATA = [
 
 
 def control(quirks: frozenset[str], base: str) -> list[str]:
-    """The a=control line of the picture's track."""
+    """The a=control line of the video track. An empty list if there is none."""
     values = {
         "control-absolute": f"{base}trackID=0",
         "control-star": "*",
@@ -95,7 +95,7 @@ def control(quirks: frozenset[str], base: str) -> list[str]:
 
 
 def base_header(quirks: frozenset[str], base: str) -> dict[str, str]:
-    """How the answer to DESCRIBE says what relative URLs belong to."""
+    """The header of the answer to DESCRIBE that gives the base of relative URLs."""
     if "no-base" in quirks:
         return {}
     if "content-location" in quirks:
@@ -104,12 +104,12 @@ def base_header(quirks: frozenset[str], base: str) -> dict[str, str]:
 
 
 def is_track(quirks: frozenset[str], uri: str) -> bool:
-    """Whether a SETUP of `uri` means the picture's track."""
+    """Whether a SETUP of `uri` is for the video track."""
     return uri.endswith("/trackID=0") or bool(quirks & {"control-star", "control-missing"})
 
 
 def encode(quirks: frozenset[str], response: Response) -> bytes:
-    """The bytes of an answer."""
+    """The bytes of an answer, with the quirks."""
     head, separator, body = response.encode().partition(b"\r\n\r\n")
     if "cseq-zero" in quirks:
         head = re.sub(rb"(?i)CSeq: [^\r]*", b"CSeq: 0", head)
@@ -132,7 +132,7 @@ def encode(quirks: frozenset[str], response: Response) -> bytes:
 
 
 def markers(quirks: frozenset[str], codec: str, payloads: list[bytes]) -> list[bool]:
-    """Which packets of a picture carry the marker."""
+    """For each packet of a picture, whether it has the marker."""
     last = len(payloads) - 1
     if "no-markers" in quirks:
         return [False] * len(payloads)
@@ -142,7 +142,7 @@ def markers(quirks: frozenset[str], codec: str, payloads: list[bytes]) -> list[b
 
 
 def challenges(quirks: frozenset[str], basic: bool, realm: str, nonce: str) -> list[str]:
-    """What a 401 offers."""
+    """The challenges of a 401."""
     if basic:
         return [f'Basic realm="{realm}"']
     plain = f'Digest realm="{realm}", nonce="{nonce}"'
@@ -159,7 +159,7 @@ def challenges(quirks: frozenset[str], basic: bool, realm: str, nonce: str) -> l
 
 
 def payloads(quirks: frozenset[str], codec: str, sent: list[bytes]) -> list[bytes]:
-    """A picture's payloads as this camera makes them."""
+    """The payloads of a picture, changed by the quirks."""
     if codec == "mjpeg":
         return sent
     fragment = _is_h264_fragment if codec == "h264" else _is_h265_fragment
@@ -188,13 +188,13 @@ def _is_h265_fragment(payload: bytes) -> bool:
 
 
 def padded(packet: bytes) -> bytes:
-    """A packet that says it is padded, with a last byte beyond what there is."""
+    """The packet with the padding bit set, if its last byte is too large for a padding count."""
     lies = packet[-1] > len(packet) - 12
     return bytes((packet[0] | (0x20 if lies else 0),)) + packet[1:]
 
 
 def others(quirks: frozenset[str], number: int) -> list[bytes]:
-    """Packets of others that come on the picture's channel after its number-th packet."""
+    """Packets that are not video, on the video channel after packet `number` of a picture."""
     made = []
     if "audio-on-channel" in quirks:
         made.append(struct.pack(">BBHII", 0x80, 8, number & 0xFFFF, number, 0x99) + b"\xd5" * 160)

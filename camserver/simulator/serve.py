@@ -1,7 +1,4 @@
-"""`camserver simulate`.
-
-A fleet that runs until it is told to stop, and keeps its record in a file.
-"""
+"""Run `camserver simulate`: a fleet that runs until it is stopped, and writes its record."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ NAMES = ("Gate", "Yard", "Harbour", "Workshop", "Roof", "Garden")
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """What `camserver simulate` was asked for; `faults` by camera id, "*" for all."""
+    """The options of `camserver simulate`. `faults` are by camera id, "*" is for all cameras."""
 
     cameras: int = 6
     host: str = "127.0.0.1"
@@ -45,7 +42,7 @@ class SimulateOptions:
     inventory: Path | None = None
     interval: str = "5s"
     output: Path | None = None
-    """With `inventory`: the folder of its pictures and its socket."""
+    """With `inventory`: the folder for pictures and the socket."""
     seconds: float | None = None
     until_eof: bool = False
 
@@ -53,7 +50,8 @@ class SimulateOptions:
 def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
     """The cameras, cam1 to camN.
 
-    Raises ValueError when a fault is meant for a camera that is not there.
+    Raises ValueError when a fault is for a camera that does not exist, or when there are too few
+    ports above the base port.
     """
     width, height = options.size
     cameras = [
@@ -92,12 +90,15 @@ def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
 
 
 async def serve(options: SimulateOptions) -> int:
-    """Serve until SIGINT, SIGTERM, the end of `seconds`; the record is kept to the last moment."""
+    """Serve until SIGINT, SIGTERM or the end of `seconds`. The record is also written at the end.
+
+    With `until_eof` the end of stdin also stops it.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    if options.until_eof:  # a parent that dies in any way closes the pipe
+    if options.until_eof:  # when the parent dies in any way, the pipe is closed
         loop.add_reader(0, lambda: None if os.read(0, 4096) else stop.set())
     tls = None
     if options.tls is not None:
@@ -115,7 +116,7 @@ async def serve(options: SimulateOptions) -> int:
             f"{camera.id}  {fleet.url(camera.id)}  {camera.codec}"
             f" {camera.width}x{camera.height}{fault}"
         )
-    # The command's output
+    # The command's output, so T201 does not apply
     print(f"{len(fleet.cameras)} cameras are ready; Ctrl-C ends them", flush=True)  # noqa: T201
     ends_at = None if options.seconds is None else loop.time() + options.seconds
     while not stop.is_set() and (ends_at is None or loop.time() < ends_at):
@@ -133,7 +134,10 @@ async def serve(options: SimulateOptions) -> int:
 
 
 def _tables(output: Path | None) -> str:
-    """Where pictures and the socket are, for a person who may not write to the system's folders."""
+    """The tables for the pictures and the socket.
+
+    They are for a user who cannot write to the system's folders.
+    """
     if output is None:
         return ""
     folder = output.absolute()
@@ -149,7 +153,7 @@ def _write_record(path: Path | None, fleet: Fleet) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a whole file or none; it may hold passwords."""
+    """Write a file atomically. Only its owner can read it, because it may contain passwords."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.touch(0o600)
     temporary.write_text(text)

@@ -1,6 +1,6 @@
 """One connection to a simulated camera.
 
-Answers RTSP, plays pictures, misbehaves as the camera's fault says.
+It answers RTSP requests, plays pictures, and has the camera's faults and quirks.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from camserver.simulator.quirks import (
 REPORT_S = 5.0
 SLOW_TICK_S = 0.02
 MAX_BACKLOG_BYTES = 4 << 20
-"""A client that reads slower than the camera films loses pictures, as with a real one."""
+"""With more unsent bytes pictures are dropped, as in a real camera with a slow client."""
 PUBLIC = "OPTIONS, DESCRIBE, SETUP, PLAY, GET_PARAMETER, TEARDOWN"
 
 
 class SimulatedConnection(asyncio.Protocol):
-    """Server's side of one RTSP connection; TCP interleaved or UDP."""
+    """The server's side of one RTSP connection, TCP interleaved or UDP."""
 
     def __init__(
         self, camera: SimulatedCamera, streams: dict[str, Pictures], peers: set[SimulatedConnection]
@@ -72,13 +72,13 @@ class SimulatedConnection(asyncio.Protocol):
     # ---- connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client came."""
+        """Record the new connection."""
         self._transport = cast("asyncio.Transport", transport)
         self._peers.add(self)
         self._camera.opened(_now())
 
     def data_received(self, data: bytes) -> None:
-        """Requests; RTCP from the client is read and forgotten."""
+        """Answer requests. RTCP from the client is ignored."""
         try:
             for message in self._parser.feed(data):
                 if isinstance(message, Request):
@@ -89,9 +89,10 @@ class SimulatedConnection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """The client is gone.
+        """Record the end of the connection.
 
-        What it sent last may still be unread, because writing to it failed first.
+        The last data of the client may still be unread, because writing failed first. So it is read
+        here.
         """
         if self._transport.get_extra_info("sslcontext") is None:
             with contextlib.suppress(OSError, ValueError):
@@ -173,9 +174,9 @@ class SimulatedConnection(asyncio.Protocol):
                 self._reply(request, 501)
 
     def _refuse_login(self, request: Request) -> None:
-        """401 with a challenge.
+        """Answer 401 with a challenge.
 
-        What a login with another connection's nonce gets is the camera's habit.
+        The answer to a login with another connection's nonce depends on the camera's quirks.
         """
         refusal = self._login.refuse(request)
         if refusal.answered:
@@ -238,7 +239,7 @@ class SimulatedConnection(asyncio.Protocol):
         host = self._transport.get_extra_info("peername")[0]
         local = self._transport.get_extra_info("sockname")[0]
         pair = [await udp_endpoint(local, host, port) for port in (rtp_port, rtcp_port)]
-        self._close_udp()  # of an earlier SETUP of this connection
+        self._close_udp()  # the ports of an earlier SETUP on this connection
         self._udp = pair[0], pair[1]
         mine = [t.get_extra_info("sockname")[1] for t in pair]
         self._accept(
@@ -250,7 +251,7 @@ class SimulatedConnection(asyncio.Protocol):
         self._reply(request, 200, self._session_header() | {"Transport": transport})
 
     def _says_full(self, request: Request) -> bool:
-        """Refuse in the camera's voice; False when it notices only at PLAY."""
+        """Refuse a session by `full_voice`. False when the camera refuses only at PLAY."""
         match self._camera.full_voice:
             case "eof-after-play" | "silence":
                 self._one_too_many = True
@@ -309,8 +310,8 @@ class SimulatedConnection(asyncio.Protocol):
         camera = self._camera
         rtp = RtpSender(PAYLOAD_TYPES[camera.codec], secrets.randbits(32), secrets.randbits(16))
         start = time.time()
-        # Cameras are somewhere in their group of pictures when a client comes; a few make a
-        # keyframe for it.
+        # When a client comes, a camera is somewhere in its group of pictures. A few cameras make a
+        # keyframe for the client.
         number = (
             0
             if camera.join_at_keyframe
@@ -340,7 +341,7 @@ class SimulatedConnection(asyncio.Protocol):
                 self._play_request = None
 
     def _send_picture(self, rtp: RtpSender, index: int, stamp: int, began: int) -> bool:
-        """Send one picture; False when the connection was cut in the middle of it."""
+        """Send one picture. False when the connection was closed in the middle of it."""
         camera, fault, pictures = self._camera, self._fault, self._streams[self._stream]
         if index == 0:
             camera.keyframes.append(pictures.sent(camera.name, began))
@@ -355,7 +356,7 @@ class SimulatedConnection(asyncio.Protocol):
         return True
 
     def _send_packets(self, packets: list[bytes]) -> None:
-        """A picture's packets, with what else this camera sends between them."""
+        """Send a picture's packets, with the other data that this camera sends between them."""
         camera, fault = self._camera, self._fault
         for packet in on_the_way(camera, fault, packets):
             self._send(0, packet)

@@ -1,1 +1,1 @@
-"""One picture of one camera, from the sources in their order."""
+"""Snapshots: take one picture of one camera, from its sources in order."""

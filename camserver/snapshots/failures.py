@@ -1,6 +1,6 @@
-"""What failed sources say together: whether another may help, and the sentence for a person.
+"""Judges failed sources: whether another source may help, and the sentence for a person.
 
-Pure.
+The code is pure.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from camserver.errors import CameraError, RtspBusy
 from camserver.model import Attempt, Result, Source
 
 _NO_OTHER_STREAM = frozenset((Result.BUSY, Result.FULL, Result.UNREACHABLE))
-"""The camera may still answer its snapshot URL, but not another RTSP stream."""
+"""After these results the camera may still answer its snapshot URL, but no other RTSP stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFailure:
-    """One source gave no picture, `elapsed_s` after the attempt had begun.
+    """One source that gave no picture.
 
-    `limit_s` is the camera's timeout. Both are 0 where no lease was given: no time ran yet.
+    `elapsed_s` is the time since the attempt's deadline began to run. `limit_s` is the camera's
+    timeout. Both are 0 when no lease was given.
     """
 
     source: Source
@@ -30,21 +31,21 @@ class SourceFailure:
 
     @classmethod
     def of_busy(cls, busy: RtspBusy) -> SourceFailure:
-        """No lease was given: that is our own word, whatever source it was for."""
+        """The failure when no lease was given. It counts as RTSP, whatever source it was for."""
         return cls(Source.RTSP, busy)
 
     @property
     def result(self) -> Result:
-        """Its word for latest.json."""
+        """The result word for latest.json."""
         return Result.BUSY if isinstance(self.error, RtspBusy) else self.error.result
 
     @property
     def login_refused(self) -> bool:
-        """Whether the camera was sent a login and refused it."""
+        """Whether a login was sent and the camera refused it."""
         return isinstance(self.error, CameraError) and self.error.login_refused
 
     def text(self) -> str:
-        """The sentence."""
+        """The sentence for a person."""
         if isinstance(self.error, RtspBusy):
             return self.error.reason
         return (
@@ -52,7 +53,7 @@ class SourceFailure:
         )
 
     def label(self) -> str:
-        """The same in few words."""
+        """The failure in few words."""
         if isinstance(self.error, RtspBusy):
             return f"camera full: {_holders(self.error)}"
         if self.result in (Result.BUSY, Result.FULL):
@@ -71,11 +72,12 @@ def _holders(busy: RtspBusy) -> str:
 
 
 def may_help(source: Source, failures: Sequence[SourceFailure]) -> bool:
-    """Whether another source can do better after these failures.
+    """Whether another source may give a picture after these failures.
 
-    A wrong password is wrong everywhere, and cameras lock accounts: it is sent once a poll. A
-    camera that is full, busy or dead over RTSP may still answer its snapshot URL, but not another
-    RTSP stream. What go2rtc says is not the camera's word.
+    A wrong password is wrong for every source, and cameras lock accounts. So it is sent only once
+    per poll. A camera that is full, busy or unreachable over RTSP may still answer its snapshot
+    URL, but not another RTSP stream. Failures of go2rtc are ignored: they do not come from the
+    camera.
     """
     of_camera = [failure for failure in failures if failure.source is not Source.GO2RTC]
     results = {failure.result for failure in of_camera}
@@ -85,9 +87,9 @@ def may_help(source: Source, failures: Sequence[SourceFailure]) -> bool:
 
 
 def failed_attempt(camera: str, at: datetime, failures: Sequence[SourceFailure]) -> Attempt:
-    """The outcome of an attempt whose sources have all failed, at least one.
+    """The outcome of an attempt when all sources failed. `failures` must not be empty.
 
-    What the camera itself said counts more than what go2rtc said.
+    The camera's own failures come before those of go2rtc.
     """
     ordered = sorted(failures, key=lambda failure: failure.source is Source.GO2RTC)
     return Attempt(

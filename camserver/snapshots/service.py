@@ -1,11 +1,11 @@
-"""SnapshotService: one picture of one camera, from the sources in their order, under a lease.
+"""SnapshotService: takes one picture of one camera, from its sources in order, under a lease.
 
-Knows no schedule, no disk.
+It knows no schedule and no disk.
 
-The lease covers the session and nothing else: it is released when the session has proven its
-transport closed (or the worker that held it is dead and reaped). Decoding and delivering begin when
-the keyframe is whole and go on beside the session's end: a camera far away answers TEARDOWN late,
-and the picture need not wait for that.
+The lease covers only the session. It is released when the session's transport is proven closed (or
+when the worker that held the session is dead and reaped). Decoding and delivery begin when the
+keyframe is complete, and run while the session ends. A distant camera answers TEARDOWN late, and
+the picture does not need to wait for that.
 """
 
 from __future__ import annotations
@@ -39,30 +39,33 @@ from camserver.snapshots.failures import SourceFailure, failed_attempt, may_help
 from camserver.snapshots.sources import PictureSource
 
 MIN_SHARE_S = 0.5
-"""A source is not begun with less time than this."""
+"""A source is not tried when less time than this is left."""
 
 Deliver = Callable[[Attempt], Awaitable[Attempt]]
-"""Takes the outcome where it belongs, and may make it a worse one (a full disk)."""
+"""Stores or publishes the outcome, and may return a worse one (a full disk)."""
 
 
 class SourcesOf(Protocol):
-    """Which sources a camera has: `Sources`, or a fake in a test."""
+    """The interface of `Sources`, which a test may replace by a fake."""
 
     async def of(self, camera: Camera) -> list[PictureSource]:
-        """In the order in which they are tried."""
+        """The sources of a camera, in the order in which they are tried."""
 
     async def live_view(self, camera: Camera) -> PictureSource | None:
-        """One that needs no lease because somebody watches live."""
+        """A source that needs no lease because live view is running, or None."""
 
 
 async def keep(attempt: Attempt) -> Attempt:
-    """Deliver to nobody but the caller."""
+    """Deliver only to the caller of `take`."""
     return attempt
 
 
 @dataclass(slots=True)
 class _Shot:
-    """One call of `take`: what it is for, and the time it has used. Moments by the loop's clock."""
+    """One call of `take`: its arguments, and the time it has used.
+
+    Moments are in seconds of the event loop's clock.
+    """
 
     camera: Camera
     holder: Holder
@@ -74,34 +77,34 @@ class _Shot:
     lease_wait_s: float = 0.0
 
     def begin(self) -> float:
-        """The deadline of the whole shot; the first call sets it."""
+        """The deadline of the whole attempt. The first call sets it."""
         if self.deadline is None:
             self.started = _now()
             self.deadline = self.started + self.camera.timeout_s
         return self.deadline
 
     def share(self, sources_left: int) -> float:
-        """The deadline of one source: a later one needs time, too."""
+        """The deadline of one source: half of the time that is left if other sources follow."""
         return _now() + (self.begin() - _now()) / min(sources_left, 2)
 
     @property
     def left_s(self) -> float:
-        """Until the deadline; without end while it does not run."""
+        """Seconds until the deadline, or infinity before the deadline is set."""
         return math.inf if self.deadline is None else self.deadline - _now()
 
     @property
     def elapsed_s(self) -> float:
-        """Since the deadline runs."""
+        """Seconds since the deadline was set, or 0 before that."""
         return 0.0 if self.deadline is None else _now() - self.started
 
     @property
     def lease_wait_limit_s(self) -> float:
-        """A later source waits for its lease within the deadline that already runs."""
+        """The longest wait for a lease. A later source must also keep the deadline already set."""
         return min(self.camera.lease_wait_s, self.left_s)
 
 
 class SnapshotService:
-    """Takes pictures; `take` never raises for a camera's sake."""
+    """Takes pictures. `take` never raises because of a camera."""
 
     def __init__(
         self,
@@ -123,9 +126,9 @@ class SnapshotService:
         *,
         deliver: Deliver = keep,
     ) -> Attempt:
-        """One attempt at a picture, with every source that may help, within the camera's timeout.
+        """Try every source that may help, within the camera's timeout.
 
-        `deliver` gets the outcome as soon as it is known; this comes back when the session is
+        `deliver` gets the outcome as soon as it is known. `take` returns only after the session is
         closed, too.
         """
         shot = _Shot(camera, holder, priority, self._clock(), deliver)
@@ -150,7 +153,7 @@ class SnapshotService:
         return await deliver(failed_attempt(camera.id, shot.at, failures))
 
     async def _take_from(self, source: PictureSource, shot: _Shot, sources_left: int) -> Attempt:
-        """A picture from one source. Raises CameraError, RtspBusy."""
+        """Take a picture from one source. Raises CameraError, RtspBusy."""
         async with AsyncExitStack() as tasks:
             async with self._keyframe(source, shot, sources_left) as unit:
                 developing = await tasks.enter_async_context(
@@ -162,7 +165,7 @@ class SnapshotService:
     async def _keyframe(
         self, source: PictureSource, shot: _Shot, sources_left: int
     ) -> AsyncIterator[CodedKeyframe]:
-        """The first whole keyframe of one session, which is open until the end of the block.
+        """Open a session and give its first complete keyframe. The block's end closes the session.
 
         Raises CameraError, RtspBusy.
         """
@@ -177,7 +180,7 @@ class SnapshotService:
                 async with lease.cover(session):
                     async with lease.preemptible():
                         unit = await session.keyframe()
-                    # The session is ending anyway: nothing is won by giving way from here on
+                    # Outside of `preemptible`: the session ends now anyway
                     yield unit
             except Preempted:
                 raise RtspBusy("gave way to live view", camera=shot.camera.id) from None
@@ -188,7 +191,7 @@ class SnapshotService:
                 raise meant from None
 
     async def _acquire(self, shot: _Shot) -> RtspLease:
-        """Raises RtspBusy."""
+        """Acquire a lease for the attempt. Raises RtspBusy."""
         camera = shot.camera
         try:
             return await self._manager.acquire(
@@ -202,7 +205,7 @@ class SnapshotService:
             raise RtspBusy("its device has just left the inventory", camera=camera.id) from None
 
     async def _develop(self, unit: CodedKeyframe, source: PictureSource, shot: _Shot) -> Attempt:
-        """Decode and deliver. Raises CameraError."""
+        """Decode the keyframe and deliver the picture. Raises CameraError."""
         camera = shot.camera
         try:
             still = await self._decoder.decode(unit, width=camera.width, deadline=shot.begin())

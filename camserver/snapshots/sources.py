@@ -1,7 +1,8 @@
-"""Where a camera's picture can come from: go2rtc, the main stream, the sub-stream, a snapshot URL.
+"""The sources of a camera's picture: go2rtc, the main stream, the sub-stream, a snapshot URL.
 
-A source says whether its session needs a lease, opens it, and hears what became of the picture. To
-add one: a class with these methods, and its place in `Sources.of`.
+A source says whether its session needs a lease, opens the session, and is told whether the picture
+could be decoded. To add a source, write a class with the methods of PictureSource, and add it to
+`Sources.of`.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ class PictureSource(Protocol):
 
     @property
     def kind(self) -> Source:
-        """Its word in latest.json."""
+        """The word for this source in latest.json."""
 
     @property
     def needs_lease(self) -> bool:
-        """Whether its session counts on the camera's device and is not counted there already."""
+        """Whether its session uses a session of the camera's device that is not counted yet."""
 
     def session(self, deadline: float) -> CaptureSession:
-        """A session that has to give its keyframe before `deadline` (event loop's clock)."""
+        """A session that must give its keyframe before `deadline` (event loop's clock)."""
 
     def decoded(self, unit: CodedKeyframe) -> None:
-        """What it gave could be decoded."""
+        """Note that the keyframe could be decoded."""
 
     def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
-        """What it gave could not be decoded."""
+        """Note that the keyframe could not be decoded."""
 
     def failed(self, error: CameraError) -> None:
-        """No picture came of it."""
+        """Note that the source gave no picture."""
 
 
 class CameraSource:
@@ -60,15 +61,15 @@ class CameraSource:
         return self._engine.session(self._camera, self._url, deadline)
 
     def decoded(self, unit: CodedKeyframe) -> None:
-        """Whoever fetched it reads the stream."""
+        """Tell the engine that the client which fetched the keyframe can read the stream."""
         self._engine.decoded(self._camera, self._url, unit)
 
     def undecodable(self, unit: CodedKeyframe, error: CameraError) -> None:
-        """Everything is asked anew next time."""
+        """Tell the engine, so that the next session does not use what it remembers."""
         self._engine.undecodable(self._camera, self._url, unit, error)
 
     def failed(self, error: CameraError) -> None:
-        """The attempt tells."""
+        """Do nothing: the attempt reports the error."""
 
 
 class Sources:
@@ -80,12 +81,12 @@ class Sources:
         self._go2rtc = go2rtc
 
     async def of(self, camera: Camera) -> list[PictureSource]:
-        """All that this camera has at the moment."""
+        """All sources that this camera has at the moment."""
         restreamed = await self._restreamed(camera)
         return [*([restreamed] if restreamed else []), *self._own(camera)]
 
     async def live_view(self, camera: Camera) -> PictureSource | None:
-        """go2rtc, when it shows the camera live by now: then no session is needed."""
+        """The go2rtc source if go2rtc shows the camera live. Then no new session is needed."""
         restreamed = await self._restreamed(camera)
         return None if restreamed is None or restreamed.needs_lease else restreamed
 

@@ -1,4 +1,4 @@
-"""Pictures on disk: atomic publishing, the archive, what is deleted when."""
+"""Pictures on disk: atomic publishing, the archive, and retention."""
 
 from camserver.storage.janitor import Janitor
 from camserver.storage.store import SnapshotStore

@@ -1,4 +1,4 @@
-"""Reading the archive: which pictures of a camera there are on a day. Blocking: for threads."""
+"""Reads the archive: the pictures of a camera on one day. Calls block, so use a thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camserver.config.model import OutputTable
 from camserver.storage.naming import archive_name, archive_regex, within
 
 MAX_PICTURES = 20_000
-"""Of one day, the newest; a picture every five seconds is less."""
+"""The most pictures of one day that are returned: the newest. One every 5 s is fewer (17,280)."""
 _DAYS = frozenset("Ymdjy")
 
 
@@ -24,7 +24,7 @@ _DAYS = frozenset("Ymdjy")
 class Picture:
     """One archived picture.
 
-    `path` below the camera's folder, `taken_at` in seconds since the epoch.
+    `path` is relative to the camera's folder. `taken_at` is in seconds since the epoch.
     """
 
     path: str
@@ -39,14 +39,14 @@ class Archive:
         self.output = output
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Take over what a reload may change. The store tells what needs a restart."""
+        """Take over what a reload may change. The store reports the keys that need a restart."""
         self.output = within(self.output.directory, inventory.output)
         return ()
 
     def path(self, camera: str, relative: str) -> Path | None:
         """The file of a picture.
 
-        None for what the archive's pattern could not have named, or is not there.
+        None when the archive's pattern can't give this name, or when there is no such file.
         """
         if not self.output.archive or not archive_regex(self.output.archive).fullmatch(relative):
             return None
@@ -54,7 +54,7 @@ class Archive:
         return path if path.is_file() and not path.is_symlink() else None
 
     def pictures(self, camera: str, day: date) -> list[Picture]:
-        """Those of one day of the archive's time zone, oldest first."""
+        """The pictures of one day in the archive's time zone, oldest first."""
         zone = ZoneInfo(self.output.timezone)
         begin = datetime(day.year, day.month, day.day, tzinfo=zone)
         first, last = begin.timestamp(), (begin + timedelta(days=1)).timestamp()
@@ -62,7 +62,7 @@ class Archive:
         return sorted(found, key=lambda p: p.taken_at)[-MAX_PICTURES:]
 
     def _folder(self, day: datetime) -> str:
-        """Where a day's pictures are: as much of the pattern as names nothing but days."""
+        """The folder of a day: the leading parts of the pattern that depend only on the date."""
         folders = []
         for part in self.output.archive.split("/")[:-1]:
             if not set(re.findall("%(.)", part)) <= _DAYS:

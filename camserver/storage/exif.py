@@ -1,6 +1,6 @@
-"""EXIF of a published JPEG (Exif 2.32): when, which camera, by whom.
+"""EXIF of a published JPEG (Exif 2.32): the capture time, the camera's name and the software.
 
-Pure; Pillow writes the TIFF structure.
+The code is pure. Pillow writes the TIFF structure.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from camserver import __version__
 
 
 def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
-    """`jpeg` with an APP1 segment of ours; an Exif segment of the camera's own is replaced.
+    """`jpeg` with our APP1 segment, which replaces an Exif segment of the camera.
 
-    Pixels are untouched.
+    The pixels do not change.
     """
     exif = Exif()
-    # Bytes: Pillow would turn all but ASCII into "?"
+    # Bytes, because Pillow would turn every non-ASCII character of a str into "?"
     exif[ExifTags.Base.ImageDescription] = name.encode()
     exif[ExifTags.Base.Software] = f"camserver {__version__}"
     exif[ExifTags.Base.DateTime] = _stamp(captured_at)
@@ -37,7 +37,7 @@ def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
 
 
 def captured_at(jpeg: bytes) -> datetime | None:
-    """When a picture of ours was taken, to the millisecond; None when no EXIF tells."""
+    """The capture time of one of our pictures, to the millisecond. None when EXIF has none."""
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             details = image.getexif().get_ifd(ExifTags.IFD.Exif)
@@ -46,12 +46,12 @@ def captured_at(jpeg: bytes) -> datetime | None:
             f"{details[ExifTags.Base.OffsetTimeOriginal]}"
         )
         return datetime.strptime(text, "%Y:%m:%d %H:%M:%S.%f%z")
-    except (OSError, ValueError, KeyError, SyntaxError):  # Pillow's word for a broken file
+    except (OSError, ValueError, KeyError, SyntaxError):  # Pillow: SyntaxError for a broken file
         return None
 
 
 def size(jpeg: bytes) -> tuple[int | None, int | None]:
-    """(width, height) in pixels, as the header says."""
+    """(width, height) in pixels from the header, or (None, None)."""
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             return image.size
@@ -64,7 +64,7 @@ def _stamp(moment: datetime) -> str:
 
 
 def _split_head(jpeg: bytes) -> tuple[bytes, bytes]:
-    """(SOI and a leading JFIF segment, the rest without Exif segments that directly follow)."""
+    """(SOI and a leading JFIF segment, the rest without the Exif segments at its start)."""
     position = 2
     if jpeg[2:4] == b"\xff\xe0":
         position += 2 + int.from_bytes(jpeg[4:6], "big")

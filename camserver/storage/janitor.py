@@ -1,6 +1,7 @@
-"""The janitor: carries out retention in a thread, at intervals and when the disk is full.
+"""The janitor: runs retention in a thread, at intervals and when the disk is full.
 
-Deletes only what the archive pattern could have named; never latest.jpg, never a stranger's file.
+It deletes only files that the archive pattern can name. It never deletes latest.jpg or files that
+are not from camserver.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from camserver.storage.retention import Archived, choose
 
 INTERVAL_S = 300.0
 FULL_DISK_PAUSE_S = 10.0
-"""After a full disk the next pass comes soon, but not with every failed picture."""
+"""The pause after each pass. After a full disk the next pass is soon, but not for every picture."""
 
 
 class Janitor:
@@ -38,24 +39,24 @@ class Janitor:
         self._over = False
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Take over what a reload may change. The store tells what needs a restart."""
+        """Take over what a reload may change. The store reports the keys that need a restart."""
         self.output = within(self.output.directory, inventory.output)
         self.policy = inventory.retention
         return ()
 
     def kick(self) -> None:
-        """Ask for a pass now: the disk did not take a picture."""
+        """Request a pass soon, because a picture could not be written."""
         self._kicked.set()
 
     async def run(self) -> None:
-        """A pass at start, every INTERVAL_S, and after a kick; until cancelled.
+        """Make a pass at the start, every INTERVAL_S, and after `kick`, until cancelled.
 
-        Never raises for the disk.
+        It never raises because of the disk.
         """
         try:
             await self._run()
         finally:
-            self._over = True  # a pass that is under way in its thread ends soon
+            self._over = True  # a pass that runs in its thread ends soon
 
     async def _run(self) -> None:
         while True:
@@ -69,13 +70,13 @@ class Janitor:
                     await self._kicked.wait()
 
     def sweep(self, now: float) -> tuple[int, int]:
-        """One pass; blocking. Returns (files deleted, their bytes)."""
+        """Make one pass (blocking). Returns (number of deleted files, their size in bytes)."""
         directory, deleted, freed = self.output.directory, 0, 0
         if not self.output.archive:
             return 0, 0
         try:
             free_bytes = shutil.disk_usage(directory).free
-        except OSError:  # not there yet, or gone: polling tells
+        except OSError:  # the directory does not exist yet, or is gone: polling reports that
             return 0, 0
         for file in choose(self._files(), self.policy, now=now, free_bytes=free_bytes):
             if self._over:
@@ -104,7 +105,7 @@ class Janitor:
 
     @staticmethod
     def _prune(folder: Path, top: Path) -> None:
-        """Remove folders that became empty, up to the camera's own."""
+        """Remove folders that became empty, up to the camera's folder."""
         while folder != top:
             try:
                 folder.rmdir()
@@ -114,9 +115,9 @@ class Janitor:
 
 
 def _folders(directory: Path) -> list[Path]:
-    """Those of cameras, also of cameras that have left the inventory.
+    """The folders of cameras, also of cameras that were removed from the inventory.
 
-    Whatever else lies there is not ours.
+    Other folders are not from camserver.
     """
     with contextlib.suppress(OSError):
         return sorted(

@@ -1,4 +1,4 @@
-"""Names of archived pictures, and how to know one again. Pure."""
+"""Names of archived pictures, and a pattern that matches them. The code is pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from camserver.config.model import ARCHIVE_DIRECTIVES, OutputTable
 
 
 def within(directory: Path, output: OutputTable) -> OutputTable:
-    """`output` of a new inventory, in the directory of the running one: a restart changes that."""
+    """`output` of a new inventory with the old directory: only a restart changes the directory."""
     return output.model_copy(update={"directory": directory})
 
 
 def archive_name(pattern: str, moment: datetime) -> str:
     """The path below the camera's folder for a picture of `moment`.
 
-    %L is milliseconds, the rest is strftime's.
+    %L is milliseconds. The other directives are those of strftime.
     """
     milliseconds = f"{moment.microsecond // 1000:03d}"
     parts = re.split(r"(%.)", pattern)
@@ -25,15 +25,15 @@ def archive_name(pattern: str, moment: datetime) -> str:
 
 
 def numbered(name: str, number: int) -> str:
-    """`name` for the number-th picture of the same moment: a.jpg, a-1.jpg, a-2.jpg."""
+    """The name of the number-th picture of the same moment: a.jpg, a-1.jpg, a-2.jpg."""
     stem, dot, suffix = name.rpartition(".")
     return name if number == 0 else f"{stem}-{number}{dot}{suffix}"
 
 
 def archive_regex(pattern: str) -> re.Pattern[str]:
-    """Matches exactly the paths `archive_name` and `numbered` can give.
+    """A pattern that matches exactly the paths that `archive_name` and `numbered` can give.
 
-    Nothing else in the folder is ours to delete.
+    camserver must not delete other files in the folder.
     """
     stem, _, suffix = pattern.rpartition(".")
     body = "".join(

@@ -1,6 +1,6 @@
-"""What is published of a snapshot, the same for every way out.
+"""The published form of a snapshot: the JPEG with its EXIF, and the facts beside it.
 
-The JPEG with its EXIF, and the facts beside it. Pure.
+It is the same for every output. The code is pure.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FACTS = (
     "lease_wait_ms",
     "engine",
 )
-"""The keys of latest.json that tell of the picture, not of the camera's newest attempt."""
+"""The keys of latest.json that describe the picture. The others describe the newest attempt."""
 
 
 def jpeg_of(snapshot: Snapshot) -> bytes:
@@ -40,7 +40,7 @@ def jpeg_of(snapshot: Snapshot) -> bytes:
 def facts_of(
     snapshot: Snapshot, size: int, *, published_at: datetime | None = None, path: str | None = None
 ) -> dict[str, Any]:
-    """The facts of a picture of `size` bytes; `path` is its name in the archive, if it is there."""
+    """The facts of a picture of `size` bytes. `path` is its name in the archive, or None."""
     return {
         "captured_at": rfc3339(snapshot.captured_at),
         "published_at": published_at and rfc3339(published_at),
@@ -58,9 +58,9 @@ def facts_of(
 
 
 def facts_beside(jpeg: bytes, latest_json: bytes) -> dict[str, Any] | None:
-    """The facts of a published picture, out of the latest.json beside it.
+    """The facts of a published picture, from the latest.json beside it.
 
-    None when that tells of another picture.
+    None when latest.json describes another picture.
     """
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
         known = json.loads(latest_json)
@@ -70,7 +70,7 @@ def facts_beside(jpeg: bytes, latest_json: bytes) -> dict[str, Any] | None:
 
 
 def facts_within(jpeg: bytes) -> dict[str, Any]:
-    """What a picture of ours says of itself."""
+    """The facts that one of our pictures contains itself."""
     taken_at = captured_at(jpeg)
     width, height = size(jpeg)
     return dict.fromkeys(FACTS) | {
@@ -82,7 +82,7 @@ def facts_within(jpeg: bytes) -> dict[str, Any]:
 
 
 def published_event(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
-    """What the log, metrics and listeners are told of a picture that took `store_s` to write."""
+    """The event for a picture that took `store_s` seconds to write."""
 
     def ms(seconds: float | None) -> float | None:
         return None if seconds is None else seconds * 1000

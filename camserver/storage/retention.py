@@ -1,6 +1,6 @@
-"""Which archived pictures to delete.
+"""Chooses which archived pictures to delete.
 
-Pure: takes the list, the moment and the free space, returns the choice.
+The code is pure: it takes the list, the moment and the free space, and returns the choice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from camserver.config.model import RetentionTable
 
 
 class Archived(NamedTuple):
-    """One archived picture: `taken_at` in seconds since the epoch."""
+    """One archived picture. `taken_at` is in seconds since the epoch."""
 
     taken_at: float
     bytes: int
@@ -25,9 +25,9 @@ class Archived(NamedTuple):
 def choose(
     files: Iterable[Archived], policy: RetentionTable, *, now: float, free_bytes: int
 ) -> list[Archived]:
-    """What must go, oldest first: too old, then too many bytes, then too little free space.
+    """The pictures to delete, oldest first: too old, too many bytes, or too little free space.
 
-    The newest `keep_last` of each camera are never chosen, whatever the limits say.
+    The newest `keep_last` pictures of each camera are never chosen, whatever the limits are.
     """
     by_camera: dict[str, list[Archived]] = defaultdict(list)
     for file in files:
@@ -46,7 +46,7 @@ def choose(
     for file in candidates:
         too_old = policy.max_age is not None and now - file.taken_at > policy.max_age
         if not too_old and freed >= max(too_many, too_few):
-            break  # everything after it is younger still
+            break  # all later candidates are newer
         chosen.append(file)
         freed += file.bytes
     return chosen

@@ -1,10 +1,11 @@
-"""SnapshotStore: publishing.
+"""SnapshotStore: publishes pictures on disk.
 
-latest.jpg is always a whole picture, replaced atomically, or not there yet.
+latest.jpg is always a complete picture. It is replaced atomically, or does not exist yet.
 
-One write, two names: the picture is written to a temporary file in the camera's folder, flushed,
-linked into the archive and renamed to latest.jpg. A reader never sees a partial file; a crash
-leaves at most a temporary one, removed at start. The only door to aiofiles.
+A picture is written once and gets two names. It is written to a temporary file in the camera's
+folder, flushed, linked into the archive and renamed to latest.jpg. So a reader never sees a partial
+file. A crash leaves at most a temporary file, which the next start removes. This is the only module
+that uses aiofiles.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from camserver.storage.naming import archive_name, numbered, within
 from camserver.storage.published import FACTS, facts_of, jpeg_of
 
 TEMPORARY = ".camserver-{}.tmp"
-# Vfat, some SMB mounts
+# The errors of link(2) on file systems without hard links, for example vfat and some SMB mounts
 NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 _counter = itertools.count()
 
@@ -40,12 +41,12 @@ _counter = itertools.count()
 @dataclass(slots=True)
 class _CameraState:
     facts: dict[str, Any] = field(default_factory=dict)
-    read: bool = False  # what an earlier run left
+    read: bool = False  # whether the facts of an earlier run were read
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class SnapshotStore:
-    """Writes pictures and facts below `output.directory`, which only a restart changes."""
+    """Writes pictures and facts below `output.directory`. Only a restart changes that directory."""
 
     def __init__(self, output: OutputTable, clock: WallClock = utc_now) -> None:
         self.output = output
@@ -59,13 +60,13 @@ class SnapshotStore:
         return () if inventory.output.directory == running else ("output.directory",)
 
     async def clean(self) -> int:
-        """Remove what a killed run left half-written; returns how many files."""
+        """Remove the temporary files of a killed run. Returns the number of files."""
         return await asyncio.to_thread(self._clean)
 
     def newest(self, cameras: list[str]) -> dict[str, str]:
-        """When the newest picture of each camera was captured, as an earlier run left it.
+        """The capture time of each camera's newest picture, from the files of an earlier run.
 
-        RFC 3339. Blocking.
+        Times are in RFC 3339. The call blocks.
         """
         found = {}
         for camera in cameras:
@@ -80,8 +81,8 @@ class SnapshotStore:
     async def record(self, attempt: Attempt, failures_before: int) -> Attempt:
         """Publish the attempt's picture if it has one, and its outcome in any case.
 
-        Returns the attempt, or one with result `storage` when the disk did not take it. Never
-        raises for the disk.
+        Returns the attempt, or one with result `storage` when the picture could not be written. It
+        never raises because of the disk.
         """
         state = self._states.setdefault(attempt.camera, _CameraState())
         async with state.lock:
@@ -93,7 +94,7 @@ class SnapshotStore:
                 except StorageError as error:
                     attempt = Attempt(attempt.camera, attempt.at, Result.STORAGE, str(error))
             failures = 0 if attempt.ok else failures_before + (attempt.result is not Result.BUSY)
-            # The picture's own error was told; facts are tried next time
+            # An error of the picture was already reported; the next attempt writes facts again
             with contextlib.suppress(StorageError):
                 await self._write_facts(attempt, state, failures)
         return attempt
@@ -167,7 +168,7 @@ class SnapshotStore:
                 await asyncio.to_thread(os.fsync, file.fileno())
 
     async def _known(self, camera: str) -> dict[str, Any]:
-        """The facts of the picture that an earlier run has left."""
+        """The facts of the picture from an earlier run."""
         try:
             async with aiofiles.open(self.output.directory / camera / "latest.json", "rb") as file:
                 known = json.loads(await file.read())
@@ -191,7 +192,8 @@ async def _temporary(folder: Path) -> Any:
     try:
         yield path
     except BaseException:
-        # Not awaited: we may be cancelled again, and a hung disk must not hold the event loop.
+        # Not awaited: this task may be cancelled again. In a thread: a hung disk must not block
+        # the event loop.
         asyncio.get_running_loop().run_in_executor(None, _remove, path)
         raise
 

@@ -1,14 +1,14 @@
-"""Worker processes for everything that hands camera bytes to C code.
+"""Worker processes for all C code that processes camera bytes.
 
-Parent's side; imports neither libav nor libjpeg.
+Parent's side. This module imports neither libav nor libjpeg.
 
-Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again or dead
-*and reaped*, also when the caller is cancelled, however often. So whatever session a worker held is
-closed by then.
+Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again, or dead
+*and reaped*. This also holds when the caller is cancelled, even several times. So any session that
+the worker held is closed by then.
 
-Why not anyio.to_process: its replies are pickles, and unpickling what a captured decoder sends
-would run its code in the daemon; it also runs the parent's main module again in every worker. Here
-replies are JSON and plain bytes.
+anyio.to_process is not used for two reasons. Its replies are pickles: unpickling the reply of a
+compromised decoder would run the attacker's code in the daemon. It also runs the parent's main
+module again in every worker. Here replies are JSON and plain bytes.
 """
 
 from __future__ import annotations
@@ -31,31 +31,34 @@ from camserver.model import Result, SessionEnd, Step
 from camserver.workers.sandbox import CPU_S
 
 FRAME = struct.Struct(">II")
-"""A message is FRAME(header bytes, blob bytes), a JSON object, a blob."""
+"""The head of a message: size of the JSON header and size of the blob, both in bytes.
+
+The JSON object and the blob follow.
+"""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BLOB_BYTES = 64 * 1024 * 1024
 STREAM_LIMIT_BYTES = 64 * 1024
-"""asyncio's own."""
+"""The same as asyncio's default."""
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
-    # Numpy's threads would do nothing here
+    # Threads of numpy would have no work here
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
-    # A picture's memory is kept for the next one: giving it back costs a tenth of decoding in page
-    # faults.
+    # The memory of a picture is kept for the next one. Returning it to the system would cause page
+    # faults that cost a tenth of the decoding time.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
 }
 EXPEDITE = signal.SIGUSR1
-"""Asks a worker to end its job now; EXPEDITE_S later it is killed."""
+"""The signal that asks a worker to end its job now. EXPEDITE_S later the worker is killed."""
 EXPEDITE_S = 0.4
 IDLE_S = 60.0
-"""A worker unused for so long ends; the next job starts a new one."""
+"""A worker that is idle for this long is ended. The next job starts a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a job gave back: `data` is plain JSON, `blob` the bytes that go with it."""
+    """The result of a job: `data` is plain JSON, `blob` the bytes that belong to it."""
 
     data: dict[str, Any]
     blob: bytes
@@ -66,9 +69,9 @@ class WorkerPool:
 
     Each is limited to `memory_bytes` of address space.
 
-    `name` says what they are: "session" workers speak RTSP through libav, "decoder" workers are
-    sealed off from all but their pipes; where the kernel cannot do that, `on_unsealed` is told why,
-    once.
+    `name` is their kind. "session" workers speak RTSP through libav. "decoder" workers are sealed:
+    they can use only their pipes. If the kernel cannot do that, `on_unsealed` is called once with
+    the reason.
     """
 
     def __init__(
@@ -109,13 +112,13 @@ class WorkerPool:
     ) -> Reply:
         """Run one job.
 
-        `deadline` is a moment of the event loop's clock, waiting for a worker included.
+        `deadline` is in event loop time. It includes the wait for a worker.
 
-        Cancelled, the worker is killed; with `late`, it is asked to end the job first (EXPEDITE),
-        and what it says in time goes there.
+        When this is cancelled, the worker is killed. With `late`, the worker is first asked to end
+        the job (EXPEDITE). If its reply comes in time, `late` is called with it.
 
-        Raises CameraError: with the job's own result, timeout at the deadline (the worker is
-        killed), or crashed.
+        Raises CameraError: with the job's own result, with timeout at the deadline (the worker is
+        killed), with crashed, or with error when no worker could be started.
         """
         async with self.slot(deadline):
             return await self.run_in_slot(job, data, blob, deadline=deadline, late=late)
@@ -208,7 +211,7 @@ class WorkerPool:
     async def _expedite(
         self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None
     ) -> None:
-        """End a cancelled job."""
+        """End a cancelled job: by EXPEDITE when `late` is given, else by killing the worker."""
         if late is not None:
             worker.send(EXPEDITE)
             await asyncio.wait({exchange}, timeout=EXPEDITE_S)
@@ -236,9 +239,12 @@ class WorkerPool:
         return None
 
     async def _spawn(self) -> None:
-        """One idle worker more; whoever asked for it may have been cancelled meanwhile."""
+        """Start one more worker and make it idle.
+
+        It is not assigned to the caller, because the caller may be cancelled meanwhile.
+        """
         loop = asyncio.get_running_loop()
-        # As asyncio.create_subprocess_exec does, which keeps the transport to itself
+        # The same as asyncio.create_subprocess_exec, which does not give access to the transport
         transport, protocol = await loop.subprocess_exec(
             lambda: SubprocessStreamProtocol(limit=STREAM_LIMIT_BYTES, loop=loop),
             sys.executable,
@@ -260,7 +266,7 @@ class WorkerPool:
         self._keep(worker)
 
     async def _discard(self, worker: _Worker) -> int:
-        """SIGKILL, then wait until the kernel has closed all its sockets."""
+        """Kill the worker, and wait until the kernel has closed all its sockets."""
         worker.keep()
         worker.send(signal.SIGKILL)
         status = await worker.process.wait()
@@ -272,9 +278,9 @@ class WorkerPool:
         return status
 
     def _retire(self, worker: _Worker) -> None:
-        """End of an idle worker's time.
+        """End a worker that was idle for IDLE_S.
 
-        EOF on its stdin ends it, the loop's child watcher reaps it.
+        EOF on its stdin ends it. The event loop's child watcher reaps it.
         """
         if worker in self._idle:
             self._idle.remove(worker)
@@ -293,7 +299,7 @@ class _Worker:
 
     async def exchange(self, data: dict[str, Any], blob: bytes) -> Reply:
         stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - pipes were asked for
+        assert stdin is not None and stdout is not None  # noqa: S101, PT018 - _spawn requests both
         header = json.dumps(data).encode()
         stdin.writelines((FRAME.pack(len(header), len(blob)), header, blob))
         await stdin.drain()
@@ -302,7 +308,7 @@ class _Worker:
             raise ValueError("reply over the limit")
         reply = json.loads(await stdout.readexactly(header_bytes))
         if not isinstance(reply, dict):
-            # One kind of broken reply like the others
+            # ValueError, like every other kind of broken reply
             raise ValueError("reply is no object")  # noqa: TRY004
         return Reply(reply, await stdout.readexactly(blob_bytes))
 
@@ -315,11 +321,11 @@ class _Worker:
             self._timer = None
 
     def send(self, number: int) -> None:
-        """A signal by pidfd.
+        """Send a signal by pidfd.
 
-        Popen.kill would reap a dead child behind asyncio's back, and its status were lost.
+        Popen.kill would reap a dead child without asyncio's knowledge. Its status would be lost.
         """
-        if self._pidfd >= 0:  # else somebody else has just discarded it
+        if self._pidfd >= 0:  # otherwise another task has just discarded the worker
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
@@ -329,7 +335,7 @@ class _Worker:
             self._pidfd = -1
         if self.process.stdin is not None:
             self.process.stdin.close()
-        self._transport.close()  # frees both pipes now, not when it is collected
+        self._transport.close()  # frees both pipes now, not at garbage collection
 
 
 def _how(status: int) -> str:

@@ -1,9 +1,10 @@
-"""What a worker process may do: limits of memory and CPU, and a list of system calls. Child's side.
+"""Limit a worker process: its memory, its CPU time, and its system calls. Child's side.
 
-A captured decoder must reach nothing: it may compute, use its memory, read and write the pipes it
-has, and exit. The list is enforced by the kernel (seccomp) through libseccomp, which apt and
-systemd need too; names are resolved there, so the list holds on every architecture. Refused calls
-fail with EPERM: libraries that merely try something go on without it.
+A compromised decoder must not reach anything. It may compute, use its memory, read and write the
+pipes that it has, and exit. The kernel (seccomp) enforces the list of system calls through
+libseccomp, which apt and systemd need too. libseccomp resolves the names, so the list is valid on
+every architecture. Refused calls fail with EPERM, so a library that only tries a call continues
+without it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import resource
 import signal
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 38  # linux/prctl.h
-# Seccomp.h
+# seccomp.h
 SCMP_ACT_ALLOW, SCMP_ACT_EPERM, SCMP_FLTATR_CTL_TSYNC = 0x7FFF0000, 0x00050000 | errno.EPERM, 4
 LIBSECCOMP = "libseccomp.so.2"
 CPU_S = 20
-"""CPU seconds one job may take; decoding the largest picture accepted takes less than 5."""
+"""CPU seconds that one job may use. Decoding the largest accepted picture takes less than 5."""
 
 COMPUTING = (
     "read",
@@ -54,19 +55,21 @@ COMPUTING = (
     "lseek",
     "setitimer",
 )
-"""All that decoding and encoding need: no call that takes a path, makes a socket, a process or a
-thread, or names another process (so no tgkill: abort ends the process without it, and no prlimit).
+"""The system calls that decoding and encoding need.
+
+No call takes a path, makes a socket, a process or a thread, or names another process. So tgkill is
+not in the list (abort ends the process without it), and neither is prlimit.
 """
 
 
 def confine(parent_pid: int, memory_bytes: int, name: str) -> None:
-    """Die with the parent, dump no core, gain nothing, use no more than `memory_bytes`.
+    """Set the first limits: die with the parent, no core dump, no new privileges, limited memory.
 
-    Before libraries are loaded.
+    `memory_bytes` limits the address space. Call this before libraries are loaded.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:  # it died before the line above
+    if os.getppid() != parent_pid:  # the parent died before the line above
         os._exit(0)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -78,9 +81,9 @@ def confine(parent_pid: int, memory_bytes: int, name: str) -> None:
 
 
 def seal() -> str:
-    """From here on only COMPUTING is possible. After everything is loaded; there is no way back.
+    """Allow only the system calls in COMPUTING from now on. This cannot be undone.
 
-    Returns "" or, where it could not be done, why.
+    Call it after everything is loaded. Returns "", or the reason when it could not be done.
     """
     try:
         lib = ctypes.CDLL(LIBSECCOMP)
@@ -88,11 +91,11 @@ def seal() -> str:
         return f"{LIBSECCOMP} is not installed"
     lib.seccomp_init.restype = ctypes.c_void_p
     rules = ctypes.c_void_p(lib.seccomp_init(ctypes.c_uint32(SCMP_ACT_EPERM)))
-    # Threads that libraries have started, too
+    # The filter is also for threads that libraries have started
     lib.seccomp_attr_set(rules, SCMP_FLTATR_CTL_TSYNC, 1)
     for name in COMPUTING:
         number = lib.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0:  # negative: not on this architecture
+        if number >= 0:  # negative: this architecture does not have the call
             lib.seccomp_rule_add(rules, ctypes.c_uint32(SCMP_ACT_ALLOW), number, 0)
     status: int = lib.seccomp_load(rules)
     lib.seccomp_release(rules)
@@ -100,5 +103,5 @@ def seal() -> str:
 
 
 def limit_cpu() -> None:
-    """Let the job that begins now use CPU_S seconds of CPU; then SIGPROF ends the process."""
+    """Let the next job use CPU_S seconds of CPU time. After that SIGPROF ends the process."""
     signal.setitimer(signal.ITIMER_PROF, CPU_S)

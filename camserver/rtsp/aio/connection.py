@@ -1,6 +1,6 @@
-"""One RTSP connection: requests out, answers and interleaved packets in.
+"""One RTSP connection: it sends requests, and receives answers and interleaved packets.
 
-Knows no session and no pictures.
+It does not know sessions or pictures.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from camserver.rtsp.messages import (
 
 PacketListener = Callable[[int, bytes], None]
 SHARE = 200
-"""Messages of one connection in one turn of the event loop."""
+"""How many messages of one connection are processed in one turn of the event loop."""
 
 
 class ConnectionClosed(Exception):  # noqa: N818 - no fault, but how a connection ended
-    """Raised when the connection is over before an answer came; the text says how it ended.
+    """Raised when the connection ended before an answer came. The text says how it ended.
 
-    `by_camera`: it closed in good order. `unparsable`: what it sent is no RTSP.
+    `by_camera`: the camera closed it in good order. `unparsable`: the camera's bytes are not RTSP.
     """
 
     def __init__(self, why: str, *, by_camera: bool = False, unparsable: bool = False) -> None:
@@ -40,7 +40,7 @@ class ConnectionClosed(Exception):  # noqa: N818 - no fault, but how a connectio
 
 
 class RtspConnection(asyncio.Protocol):
-    """Client's side of a connection. `closed` is done when the transport is proven closed."""
+    """The client's side of a connection. `closed` is done when the transport is proven closed."""
 
     def __init__(self) -> None:
         self.on_packet: PacketListener | None = None
@@ -48,7 +48,7 @@ class RtspConnection(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
         self.end: ConnectionClosed | None = None  # how it ended, None while it is open
         self._parser = MessageParser()
-        # What is parsed, as far as it was not taken yet
+        # The parsed messages that are not processed yet
         self._coming: Iterator[Message] | None = None
         self._answers: dict[int, asyncio.Future[Response]] = {}  # by CSeq, the oldest first
         self._number = 0
@@ -57,24 +57,25 @@ class RtspConnection(asyncio.Protocol):
     # ---- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
+        """Store the transport of the new connection."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on answers and packets, answer the camera's own requests."""
+        """Pass on answers and packets, and answer the camera's own requests."""
         self._coming = self._parser.feed(data)
         self._take()
 
     def _take(self) -> None:
-        """A share of what came.
+        """Process at most SHARE messages.
 
-        The rest in the loop's next turns, so that a flood of tiny messages holds up nobody else.
+        The rest is processed in the next turns of the event loop. So a flood of tiny messages does
+        not delay other tasks.
         """
         if self._coming is None or self._transport is None:
             return
         count = 0
         try:
-            # Used after the loop
+            # `count` is used after the loop
             for count, message in enumerate(islice(self._coming, SHARE), start=1):  # noqa: B007
                 self._message(message)
         except RtspProtocolError as error:
@@ -90,7 +91,7 @@ class RtspConnection(asyncio.Protocol):
             self.abort()
             return
         if count == SHARE:
-            self._transport.pause_reading()  # does nothing the second time
+            self._transport.pause_reading()  # has no effect when reading is already paused
             asyncio.get_running_loop().call_soon(self._take)
         else:
             self._coming = None
@@ -114,11 +115,11 @@ class RtspConnection(asyncio.Protocol):
             self._answer(message)
 
     def _answered(self, response: Response) -> int:
-        """The number of the request that a response answers; 0 when it answers none that waits.
+        """The CSeq of the request that a response answers. 0 when no request waits.
 
-        Some cameras answer with CSeq 0, with none, or name it twice. What names no request of ours
-        is the answer to the oldest that waits; what names one that was answered already is a
-        repeat.
+        Some cameras answer with CSeq 0, without CSeq, or with CSeq twice. If the CSeq is not of one
+        of our requests, the response answers the oldest waiting request. If that request was
+        already answered, the response is a repeat.
         """
         text = response.headers.get("CSeq").split(",")[0].strip()
         number = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
@@ -127,20 +128,20 @@ class RtspConnection(asyncio.Protocol):
         return next(iter(self._answers), 0)
 
     def pause_writing(self) -> None:
-        """The camera asks and asks, and reads no answers."""
+        """Close the connection: the camera sends requests, but does not read the answers."""
         self._end(ConnectionClosed("the camera does not read what it asked for"))
         self.abort()
 
     def eof_received(self) -> None:
-        """The camera closed its side; so do we.
+        """Process the rest and close, because the camera closed its side.
 
-        What came before counts: TLS does not wait for a pause of reading.
+        Data that came before still counts: TLS does not wait while reading is paused.
         """
         self._take_rest()
         self._end(ConnectionClosed("the camera closed the connection", by_camera=True))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The transport is closed, whoever closed it."""
+        """Note that the transport is closed, by the camera or by us."""
         self._take_rest()
         self._end(
             ConnectionClosed(
@@ -168,9 +169,9 @@ class RtspConnection(asyncio.Protocol):
     def ask(
         self, method: str, uri: str, headers: dict[str, str], answered: Callable[[Response], None]
     ) -> None:
-        """Send a request and go on.
+        """Send a request without waiting.
 
-        `answered` is called when an answer comes, never if none does.
+        `answered` is called when the answer comes. It is never called if none comes.
         """
 
         def done(waiter: asyncio.Future[Response]) -> None:
@@ -197,12 +198,12 @@ class RtspConnection(asyncio.Protocol):
 
     @property
     def stray_bytes(self) -> int:
-        """Bytes that came and were no RTSP."""
+        """The number of received bytes that are not RTSP."""
         return self._parser.stray_bytes_total
 
     @property
     def local_host(self) -> str:
-        """The address this side has on the connection."""
+        """The local address of the connection. Empty when not connected."""
         return (
             str(self._transport.get_extra_info("sockname")[0])
             if self._transport is not None
@@ -211,7 +212,7 @@ class RtspConnection(asyncio.Protocol):
 
     @property
     def remote_host(self) -> str:
-        """The camera's address."""
+        """The camera's address. Empty when not connected."""
         return (
             str(self._transport.get_extra_info("peername")[0])
             if self._transport is not None
@@ -219,14 +220,14 @@ class RtspConnection(asyncio.Protocol):
         )
 
     def close(self) -> None:
-        """Close the transport; `closed` tells when it is."""
+        """Start to close the transport. `closed` is done when it is closed."""
         if self._transport is None:
             self.connection_lost(None)
         else:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close the transport without waiting for what is still to be sent."""
+        """Close the transport without sending the data that waits in its buffer."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -1,6 +1,6 @@
-"""Where the packets of one session arrive, and the pictures they give.
+"""Receive the packets of one session, and give its keyframes.
 
-They come by channels of its connection, or by a pair of UDP ports.
+The packets come by channels of the session's connection, or by a pair of UDP ports.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from camserver.rtsp.reception import Reception
 
 
 class Media:
-    """The receiving end of one connection.
+    """The receiver of one connection's packets.
 
-    `offer`, then `begin` with the camera's answer, then `keyframe`; `close`.
+    Call `offer`, then `begin` with the camera's answer, then `keyframe`, and `close` at the end.
     """
 
     def __init__(self, connection: RtspConnection) -> None:
@@ -33,13 +33,13 @@ class Media:
 
     @property
     def over_udp(self) -> bool:
-        """Whether packets come by UDP: then a session may outlive its connection."""
+        """Whether packets come by UDP. Then a session may outlive its connection."""
         return self._udp is not None
 
     async def offer(self, transport: str) -> str:
-        """The Transport header of a SETUP (RFC 2326, 12.39); for "udp" ports are opened.
+        """The Transport header of a SETUP (RFC 2326, 12.39). For "udp" a pair of ports is opened.
 
-        Raises OSError.
+        Raises OSError when no pair is free.
         """
         self.close()
         if transport != "udp":
@@ -50,7 +50,7 @@ class Media:
         return f"RTP/AVP;unicast;client_port={self._udp.ports[0]}-{self._udp.ports[1]}"
 
     def begin(self, answered: str, reception: Reception) -> None:
-        """Hear what comes from now on; `answered` is the camera's Transport header."""
+        """Receive packets from now on. `answered` is the camera's Transport header."""
         if match := re.search(r"interleaved\s*=\s*([0-9]{1,3})(?:-([0-9]{1,3}))?", answered):
             self._channels = int(match[1]), int(match[2] or int(match[1]) + 1)
         if self._udp is not None:
@@ -63,13 +63,13 @@ class Media:
         self._connection.on_packet = self._packet
 
     async def keyframe(self) -> tuple[AccessUnit, float]:
-        """The next whole keyframe, and when it was complete (seconds since 1970).
+        """The next whole keyframe, and the time when it was complete (seconds since 1970).
 
         Raises CameraError.
         """
         assert self._found is not None  # noqa: S101 - begun
         found = await self._found
-        # For the next one, if anybody asks
+        # For the next call
         self._found = asyncio.get_running_loop().create_future()
         return found
 
@@ -80,7 +80,7 @@ class Media:
             self._udp = None
 
     def _packet(self, channel: int, data: bytes) -> None:
-        """RTP on the first of the pair, RTCP on the second."""
+        """Take a packet: RTP on the first channel of the pair, RTCP on the second."""
         if self._udp is None:
             if channel not in self._channels:
                 return
@@ -98,4 +98,5 @@ class Media:
         if self._found is not None and not self._found.done():
             text = f"{self._connection.end} before a whole keyframe came"
             self._found.set_exception(CameraError(Result.UNREACHABLE, text))
-            self._found.exception()  # seen: nobody may be waiting any more
+            # Mark the exception as retrieved, because no task may be waiting any more
+            self._found.exception()

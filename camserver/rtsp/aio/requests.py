@@ -1,8 +1,8 @@
-"""Requests over one connection to a camera, each with its answer, and the login.
+"""Requests over one connection to a camera, with their answers and the login.
 
-Rule two lives here and in camserver.rtsp.login: a right password is never sent in a way that a
-camera can count as a wrong one. What fails after anything remembered raises Reconnect: the session
-begins again on a new connection, and begins that one cold.
+This module and camserver.rtsp.login ensure rule two: a correct password is never sent in a way that
+a camera can count as a wrong one. If a request fails that used a remembered login, Reconnect is
+raised. Then the session begins again on a new connection, without remembered facts.
 """
 
 from __future__ import annotations
@@ -27,14 +27,9 @@ from camserver.rtsp.session_cache import Reconnect, RedirectError
 PORTS = {"rtsp": 554, "rtsps": 322}
 USER_AGENT = "camserver"
 CLOSING_S = 0.3
-"""How long a camera is given to close the connection after its 401, until it is known whether it
-does.
-"""
+"""How long to wait after a 401 to find out whether the camera closes the connection."""
 MAX_TRIES = 3
-"""Sendings of one request.
-
-Without a login, with one, and once more for a nonce that was too old.
-"""
+"""How often one request is sent: without a login, with one, and again for a stale nonce."""
 
 
 class RtspRequests:
@@ -86,9 +81,9 @@ class RtspRequests:
         return cls(connection, Login(login_cache, carried), login_cache, session)
 
     async def request(self, method: Step, uri: str, headers: dict[str, str]) -> Response:
-        """An answer of 200.
+        """Send a request. Return its answer, which has the status 200.
 
-        Raises CameraError with the meaning of any other, RedirectError, ConnectionClosed and
+        Raises CameraError with the meaning of another status, RedirectError, ConnectionClosed and
         Reconnect.
         """
         response = await self.ask(method, uri, headers)
@@ -99,7 +94,7 @@ class RtspRequests:
         return response
 
     async def ask(self, method: Step, uri: str, headers: dict[str, str]) -> Response:
-        """Any answer but 401, after the login.
+        """Send a request, with the login if needed. Return its answer, which is never 401.
 
         Raises ConnectionClosed, Reconnect, and CameraError when the login fails.
         """
@@ -155,7 +150,7 @@ class RtspRequests:
         send(1)
 
     def stray(self) -> str:
-        """What came and was no RTSP, for the end of a message."""
+        """The text about received bytes that are not RTSP, for the end of an error message."""
         return (
             f" ({self.connection.stray_bytes} bytes came that are no RTSP)"
             if self.connection.stray_bytes
@@ -163,12 +158,11 @@ class RtspRequests:
         )
 
     async def _answer_elsewhere(self, response: Response) -> None:
-        """Answer over a new connection where the camera closes this one after its 401.
+        """Raise Reconnect if the camera closes the connection after its 401.
 
-        Some Dahua cameras do.
-
-        Nothing is sent before that is known: a login on a dying connection could be counted, and be
-        sent twice.
+        Some Dahua cameras do this. Then the challenge is answered over a new connection. Nothing is
+        sent before this is known: the camera could count a login on a closing connection, and it
+        would be sent twice.
         """
         login, cache = self.login, self._login_cache
         if self._session.has_session or login.carried or login.was_accepted:
@@ -214,7 +208,7 @@ class RtspRequests:
                 )
 
     def _fields(self, method: Step, uri: str) -> dict[str, str]:
-        """The header fields that every request has."""
+        """The header fields of every request: User-Agent, Session and Authorization."""
         fields = {"User-Agent": USER_AGENT}
         if self._session.session_id:
             fields["Session"] = self._session.session_id

@@ -1,14 +1,15 @@
-"""One RTSP session of ours on asyncio: TCP or UDP, plain or TLS.
+"""One RTSP session on asyncio: TCP or UDP, plain or TLS.
 
-What is asked, and what the answers mean, is in camserver.rtsp.session; here are the connection, the
-clock and the packets.
+camserver.rtsp.session decides what to send and what the answers mean. This module has the
+connection, the clock and the packets.
 
-Rule one lives in `close`: TEARDOWN is sent, its answer awaited, the transport closed and *seen*
-closed; what is known of the end is its value. Cancelling any await here leaves a session that
-`close` can still end.
+`close` ensures rule one: it sends TEARDOWN, waits for the answer, closes the transport and *sees*
+it closed. It returns how the session ended. If any await here is cancelled, `close` can still end
+the session.
 
-What fails after anything remembered (a track, a challenge) is forgotten and tried again on a new
-connection, which begins cold; the connection before it is seen closed first.
+If a session fails that used remembered facts (a track, a challenge), the facts are forgotten. Then
+it is tried again on a new connection, without remembered facts. The old connection is seen closed
+first.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ from camserver.rtsp.session import Ask, Conversation, SessionCore, SessionEvent
 from camserver.rtsp.session_cache import Keyframe, Reconnect, RedirectError, SessionCache
 
 TEARDOWN_S = 1.0
-"""How long the answer to TEARDOWN is awaited."""
+"""Seconds to wait for the answer to TEARDOWN."""
 CLOSE_S = 1.0
-"""How long an orderly close may take; then the transport is aborted, which takes no time."""
+"""Seconds that an orderly close may take. Then the transport is aborted, which takes no time."""
 EXPEDITED_CLOSE_S = 0.1
-"""The same when it is in a hurry."""
+"""The same after `expedite_close`."""
 MAX_RECONNECTS = 2
 """New connections within one `open`.
 
-One for what was remembered, one for a camera that closes after its 401.
+One is for remembered facts that failed. One is for a camera that closes after its 401.
 """
 
 T = TypeVar("T")
 
 
 class RtspSession:
-    """One session: `open`, `keyframe`, `close`, in this order.
+    """One session. Call `open`, `keyframe` and `close` in this order.
 
-    `close` always, whatever the others did.
+    Always call `close`, also when the other calls failed.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class RtspSession:
         self._expedited_s: float | None = None
         self._ending: asyncio.Timeout | None = None
         self.history: list[tuple[Step, float]] = []
-        """Each step with the moment when it began (event loop's clock)."""
+        """Each step with the moment when it began (event loop time)."""
 
     @property
     def cache(self) -> SessionCache:
-        """What it leaves for the next session of the stream."""
+        """What this session leaves for the next session of the stream."""
         return self._core.cache
 
     @property
@@ -85,22 +86,22 @@ class RtspSession:
 
     @property
     def description(self) -> Description | None:
-        """What the camera offers, when it was asked."""
+        """The camera's description. None when it was not asked."""
         return self._core.description
 
     @property
     def challenge(self) -> Challenge | None:
-        """The login's challenge that its requests answer."""
+        """The challenge that the session's requests answer."""
         return None if self._requests is None else self._requests.login.challenge
 
     @property
     def step(self) -> Step:
-        """What it is waiting for, for the message of a time-out."""
+        """The current step, for the message of a time-out."""
         return self.history[-1][0] if self.history else Step.CONNECTING
 
     @property
     def pictures(self) -> int:
-        """How many pictures came, of whatever kind."""
+        """The number of pictures that came, keyframes or not."""
         return 0 if self._reception is None else self._reception.pictures
 
     @property
@@ -136,11 +137,14 @@ class RtspSession:
                 result, f"{closed} at {self.step}{self._stray()}", step=self.step
             ) from None
         except (OSError, ValueError) as error:
-            # The host has no port left, or an answer held what nobody writes
+            # The host has no free port, or an answer contained an impossible value
             raise CameraError(Result.ERROR, f"{type(error).__name__} at {self.step}") from None
 
     async def _negotiate(self, carried: Challenge | None) -> None:
-        """One connection's way to PLAY. Raises Reconnect when it is worth another."""
+        """Open one connection and negotiate until PLAY.
+
+        Raises Reconnect when another connection may succeed.
+        """
         core, cache = self._core, self.cache
         self._begin(Step.CONNECTING)
         self._requests = requests = await RtspRequests.open(
@@ -164,13 +168,13 @@ class RtspSession:
     async def _carry_out(
         self, conversation: Conversation[T], requests: RtspRequests, media: Media
     ) -> T:
-        """Send what a conversation asks, and hand it what comes back, until it is over."""
+        """Send the requests of a conversation and give it the answers, until it ends."""
         ask = next(conversation)
         while True:
             try:
                 try:
                     response = await self._send(ask, requests, media)
-                except Exception as error:  # noqa: BLE001 - the conversation's to judge
+                except Exception as error:  # noqa: BLE001 - the conversation handles it
                     ask = conversation.throw(error)
                 else:
                     ask = conversation.send(response)
@@ -189,7 +193,7 @@ class RtspSession:
     async def _set_up(
         self, ask: Ask, transport: str, requests: RtspRequests, media: Media
     ) -> Response:
-        """SETUP of the track whose packets are received."""
+        """Send SETUP for the track whose packets are received, and begin to receive."""
         cache = self.cache
         assert cache.track is not None  # noqa: S101 - described or remembered
         headers = {"Transport": await media.offer(transport)}
@@ -211,7 +215,7 @@ class RtspSession:
         return response
 
     async def methods(self) -> str:
-        """What the camera says to OPTIONS, in an open session.
+        """The methods in the camera's answer to OPTIONS (Public header). The session must be open.
 
         Raises CameraError, RedirectError, ConnectionClosed.
         """
@@ -228,9 +232,9 @@ class RtspSession:
     # ---- pictures
 
     async def keyframe(self) -> Keyframe:
-        """The first whole keyframe; called again, the next one.
+        """The first whole keyframe. When called again, the next one.
 
-        Waits without a limit of its own. Raises CameraError when the camera ends it.
+        It has no time limit of its own. Raises CameraError when the camera ends the connection.
         """
         cache, media = self.cache, self._media
         assert media is not None and cache.track is not None  # noqa: S101, PT018 - open
@@ -247,7 +251,7 @@ class RtspSession:
         return Keyframe(picture, cache.track.codec or "", captured_s, offset_s)
 
     def late(self, limit_s: float) -> CameraError:
-        """What a time-out of `limit_s` seconds means at the step it struck."""
+        """The error for a time-out of `limit_s` seconds at the current step."""
         seen, step = self._reception, self.step
         if step is Step.KEYFRAME and seen is not None:
             return no_picture(seen, limit_s)
@@ -284,12 +288,12 @@ class RtspSession:
     # ---- end
 
     async def close(self) -> SessionEnd:
-        """End the session and see the transport closed.
+        """End the session and see the transport closed. Return how the session ended.
 
-        Takes at most TEARDOWN_S + CLOSE_S; must not be cancelled.
+        This takes at most TEARDOWN_S + CLOSE_S. It must not be cancelled.
 
-        Clean: TEARDOWN was answered, or the camera closed after it. None: no session was ever
-        opened.
+        Clean: TEARDOWN was answered, or the camera closed the connection after it. None: no session
+        was ever opened.
         """
         if self._keep_alive is not None:
             self._keep_alive.cancel()
@@ -345,14 +349,14 @@ class RtspSession:
         self._core.happened(SessionEvent.CLOSE)
 
     def expedite_close(self, teardown_s: float) -> None:
-        """From now on TEARDOWN has only so long to be answered, and the close less.
+        """Limit the wait for TEARDOWN to `teardown_s`, and the close to EXPEDITED_CLOSE_S.
 
-        Also when `close` is already at it.
+        This also works while `close` is running.
         """
         if self._expedited_s is not None:
             return
         self._expedited_s = teardown_s
         if self._ending is not None and (when := self._ending.when()) is not None:
             soon = asyncio.get_running_loop().time() + teardown_s
-            with contextlib.suppress(RuntimeError):  # it has just ended
+            with contextlib.suppress(RuntimeError):  # the time-out block has just ended
                 self._ending.reschedule(min(when, soon))

@@ -1,4 +1,4 @@
-"""A pair of UDP ports for RTP and RTCP (RFC 3550, 11: an even one and the next)."""
+"""A pair of UDP ports for RTP and RTCP: an even port and the next one (RFC 3550, 11)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from functools import partial
 
 TRIES = 50
 RECEIVE_BUFFER_BYTES = 1 << 20
-"""A keyframe comes at once; what the kernel grants is its own matter (net.core.rmem_max)."""
+"""The requested buffer. A keyframe comes in one burst. The kernel may grant less (rmem_max)."""
 
 
 class UdpPair:
-    """Gives what the camera sends to `listener(0 or 1, data)`; other senders are not heard."""
+    """Passes the camera's packets to `listener(0 or 1, data)`. Other senders are ignored."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class UdpPair:
 
     @classmethod
     async def bind(cls, local: str, remote: str, listener: Callable[[int, bytes], None]) -> UdpPair:
-        """Raises OSError when no pair of ports is free."""
+        """Bind a pair of ports at `local`. Raises OSError when no pair is free."""
         family = socket.AF_INET6 if ":" in local else socket.AF_INET
         for _ in range(TRIES):
             with contextlib.ExitStack() as stack:
@@ -68,9 +68,9 @@ class UdpPair:
             )
 
     def accept(self, source: str) -> None:
-        """Hear another sender, too.
+        """Accept packets from `source` too, the address that the camera names as its source.
 
-        The literal unicast address that the camera names as its source.
+        Only a literal unicast address is accepted.
         """
         with contextlib.suppress(ValueError):
             address = ipaddress.ip_address(source)
@@ -78,16 +78,16 @@ class UdpPair:
                 self._senders.add(str(address))
 
     def punch(self, *ports: int) -> None:
-        """Send something to the camera's ports, so that a firewall lets its packets in."""
+        """Send a packet to the camera's ports, so that a firewall accepts the camera's packets."""
         for transport, port in zip(self._transports, ports, strict=False):
             if 0 < port < 65536:
                 transport.sendto(b"\x80\x00\x00\x00", (self._host, port))
 
     def close(self) -> None:
-        """Close both."""
+        """Close both ports."""
         for transport in self._transports:
             transport.close()
-        for sock in self._sockets[len(self._transports) :]:  # those that nobody listened to yet
+        for sock in self._sockets[len(self._transports) :]:  # sockets without a transport yet
             sock.close()
 
 
