@@ -63,7 +63,7 @@ LOCK_S = 5.0
 REMEMBER_S = 2.0
 
 
-class Room(Protocol):
+class Configurable(Protocol):
     """A part of the daemon that is configured by the inventory."""
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class Daemon:
         self._reading = ReadRoutes(services, stream, self._metrics, self._archive, thumbnails)
         self._api = ApiServer(services, self._reading)
         self._web = WebServer(inventory, services, self._reading)
-        self._rooms: tuple[Room, ...] = (
+        self._configurables: tuple[Configurable, ...] = (
             self._capture,
             self._store,
             self._janitor,
@@ -344,8 +344,8 @@ class Daemon:
     async def _apply(self, old: Inventory, new: Inventory) -> None:
         """Configure all parts by a new inventory."""
         self._redactor.replace_secrets((*old.secrets, *new.secrets))
-        for room in self._rooms:
-            for key in room.configure(new):
+        for part in self._configurables:
+            for key in part.configure(new):
                 self._emit(InventoryNeedsRestart(key=key))
         await self._configure()
         if added := {c.id for c in new.cameras} - {c.id for c in old.cameras}:

@@ -74,7 +74,7 @@ class Go2rtcDialledSession:
         self._go2rtc = go2rtc
         self._camera = camera
         self._session = session
-        self._was_open = False  # also set when go2rtc reports that it got no session
+        self._idle_means_none = False  # also set when go2rtc reports that it got no session
         self.end = SessionEnd.UNCLEAN
 
     async def __aenter__(self) -> Self:
@@ -91,14 +91,16 @@ class Go2rtcDialledSession:
         try:
             await self._session.__aexit__(kind, error, traceback)
         finally:
-            self.end = await self._go2rtc.settled(self._camera, was_open=self._was_open)
+            self.end = await self._go2rtc.settled(self._camera, was_open=self._idle_means_none)
 
     async def keyframe(self) -> CodedKeyframe:
         """The first complete keyframe. Raises CameraError."""
         try:
             unit = await self._session.keyframe()
         except CameraError as error:
-            self._was_open = error.result is not Result.TIMEOUT
+            # Without an answer go2rtc may still be dialling the camera
+            silent = error.result in (Result.TIMEOUT, Result.UNREACHABLE)
+            self._idle_means_none = not silent
             raise
-        self._was_open = True
+        self._idle_means_none = True
         return unit
