@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
 
 from cachetools import LRUCache
 
 from camserver.capture.engine_choice import EngineChoice
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import MAX_REMEMBERED, NativeEngine
-from camserver.capture.session import CaptureSession, worst
+from camserver.capture.session import CaptureSession, CaptureSessionBase, worst
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.events import Event, LibavChosen
@@ -85,7 +84,7 @@ class RtspEngine:
         return self._choices[key]
 
 
-class EngineSession:
+class EngineSession(CaptureSessionBase):
     """One session by one engine, or two sessions one after the other. Never two at once."""
 
     def __init__(self, engine: RtspEngine, camera: Camera, url: str, deadline: float) -> None:
@@ -100,9 +99,6 @@ class EngineSession:
     def end(self) -> SessionEnd:
         """The worst end of its sessions."""
         return worst(*(session.end for session in self._sessions))
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self,

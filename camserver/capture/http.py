@@ -12,14 +12,14 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 from aiohttp.connector import Connection
 from cachetools import LRUCache
 from yarl import URL
 
+from camserver.capture.session import CaptureSessionBase
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.clock import utc_now
@@ -217,7 +217,7 @@ class HttpEngine:
             return _Answer(response.status, challenges, await _read(response))
 
 
-class HttpSession:
+class HttpSession(CaptureSessionBase):
     """One GET, as a session that gives one picture."""
 
     end = SessionEnd.NONE
@@ -227,17 +227,6 @@ class HttpSession:
         self._camera = camera
         self._url = url
         self._deadline = deadline
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Do nothing: `keyframe` has already closed the connection."""
 
     async def keyframe(self) -> CodedKeyframe:
         """The camera's JPEG. Raises CameraError."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from camserver.capture.session import CaptureSessionBase
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result, SessionEnd
@@ -41,7 +40,7 @@ class LibavEngine:
         return LibavSession(self, camera, url, deadline)
 
 
-class LibavSession:
+class LibavSession(CaptureSessionBase):
     """One session in a worker. It is closed before `keyframe` returns."""
 
     def __init__(self, engine: LibavEngine, camera: Camera, url: str, deadline: float) -> None:
@@ -50,17 +49,6 @@ class LibavSession:
         self._url = url
         self._deadline = deadline
         self.end = SessionEnd.NONE
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Do nothing: the worker has closed the session, or is dead and reaped."""
 
     async def keyframe(self) -> CodedKeyframe:
         """The first whole keyframe. It returns after the session is closed.

@@ -14,12 +14,11 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cache
 from types import TracebackType
-from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 from cachetools import LRUCache
 
-from camserver.capture.session import worst
+from camserver.capture.session import CaptureSessionBase, worst
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
@@ -104,7 +103,7 @@ class NativeEngine:
             self._caches[_key(camera, url)] = cache
 
 
-class NativeSession:
+class NativeSession(CaptureSessionBase):
     """One session until its first keyframe. It follows the camera's redirects."""
 
     def __init__(self, engine: NativeEngine, camera: Camera, url: str, deadline: float) -> None:
@@ -115,9 +114,6 @@ class NativeSession:
         self._rtsp: RtspSession | None = None
         self._closing: RtspSession | None = None
         self.end = SessionEnd.NONE
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self,

@@ -42,6 +42,21 @@ class CaptureSession(Protocol):
         """
 
 
+class CaptureSessionBase:
+    """A session of which nothing is open when `keyframe` has returned or raised."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Do nothing: `keyframe` has closed all that it opened."""
+
+
 class Engine(Protocol):
     """Opens sessions, and learns from whether their pictures could be decoded."""
 

@@ -107,8 +107,8 @@ def _cells(row: _Row) -> list[Text]:
     colour = "green" if age_s < FRESH_S else "yellow" if age_s < STALE_S else "red"
     age = Text(f"{age_s:.1f} s", colour) if last else Text("never", "red" if row.failure else "dim")
     if row.failure is not None:
-        sentence = row.failure.error.removeprefix(f"{row.failure.camera}: ")
-        result = Text(f"{row.failure.result}: {sentence}", "red", overflow="ellipsis", no_wrap=True)
+        why = row.failure.label or row.failure.error
+        result = Text(f"{row.failure.result}: {why}", "red", overflow="ellipsis", no_wrap=True)
     else:
         result = (
             Text(f"ok, {last.codec} {last.width}x{last.height}") if last else Text("waiting", "dim")

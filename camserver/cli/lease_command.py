@@ -36,6 +36,7 @@ from camserver.client import (
     HeldLease,
     LeaseAttempt,
     LeaseRequest,
+    LeaseState,
     SyncLeaseClient,
 )
 from camserver.errors import RtspBusy
@@ -261,7 +262,7 @@ class _Guardian:
 
     def _listen(self, held: HeldLease) -> None:
         while (notice := held.next_notice()) is not None:
-            if notice.state == "withdrawn":
+            if notice.state is LeaseState.WITHDRAWN:
                 self._end(f"the lease is withdrawn ({notice.why})", notice.grace_s * 0.9)
             else:
                 self._selector.unregister(held)

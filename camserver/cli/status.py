@@ -16,6 +16,7 @@ from rich.text import Text
 
 from camserver.config import Inventory
 from camserver.freshness import Freshness, FreshnessLimits
+from camserver.model import Result
 
 COLOURS = {
     Freshness.FRESH: "green",
@@ -53,6 +54,7 @@ class CameraStatus:
     name: str
     freshness: Freshness
     age_s: float | None
+    result: str | None
     label: str
     source: str | None
     resolution: str | None
@@ -108,6 +110,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         camera["name"],
         FreshnessLimits.of(camera["interval_s"]).judge(age_s),
         age_s,
+        (latest.get("attempt") or {}).get("result"),
         label(latest),
         latest.get("source"),
         f"{width}x{height}" if width else None,
@@ -159,7 +162,7 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
                 (
                     s.camera,
                     Text(span(s.age_s), COLOURS[s.freshness]),
-                    Text(s.label, "" if s.label == "ok" else "red"),
+                    Text(s.label, "" if s.result == Result.OK else "red"),
                     s.source or NOTHING,
                     s.resolution or NOTHING,
                     kilobytes,

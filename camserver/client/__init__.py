@@ -14,7 +14,7 @@ over, or a live request preempts it (a recorder's lease with priority "poll"). `
 
 from camserver.client.aio import AsyncHeldLease, LeaseClient
 from camserver.client.exchange import ApiRefusal, DaemonUnavailableError, Picture
-from camserver.client.lease_exchange import Granted, LeaseNotice, LeaseRequest
+from camserver.client.lease_exchange import Granted, LeaseNotice, LeaseRequest, LeaseState
 from camserver.client.sync import HeldLease, LeaseAttempt, SyncLeaseClient
 from camserver.errors import RtspBusy
 
@@ -28,6 +28,7 @@ __all__ = [
     "LeaseAttempt",
     "Granted",
     "LeaseNotice",
+    "LeaseState",
     "DaemonUnavailableError",
     "ApiRefusal",
     "RtspBusy",

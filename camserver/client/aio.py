@@ -21,6 +21,7 @@ from camserver.client.lease_exchange import (
     LeaseExchange,
     LeaseNotice,
     LeaseRequest,
+    LeaseState,
     route_of,
 )
 from camserver.client.sync import DEFAULT_SOCKET, GIVE_BACK_S, MAX_LEASE_WAIT_S, MAX_WORK_S
@@ -75,13 +76,13 @@ class AsyncHeldLease:
                     self._exchange.feed(data)
                 elif not self._notice.done():
                     self._notice.set_result(notice)
-                if notice is not None and notice.state == "gone":
+                if notice is not None and notice.state is LeaseState.GONE:
                     return
         except (OSError, ValueError, LookupError):  # it is over, or says what makes no sense
             pass
         finally:
             if not self._notice.done():
-                self._notice.set_result(LeaseNotice("gone"))
+                self._notice.set_result(LeaseNotice(LeaseState.GONE))
 
 
 class LeaseClient:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from urllib.parse import quote, urlencode
 
 import h11
@@ -60,6 +61,13 @@ class Granted:
     wait_ms: float
 
 
+class LeaseState(StrEnum):
+    """What a notice says of a lease."""
+
+    WITHDRAWN = "withdrawn"  # its holder has to end the session
+    GONE = "gone"  # the daemon is gone, and the lease with it
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseNotice:
     """A notice about a granted lease.
@@ -68,7 +76,7 @@ class LeaseNotice:
     daemon is closed, and the lease is over.
     """
 
-    state: str
+    state: LeaseState
     why: str = ""
     grace_s: float = 0.0
 
@@ -133,10 +141,10 @@ class LeaseExchange:
         """
         line = self._line()
         if line is None:
-            return LeaseNotice("gone") if self._over else None
+            return LeaseNotice(LeaseState.GONE) if self._over else None
         data = json.loads(line)
         return LeaseNotice(
-            str(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0))
+            LeaseState(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0))
         )
 
     def end(self, *, clean: bool) -> bytes:

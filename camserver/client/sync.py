@@ -24,6 +24,7 @@ from camserver.client.lease_exchange import (
     LeaseExchange,
     LeaseNotice,
     LeaseRequest,
+    LeaseState,
     route_of,
 )
 from camserver.errors import CamserverError
@@ -62,7 +63,7 @@ class HeldLease:
             except BlockingIOError:
                 return None
             except (OSError, ValueError, LookupError):  # it is over, or says what makes no sense
-                return LeaseNotice("gone")
+                return LeaseNotice(LeaseState.GONE)
 
     def give_back(self) -> None:
         """Say that the session had a clean end, and wait until the lease is given back.

@@ -110,7 +110,7 @@ class Doctor:
         self.report.findings.append(finding)
         self._say(finding)
 
-    def _had(self, picture: str, reader: str) -> None:
+    def _count_picture(self, picture: str, reader: str) -> None:
         """Count a source that gave a picture. The first one is shown in the one-line result."""
         self.report.pictures += 1
         if not self.report.picture:
@@ -260,7 +260,7 @@ class Doctor:
             self._failed(step, error)
             return False
         size = f"{still.width}x{still.height}"
-        self._had(f"{size} {unit.codec}", unit.engine)
+        self._count_picture(f"{size} {unit.codec}", unit.engine)
         self._found(
             step,
             f"{size} {unit.codec} {profile_name(unit.codec, unit.data)}".rstrip()
@@ -309,7 +309,7 @@ class Doctor:
 
     async def _second_session(self, url: str) -> None:
         """Find out whether a warm session works: without DESCRIBE, like the sessions of polls."""
-        await asyncio.sleep(self._probe.owed_s)
+        await asyncio.sleep(self._probe.required_cooldown_s)
         started = _now()
         try:
             session = await self._probe.warm_session(url)
@@ -368,7 +368,7 @@ class Doctor:
         except CameraError as error:
             self._failed("snapshot URL", error)
             return
-        self._had(f"{still.width}x{still.height} JPEG", "snapshot URL")
+        self._count_picture(f"{still.width}x{still.height} JPEG", "snapshot URL")
         self._found(
             "snapshot URL",
             f"{still.width}x{still.height}, {len(still.jpeg) // 1024} KB",

@@ -54,15 +54,15 @@ class Probe:
         return max(ONE_SESSION_S, self._camera.timeout_s)
 
     @property
-    def owed_s(self) -> float:
+    def required_cooldown_s(self) -> float:
         """The cool-down, in seconds, that the device needs after its newest session."""
         unclean = self._last is SessionEnd.UNCLEAN
         return self._camera.unclean_cooldown_s if unclean else self._camera.cooldown_s
 
     @property
-    def rest_s(self) -> float:
+    def pause_s(self) -> float:
         """The pause, in seconds, after which no earlier session should count any more."""
-        return max(REST_S, self.owed_s)
+        return max(REST_S, self.required_cooldown_s)
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -101,7 +101,7 @@ class Probe:
 
     async def fetch(self, engine: NativeEngine | LibavEngine, url: str) -> CodedKeyframe:
         """Fetch a keyframe like a poll does, but without our cache. Raises CameraError."""
-        await asyncio.sleep(self.owed_s)
+        await asyncio.sleep(self.required_cooldown_s)
         deadline = asyncio.get_running_loop().time() + self.limit_s
         session = engine.session(self._camera, url, deadline)
         try:
@@ -118,7 +118,7 @@ class Probe:
 
     async def open_many(self, url: str, stack: AsyncExitStack) -> tuple[list[RtspSession], str]:
         """Open as many sessions as the device gives; return them, and why there are no more."""
-        await asyncio.sleep(self.rest_s)  # the device may still count earlier sessions
+        await asyncio.sleep(self.pause_s)  # the device may still count earlier sessions
         opened: list[RtspSession] = []
         while len(opened) < MAX_SESSIONS:
             try:
@@ -137,11 +137,11 @@ class Probe:
         for gap_s in GAPS_S:
             await self.close(opened.pop())
             unclean = self._last is SessionEnd.UNCLEAN
-            await asyncio.sleep(max(gap_s, self.owed_s if unclean else 0.0))
+            await asyncio.sleep(max(gap_s, self.required_cooldown_s if unclean else 0.0))
             try:
                 opened.append(await self._one_more(url, stack))
             except CameraError:
-                await asyncio.sleep(self.rest_s)  # the device may count the refused session, too
+                await asyncio.sleep(self.pause_s)  # the device may count the refused session, too
                 with suppress(CameraError):
                     opened.append(await self._one_more(url, stack))
                 if not opened:

@@ -97,7 +97,7 @@ class Device:
                 by_generation[session.generation] = session
         self.cooling = list(by_generation.values())
 
-    def next_change(self, now: float) -> float | None:
+    def next_free_slot_at(self, now: float) -> float | None:
         """The moment when a slot comes free by itself. None when no ticket waits for a slot."""
         if not self.waiting:
             return None

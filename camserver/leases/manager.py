@@ -311,11 +311,13 @@ class RtspManager:
         timer = self._timers.pop(device, None)
         if timer is not None:
             timer.cancel()
-        thaw = self._table.next_thaw(device, _now())
+        thaw = self._table.next_free_slot_at(device, _now())
         if thaw is not None:
-            self._timers[device] = asyncio.get_running_loop().call_at(thaw, self._thawed, device)
+            self._timers[device] = asyncio.get_running_loop().call_at(
+                thaw, self._slot_freed, device
+            )
 
-    def _thawed(self, device: str) -> None:
+    def _slot_freed(self, device: str) -> None:
         del self._timers[device]
         # The loop may call a timer early, by up to the resolution of its clock. So this adds the
         # resolution: the cool-down must count as passed.

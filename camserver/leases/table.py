@@ -305,10 +305,10 @@ class LeaseTable:
         if name in self._devices:
             self._devices[name].learned = learned
 
-    def next_thaw(self, name: str, now: float) -> float | None:
+    def next_free_slot_at(self, name: str, now: float) -> float | None:
         """The moment when a slot comes free by itself. None when no ticket waits for a slot."""
         device = self._devices.get(name)
-        return None if device is None else device.next_change(now)
+        return None if device is None else device.next_free_slot_at(now)
 
     def entries(self, now: float) -> Iterator[SessionEntry]:
         """The sessions that the next process has to know."""

@@ -31,10 +31,10 @@ from camserver.polling.schedule import following_due, next_due, phase, retry_del
 Poll = Callable[[Camera, int], Awaitable[Attempt]]
 """Takes and stores one picture. The number counts the failures in a row before this poll."""
 
-SHARES = {"healthy": 1, "new": 2, "failing": 4}
-"""The divisor of all slots for each standing: 4 means that a quarter of the slots may be used.
+SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
+"""The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
 
-Among the standings with a free slot, the camera that has been due for the longest time starts.
+Among the poll groups with a free slot, the camera that has been due for the longest time starts.
 """
 RECHECK_S = 30.0
 """How often the wall clock is checked for aligned cameras: it may be set while they wait."""
@@ -67,8 +67,8 @@ class _Entry:
         )
 
     @property
-    def standing(self) -> str:
-        """The state of the camera by its newest polls: a key of SHARES."""
+    def poll_group(self) -> str:
+        """The state of the camera by its newest polls: a key of SLOT_DIVISORS."""
         return (
             "failing"
             if self.failures or self.busy
@@ -126,7 +126,9 @@ class PollingOrchestrator:
     ) -> None:
         self._poll = poll
         self._sessions = sessions
-        self._slots = {standing: max(1, sessions // share) for standing, share in SHARES.items()}
+        self._slots = {
+            poll_group: max(1, sessions // share) for poll_group, share in SLOT_DIVISORS.items()
+        }
         self._open_rate = open_rate
         self._emit = emit
         self._wall = wall
@@ -137,8 +139,10 @@ class PollingOrchestrator:
         self._numbers = 0
         self._heap: list[tuple[float, int, int, _Entry]] = []
         self._sequence = 0
-        self._ready: dict[str, deque[_Entry]] = {standing: deque() for standing in SHARES}
-        # Task -> the standing of its camera at the start of the poll
+        self._ready: dict[str, deque[_Entry]] = {
+            poll_group: deque() for poll_group in SLOT_DIVISORS
+        }
+        # Task -> the poll group of its camera at the start of the poll
         self._running: dict[asyncio.Task[None], str] = {}
         self._next_open = 0.0
         self._wake = asyncio.Event()
@@ -259,7 +263,7 @@ class PollingOrchestrator:
             else:
                 entry.version += 1
                 entry.queued = True
-                self._ready[entry.standing].append(entry)
+                self._ready[entry.poll_group].append(entry)
 
     def _start_ready(self) -> None:
         now = _now()
@@ -276,7 +280,7 @@ class PollingOrchestrator:
             )
             self._schedule(entry, self._regular_due(entry))
             entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
-            self._running[entry.task] = entry.standing
+            self._running[entry.task] = entry.poll_group
 
     def _next_ready(self) -> _Entry | None:
         if len(self._running) >= self._sessions:
@@ -284,8 +288,8 @@ class PollingOrchestrator:
         running = Counter(self._running.values())
         queues = [
             ready
-            for standing, ready in self._ready.items()
-            if ready and running[standing] < self._slots[standing]
+            for poll_group, ready in self._ready.items()
+            if ready and running[poll_group] < self._slots[poll_group]
         ]
         return min(queues, key=lambda ready: ready[0].due).popleft() if queues else None
 

@@ -16,7 +16,7 @@ _MEANING = {
 }
 
 
-_FULL_VOICES = {Result.AUTH, Result.UNREACHABLE, Result.TIMEOUT}
+_MAY_MEAN_FULL = {Result.AUTH, Result.UNREACHABLE, Result.TIMEOUT}
 
 
 def reinterpret_as_full(error: CameraError, end: SessionEnd, others: int) -> CameraError:
@@ -32,7 +32,7 @@ def reinterpret_as_full(error: CameraError, end: SessionEnd, others: int) -> Cam
     voice = (
         error.status == 401
         or error.result is Result.AUTH
-        or (error.result in _FULL_VOICES and end is not SessionEnd.NONE)
+        or (error.result in _MAY_MEAN_FULL and end is not SessionEnd.NONE)
     )
     if not others or not voice:
         return error

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from camserver.rtsp.rtp import RtpSender
 from camserver.simulator.camera import Fault, SimulatedCamera
-from camserver.simulator.quirks import markers, others, padded
+from camserver.simulator.quirks import markers, non_video_packets, padded
 from camserver.simulator.quirks import payloads as as_camera_makes_them
 
 
@@ -37,13 +37,15 @@ def picture_packets(
     return packets
 
 
-def on_the_way(camera: SimulatedCamera, fault: Fault, packets: Sequence[bytes]) -> Iterator[bytes]:
+def packets_that_arrive(
+    camera: SimulatedCamera, fault: Fault, packets: Sequence[bytes]
+) -> Iterator[bytes]:
     """The packets that arrive: without lost packets, with other packets between them."""
     for number, packet in enumerate(packets):
         if fault.kind != "loss" or camera.random.random() >= fault.number:
             yield packet
         if number % 3 == 1:
-            yield from others(camera.quirks, number)
+            yield from non_video_packets(camera.quirks, number)
             if "repeats" in camera.quirks:
                 yield packet
 

@@ -193,7 +193,7 @@ def padded(packet: bytes) -> bytes:
     return bytes((packet[0] | (0x20 if lies else 0),)) + packet[1:]
 
 
-def others(quirks: frozenset[str], number: int) -> list[bytes]:
+def non_video_packets(quirks: frozenset[str], number: int) -> list[bytes]:
     """Packets that are not video, on the video channel after packet `number` of a picture."""
     made = []
     if "audio-on-channel" in quirks:

@@ -26,7 +26,7 @@ from camserver.rtsp.rtp import CLOCK_HZ, RtpSender
 from camserver.simulator.camera import STREAMS, Fault, SimulatedCamera
 from camserver.simulator.description import PAYLOAD_TYPES, describe
 from camserver.simulator.login import SimulatedLogin
-from camserver.simulator.packets import on_the_way, picture_packets, reset, udp_endpoint
+from camserver.simulator.packets import packets_that_arrive, picture_packets, reset, udp_endpoint
 from camserver.simulator.pictures import Pictures
 from camserver.simulator.quirks import (
     MOVED,
@@ -358,7 +358,7 @@ class SimulatedConnection(asyncio.Protocol):
     def _send_packets(self, packets: list[bytes]) -> None:
         """Send a picture's packets, with the other data that this camera sends between them."""
         camera, fault = self._camera, self._fault
-        for packet in on_the_way(camera, fault, packets):
+        for packet in packets_that_arrive(camera, fault, packets):
             self._send(0, packet)
         over_tcp = self._udp is None and fault.kind != "slow"
         if self._has("stray-bytes") and over_tcp and not self._transport.is_closing():

@@ -8,33 +8,11 @@ import contextlib
 import json
 import socket
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import simplejpeg
 from desk import StartDaemon
 from support import free_port
-
-from camserver.simulator.camera import Fault, SimulatedCamera
-
-
-def fleet() -> list[SimulatedCamera]:
-    return [
-        SimulatedCamera("cam", "Gate", gop=2),
-        SimulatedCamera("bad", "Bad", fault=Fault("refuse")),
-    ]
-
-
-def ask(
-    address: str, path: str, method: str = "GET", **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    try:
-        with urlopen(
-            Request(f"http://{address}{path}", method=method, headers=headers), timeout=20
-        ) as answer:
-            return answer.status, dict(answer.headers), answer.read()
-    except HTTPError as error:
-        return error.code, dict(error.headers), error.read()
+from web import ask, fleet
 
 
 async def test_pictures_are_cached_rightly_and_made_smaller_once(

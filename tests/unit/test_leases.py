@@ -96,7 +96,8 @@ class TableMachine(RuleBasedStateMachine):
                 # a free slot beside a waiter would be a lost grant, unless its timer is due
                 assert (
                     taken + s.cooling >= cap
-                    or (self.table.next_thaw(s.device, self.now - 100) or self.now + 1) <= self.now
+                    or (self.table.next_free_slot_at(s.device, self.now - 100) or self.now + 1)
+                    <= self.now
                 )
 
     @invariant()
@@ -194,7 +195,7 @@ def test_a_device_that_said_full_is_asked_for_no_more_for_a_while() -> None:
     waiting, offered = table.request("d", HOLDER, Priority.LIVE, 2.0)
     assert offered == []
     assert table.statistics(2.0)[0].busy == 1
-    assert table.next_thaw("d", 2.0) == 1.0 + LEARNED_S
+    assert table.next_free_slot_at("d", 2.0) == 1.0 + LEARNED_S
     assert table.offer("d", 1.0 + LEARNED_S) == [waiting]
     assert table.statistics(1.0 + LEARNED_S)[0].learned is None
     for ticket in tickets[:2]:
