@@ -134,15 +134,3 @@ async def desk_at(
         desk.write(**({"interval": "300ms"} | defaults))
         async with desk.daemon():
             yield desk
-
-
-def at_the_desk(
-    folder: Path, work: Callable[[Desk], Awaitable[None]], *arguments: Any, **options: Any
-) -> None:
-    """Run `work` with a desk, for tests that are not async."""
-
-    async def inside() -> None:
-        async with desk_at(folder, *arguments, **options) as desk:
-            await work(desk)
-
-    asyncio.run(inside())

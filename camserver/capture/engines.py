@@ -153,6 +153,7 @@ class EngineSession(CaptureSessionBase):
                 status=error.status,
                 step=error.step,
                 login_refused=error.login_refused,
+                packets_lost=error.packets_lost,
             ) from None
 
 

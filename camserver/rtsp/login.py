@@ -151,6 +151,10 @@ class Login:
         elif cache.single_use:
             self._challenge = None
 
+    def give_up(self) -> None:
+        """Send no login over this connection any more."""
+        self._given_up = True
+
     def refused(self, headers: Sequence[str], *, sent: bool) -> Verdict:
         """What a 401 means.
 

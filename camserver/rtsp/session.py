@@ -198,10 +198,10 @@ class SessionCore:
             yield from self._play()
         except CameraError as error:
             gone = not self.has_session or error.status == SESSION_NOT_FOUND
-            if not gone or error.login_refused or error.result in (Result.FULL, Result.AUTH):
+            over = error.status is None  # the connection has ended without an answer
+            refused = error.login_refused or error.result in (Result.FULL, Result.AUTH)
+            if not gone or over or refused:
                 raise
-            if self.state is SessionState.SETTING_UP:  # no answer: the connection has ended
-                self.happened(SessionEvent.SETUP_REFUSED)
         else:
             return True
         if self.state is SessionState.READY:

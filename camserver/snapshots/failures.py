@@ -55,7 +55,7 @@ class SourceFailure:
     def label(self) -> str:
         """The failure in few words."""
         if isinstance(self.error, RtspBusy):
-            return f"camera full: {_holders(self.error)}"
+            return _holders(self.error)
         if self.result in (Result.BUSY, Result.FULL):
             return f"camera full: {self.error}"
         if self.result is Result.AUTH and self.login_refused:
@@ -68,7 +68,7 @@ def _holders(busy: RtspBusy) -> str:
         return busy.reason
     names = " and ".join(holder.name for holder in busy.holders)
     verb = "holds" if len(busy.holders) == 1 else "hold"
-    return f"{names} {verb} {len(busy.holders)} of {busy.max_sessions}"
+    return f"camera full: {names} {verb} {len(busy.holders)} of {busy.max_sessions}"
 
 
 def may_help(source: Source, failures: Sequence[SourceFailure]) -> bool:

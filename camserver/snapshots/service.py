@@ -183,7 +183,7 @@ class SnapshotService:
                     # Outside of `preemptible`: the session ends now anyway
                     yield unit
             except Preempted:
-                raise RtspBusy("gave way to live view", camera=shot.camera.id) from None
+                raise RtspBusy("preempted by live view", camera=shot.camera.id) from None
             except CameraError as error:
                 meant = reinterpret_as_full(error, session.end, lease.other_sessions)
                 if meant.result is Result.FULL:

@@ -97,7 +97,9 @@ async def test_a_poll_gives_way_to_live_view(
             pass
     async with LeaseClient(desk.socket).lease("cam", wait_s=20):
         assert simulated.record.sessions_now == 0
-        await desk.until(lambda: b"gave way" in (desk.output / "cam/latest.json").read_bytes())
+        await desk.until(
+            lambda: b"preempted by live view" in (desk.output / "cam/latest.json").read_bytes()
+        )
     record = desk.house.fleet.cameras["cam"].record
     assert record.sessions_max == 1
     assert record.ends_clean >= 1
@@ -111,7 +113,7 @@ async def test_a_stop_ends_what_others_wait_for(tmp_path: Path, daemon: StartDae
 
     The daemon stops in order all the same.
     """
-    # They end with the daemon, whose status at_the_desk looks at
+    # They end with the daemon, whose status the fixture looks at
     asking: list[asyncio.Task[Any]] = []
     desk = await daemon(
         [SimulatedCamera(f"cam{n}", "Gate", fault=Fault("silent")) for n in range(4)],

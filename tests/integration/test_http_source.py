@@ -18,7 +18,7 @@ from house import House, StartFleet, certificate
 from PIL import Image
 from support import camera, free_port
 
-from camserver.leases import Holder
+from camserver.leases import Budget, Holder
 from camserver.model import Result, Source
 from camserver.rtsp import auth
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -140,6 +140,42 @@ async def test_each_answer_has_its_word(
         assert attempt.snapshot.still.jpeg == JPEG
     else:
         assert PASSWORD not in str(attempt.error)
+
+
+async def test_a_camera_that_closes_some_time_after_its_401_gets_the_login_once(
+    fleet: StartFleet,
+) -> None:
+    """The login waits until the connection is closed, and goes over the next one."""
+    logins = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal logins
+        request = await reader.readuntil(b"\r\n\r\n")
+        if b"Authorization" in request:
+            logins += 1
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(JPEG)}\r\n\r\n"
+            writer.write(head.encode() + JPEG)
+        else:
+            challenge = 'WWW-Authenticate: Basic realm="cam"'
+            writer.write(f"HTTP/1.1 401 No\r\n{challenge}\r\nContent-Length: 0\r\n\r\n".encode())
+            await asyncio.sleep(0.08)  # the camera's habit, not ours
+        writer.close()
+
+    house = await fleet([])
+    house.manager.configure({"cam": Budget(1)})
+    tcp = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = tcp.sockets[0].getsockname()[1]
+    late = camera(
+        url=None,
+        snapshot_url=f"http://127.0.0.1:{port}/x",
+        username=USER,
+        password=PASSWORD,
+    )
+    for polls in (1, 2, 3):
+        attempt = await house.service.take(late, Holder("poller"))
+        assert attempt.ok, attempt.error
+        assert logins == polls
+    tcp.close()
 
 
 async def test_a_wrong_password_is_tried_once(serve: Serve) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from house import StartFleet, certificate
+from support import free_port
 
-from camserver.model import Result
+from camserver.leases import Holder
+from camserver.model import Result, SessionEnd
 from camserver.simulator.camera import SimulatedCamera
 
 LOGIN: dict[str, Any] = {"username": "viewer", "password": "p@:/#%? \u00fc", "lock_after": 3}
@@ -159,3 +161,24 @@ async def test_over_tls_too(tmp_path: Path, fleet: StartFleet) -> None:
     for _ in range(POLLS):
         assert (await house.take("cam", engine="native")).ok
     assert (await house.seen("cam")).wrong_logins == 0
+
+
+@pytest.mark.parametrize("engine", ["native", "libav"])
+async def test_a_wrong_password_is_sent_once_a_poll_whatever_it_is_taken_for(
+    engine: str, fleet: StartFleet
+) -> None:
+    """Beside another session of the device a 401 is taken for "full": no other source sends it."""
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, max_sessions=2, **LOGIN)])
+    alone = await house.take("cam", engine=engine, password="wr0ng")
+    assert (alone.result, alone.label) == (Result.AUTH, "wrong password")
+    with await house.manager.acquire("cam", "cam", Holder("live", "film")) as other:
+        beside = await house.take(
+            "cam",
+            engine=engine,
+            password="wr0ng",
+            snapshot_url=f"http://127.0.0.1:{free_port()}/still.jpg",
+        )
+        other.ended(SessionEnd.NONE)
+    assert beside.result is Result.FULL
+    assert "http" not in (beside.error or "")
+    assert (await house.seen("cam")).wrong_logins == 2

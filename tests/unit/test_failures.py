@@ -31,7 +31,7 @@ def busy(*names: str, of: int) -> RtspBusy:
     [
         (busy("film (pid 812)", of=1), "camera full: film (pid 812) holds 1 of 1"),
         (busy("film", "poller", of=3), "camera full: film and poller hold 2 of 3"),
-        (busy(of=1), "camera full: no session of box came free in 5 s"),
+        (busy(of=1), "no session of box came free in 5 s"),
         (FULL, "camera full: its sessions are taken (453 to SETUP)"),
         (WRONG, "wrong password"),
         (NO_LOGIN, "it asks for a login (401)"),

@@ -141,6 +141,7 @@ class RtspRequests:
                     if verdict is Verdict.ANSWER and tries_left and self.connection.end is None:
                         send(tries_left - 1)
                         return
+                    self.login.give_up()  # else each keep-alive would send what was refused
                 elif sent and response.status != 403:
                     self.login.accepted(response.headers.get("Authentication-Info"))
                 answered(response)
