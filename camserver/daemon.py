@@ -9,13 +9,11 @@ import asyncio
 import contextlib
 import os
 import signal
-import threading
-import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
 from camserver.api.read_routes import ReadRoutes
@@ -34,32 +32,37 @@ from camserver.events import (
     DaemonReady,
     DaemonStopped,
     DaemonStopping,
+    DiskWaited,
     EventBus,
     InventoryNeedsRestart,
     InventoryWarning,
     Listener,
+    StopForced,
     StoreCleaned,
     WallNotServed,
 )
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import Go2rtc
 from camserver.host import notify
-from camserver.host.lock import lock_for_daemon
 from camserver.host.redact import Redactor
+from camserver.host.stop_limit import StopLimit
+from camserver.host.threads import call_within
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.journal import LeaseJournal
 from camserver.leases.journal import load as load_journal
-from camserver.model import Attempt, Result
+from camserver.model import Attempt
 from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.reload import InventoryReloader
 from camserver.snapshots.service import SnapshotService
 from camserver.snapshots.sources import Sources
 from camserver.storage import Janitor, SnapshotStore
 from camserver.storage.archive import Archive
+from camserver.storage.directory import OutputDirectory
+from camserver.storage.outcomes import Outcomes, read_outcomes
+from camserver.storage.publish import remove_temporary_files
 from camserver.storage.published import published_event
 
 STATUS_S = 10.0
-LOCK_S = 5.0
 REMEMBER_S = 2.0
 
 
@@ -81,7 +84,7 @@ class Daemon:
         stream = EventStream(redactor.scrub)
         self._emit = EventBus(*listeners, stream)
         self._reloader = InventoryReloader(path, inventory, self._apply, self._emit)
-        self._journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"))
+        self._journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"), self._emit)
         self.manager = RtspManager(self._emit, self._journal)
         self._streams = StreamRegistry(self._emit, inventory.api.socket.with_suffix(".streams"))
         self._go2rtc = Go2rtc(self.manager, self._emit, self._streams)
@@ -97,7 +100,11 @@ class Daemon:
             Sources(self._capture.rtsp, self._capture.http, self._go2rtc),
             self._capture.decoder,
         )
-        self._store = SnapshotStore(output)
+        self._directory = OutputDirectory(output.directory, self._emit)
+        self._outcomes = Outcomes()
+        self._store = SnapshotStore(
+            output, self._outcomes, file_system=lambda: self._directory.file_system
+        )
         self._janitor = Janitor(output, inventory.retention, self._emit)
         self._archive = Archive(output)
         self.orchestrator = PollingOrchestrator(
@@ -107,14 +114,7 @@ class Daemon:
         self._thumbnails = build_capture(output.quality)
         self._metrics = Metrics(self._metrics_snapshot)
         self._emit.add(self._metrics)
-        services = Services(
-            cameras=lambda: self._reloader.inventory.cameras,
-            folder=lambda camera: self._store.output.directory / camera,
-            manager=self.manager,
-            polling=self.orchestrator.cameras,
-            snapshot=self._snapshot,
-            reload=self._reloader.reload,
-        )
+        services = self._services()
         thumbnails = Thumbnails(self._thumbnails.decoder)
         self._reading = ReadRoutes(services, stream, self._metrics, self._archive, thumbnails)
         self._api = ApiServer(services, self._reading)
@@ -122,6 +122,7 @@ class Daemon:
         self._configurables: tuple[Configurable, ...] = (
             self._capture,
             self._store,
+            self._outcomes,
             self._janitor,
             self._archive,
             self._api,
@@ -129,7 +130,21 @@ class Daemon:
         )
         self._stop = asyncio.Event()
         self._status = 0
-        self._lock: IO[str] | None = None
+        log = EventBus(*listeners)  # the stream of events belongs to the event loop
+        self._stop_limit = StopLimit(
+            lambda what, limit_s: log(StopForced(what=what, limit_s=limit_s))
+        )
+
+    def _services(self) -> Services:
+        return Services(
+            cameras=lambda: self._reloader.inventory.cameras,
+            folder=lambda camera: self._store.output.directory / camera,
+            outcomes=self._outcomes,
+            manager=self.manager,
+            polling=self.orchestrator.cameras,
+            snapshot=self._snapshot,
+            reload=self._reloader.reload,
+        )
 
     @property
     def _inventory(self) -> Inventory:
@@ -141,45 +156,68 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
-        if not await self._take_lock() or not await self._open_api():
+        if not await self._directory.take() or not await self._open_api():
             return os.EX_TEMPFAIL
-        removed = await self._store.clean()
-        if removed:
-            self._emit(StoreCleaned(files=removed))
-        await self._remember({camera.id for camera in self._inventory.cameras})
         async with asyncio.TaskGroup() as group:
-            jobs = [
-                group.create_task(self._job(name, work), name=name)
-                for name, work in (
-                    ("watchdog", notify.watchdog()),
-                    ("polling", self.orchestrator.run()),
-                    ("retention", self._janitor.run()),
-                    ("go2rtc", self._go2rtc.run()),
-                    ("lock", self._keep_locking()),
-                    ("reload", self._reloader.run()),
-                    ("inventory watch", self._reloader.watch()),
-                    ("status", self._status_loop()),
-                )
-            ]
-            self._emit(
-                DaemonReady(
-                    cameras=len(self._inventory.cameras),
-                    output=str(self._inventory.output.directory),
-                )
-            )
-            notify.notify("READY=1")
-            with contextlib.suppress(OSError):  # polls tell when no process can be started
-                await self._capture.decoders.warm()
-            await self._stop.wait()
+            remembering = group.create_task(self._remember(self._inventory), name="remember")
+            await self._wait_a_moment(remembering, "latest.json of the cameras")
+            jobs = [remembering]
+            if not self._stop.is_set():
+                jobs += [
+                    group.create_task(self._job(name, work), name=name)
+                    for name, work in self._jobs().items()
+                ]
+                await self._say_ready()
+                await self._stop.wait()
             await self._stop_all(jobs)
         return self._status
 
-    async def _remember(self, cameras: set[str]) -> None:
-        """Tell the metrics how old the pictures are that these cameras already have."""
-        self._metrics.remember(await asyncio.to_thread(self._store.newest, sorted(cameras)))
+    def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
+        return {
+            "watchdog": notify.watchdog(),
+            "polling": self.orchestrator.run(),
+            "clean": self._clean(),
+            "retention": self._janitor.run(),
+            "go2rtc": self._go2rtc.run(),
+            "output directory": self._keep_directory(),
+            "reload": self._reloader.run(),
+            "inventory watch": self._reloader.watch(),
+            "status": self._status_loop(),
+        }
+
+    async def _say_ready(self) -> None:
+        self._emit(
+            DaemonReady(
+                cameras=len(self._inventory.cameras),
+                output=str(self._inventory.output.directory),
+            )
+        )
+        notify.notify("READY=1")
+        with contextlib.suppress(OSError):  # polls tell when no process can be started
+            await self._capture.decoders.warm()
+
+    async def _remember(self, inventory: Inventory) -> None:
+        """Read the newest pictures and attempts of an earlier run."""
+        directory = self._store.output.directory
+        cameras = [camera.id for camera in inventory.cameras]
+        read = partial(read_outcomes, directory, cameras)
+        self._outcomes.remember(await call_within(None, read, "read latest.json"))
+
+    async def _clean(self) -> None:
+        """Remove the temporary files of earlier runs."""
+        clean = partial(remove_temporary_files, self._store.output.directory)
+        if removed := await call_within(None, clean, "remove temporary files"):
+            self._emit(StoreCleaned(files=removed))
+
+    async def _wait_a_moment(self, task: asyncio.Task[None], what: str) -> None:
+        """Wait for a task that reads from the disk, but not long: a hung disk delays no start."""
+        done, _ = await asyncio.wait({task}, timeout=REMEMBER_S)
+        if not done:
+            self._emit(DiskWaited(what=what, limit_s=REMEMBER_S))
 
     def stop(self) -> None:
-        """Request an orderly stop."""
+        """Request an orderly stop, which takes at most stop_timeout."""
+        self._stop_limit.start(self._inventory.polling.stop_timeout)
         self._stop.set()
 
     # ---- one poll
@@ -197,12 +235,12 @@ class Daemon:
                 label=self._redactor.scrub(attempt.label),
             )
         started = asyncio.get_running_loop().time()
-        attempt = await self._store.record(attempt, failures)
+        attempt, disk_full = await self._store.record(attempt, failures)
+        if disk_full:
+            self._janitor.kick()
         if attempt.snapshot is not None:
             store_s = asyncio.get_running_loop().time() - started
             self._emit(published_event(attempt.snapshot, store_s))
-        elif attempt.result is Result.STORAGE:
-            self._janitor.kick()
         return attempt
 
     async def _snapshot(self, camera: Camera, holder: Holder) -> Attempt:
@@ -214,30 +252,11 @@ class Daemon:
 
     # ---- start and stop
 
-    async def _take_lock(self) -> bool:
-        """Lock the output directory: only one daemon may write to it. False when another has it.
-
-        A directory that cannot be written does not prevent the start; `_keep_locking` tries again.
-        """
-        directory = self._inventory.output.directory
-        with contextlib.suppress(OSError):
-            self._lock = await lock_for_daemon(directory)
-            if self._lock is None:
-                self._emit(DaemonLocked(reason=f"another camserver already writes to {directory}"))
-                return False
-        return True
-
-    async def _keep_locking(self) -> None:
-        """Try to lock the output directory until it can be written and is locked.
-
-        Stops the daemon when another daemon has locked it by then.
-        """
-        while self._lock is None:
-            await asyncio.sleep(LOCK_S)
-            if not await self._take_lock():
-                self._status = os.EX_TEMPFAIL
-                self._stop.set()
-                return
+    async def _keep_directory(self) -> None:
+        """Keep the output directory locked. Stop the daemon when another one has locked it."""
+        await self._directory.keep()
+        self._status = os.EX_TEMPFAIL
+        self.stop()
 
     async def _open_api(self) -> bool:
         """Restore the leases that the journal lists, then serve the API and the wall.
@@ -271,12 +290,15 @@ class Daemon:
         """Return the statistics that the metrics show, as they are now."""
         pools = (self._capture.decoders, self._capture.sessions, self._thumbnails.decoders)
         return MetricsSnapshot(
-            time.time(),
             asyncio.get_running_loop().time(),
             self.orchestrator.statistics(),
             self.orchestrator.cameras(),
             self.manager.statistics(),
             self._store.output.directory,
+            self._directory.is_usable,
+            self._journal.is_written,
+            self._outcomes.ages_s(),
+            self._outcomes.captured_at(),
             {
                 name: sum(p.restarts for p in pools if p.name == name)
                 for name in ("decoder", "session")
@@ -291,43 +313,43 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - it is logged, and the daemon stops in order
             self._emit(DaemonFault(task=name, error=repr(error)))
             self._status = 1
-            self._stop.set()
+            self.stop()
 
     def _on_stop_signal(self, number: int) -> None:
         if self._stop.is_set():  # the second signal: exit at once; workers die with their parent
             os._exit(1)
         self._emit(DaemonStopping(signal=signal.Signals(number).name))
-        self._stop.set()
+        self.stop()
 
     async def _stop_all(self, jobs: list[asyncio.Task[None]]) -> None:
         """Stop everything in order, within stop_timeout, whatever cameras and disks do."""
-        limit_s = self._inventory.polling.stop_timeout
+        limit, limit_s = self._stop_limit, self._inventory.polling.stop_timeout
         notify.notify("STOPPING=1")
-        # A hung disk blocks a thread that cannot be cancelled. Then this timer ends the process.
-        last_resort = threading.Timer(limit_s, os._exit, (1,))
-        last_resort.daemon = True
-        last_resort.start()
         # 1. No new polls and requests. Running ones may finish; then their sessions are closed.
+        limit.waits_for = "polls and requests"
         self._go2rtc.expedite_close()
         await asyncio.gather(
             self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop()
         )
+        limit.waits_for = "go2rtc"
         await self._go2rtc.close()
+        limit.waits_for = "workers"
         await self._capture.sessions.close()  # 2. no worker has a session any more
         self._reading.close()
         await self._thumbnails.close()
         await self._capture.decoders.close()  # 3. nothing is left to decode
+        limit.waits_for = "the disk: pictures are being written"
+        await self._store.close(limit_s * 0.2)
+        limit.waits_for = "jobs"
         for job in jobs:  # 4. watcher, retention, status, watchdog
             job.cancel()
         await asyncio.wait(jobs)
         self._journal.close()
-        if self._lock is not None:  # 5. another camserver may write here now
-            self._lock.close()
-        # 6. After this no thread reads or writes any more.
-        await asyncio.to_thread(self._reading.threads.shutdown)
+        self._directory.release()  # 5. another camserver may write here now
+        limit.waits_for = "threads"
         await asyncio.get_running_loop().shutdown_default_executor()
         self._emit(DaemonStopped())
-        last_resort.cancel()
+        limit.cancel()
 
     # ---- inventory
 
@@ -348,11 +370,9 @@ class Daemon:
             for key in part.configure(new):
                 self._emit(InventoryNeedsRestart(key=key))
         await self._configure()
-        if added := {c.id for c in new.cameras} - {c.id for c in old.cameras}:
-            # A disk that hangs must not delay the reload for long.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REMEMBER_S):
-                    await self._remember(added)
+        if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
+            remembering = asyncio.create_task(self._remember(new), name="remember")
+            await self._wait_a_moment(remembering, "latest.json of new cameras")
 
     # ---- status
 

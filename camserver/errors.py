@@ -128,5 +128,9 @@ class CameraError(CamserverError):
 class StorageError(CamserverError):
     """Raised when a picture could not be written to the output directory.
 
-    The message names the path and the reason.
+    The message names the path and the reason. `errno` is the reason as a number, or None.
     """
+
+    def __init__(self, message: str, errno: int | None = None) -> None:
+        self.errno = errno
+        super().__init__(message)

@@ -23,6 +23,7 @@ from camserver.config.model import OutputTable
 from camserver.leases import RtspManager
 from camserver.simulator.camera import SimulatedCamera
 from camserver.storage.archive import Archive
+from camserver.storage.outcomes import Outcomes
 
 
 class Desk:
@@ -106,7 +107,7 @@ async def _never(*_: object) -> Any:
 def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
     """The services and routes of a server without a daemon: one camera, `cam`, and its leases."""
     services = Services(
-        lambda: (camera("cam"),), lambda _: folder, manager, lambda: (), _never, _never
+        lambda: (camera("cam"),), lambda _: folder, Outcomes(), manager, lambda: (), _never, _never
     )
     thumbnails: Any = None
     metrics: Any = Metrics(_never)  # type: ignore[arg-type]

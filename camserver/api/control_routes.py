@@ -34,7 +34,7 @@ from camserver.config import Camera
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
 from camserver.model import Result, SessionEnd
-from camserver.storage.published import facts_beside, facts_of, jpeg_of
+from camserver.storage.published import facts_of, jpeg_of
 
 GRACE_S = 10.0
 """Seconds that a holder has to end its session after its lease is withdrawn.
@@ -68,8 +68,10 @@ class ControlRoutes:
         attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
         if attempt.snapshot is not None:
             jpeg = jpeg_of(attempt.snapshot)
-            published = await asyncio.to_thread(_latest_json, self._services.folder(camera.id))
-            facts = facts_beside(jpeg, published) or facts_of(attempt.snapshot, len(jpeg))
+            facts = facts_of(attempt.snapshot, len(jpeg))
+            known = self._services.outcomes.get(camera.id)
+            if known is not None and known.picture["captured_at"] == facts["captured_at"]:
+                facts = dict(known.picture)  # with its name in the archive
             return web.Response(
                 body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)}
             )
@@ -213,13 +215,6 @@ def _holder(request: web.Request, kind: str) -> Holder:
         # The name is shown on terminals: no control characters.
         command = "".join(c if c.isprintable() else "?" for c in name)
     return Holder(kind, label or command, pid, uid, command)
-
-
-def _latest_json(folder: Path) -> bytes:
-    try:
-        return (folder / "latest.json").read_bytes()
-    except OSError:
-        return b""
 
 
 def _has_left(request: web.Request) -> bool:

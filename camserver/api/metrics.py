@@ -10,12 +10,10 @@ labels are cameras, devices, phases, poll results and worker pools.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +41,24 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """All statistics at one moment, on the wall clock and on the event loop's clock."""
+    """All statistics at one moment, `now` on the event loop's clock."""
 
-    wall_s: float
     now: float
     polling: PollingStatistics
     cameras: tuple[CameraPolling, ...]
     devices: tuple[DeviceStatistics, ...]
     directory: Path
+    output_is_usable: bool
+    journal_is_written: bool
+    ages_s: dict[str, float]
+    captured_at: dict[str, float]
+    """Age, and seconds since 1970, of the newest picture of each camera that has one."""
     worker_restarts: dict[str, int]
     go2rtc_up: bool | None
 
 
 @dataclass(slots=True)
 class _Camera:
-    captured_at: float = 0.0
     bytes_total: int = 0
     cpu_s_total: float = 0.0
     clock_offset_s: float | None = None
@@ -80,19 +81,11 @@ class Metrics:
             registry=None,
         )
 
-    def remember(self, captured_at: dict[str, str]) -> None:
-        """Take the capture time (RFC 3339) of each camera's newest picture of an earlier run."""
-        for camera, moment in captured_at.items():
-            with contextlib.suppress(ValueError):
-                at_s = datetime.fromisoformat(moment).timestamp()
-                self._cameras[camera].captured_at = max(at_s, self._cameras[camera].captured_at)
-
     def __call__(self, event: Event) -> None:
         """Count a published picture."""
         if not isinstance(event, SnapshotPublished):
             return
         camera = self._cameras[event.camera]
-        camera.captured_at = datetime.fromisoformat(event.captured_at).timestamp()
         camera.bytes_total += event.bytes
         camera.cpu_s_total += (event.cpu_ms or 0.0) / 1000
         camera.clock_offset_s = event.camera_clock_offset_s
@@ -104,9 +97,13 @@ class Metrics:
         """Answer a request for /metrics."""
         snapshot = self._collect()
         known = {
-            c.camera: self._cameras[c.camera] for c in snapshot.cameras if c.camera in self._cameras
+            c.camera: self._cameras.get(c.camera, _Camera())
+            for c in snapshot.cameras
+            if c.camera in snapshot.captured_at
         }
-        disk = await self._disk.usage(snapshot.directory)
+        disk = None
+        if snapshot.output_is_usable:
+            disk = await self._disk.usage(snapshot.directory)
         body = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._render, snapshot, known, disk
         )
@@ -164,22 +161,21 @@ def _counter(name: str, text: str, label: str, values: Values) -> Metric:
 
 def _pictures(snapshot: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[Metric]:
     """Yield the metrics of cameras that have a picture."""
-    seen = {camera: facts for camera, facts in known.items() if facts.captured_at}
 
     def of(value: Callable[[_Camera], float]) -> Values:
-        return ((camera, value(facts)) for camera, facts in seen.items())
+        return ((camera, value(facts)) for camera, facts in known.items())
 
     yield _gauge(
         "freshness_seconds",
         "Age of the newest published picture.",
         "camera",
-        of(lambda facts: max(0.0, snapshot.wall_s - facts.captured_at)),
+        ((camera, snapshot.ages_s[camera]) for camera in known),
     )
     yield _gauge(
         "latest_timestamp_seconds",
         "When the newest published picture was captured.",
         "camera",
-        of(lambda facts: facts.captured_at),
+        ((camera, snapshot.captured_at[camera]) for camera in known),
     )
     yield _counter(
         "snapshot_bytes",
@@ -199,7 +195,7 @@ def _pictures(snapshot: MetricsSnapshot, known: dict[str, _Camera]) -> Iterator[
         "camera",
         (
             (camera, facts.clock_offset_s)
-            for camera, facts in seen.items()
+            for camera, facts in known.items()
             if facts.clock_offset_s is not None
         ),
     )
@@ -314,6 +310,11 @@ def _daemon(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "camserver_go2rtc_up", "Whether go2rtc's API answers.", int(snapshot.go2rtc_up)
         )
+    yield GaugeMetricFamily(
+        "camserver_lease_journal_up",
+        "Whether the lease journal can be written, so that leases survive a crash.",
+        int(snapshot.journal_is_written),
+    )
     build: Any = InfoMetricFamily("camserver_build", "What this is.")
     build.add_metric([], {"version": __version__})
     yield build

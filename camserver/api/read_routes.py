@@ -8,7 +8,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date, timedelta
 from functools import partial
@@ -27,7 +26,9 @@ from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.freshness import FreshnessLimits
+from camserver.host.files import open_regular, read_regular
 from camserver.host.tasks import SingleFlight
+from camserver.host.threads import DaemonThreads
 from camserver.polling.orchestrator import CameraPolling
 from camserver.storage.archive import Archive
 from camserver.storage.published import facts_beside, facts_within
@@ -61,14 +62,14 @@ class ReadRoutes:
     metrics: Metrics
     archive: Archive
     thumbnails: Thumbnails
-    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "http"))
+    threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(THREADS, "http"))
     sending: Counter[str] = field(default_factory=Counter)
     listings: SingleFlight[tuple[str, date], bytes] = field(default_factory=SingleFlight)
     """Days that are being listed: requests for the same day share one answer."""
 
     def close(self) -> None:
         """Start no new reads. A read that runs in a thread ends soon."""
-        self.threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(wait=False)
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
@@ -98,25 +99,22 @@ class ReadRoutes:
     # ---- cameras
 
     async def _cameras(self, _: web.Request) -> web.Response:
-        cameras, polling = self.services.cameras(), self._polling()
-        body = await self._read(
-            lambda: json.dumps([self._facts(c, polling.get(c.id)) for c in cameras]).encode()
-        )
+        polling = self._polling()
+        facts = [self._facts(c, polling.get(c.id)) for c in self.services.cameras()]
+        body = await self._read(lambda: json.dumps(facts).encode())
         return web.Response(body=body, content_type="application/json")
 
     async def _camera(self, request: web.Request) -> web.Response:
         camera = self.services.wanted(request)
-        polling = self._polling().get(camera.id)
-        return web.json_response(await self._read(lambda: self._facts(camera, polling)))
+        return web.json_response(self._facts(camera, self._polling().get(camera.id)))
 
     def _polling(self) -> dict[str, CameraPolling]:
         return {c.camera: c for c in self.services.polling()}
 
     def _facts(self, camera: Camera, polling: CameraPolling | None) -> dict[str, Any]:
-        """Return a camera as JSON values. Runs in a thread: a hung disk delays only this client."""
-        latest = None
-        with contextlib.suppress(OSError, ValueError):
-            latest = json.loads((self.services.folder(camera.id) / "latest.json").read_text())
+        """Return a camera as JSON values."""
+        outcome = self.services.outcomes.get(camera.id)
+        age_s = self.services.outcomes.age_s(camera.id)
         return {
             "id": camera.id,
             "name": camera.name,
@@ -126,7 +124,8 @@ class ReadRoutes:
             **asdict(FreshnessLimits.of(camera.interval_s)),
             "max_sessions": camera.max_sessions,
             "go2rtc": camera.go2rtc,
-            "latest": latest,
+            "latest": outcome and outcome.latest(camera.id),
+            "age_s": None if age_s is None else round(age_s, 3),
             "polling": polling
             and {
                 "running": polling.running,
@@ -187,7 +186,7 @@ class ReadRoutes:
                 response = await self._whole(request, path, headers)
             else:
                 body = await self.thumbnails.get(
-                    path, stat.st_mtime_ns, width, partial(self._read, path.read_bytes)
+                    path, stat.st_mtime_ns, width, partial(self._read, partial(read_regular, path))
                 )
                 response = _marked(web.Response(body=body, headers=headers), stat, width)
         except OSError:
@@ -247,13 +246,13 @@ class ReadRoutes:
 def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any] | None]:
     """Return a picture, and its facts, or None while latest.json does not have them yet."""
     # `stat` and `jpeg` are of one file, even if another is renamed over it meanwhile.
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         stat, jpeg = os.fstat(file.fileno()), file.read()
     if path.name != "latest.jpg":  # a picture of the archive
         return stat, jpeg, facts_within(jpeg)
     latest_json = b""
     with contextlib.suppress(OSError):
-        latest_json = path.with_name("latest.json").read_bytes()
+        latest_json = read_regular(path.with_name("latest.json"))
     return stat, jpeg, facts_beside(jpeg, latest_json)
 
 

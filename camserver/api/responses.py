@@ -14,6 +14,7 @@ from camserver.config import Camera
 from camserver.leases import DeviceStatistics, Holder, Priority, RtspManager
 from camserver.model import Attempt
 from camserver.polling.orchestrator import CameraPolling
+from camserver.storage.outcomes import Outcomes
 
 MAX_WAIT_S = 3600.0
 MAX_TTL_S = 7 * 86400.0
@@ -27,6 +28,7 @@ class Services:
     cameras: Callable[[], tuple[Camera, ...]]
     folder: Callable[[str], Path]
     """Returns the folder of a camera's latest.jpg and latest.json, by its id."""
+    outcomes: Outcomes
     manager: RtspManager
     polling: Callable[[], tuple[CameraPolling, ...]]
     snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]

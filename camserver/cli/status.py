@@ -16,6 +16,7 @@ from rich.text import Text
 
 from camserver.config import Inventory
 from camserver.freshness import Freshness, FreshnessLimits
+from camserver.host.files import read_regular
 from camserver.model import Result
 
 COLOURS = {
@@ -77,7 +78,7 @@ def from_files(inventory: Inventory, now: datetime | None = None) -> list[Camera
     for camera in inventory.cameras:
         try:
             latest = json.loads(
-                (inventory.output.directory / camera.id / "latest.json").read_text()
+                read_regular(inventory.output.directory / camera.id / "latest.json")
             )
         except (OSError, ValueError):
             latest = None
@@ -87,6 +88,7 @@ def from_files(inventory: Inventory, now: datetime | None = None) -> list[Camera
             "interval_s": camera.interval_s,
             "device": camera.device,
             "latest": latest if isinstance(latest, dict) else None,
+            "age_s": None,
             "polling": None,
         }
         found.append(describe(facts, now or datetime.now(UTC)))
@@ -102,7 +104,9 @@ def from_daemon(cameras: list[dict[str, Any]], now: datetime | None = None) -> l
 def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     """Return the status of one camera; `camera` has the keys of /v1/cameras."""
     latest, polling = camera["latest"] or {}, camera["polling"]
-    age_s = _age_s(latest.get("captured_at"), now)
+    age_s = camera.get("age_s")  # the daemon's: nobody can set the clock that it is taken from
+    if age_s is None:
+        age_s = _age_s(latest.get("captured_at"), now)
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(

@@ -8,6 +8,8 @@ from typing import Any
 
 import tomli
 
+from camserver.host.files import read_regular
+
 
 class InventoryFiles:
     """The inventory at `path` and the files that it includes. Faults are collected, not raised."""
@@ -22,7 +24,7 @@ class InventoryFiles:
     def read(self, path: Path) -> dict[str, Any] | None:
         """The tables of one file. None when it has a fault."""
         try:
-            return self.parse(path, path.read_bytes())
+            return self.parse(path, read_file(path))
         except OSError as error:
             self.faults.append(f"{path}: cannot be read: {error.strerror}")
             return None
@@ -85,6 +87,14 @@ class InventoryFiles:
             )
             return []
         return [(path, entry) for entry in entries]
+
+
+def read_file(path: Path) -> bytes:
+    """The content of an inventory or password file. Raises OSError.
+
+    Only a path below /dev may be a pipe: a shell gives such paths for `<(command)`.
+    """
+    return path.read_bytes() if path.parts[:2] == ("/", "dev") else read_regular(path)
 
 
 def _glob(pattern: str) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from camserver.config.checks import device_faults, rate_warning
-from camserver.config.files import InventoryFiles, builtin_profiles
+from camserver.config.files import InventoryFiles, builtin_profiles, read_file
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import (
     PASSWORDS,
@@ -79,7 +79,7 @@ class _Loader:
 
     def load(self) -> Inventory:
         try:
-            data = self.path.read_bytes()
+            data = read_file(self.path)
         except OSError as error:
             help_ = ""
             if isinstance(error, PermissionError) and self.path == DEFAULT_PATH:
@@ -286,7 +286,7 @@ class _Loader:
         else:
             return table.password
         try:
-            return path.read_text().split("\n", 1)[0]
+            return read_file(path).decode().split("\n", 1)[0]
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")

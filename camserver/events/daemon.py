@@ -139,6 +139,70 @@ class WallNotServed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputLost(Event):
+    """The output directory can't be used: it can't be locked, or its disk was unmounted."""
+
+    EVENT: ClassVar[str] = "output.lost"
+    LEVEL: ClassVar[Level] = "error"
+    TEXT: ClassVar[str] = "{directory} {reason}"
+    directory: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputBack(Event):
+    """The output directory can be used again."""
+
+    EVENT: ClassVar[str] = "output.back"
+    TEXT: ClassVar[str] = "{directory} can be used again"
+    directory: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalNotWritten(Event):
+    """The lease journal can't be written. After a crash its sessions would not be counted."""
+
+    EVENT: ClassVar[str] = "journal.failed"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = (
+        "{path} cannot be written: {reason}; leases work, but would not survive a crash"
+    )
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalWritten(Event):
+    """The lease journal can be written again. It has all sessions that count."""
+
+    EVENT: ClassVar[str] = "journal.back"
+    TEXT: ClassVar[str] = "{path} is written again"
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskWaited(Event):
+    """The daemon waits for a disk, and says for what. It goes on without it after a limit."""
+
+    EVENT: ClassVar[str] = "disk.slow"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{what}: no answer within {limit_s:g} s; going on without it"
+    what: str
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopForced(Event):
+    """The orderly stop took longer than stop_timeout. The process ends now."""
+
+    EVENT: ClassVar[str] = "daemon.forced"
+    LEVEL: ClassVar[Level] = "error"
+    TEXT: ClassVar[str] = "not stopped within {limit_s:g} s: still waiting for {what}; ending now"
+    what: str
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreCleaned(Event):
     """Temporary files of an earlier run were removed."""
 

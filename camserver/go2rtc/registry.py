@@ -15,6 +15,7 @@ from camserver.capture.libav import with_credentials
 from camserver.config import Camera
 from camserver.events import Event, StreamForgotten, StreamRegistered, StreamRemoved
 from camserver.go2rtc.api import Go2rtcApi, StreamView, without_userinfo
+from camserver.host.files import read_regular
 
 
 class StreamRegistry:
@@ -34,7 +35,7 @@ class StreamRegistry:
         if self._path is None:
             return
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            streams = json.loads(self._path.read_text())
+            streams = json.loads(read_regular(self._path))
             self._registered |= {str(name): str(url) for name, url in streams.items()}
 
     async def update(

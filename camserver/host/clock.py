@@ -5,10 +5,18 @@ Schedules do not use it: they use the event loop's monotonic clock.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 WallClock = Callable[[], datetime]
+Seconds = Callable[[], float]
+"""A clock that gives seconds."""
+
+
+def boot_time() -> float:
+    """Seconds since the machine was started. Nobody can set this clock; suspends count."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def utc_now() -> datetime:

@@ -15,17 +15,22 @@ lease out. It rewrites the file when it has grown. The journal object keeps no s
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from camserver.events import Event, JournalNotWritten, JournalWritten
+from camserver.host.files import open_regular, read_regular
 from camserver.leases.ticket import Learned, SessionEntry
 
 SPARE_LINES = 1000
 """The journal is rewritten when it has more lines than this plus twice its lines at the start."""
+LINE_BYTES = 256
+"""The space that is allocated for one line."""
 RETRY_S = 1.0
 """How long the journal is not written after a failure (for example a full disk). No state is lost:
 the next write is a rewrite with all sessions that still count.
@@ -80,7 +85,7 @@ def load(path: Path) -> JournalState:
     """Read the journal of an earlier process. The state is empty when there is no file."""
     state = JournalState()
     with contextlib.suppress(OSError, ValueError):
-        for line in path.read_text().splitlines():
+        for line in read_regular(path).replace(b"\0", b"").decode().splitlines():
             state.apply(line)
     return state
 
@@ -88,10 +93,14 @@ def load(path: Path) -> JournalState:
 class LeaseJournal:
     """The journal file.
 
-    When the directory can't be written, nothing is remembered, but leases still work.
+    When it can't be written, leases still work, and an event says that a crash would forget them.
+    Space for the next lines is allocated in advance, because a full disk is found at the worst
+    moment otherwise. The unused part of the file contains NUL bytes.
     """
 
-    def __init__(self, path: Path, *, shared: bool = False) -> None:
+    def __init__(
+        self, path: Path, emit: Callable[[Event], None] = lambda _: None, *, shared: bool = False
+    ) -> None:
         """Open a `shared` file for appending. For any other, `rewrite` creates and opens the file.
 
         Several processes write a `shared` file, and they do not know each other's sessions. So
@@ -99,22 +108,26 @@ class LeaseJournal:
         """
         self.path = path
         self.shared = shared
+        self.is_written = True
+        """Whether the file has all sessions that count."""
+        self._emit = emit
         self._fd = -1
+        self._end = 0  # where the next line is written
         self._lines = self._kept = 0
         self._retry_at = 0.0
         if shared:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
             with contextlib.suppress(OSError):
-                self._fd = os.open(path, flags, 0o644)
+                self._fd = open_regular(path, flags)
 
     @property
     def is_due(self) -> bool:
         """Whether the file should be rewritten: it has grown, or a line was not written."""
         if self.shared:
             return False
-        if self._fd < 0:
+        if not self.is_written or self._fd < 0:
             return time.monotonic() >= self._retry_at
-        return self._lines > 2 * self._kept + SPARE_LINES
+        return self._lines > 2 * self._kept + SPARE_LINES and time.monotonic() >= self._retry_at
 
     def session(self, entry: SessionEntry, *, claimed: int = 0) -> None:
         """Record that a session was opened or closed.
@@ -128,39 +141,76 @@ class LeaseJournal:
         self._append(_learned_line(device, learned))
 
     def rewrite(self, state: JournalState) -> None:
-        """Replace the file by a new one with only `state`."""
+        """Replace the file by a new one with only `state`.
+
+        When this fails, the old file is used further as long as it has space.
+        """
         lines = [
             _line("generation", generation=state.generation),
             *(_line("session", **asdict(entry)) for entry in state.sessions.values()),
             *(_learned_line(device, learned) for device, learned in state.learned.items()),
         ]
-        self._lines = self._kept = len(lines)
-        self.close()
+        data = "".join(lines).encode()
+        temporary = self.path.with_suffix(".tmp")
+        fd = -1
         try:
-            temporary = self.path.with_suffix(".tmp")
-            temporary.write_text("".join(lines))
+            fd = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.posix_fallocate(fd, 0, 2 * len(data) + SPARE_LINES * LINE_BYTES)
+            _write_all(fd, data, 0)
             temporary.replace(self.path)
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             self._retry_at = time.monotonic() + RETRY_S
+            if not self.is_written or self._fd < 0:
+                self._say_failed(error)
+            return
+        self._close_fd()
+        self._fd, self._end, self._lines, self._kept = fd, len(data), len(lines), len(lines)
+        if not self.is_written:
+            self.is_written = True
+            self._emit(JournalWritten(path=str(self.path)))
 
     def close(self) -> None:
-        """Close the file. Later lines are not written until the next `rewrite`."""
+        """Close the file, without its unused space. Later lines are not written."""
+        if self._fd >= 0 and not self.shared:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+        self._close_fd()
+
+    def _close_fd(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def _append(self, line: str) -> None:
         self._lines += 1
-        if self._fd < 0:
+        if self._fd < 0 or not self.is_written:
             return
         data = line.encode()
         try:
-            whole = os.write(self._fd, data) == len(data)
-        except OSError:
-            whole = False
-        if not whole:  # a torn line would make the next line invalid, too
-            self.close()
+            if self.shared:
+                os.write(self._fd, data)
+            else:
+                _write_all(self._fd, data, self._end)
+                self._end += len(data)
+        except OSError as error:
+            self._say_failed(error)
+
+    def _say_failed(self, error: OSError) -> None:
+        if self.is_written:
+            self.is_written = False
+            self._emit(JournalNotWritten(path=str(self.path), reason=error.strerror or str(error)))
+
+
+def _write_all(fd: int, data: bytes, at: int) -> None:
+    """Write `data` at a position. A short write means that the disk is full. Raises OSError."""
+    if os.pwrite(fd, data, at) != len(data):
+        # A torn line would make the next one invalid, too
+        os.ftruncate(fd, at)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def session_entries(entries: Iterable[SessionEntry]) -> dict[tuple[str, int], SessionEntry]:

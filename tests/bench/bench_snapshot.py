@@ -43,6 +43,7 @@ from camserver.model import Attempt
 from camserver.snapshots.service import SnapshotService
 from camserver.snapshots.sources import Sources
 from camserver.storage import SnapshotStore
+from camserver.storage.outcomes import Outcomes
 from camserver.workers.pool import WorkerPool
 
 FFMPEG = ("ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp")
@@ -78,7 +79,7 @@ class Ours:
         self.service = SnapshotService(
             manager, Sources(self.capture.rtsp, self.capture.http), self.capture.decoder
         )
-        self.store = SnapshotStore(OutputTable(directory=folder, archive=""))
+        self.store = SnapshotStore(OutputTable(directory=folder, archive=""), Outcomes())
 
     async def shot(self) -> Measured:
         self._leases.clear()

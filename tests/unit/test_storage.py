@@ -6,50 +6,29 @@ import asyncio
 import io
 import json
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import pytest
-import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from stored import MOMENT, stored_attempt
 
 from camserver.config.model import OutputTable, RetentionTable
-from camserver.model import Attempt, Result, Snapshot, Source, Still
+from camserver.model import Attempt, Result
 from camserver.storage import Janitor, SnapshotStore
 from camserver.storage.naming import archive_name, archive_regex, numbered
+from camserver.storage.outcomes import Outcomes
 from camserver.storage.retention import Archived, choose
-
-MOMENT = datetime(2026, 1, 4, 9, 30, 0, 250_000, tzinfo=UTC)
-JPEG = simplejpeg.encode_jpeg(np.zeros((16, 32, 3), np.uint8))
-
-
-def attempt(at: datetime = MOMENT, camera: str = "gate") -> Attempt:
-    return Attempt(
-        camera,
-        at,
-        Result.OK,
-        None,
-        Snapshot(
-            camera,
-            "Tür ü",
-            Still(JPEG, 32, 16, "h264"),
-            Source.RTSP,
-            "native",
-            at,
-            140.04,
-            1.5,
-            None,
-        ),
-    )
 
 
 def store(folder: Path, **output: object) -> SnapshotStore:
     return SnapshotStore(
-        OutputTable(directory=folder, **output), clock=lambda: MOMENT + timedelta(seconds=1)
-    )  # type: ignore[arg-type]
+        OutputTable(directory=folder, **output),  # type: ignore[arg-type]
+        Outcomes(),
+        clock=lambda: MOMENT + timedelta(seconds=1),
+    )
 
 
 def test_one_write_two_names(tmp_path: Path) -> None:
@@ -57,7 +36,7 @@ def test_one_write_two_names(tmp_path: Path) -> None:
 
     Facts and EXIF say when and what; no temporary file stays.
     """
-    asyncio.run(store(tmp_path).record(attempt(), 0))
+    asyncio.run(store(tmp_path).record(stored_attempt(), 0))
     latest = tmp_path / "gate" / "latest.jpg"
     facts = json.loads((tmp_path / "gate" / "latest.json").read_text())
     assert facts["path"] == "2026/01/04/093000.250Z.jpg"
@@ -95,7 +74,7 @@ def test_one_write_two_names(tmp_path: Path) -> None:
 
 def test_a_failure_keeps_the_last_good_picture_and_its_facts(tmp_path: Path) -> None:
     """Also across a restart of the store."""
-    asyncio.run(store(tmp_path).record(attempt(), 0))
+    asyncio.run(store(tmp_path).record(stored_attempt(), 0))
     failed = Attempt("gate", MOMENT + timedelta(hours=1), Result.TIMEOUT, "gate: silent")
     asyncio.run(store(tmp_path).record(failed, 4))
     facts = json.loads((tmp_path / "gate" / "latest.json").read_text())
@@ -114,41 +93,14 @@ def test_two_pictures_of_one_moment_both_stay(tmp_path: Path) -> None:
     s = store(tmp_path)
 
     async def twice() -> None:
-        await s.record(attempt(), 0)
-        await s.record(attempt(), 0)
+        await s.record(stored_attempt(), 0)
+        await s.record(stored_attempt(), 0)
 
     asyncio.run(twice())
     assert sorted(p.name for p in (tmp_path / "gate/2026/01/04").iterdir()) == [
         "093000.250Z-1.jpg",
         "093000.250Z.jpg",
     ]
-
-
-def test_a_disk_that_refuses_is_an_outcome_and_heals(tmp_path: Path) -> None:
-    """A file where the folder should be: result storage with path and reason.
-
-    Gone, the next picture is published.
-    """
-    (tmp_path / "gate").write_text("in the way")
-    s = store(tmp_path)
-
-    async def both() -> tuple[Attempt, Attempt]:
-        first = await s.record(attempt(), 0)
-        (tmp_path / "gate").unlink()
-        return first, await s.record(attempt(), 1)
-
-    first, second = asyncio.run(both())
-    assert first.result is Result.STORAGE
-    assert "does not take the picture" in (first.error or "")
-    assert second.ok
-
-
-def test_temporary_files_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "gate").mkdir()
-    (tmp_path / "gate" / ".camserver-1-2.tmp").write_bytes(b"half")
-    (tmp_path / "gate" / "mine.tmp").write_bytes(b"a person's")
-    assert asyncio.run(store(tmp_path).clean()) == 1
-    assert [p.name for p in (tmp_path / "gate").iterdir()] == ["mine.tmp"]
 
 
 @given(

@@ -9,7 +9,8 @@
  *   attempt: {at: string, result: string, error: string|null, label?: string}}} Latest
  * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number,
  * stale_after_s: number, max_sessions: number, go2rtc: string|null,
- *   latest: Latest|null}} Camera
+ *   latest: Latest|null, age_s: number|null, asked_at: number}} Camera `age_s` is the age of the
+ *   newest picture at `asked_at` (performance.now()): a clock that is set changes no age
  * @typedef {{holder: string, label: string, pid: number|null, for_s: number}} Holder
  * @typedef {{device: string, max_sessions: number, held: Holder[]}} Device
  * @typedef {{path: string, taken_at: number, bytes: number}} Picture
@@ -17,10 +18,12 @@
  * says of itself
  */
 
-/** @param {Camera} camera @param {number} now milliseconds @returns {number|null} seconds */
+/**
+ * @param {Camera} camera @param {number} now milliseconds of performance.now()
+ * @returns {number|null} seconds
+ */
 export function age(camera, now) {
-  const at = camera.latest?.captured_at;
-  return at ? Math.max(0, (now - Date.parse(at)) / 1000) : null;
+  return camera.age_s === null ? null : camera.age_s + Math.max(0, now - camera.asked_at) / 1000;
 }
 
 /** @param {Camera} camera @param {number} now @returns {"fresh"|"late"|"stale"|"never"} */

@@ -212,7 +212,7 @@ export class View {
         ? archivedTable(this.archived, this.own, this.site.timezone)
         : table(camera, this.device, this.site.timezone),
     );
-    this.tick(Date.now());
+    this.tick(performance.now());
   }
 
   /** What an archived picture says of itself, once it is shown. */

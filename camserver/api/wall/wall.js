@@ -142,17 +142,11 @@ function tick() {
   view.tick(now());
 }
 
-/** How far camserver's clock is ahead of this browser's, milliseconds; ages are by camserver's. */
-let ahead = 0;
-
-const now = () => Date.now() + ahead;
+const now = () => performance.now();
 
 async function load() {
   const answer = await ask("/v1/cameras");
   if (!answer.ok) throw new Error(String(answer.status));
-  const difference = Date.parse(answer.headers.get("date") ?? "") - Date.now();
-  // The header has whole seconds, and the way takes time
-  ahead = Math.abs(difference) > 5000 ? difference : 0;
   /** @type {Camera[]} */
   const cameras = await answer.json();
   const known = new Set(cameras.map((camera) => camera.id));
@@ -166,7 +160,7 @@ async function load() {
   }
   for (const camera of cameras) {
     const tile = tiles.get(camera.id) ?? make(camera);
-    tile.camera = camera;
+    tile.camera = { ...camera, asked_at: now() };
     tiles.delete(camera.id); // a Map keeps its order: it becomes the inventory's
     tiles.set(camera.id, tile);
     if (tile.button.parentNode !== wall) wall.append(tile.button);
@@ -201,6 +195,8 @@ function published(data) {
     consecutive_failures: 0,
     attempt: { at: data.at, result: "ok", error: null },
   };
+  tile.camera.age_s = Math.max(0, Date.parse(data.at) - Date.parse(data.captured_at)) / 1000;
+  tile.camera.asked_at = now();
   fetchPicture(tile);
   paint(tile, now());
   view.changed(data.camera);

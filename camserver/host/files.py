@@ -1,0 +1,62 @@
+"""File operations that a wrong kind of file can't block, and that a crash can't undo.
+
+Opening a FIFO blocks until a program writes to it. So only regular files are read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+
+class NotRegularFileError(OSError):
+    """Raised when a path is a FIFO, a socket, a device or a folder."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is not a regular file")
+        self.strerror = "it is not a regular file"
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o644) -> int:
+    """Open a regular file without blocking, and return its descriptor.
+
+    Raises OSError, which is a NotRegularFileError for another kind of file.
+    """
+    # With O_NONBLOCK the open of a FIFO does not wait for the other side; ENXIO: there is none
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if path.exists() and not path.is_file():
+            raise NotRegularFileError(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegularFileError(path)
+    return fd
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError."""
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush the names of a folder to the disk, after a rename or link. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def file_system_of(path: Path) -> int:
+    """The file system (st_dev) of `path`, or of its nearest parent that exists. Raises OSError."""
+    while True:
+        try:
+            return path.stat().st_dev
+        except FileNotFoundError:
+            if path == path.parent:
+                raise
+            path = path.parent
