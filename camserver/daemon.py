@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from camserver.api.unix_server import AlreadyServed, ApiServer, ApiUnavailable
 from camserver.api.web_server import WebServer, WebUnavailable
 from camserver.capture.build import build_capture
 from camserver.config import Camera, Inventory
+from camserver.event_log import EventLog
 from camserver.events import (
     ApiNotServed,
     ApiSocketDiffers,
@@ -32,13 +33,11 @@ from camserver.events import (
     DaemonReady,
     DaemonStopped,
     DaemonStopping,
-    DiskWaited,
     EventBus,
     InventoryNeedsRestart,
     InventoryWarning,
     Listener,
-    StopForced,
-    StoreCleaned,
+    PollsSummary,
     WallNotServed,
 )
 from camserver.go2rtc.registry import StreamRegistry
@@ -46,24 +45,18 @@ from camserver.go2rtc.watcher import Go2rtc
 from camserver.host import notify
 from camserver.host.redact import Redactor
 from camserver.host.stop_limit import StopLimit
-from camserver.host.threads import call_within
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.journal import LeaseJournal
 from camserver.leases.journal import load as load_journal
 from camserver.model import Attempt
+from camserver.output import Output
 from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.reload import InventoryReloader
 from camserver.snapshots.service import SnapshotService
 from camserver.snapshots.sources import Sources
-from camserver.storage import Janitor, SnapshotStore
-from camserver.storage.archive import Archive
-from camserver.storage.directory import OutputDirectory
-from camserver.storage.outcomes import Outcomes, read_outcomes
-from camserver.storage.publish import remove_temporary_files
-from camserver.storage.published import published_event
 
 STATUS_S = 10.0
-REMEMBER_S = 2.0
+SUMMARY_S = 60.0
 
 
 class Configurable(Protocol):
@@ -77,12 +70,19 @@ class Daemon:
     """One running camserver: `run` returns after a stop request, when everything is closed."""
 
     def __init__(
-        self, path: Path, inventory: Inventory, redactor: Redactor, *listeners: Listener
+        self,
+        path: Path,
+        inventory: Inventory,
+        redactor: Redactor,
+        *listeners: Listener,
+        set_log_level: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`listeners` write the log. `set_log_level` sets its level (the name of a level)."""
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
         stream = EventStream(redactor.scrub)
-        self._emit = EventBus(*listeners, stream)
+        self._log = EventLog(EventBus(*listeners), set_log_level)
+        self._emit = EventBus(self._log, stream)
         self._reloader = InventoryReloader(path, inventory, self._apply, self._emit)
         self._journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"), self._emit)
         self.manager = RtspManager(self._emit, self._journal)
@@ -100,13 +100,7 @@ class Daemon:
             Sources(self._capture.rtsp, self._capture.http, self._go2rtc),
             self._capture.decoder,
         )
-        self._directory = OutputDirectory(output.directory, self._emit)
-        self._outcomes = Outcomes()
-        self._store = SnapshotStore(
-            output, self._outcomes, file_system=lambda: self._directory.file_system
-        )
-        self._janitor = Janitor(output, inventory.retention, self._emit)
-        self._archive = Archive(output)
+        self._output = Output(inventory, self._emit)
         self.orchestrator = PollingOrchestrator(
             self._poll, sessions=polling.sessions, open_rate=polling.open_rate, emit=self._emit
         )
@@ -116,34 +110,32 @@ class Daemon:
         self._emit.add(self._metrics)
         services = self._services()
         thumbnails = Thumbnails(self._thumbnails.decoder)
-        self._reading = ReadRoutes(services, stream, self._metrics, self._archive, thumbnails)
+        self._reading = ReadRoutes(
+            services, stream, self._metrics, self._output.archive.listing, thumbnails
+        )
         self._api = ApiServer(services, self._reading)
         self._web = WebServer(inventory, services, self._reading)
         self._configurables: tuple[Configurable, ...] = (
             self._capture,
-            self._store,
-            self._outcomes,
-            self._janitor,
-            self._archive,
+            self._log,
+            self._output,
             self._api,
             self._web,
         )
         self._stop = asyncio.Event()
         self._status = 0
-        log = EventBus(*listeners)  # the stream of events belongs to the event loop
-        self._stop_limit = StopLimit(
-            lambda what, limit_s: log(StopForced(what=what, limit_s=limit_s))
-        )
+        self._stop_limit = StopLimit(self._log.say_stop_forced)
 
     def _services(self) -> Services:
         return Services(
             cameras=lambda: self._reloader.inventory.cameras,
-            folder=lambda camera: self._store.output.directory / camera,
-            outcomes=self._outcomes,
+            folder=lambda camera: self._output.directory.path / camera,
+            outcomes=self._output.outcomes,
             manager=self.manager,
             polling=self.orchestrator.cameras,
             snapshot=self._snapshot,
             reload=self._reloader.reload,
+            confirm_clock=self._output.archive.retention.confirm,
         )
 
     @property
@@ -156,12 +148,11 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop_signal, number)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.request)
-        if not await self._directory.take() or not await self._open_api():
+        if not await self._output.directory.take() or not await self._open_api():
             return os.EX_TEMPFAIL
+        await self._output.remember(self._inventory)
         async with asyncio.TaskGroup() as group:
-            remembering = group.create_task(self._remember(self._inventory), name="remember")
-            await self._wait_a_moment(remembering, "latest.json of the cameras")
-            jobs = [remembering]
+            jobs: list[asyncio.Task[None]] = []
             if not self._stop.is_set():
                 jobs += [
                     group.create_task(self._job(name, work), name=name)
@@ -176,13 +167,13 @@ class Daemon:
         return {
             "watchdog": notify.watchdog(),
             "polling": self.orchestrator.run(),
-            "clean": self._clean(),
-            "retention": self._janitor.run(),
+            **self._output.jobs(),
             "go2rtc": self._go2rtc.run(),
             "output directory": self._keep_directory(),
             "reload": self._reloader.run(),
             "inventory watch": self._reloader.watch(),
             "status": self._status_loop(),
+            "summary": self._summary_loop(),
         }
 
     async def _say_ready(self) -> None:
@@ -195,25 +186,6 @@ class Daemon:
         notify.notify("READY=1")
         with contextlib.suppress(OSError):  # polls tell when no process can be started
             await self._capture.decoders.warm()
-
-    async def _remember(self, inventory: Inventory) -> None:
-        """Read the newest pictures and attempts of an earlier run."""
-        directory = self._store.output.directory
-        cameras = [camera.id for camera in inventory.cameras]
-        read = partial(read_outcomes, directory, cameras)
-        self._outcomes.remember(await call_within(None, read, "read latest.json"))
-
-    async def _clean(self) -> None:
-        """Remove the temporary files of earlier runs."""
-        clean = partial(remove_temporary_files, self._store.output.directory)
-        if removed := await call_within(None, clean, "remove temporary files"):
-            self._emit(StoreCleaned(files=removed))
-
-    async def _wait_a_moment(self, task: asyncio.Task[None], what: str) -> None:
-        """Wait for a task that reads from the disk, but not long: a hung disk delays no start."""
-        done, _ = await asyncio.wait({task}, timeout=REMEMBER_S)
-        if not done:
-            self._emit(DiskWaited(what=what, limit_s=REMEMBER_S))
 
     def stop(self) -> None:
         """Request an orderly stop, which takes at most stop_timeout."""
@@ -234,14 +206,7 @@ class Daemon:
                 error=self._redactor.scrub(attempt.error),
                 label=self._redactor.scrub(attempt.label),
             )
-        started = asyncio.get_running_loop().time()
-        attempt, disk_full = await self._store.record(attempt, failures)
-        if disk_full:
-            self._janitor.kick()
-        if attempt.snapshot is not None:
-            store_s = asyncio.get_running_loop().time() - started
-            self._emit(published_event(attempt.snapshot, store_s))
-        return attempt
+        return await self._output.deliver(attempt, failures)
 
     async def _snapshot(self, camera: Camera, holder: Holder) -> Attempt:
         """Take one picture now, because a client has requested it."""
@@ -254,7 +219,7 @@ class Daemon:
 
     async def _keep_directory(self) -> None:
         """Keep the output directory locked. Stop the daemon when another one has locked it."""
-        await self._directory.keep()
+        await self._output.directory.keep()
         self._status = os.EX_TEMPFAIL
         self.stop()
 
@@ -294,11 +259,12 @@ class Daemon:
             self.orchestrator.statistics(),
             self.orchestrator.cameras(),
             self.manager.statistics(),
-            self._store.output.directory,
-            self._directory.is_usable,
+            self._output.directory.path,
+            self._output.directory.is_usable,
             self._journal.is_written,
-            self._outcomes.ages_s(),
-            self._outcomes.captured_at(),
+            self._output.outcomes.ages_s(),
+            self._output.outcomes.captured_at(),
+            self._output.archive.statistics(),
             {
                 name: sum(p.restarts for p in pools if p.name == name)
                 for name in ("decoder", "session")
@@ -339,13 +305,14 @@ class Daemon:
         await self._thumbnails.close()
         await self._capture.decoders.close()  # 3. nothing is left to decode
         limit.waits_for = "the disk: pictures are being written"
-        await self._store.close(limit_s * 0.2)
+        await self._output.close(limit_s * 0.2)
         limit.waits_for = "jobs"
         for job in jobs:  # 4. watcher, retention, status, watchdog
             job.cancel()
-        await asyncio.wait(jobs)
+        if jobs:
+            await asyncio.wait(jobs)
         self._journal.close()
-        self._directory.release()  # 5. another camserver may write here now
+        self._output.directory.release()  # 5. another camserver may write here now
         limit.waits_for = "threads"
         await asyncio.get_running_loop().shutdown_default_executor()
         self._emit(DaemonStopped())
@@ -371,8 +338,7 @@ class Daemon:
                 self._emit(InventoryNeedsRestart(key=key))
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
-            remembering = asyncio.create_task(self._remember(new), name="remember")
-            await self._wait_a_moment(remembering, "latest.json of new cameras")
+            await self._output.remember(new)
 
     # ---- status
 
@@ -384,6 +350,23 @@ class Daemon:
                 " being polled"
             )
             await asyncio.sleep(STATUS_S)
+
+    async def _summary_loop(self) -> None:
+        """Write a summary each minute, while routine lines are not written one by one."""
+        while True:
+            await asyncio.sleep(SUMMARY_S)
+            counts = self._log.take_counts()
+            if self._log.is_summarised:
+                ages = sorted(self._output.outcomes.ages_s().values())
+                self._emit(
+                    PollsSummary(
+                        pictures=counts.pictures,
+                        failures=counts.failures,
+                        failing=self.orchestrator.statistics().failing,
+                        freshness_p99_s=ages[(len(ages) - 1) * 99 // 100] if ages else None,
+                        sessions=sum(len(d.held) for d in self.manager.statistics()),
+                    )
+                )
 
 
 def budget_of(camera: Camera) -> Budget:

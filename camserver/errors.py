@@ -29,6 +29,7 @@ password.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from camserver.model import Result, SessionEnd, Step
 
@@ -38,10 +39,14 @@ class CamserverError(Exception):
 
 
 class InventoryError(CamserverError):
-    """Raised when an inventory is refused. `faults` lists all faults, not only the first."""
+    """Raised when an inventory is refused. `faults` lists all faults, not only the first.
 
-    def __init__(self, faults: tuple[str, ...]) -> None:
+    `sources` are the files that were read (config.sources.InventorySources), or None.
+    """
+
+    def __init__(self, faults: tuple[str, ...], sources: Any = None) -> None:
         self.faults = faults
+        self.sources = sources
         super().__init__("\n".join(faults))
 
 

@@ -1,20 +1,40 @@
 """The reload of the inventory: when a file changes, at SIGHUP, or on request.
 
-An inventory is applied completely or not at all.
+An inventory is applied completely or not at all. Files that are being written are waited for: what
+was read must still be there SETTLE_S later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from watchfiles import awatch
 
 from camserver.config import Inventory, load_inventory
+from camserver.config.sources import InventorySources
 from camserver.errors import InventoryError
-from camserver.events import Event, InventoryLoaded, InventoryRefused, InventoryUnwatched
+from camserver.events import (
+    CamerasRemoved,
+    Event,
+    InventoryLoaded,
+    InventoryRefused,
+    InventoryUnwatched,
+)
 from camserver.host import notify
+from camserver.host.threads import call_within
+
+SETTLE_S = 0.2
+LOOKS = 20
+"""How often files that change all the time are read again."""
+LOAD_S = 30.0
+"""How long the disk may take to give the inventory."""
+LOOK_S = 10.0
+"""How often the files are looked at, although nothing was noticed. It costs one stat(2) a file."""
+NAMED = 20
+"""The most removed cameras that a warning names."""
 
 
 class InventoryReloader:
@@ -32,9 +52,9 @@ class InventoryReloader:
         self._path = path
         self._apply = apply
         self._emit = emit
+        self._read = inventory.sources  # what was read last, also when it was refused
         self._requested = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self._folders_changed = asyncio.Event()
 
     def request(self) -> None:
         """Ask `run` for a reload."""
@@ -52,40 +72,104 @@ class InventoryReloader:
         async with self._reloading:
             notify.reloading()
             try:
-                inventory = await asyncio.to_thread(load_inventory, self._path)
+                inventory = await self._load()
             except InventoryError as error:
+                self._read = error.sources or self._read
                 for fault in error.faults:
                     self._emit(InventoryRefused(fault=fault))
                 return error.faults
             finally:
                 notify.notify("READY=1")
             old, self.inventory = self.inventory, inventory
-            if inventory.directories != old.directories:
-                self._folders_changed.set()
+            self._say_removed(old, inventory)
             await self._apply(old, inventory)
             self._emit(InventoryLoaded(cameras=len(inventory.cameras)))
             return ()
 
-    async def watch(self) -> None:
-        """Request a reload when the inventory or an included file changes, until cancelled.
+    async def _load(self) -> Inventory:
+        """The inventory, which has settled. Raises InventoryError."""
+        try:
+            inventory = await call_within(LOAD_S, lambda: _settled(self._path), "inventory")
+        except TimeoutError:
+            raise InventoryError(
+                (f"{self._path}: cannot be read: the disk did not answer within {LOAD_S:g} s",)
+            ) from None
+        self._read = inventory.sources
+        if not inventory.cameras and not inventory.disabled and self.inventory.cameras:
+            raise InventoryError(
+                (
+                    f"{self._path}: there is no [[camera]] entry any more: if this is meant,"
+                    " restart camserver",
+                ),
+                inventory.sources,
+            )
+        return inventory
 
-        Editors replace files instead of writing to them, so the folders are watched.
+    def _say_removed(self, old: Inventory, new: Inventory) -> None:
+        present = {camera.id for camera in new.cameras}
+        removed = [camera.id for camera in old.cameras if camera.id not in present]
+        if removed:
+            more = f" and {len(removed) - NAMED} more" if len(removed) > NAMED else ""
+            self._emit(CamerasRemoved(cameras=", ".join(removed[:NAMED]) + more))
+
+    async def watch(self) -> None:
+        """Request a reload when the files change, until cancelled.
+
+        inotify only wakes this job. What counts is whether the files are those that were read.
         """
+        watched = False
         while True:
-            self._folders_changed.clear()
-            folders = [d for d in self.inventory.directories if d.is_dir()]
-            ours = {f.absolute() for f in self.inventory.files} | {
-                f.resolve() for f in self.inventory.files
-            }
             try:
-                async for changes in awatch(
-                    *folders, recursive=False, debounce=400, stop_event=self._folders_changed
-                ):
-                    if any(p.endswith(".toml") or Path(p) in ours for _, p in changes):
-                        self._requested.set()
+                changed, folders = await call_within(
+                    LOAD_S, lambda: (self._read.have_changed, self._read.folders()), "inventory"
+                )
+            except OSError:  # also TimeoutError: the disk does not answer
+                changed, folders = False, {}
+            if changed and not self._reloading.locked():
+                self._requested.set()
+            try:
+                await _something_changes(self._read, list(folders))
+                watched = True
             except (OSError, RuntimeError) as error:
-                # watchfiles raises RuntimeError when no inotify watch is left.
-                self._emit(InventoryUnwatched(reason=str(error)))
+                # watchfiles raises RuntimeError when no inotify watch is left
+                if not watched:
+                    self._emit(InventoryUnwatched(reason=str(error), every_s=LOOK_S))
+                    watched = True
+                await asyncio.sleep(LOOK_S)
+
+
+async def _something_changes(sources: InventorySources, folders: list[Path]) -> None:
+    """Return when a file of the folders may have changed, and after LOOK_S in any case.
+
+    Editors replace files instead of writing to them, so the folders are watched. Raises OSError or
+    RuntimeError when they can't be watched.
+    """
+    ours = {str(path) for path in (*folders, *sources.stamps)}
+    stop = asyncio.Event()
+    timer = asyncio.get_running_loop().call_later(LOOK_S, stop.set)
+    try:
+        async for changes in awatch(*folders, recursive=False, debounce=200, stop_event=stop):
+            if any(
+                path in ours or path.endswith(".toml") or Path(path).name.startswith("..")
+                for _, path in changes
+            ):
                 return
-            # The folders are others now. Changes there before the watch begins were not seen.
-            self._requested.set()
+    finally:
+        timer.cancel()
+
+
+def _settled(path: Path) -> Inventory:
+    """Read the inventory until two looks agree. The call blocks. Raises InventoryError."""
+    for _ in range(LOOKS):
+        try:
+            inventory = load_inventory(path)
+        except InventoryError as error:
+            faulty: InventorySources | None = error.sources
+            time.sleep(SETTLE_S)
+            if faulty is None or not faulty.have_changed:
+                raise
+            continue
+        time.sleep(SETTLE_S)
+        if not inventory.sources.have_changed:
+            return inventory
+    raise InventoryError((f"{path}: changes all the time; it is read again later",))

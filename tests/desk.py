@@ -18,11 +18,11 @@ from camserver.api.metrics import Metrics
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
+from camserver.archive.listing import ArchiveListing
 from camserver.client import DaemonUnavailableError, SyncLeaseClient
-from camserver.config.model import OutputTable
+from camserver.config.output import OutputTable
 from camserver.leases import RtspManager
 from camserver.simulator.camera import SimulatedCamera
-from camserver.storage.archive import Archive
 from camserver.storage.outcomes import Outcomes
 
 
@@ -107,12 +107,16 @@ async def _never(*_: object) -> Any:
 def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
     """The services and routes of a server without a daemon: one camera, `cam`, and its leases."""
     services = Services(
-        lambda: (camera("cam"),), lambda _: folder, Outcomes(), manager, lambda: (), _never, _never
+        lambda: (camera("cam"),), lambda _: folder, Outcomes(), manager, lambda: (), *[_never] * 3
     )
     thumbnails: Any = None
     metrics: Any = Metrics(_never)  # type: ignore[arg-type]
     return services, ReadRoutes(
-        services, EventStream(str), metrics, Archive(OutputTable(directory=folder)), thumbnails
+        services,
+        EventStream(str),
+        metrics,
+        ArchiveListing(OutputTable(directory=folder)),
+        thumbnails,
     )
 
 

@@ -29,6 +29,7 @@ from camserver.api.responses import (
     refusal,
     seconds_of,
 )
+from camserver.archive.index import IndexUnavailable
 from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
 from camserver.errors import LeaseStateError, RtspBusy
@@ -62,6 +63,7 @@ class ControlRoutes:
         yield web.post("/v1/cameras/{id}/snapshot", self._snapshot)
         yield web.post("/v1/cameras/{id}/lease", self._lease)
         yield web.post("/v1/reload", self._reload)
+        yield web.post("/v1/retention/confirm", self._confirm_clock)
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.wanted(request)
@@ -78,6 +80,15 @@ class ControlRoutes:
         if attempt.result in (Result.BUSY, Result.FULL):
             raise self._busy(camera, attempt.error or "", result=attempt.result)
         raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
+
+    async def _confirm_clock(self, _: web.Request) -> web.Response:
+        try:
+            doubt = await self._services.confirm_clock()
+        except IndexUnavailable as error:
+            raise refusal(
+                web.HTTPServiceUnavailable, f"the index of the archive: {error}"
+            ) from None
+        return web.json_response({"doubt": doubt})
 
     async def _reload(self, _: web.Request) -> web.Response:
         # When the client disconnects, the reload must not stop halfway. So it has its own task.

@@ -29,6 +29,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from camserver import __version__
+from camserver.archive.build import ArchiveStatistics
 from camserver.events import Event, SnapshotPublished
 from camserver.freshness import FreshnessLimits
 from camserver.host.disk import Disk
@@ -53,6 +54,7 @@ class MetricsSnapshot:
     ages_s: dict[str, float]
     captured_at: dict[str, float]
     """Age, and seconds since 1970, of the newest picture of each camera that has one."""
+    archive: ArchiveStatistics
     worker_restarts: dict[str, int]
     go2rtc_up: bool | None
 
@@ -121,6 +123,7 @@ class Metrics:
                     *_devices(snapshot),
                     *_daemon(snapshot),
                     *_disk(disk),
+                    *_archive(snapshot.archive),
                     *self._phases.collect(),
                 )
             )
@@ -318,6 +321,25 @@ def _daemon(snapshot: MetricsSnapshot) -> Iterator[Metric]:
     build: Any = InfoMetricFamily("camserver_build", "What this is.")
     build.add_metric([], {"version": __version__})
     yield build
+
+
+def _archive(archive: ArchiveStatistics) -> Iterator[Metric]:
+    for name, text, value in (
+        ("archive_pictures", "Pictures in the archive.", archive.pictures),
+        ("archive_bytes", "Bytes of the archive's pictures.", archive.bytes),
+        ("archive_index_up", "Whether the archive's index can be used.", archive.index_is_up),
+        (
+            "archive_index_complete",
+            "Whether all pictures are in the archive's index.",
+            archive.index_is_complete,
+        ),
+        (
+            "retention_held",
+            "Whether nothing is deleted by age, because the clock may be wrong.",
+            archive.held,
+        ),
+    ):
+        yield GaugeMetricFamily(f"camserver_{name}", text, int(value))
 
 
 def _disk(usage: tuple[int, int] | None) -> Iterator[Metric]:

@@ -22,6 +22,7 @@ from camserver.api.metrics import Metrics
 from camserver.api.responses import Services, device_view, refusal
 from camserver.api.sse import EventStream
 from camserver.api.thumbnails import WIDTHS, Thumbnails
+from camserver.archive.listing import ArchiveListing
 from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
 from camserver.errors import CameraError
@@ -30,7 +31,6 @@ from camserver.host.files import open_regular, read_regular
 from camserver.host.tasks import SingleFlight
 from camserver.host.threads import DaemonThreads
 from camserver.polling.orchestrator import CameraPolling
-from camserver.storage.archive import Archive
 from camserver.storage.published import facts_beside, facts_within
 
 THREADS = 2
@@ -60,7 +60,7 @@ class ReadRoutes:
     services: Services
     events: EventStream
     metrics: Metrics
-    archive: Archive
+    archive: ArchiveListing
     thumbnails: Thumbnails
     threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(THREADS, "http"))
     sending: Counter[str] = field(default_factory=Counter)
@@ -156,15 +156,16 @@ class ReadRoutes:
         except (ValueError, OverflowError):
             raise refusal(web.HTTPBadRequest, "day: expected a date, e.g. 2026-01-04") from None
         body = await self.listings.do(
-            (camera.id, day), lambda: self._read(lambda: self._list(camera.id, day)), "list a day"
+            (camera.id, day), lambda: self._list(camera.id, day), "list a day"
         )
         return web.Response(body=body, content_type="application/json")
 
-    def _list(self, camera: str, day: date) -> bytes:
-        pictures = self.archive.pictures(camera, day)
-        return json.dumps(
-            [{"path": p.path, "taken_at": round(p.taken_at, 3), "bytes": p.bytes} for p in pictures]
-        ).encode()
+    async def _list(self, camera: str, day: date) -> bytes:
+        pictures = await self.archive.indexed(camera, day)
+        if pictures is None:
+            pictures = await self._read(lambda: self.archive.walked(camera, day))
+        rows = [{"path": p.path, "taken_at": p.taken_ms / 1000, "bytes": p.bytes} for p in pictures]
+        return await self._read(lambda: json.dumps(rows).encode())
 
     async def _archived(self, request: web.Request) -> web.StreamResponse:
         camera, relative = self.services.wanted(request).id, request.match_info["path"]

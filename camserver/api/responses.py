@@ -34,6 +34,8 @@ class Services:
     snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]
     reload: Callable[[], Awaitable[tuple[str, ...]]]
     """Reads the inventory again; returns its faults, or none when it was applied."""
+    confirm_clock: Callable[[], Awaitable[str | None]]
+    """Confirms the clock for retention; returns what was doubted, or None."""
 
     def wanted(self, request: web.Request) -> Camera:
         """Return the camera that the request's path names. Raises 404."""

@@ -15,7 +15,9 @@ def count(text: str) -> int:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the options of `camserver run`."""
     parser.add_argument(
-        "--log-level", default="info", choices=["debug", "info", "warning", "error"]
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        help="instead of the inventory's [log] level",
     )
 
 
@@ -49,6 +51,19 @@ def add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--watch", action="store_true", help="again every two seconds, until Ctrl-C"
     )
+
+
+def add_retention(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `camserver retention`."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show it and delete nothing (the default)"
+    )
+    parser.add_argument(
+        "--confirm",
+        action="store_true",
+        help="tell the daemon that the clock is right: it deletes by age again",
+    )
+    parser.add_argument("--json", action="store_true")
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +52,26 @@ def run(arguments: argparse.Namespace) -> int:
             f"{device}: {', '.join(sharing)} share its sessions (max_sessions); give each camera a"
             " device of its own if they are different boxes behind one address"
         )
-    for warning in inventory.warnings:
+    for warning in (*inventory.warnings, *_disk_warnings(inventory)):
         print(f"warning: {warning}")
     return 0
+
+
+def _disk_warnings(inventory: Inventory) -> list[str]:
+    """Return what the disk of the output directory does not allow."""
+    directory, min_free = inventory.output.directory, inventory.retention.min_free
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    try:
+        total = shutil.disk_usage(directory).total
+    except OSError:
+        return []
+    if min_free is None or min_free < total:
+        return []
+    return [
+        f"[retention]: min_free: {min_free} bytes are more than the disk of"
+        f" {inventory.output.directory} has ({total}): it is ignored"
+    ]
 
 
 def _sharing(inventory: Inventory) -> dict[str, list[str]]:

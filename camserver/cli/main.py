@@ -112,10 +112,16 @@ def _run(arguments: argparse.Namespace) -> int:
     # A shell's limit of 1024 is too low for many cameras and browsers.
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     redactor = Redactor(inventory.secrets)
-    flush = logs.set_up(redactor, level=arguments.log_level)
+    flush = logs.set_up(redactor, level=arguments.log_level or inventory.log.level)
 
     async def daemon() -> int:
-        return await Daemon(arguments.config, inventory, redactor, logs.event_logger()).run()
+        return await Daemon(
+            arguments.config,
+            inventory,
+            redactor,
+            logs.event_logger(),
+            set_log_level=(lambda _: None) if arguments.log_level else logs.set_level,
+        ).run()
 
     try:
         return run_loop(daemon)
@@ -139,6 +145,12 @@ def _leases(arguments: argparse.Namespace) -> int:
     from camserver.cli import daemon_commands
 
     return daemon_commands.leases(arguments)
+
+
+def _retention(arguments: argparse.Namespace) -> int:
+    from camserver.cli import retention_command
+
+    return retention_command.run(arguments)
 
 
 def _lease(arguments: argparse.Namespace) -> int:
@@ -208,6 +220,13 @@ COMMANDS = (
         "run a command while holding a lease of a camera, as flock(1) does",
         take.add_lease,
         _lease,
+        asks_daemon=True,
+    ),
+    Command(
+        "retention",
+        "what retention would delete from the archive now; --confirm: the clock is right",
+        take.add_retention,
+        _retention,
         asks_daemon=True,
     ),
     Command(

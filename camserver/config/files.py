@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import tomli
 
-from camserver.host.files import read_regular
+from camserver.config.sources import InventorySources, Stamp, included_paths, stamp_of
+from camserver.host.files import open_regular
 
 
 class InventoryFiles:
@@ -17,14 +19,25 @@ class InventoryFiles:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.faults: list[str] = []
-        self.files: list[Path] = [path]
-        # The path may be a symbolic link, so both folders are watched
-        self.directories: set[Path] = {path.absolute().parent, path.resolve().parent}
+        self._stamps: dict[Path, Stamp | None] = {}
+        self._includes: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> InventorySources:
+        """What was read until now."""
+        return InventorySources(self.path, self._includes, dict(self._stamps))
+
+    def content(self, path: Path) -> bytes:
+        """The content of one file of the inventory. Raises OSError."""
+        self._stamps[path] = None
+        content, stat = read_file(path)
+        self._stamps[path] = stamp_of(stat)
+        return content
 
     def read(self, path: Path) -> dict[str, Any] | None:
         """The tables of one file. None when it has a fault."""
         try:
-            return self.parse(path, read_file(path))
+            return self.parse(path, self.content(path))
         except OSError as error:
             self.faults.append(f"{path}: cannot be read: {error.strerror}")
             return None
@@ -32,7 +45,7 @@ class InventoryFiles:
     def parse(self, path: Path, data: bytes) -> dict[str, Any] | None:
         """The tables in `data`, the bytes of one file. None when it has a fault."""
         try:
-            return tomli.loads(data.decode())
+            return tomli.loads(data.decode("utf-8-sig"))  # some editors write a mark first
         except UnicodeDecodeError as error:
             self.faults.append(
                 f"{path}: not UTF-8 text: byte {error.start} is no part of a character"
@@ -54,20 +67,16 @@ class InventoryFiles:
             self.faults.append(f"{self.path}: include: expected a list of file names or globs")
             return []
         entries = []
-        base = self.path.absolute().parent
+        self._includes = tuple(patterns)
         for pattern in patterns:
-            absolute = Path(pattern).is_absolute()
-            root, relative = (Path("/"), pattern.lstrip("/")) if absolute else (base, pattern)
-            self.directories.add((root / relative).parent)
             try:
-                found = sorted(root.glob(_glob(relative))) if relative else []
+                found = included_paths(self.path, pattern)
             except (ValueError, OSError):
                 self.faults.append(f"{self.path}: include: {pattern} is no file name or glob")
                 continue
             if not found and not any(c in pattern for c in "*?["):
                 self.faults.append(f"{self.path}: include: {pattern} does not exist")
             for path in found:
-                self.files.append(path)
                 raw = self.read(path)
                 if raw is not None:
                     self.faults += [
@@ -89,22 +98,17 @@ class InventoryFiles:
         return [(path, entry) for entry in entries]
 
 
-def read_file(path: Path) -> bytes:
-    """The content of an inventory or password file. Raises OSError.
+def read_file(path: Path) -> tuple[bytes, os.stat_result]:
+    """The content of an inventory or password file, and its state. Raises OSError.
 
     Only a path below /dev may be a pipe: a shell gives such paths for `<(command)`.
     """
-    return path.read_bytes() if path.parts[:2] == ("/", "dev") else read_regular(path)
-
-
-def _glob(pattern: str) -> str:
-    """`pattern`, after a check. Raises ValueError where ** is only a part of a name.
-
-    Python refuses such a pattern until 3.12. Later versions treat ** as *.
-    """
-    if any("**" in part and part != "**" for part in pattern.split("/")):
-        raise ValueError(pattern)
-    return pattern
+    if path.parts[:2] == ("/", "dev"):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        fd = open_regular(path, os.O_RDONLY)
+    with os.fdopen(fd, "rb") as file:
+        return file.read(), os.fstat(fd)
 
 
 def builtin_profiles() -> dict[str, dict[str, Any]]:

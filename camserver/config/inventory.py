@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from camserver.config.model import (
-    ApiTable,
-    Go2rtcTable,
-    HttpTable,
-    OutputTable,
-    PollingTable,
-    RetentionTable,
-)
+from camserver.config.model import ApiTable, Go2rtcTable, HttpTable, LogTable, PollingTable
+from camserver.config.output import CameraRetention, OutputTable, RetentionTable
+from camserver.config.sources import InventorySources
 from camserver.config.urls import HTTP_PORTS, RTSP_PORTS
 
 
@@ -44,6 +38,8 @@ class Camera:
     align: bool
     go2rtc: str | None
     tls_verify: bool
+    # A change of it must not change the camera's schedule
+    retention: CameraRetention | None = field(default=None, compare=False)
 
     @property
     def address(self) -> str:
@@ -56,7 +52,7 @@ class Camera:
 class Inventory:
     """All settings of one configuration.
 
-    `files` are all files from which it was read. `directories` are the folders to watch.
+    `sources` are the files from which it was read.
     """
 
     output: OutputTable
@@ -64,11 +60,11 @@ class Inventory:
     polling: PollingTable
     http: HttpTable
     api: ApiTable
+    log: LogTable
     go2rtc: Go2rtcTable
     cameras: tuple[Camera, ...]
     disabled: int
-    files: tuple[Path, ...]
-    directories: tuple[Path, ...]
+    sources: InventorySources
     warnings: tuple[str, ...]
 
     @property

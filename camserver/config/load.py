@@ -27,8 +27,8 @@ from camserver.config.model import (
     HttpTable,
     InventoryTable,
     PollingTable,
-    Table,
 )
+from camserver.config.table import Table
 from camserver.config.urls import HTTP_PORTS, RTSP_PORTS, host_of, split_credentials
 from camserver.errors import InventoryError, InventoryUnreadable
 
@@ -52,11 +52,14 @@ def load_inventory(
     Raises InventoryError with all faults that were found. Nothing of a refused inventory is used.
     Raises InventoryUnreadable when the file itself cannot be read.
     """
+    loader = _Loader(path, environ, passwords=passwords)
     try:
-        return _Loader(path, environ, passwords=passwords).load()
+        return loader.load()
     except (ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
         # An error that no check expected. Its text is not used, because it may contain values.
-        raise InventoryError((f"{path}: cannot be understood ({type(error).__name__})",)) from None
+        raise InventoryError(
+            (f"{path}: cannot be understood ({type(error).__name__})",), loader.files.sources
+        ) from None
 
 
 def camera_from(keys: Mapping[str, Any]) -> Camera:
@@ -79,7 +82,7 @@ class _Loader:
 
     def load(self) -> Inventory:
         try:
-            data = read_file(self.path)
+            data = self.files.content(self.path)
         except OSError as error:
             help_ = ""
             if isinstance(error, PermissionError) and self.path == DEFAULT_PATH:
@@ -88,11 +91,11 @@ class _Loader:
                     " camserver USER, then log in again)"
                 )
             raise InventoryUnreadable(
-                (f"{self.path}: cannot be read: {error.strerror}{help_}",)
+                (f"{self.path}: cannot be read: {error.strerror}{help_}",), self.files.sources
             ) from None
         raw = self.files.parse(self.path, data)
         if raw is None:
-            raise InventoryError(tuple(self.faults))
+            raise InventoryError(tuple(self.faults), self.files.sources)
         self._unknown(raw, InventoryTable, f"{self.path}")
         tables = {
             name: self._table(model, raw.get(name, {}), f"{self.path}: [{name}]")
@@ -122,13 +125,12 @@ class _Loader:
         if isinstance(polling, PollingTable) and (warning := rate_warning(cameras, polling)):
             self.warnings.append(f"{self.path}: {warning}")
         if self.faults:
-            raise InventoryError(tuple(self.faults))
+            raise InventoryError(tuple(self.faults), self.files.sources)
         return Inventory(
             **tables,  # type: ignore[arg-type]  # keys and models are those of SECTIONS
             cameras=tuple(cameras),
             disabled=disabled,
-            files=tuple(self.files.files),
-            directories=tuple(sorted(self.files.directories)),
+            sources=self.files.sources,
             warnings=tuple(self.warnings),
         )
 
@@ -267,6 +269,7 @@ class _Loader:
             align=table.align,
             go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None),
             tls_verify=table.tls_verify,
+            retention=table.retention,
         )
 
     def _password(self, table: CameraTable | Go2rtcTable | HttpTable, where: str) -> str | None:
@@ -286,7 +289,7 @@ class _Loader:
         else:
             return table.password
         try:
-            return read_file(path).decode().split("\n", 1)[0]
+            return read_file(path)[0].decode().split("\n", 1)[0]
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")
@@ -320,9 +323,10 @@ class _Loader:
 
     def _report(self, error: ValidationError, model: type[Table], where: str) -> None:
         for fault in error.errors(include_input=False, include_url=False, include_context=False):
-            key = str(fault["loc"][0]) if fault["loc"] else ""
+            key = ".".join(str(part) for part in fault["loc"])
             if fault["type"] == "extra_forbidden":
-                text = f"unknown key{_did_you_mean(key, model.model_fields)}"
+                known = model.model_fields if len(fault["loc"]) == 1 else {}
+                text = f"unknown key{_did_you_mean(key, known)}"
             elif fault["type"] == "string_pattern_mismatch" and key == "id":
                 text = (
                     "must be lower-case letters, digits, - and _, 64 at most, beginning with a"

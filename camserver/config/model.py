@@ -6,109 +6,21 @@ tables are in load.py.
 
 from __future__ import annotations
 
-import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from camserver.config.units import Duration, Size
+from camserver.config.output import CameraRetention, OutputTable, RetentionTable
+from camserver.config.table import Table
+from camserver.config.units import Duration
 from camserver.config.urls import HttpUrl, RtspUrl
 
 CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-ARCHIVE_DIRECTIVES = {
-    "Y": r"\d{4}",
-    "m": r"\d\d",
-    "d": r"\d\d",
-    "H": r"\d\d",
-    "M": r"\d\d",
-    "S": r"\d\d",
-    "L": r"\d{3}",
-    "f": r"\d{6}",
-    "j": r"\d{3}",
-    "y": r"\d\d",
-    "I": r"\d\d",
-    "z": r"[+-]\d{4}(?:\d\d)?",
-    "s": r"\d+",
-    "p": r"[^/]*",
-    "a": r"[^/]+",
-    "A": r"[^/]+",
-    "b": r"[^/]+",
-    "B": r"[^/]+",
-    "Z": r"[^/]*",
-    "%": "%",
-}
-"""The regular expression for the result of each strftime directive.
-
-Retention needs them to recognise the names of pictures. %L is camserver's own: milliseconds.
-"""
 PASSWORDS = ("password", "password_file", "password_credential")
 """The keys for a password. Only one of them may be given."""
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class OutputTable(Table):
-    """Where pictures go."""
-
-    directory: Path = Field(
-        Path("/var/lib/camserver/snapshots"),
-        description="One folder for each camera id is made in it.",
-    )
-    archive: str = Field(
-        "%Y/%m/%d/%H%M%S.%LZ.jpg",
-        description=(
-            "strftime pattern of archived pictures below <directory>/<camera>/; %L is milliseconds."
-            ' "" keeps only latest.jpg.'
-        ),
-    )
-    timezone: str = Field(
-        "UTC", description="Time zone of names in the archive; facts are always UTC."
-    )
-    quality: int = Field(85, ge=1, le=100, description="JPEG quality.")
-    fsync: bool = Field(True, description="Flush each picture to the disk before it gets its name.")
-
-    @model_validator(mode="after")
-    def _check(self) -> OutputTable:
-        if self.archive and not self.archive.endswith((".jpg", ".jpeg")):
-            raise ValueError('archive must end in ".jpg", or be "" to keep only latest.jpg')
-        if Path(self.archive).is_absolute() or ".." in Path(self.archive).parts:
-            raise ValueError("archive must be a path below the camera's folder")
-        used = re.findall("%(.?)", self.archive)
-        if self.archive and not set(used) - {"%"}:
-            raise ValueError("archive must hold a date or a time, e.g. %Y/%m/%d/%H%M%S.%LZ.jpg")
-        if strangers := sorted({f"%{d}" for d in used if d not in ARCHIVE_DIRECTIVES}):
-            raise ValueError(
-                f"archive: {', '.join(strangers)}: not known; there are"
-                f" %{', %'.join(ARCHIVE_DIRECTIVES)}"
-            )
-        try:
-            ZoneInfo(self.timezone)
-        except (KeyError, ValueError, OSError):
-            raise ValueError(f"timezone {self.timezone!r} is not known on this machine") from None
-        return self
-
-
-class RetentionTable(Table):
-    """What is deleted from the archive, and when. latest.jpg is never deleted."""
-
-    max_age: Duration | None = Field(None, description="Delete pictures older than this.")
-    max_bytes: Size | None = Field(
-        None, description="Delete the oldest when the archive of all cameras is larger."
-    )
-    min_free: Size | None = Field(
-        500_000_000, description="Delete the oldest when the disk has less free space than this."
-    )
-    keep_last: int = Field(
-        10, ge=1, description="The newest pictures of each camera that are always kept."
-    )
 
 
 class PollingTable(Table):
@@ -194,6 +106,14 @@ class ApiTable(Table):
 
     socket: Path = Field(
         Path("/run/camserver/camserver.sock"), description="Unix socket of the API."
+    )
+
+
+class LogTable(Table):
+    """What is written to the journal, or to the console."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lines below this level are not written."
     )
 
 
@@ -313,6 +233,9 @@ class CameraKeys(Table):
         False,
         description="Check certificates of rtsps:// and https:// (most cameras sign their own).",
     )
+    retention: CameraRetention | None = Field(
+        None, description="What is deleted of this camera, where it differs from [retention]."
+    )
     enabled: bool = True
 
 
@@ -352,10 +275,11 @@ class InventoryTable(Table):
     polling: PollingTable = PollingTable()
     http: HttpTable = HttpTable()
     api: ApiTable = ApiTable()
+    log: LogTable = LogTable()
     go2rtc: Go2rtcTable = Go2rtcTable()
     defaults: CameraKeys = CameraKeys()
-    profiles: dict[str, CameraKeys] = {}
-    camera: list[CameraTable] = []
+    profiles: dict[str, CameraKeys] = Field({})
+    camera: list[CameraTable] = Field([])
 
 
 SECTIONS: dict[str, type[Table]] = {
@@ -364,6 +288,7 @@ SECTIONS: dict[str, type[Table]] = {
     "polling": PollingTable,
     "http": HttpTable,
     "api": ApiTable,
+    "log": LogTable,
     "go2rtc": Go2rtcTable,
 }
 

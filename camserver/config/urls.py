@@ -38,10 +38,10 @@ def check_url(url: str, ports: dict[str, int]) -> SplitResult:
             'there is a # in the URL: in a password, give it as password = "…"; elsewhere write %23'
         )
     # Otherwise a part of the password would be used as a host name and be looked up
-    if "@" in parts.path and "@" in parts.netloc:
+    if "@" in parts.path + parts.query and "@" in parts.netloc:
         raise ValueError(
-            "there is a / in the password, or an @ in the path: give the password as password ="
-            ' "…"; an @ of the path is written %40'
+            "there is a / or ? in the password, or an @ after the host: give the password as"
+            ' password = "…"; an @ of the path or the query is written %40'
         )
     if "@" in parts.path + parts.query and ":" in parts.netloc and "@" not in parts.netloc:
         raise ValueError(

@@ -57,6 +57,51 @@ class DaemonFault(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSummarised(Event):
+    """From now on, a summary a minute stands for the lines of pictures and leases."""
+
+    EVENT: ClassVar[str] = "log.summarised"
+    TEXT: ClassVar[str] = (
+        "more than {a_second:g} lines a second of pictures and leases: from now on a summary a"
+        " minute, and a line for each change of state; /v1/events has them all"
+    )
+    a_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogDetailed(Event):
+    """Pictures and leases have a line each again."""
+
+    EVENT: ClassVar[str] = "log.detailed"
+    TEXT: ClassVar[str] = "few lines: each picture and each lease has one again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollsSummary(Event):
+    """What the polls of a minute came to. `sessions` are open at this moment."""
+
+    EVENT: ClassVar[str] = "polls.summary"
+    pictures: int
+    failures: int
+    failing: int
+    freshness_p99_s: float | None
+    sessions: int
+
+    @property
+    def text(self) -> str:
+        """The sentence for a person."""
+        age = (
+            ""
+            if self.freshness_p99_s is None
+            else f", 99 % younger than {self.freshness_p99_s:.0f} s"
+        )
+        return (
+            f"{self.pictures} pictures, {self.failures} failures in a minute; {self.failing}"
+            f" cameras failing{age}; {self.sessions} sessions open"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryLoaded(Event):
     """An inventory was taken over."""
 
@@ -97,12 +142,23 @@ class InventoryNeedsRestart(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryUnwatched(Event):
-    """Changes of the inventory's files are not noticed any more."""
+    """The kernel does not tell of changes of the inventory's files. They are looked at instead."""
 
     EVENT: ClassVar[str] = "inventory.watch"
     LEVEL: ClassVar[Level] = "warning"
-    TEXT: ClassVar[str] = "changes are not watched ({reason}); use systemctl reload"
+    TEXT: ClassVar[str] = "changes are not told ({reason}): the files are read every {every_s:g} s"
     reason: str
+    every_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CamerasRemoved(Event):
+    """Cameras of the running inventory are not in the new one. Their pictures stay."""
+
+    EVENT: ClassVar[str] = "inventory.removed"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "not in the inventory any more: {cameras}"
+    cameras: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,16 +265,6 @@ class StoreCleaned(Event):
     EVENT: ClassVar[str] = "store.cleaned"
     TEXT: ClassVar[str] = "{files} temporary files of an earlier run removed"
     files: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionDeleted(Event):
-    """Old pictures were deleted."""
-
-    EVENT: ClassVar[str] = "retention.deleted"
-    TEXT: ClassVar[str] = "{files} pictures ({bytes} bytes) deleted"
-    files: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

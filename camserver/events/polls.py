@@ -40,6 +40,17 @@ class LeaseReleased(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseWithdrawn(Event):
+    """Live view waits for the session, so its holder was asked to end it."""
+
+    EVENT: ClassVar[str] = "lease.withdrawn"
+    TEXT: ClassVar[str] = "{camera}: {holder} is asked to end its session: live view waits"
+    device: str
+    holder: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapLearned(Event):
     """A device was full although fewer sessions were open than the inventory gives it."""
 
@@ -87,6 +98,23 @@ class SnapshotPublished(Event):
             f"{self.camera}: {self.width}x{self.height}, {self.bytes // 1024} KB from {self.source}"
             f" in {self.capture_ms:.0f} ms"
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraRecovered(Event):
+    """A camera gives pictures again, or its first one after failures."""
+
+    EVENT: ClassVar[str] = "camera.recovered"
+    TEXT: ClassVar[str] = "{camera}: pictures again, after {failures} failures"
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraFresh(Event):
+    """The first picture of a camera since the start."""
+
+    EVENT: ClassVar[str] = "camera.fresh"
+    TEXT: ClassVar[str] = "{camera}: the first picture since the start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,14 @@ Opening a FIFO blocks until a program writes to it. So only regular files are re
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 
 
 class NotRegularFileError(OSError):
-    """Raised when a path is a FIFO, a socket, a device or a folder."""
+    """Raised when a path is a FIFO, a socket or a device."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is not a regular file")
@@ -21,7 +22,7 @@ class NotRegularFileError(OSError):
 def open_regular(path: Path, flags: int, mode: int = 0o644) -> int:
     """Open a regular file without blocking, and return its descriptor.
 
-    Raises OSError, which is a NotRegularFileError for another kind of file.
+    Raises OSError, which is a NotRegularFileError for a FIFO, a socket or a device.
     """
     # With O_NONBLOCK the open of a FIFO does not wait for the other side; ENXIO: there is none
     try:
@@ -30,10 +31,13 @@ def open_regular(path: Path, flags: int, mode: int = 0o644) -> int:
         if path.exists() and not path.is_file():
             raise NotRegularFileError(path) from error
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise NotRegularFileError(path)
-    return fd
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise NotRegularFileError(path)
 
 
 def read_regular(path: Path) -> bytes:

@@ -83,7 +83,7 @@ def set_up(
     root = logging.getLogger()
     root.handlers = [_DroppingQueueHandler(lines, redactor)]
     root.setLevel(logging.WARNING)  # the info lines of libraries do not help an operator
-    logging.getLogger("camserver").setLevel(level.upper())
+    set_level(level)
 
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {
@@ -114,6 +114,11 @@ def set_up(
     )
     listener.start()
     return listener.stop
+
+
+def set_level(level: str) -> None:
+    """Write only lines from this level on: debug, info, warning, error."""
+    logging.getLogger("camserver").setLevel(level.upper())
 
 
 def _journal_handler() -> logging.Handler:

@@ -18,26 +18,59 @@ _USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s@/]*@)+")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+# The login of a request, in any header line or traceback: base64, or the answer to a challenge
+_AUTHORIZATION = re.compile(r"(?i)(authorization\W{1,6}(?:basic|digest|bearer))\s[^\r\n]*")
+PREFIX = 3
+"""Secrets are found by their first characters. Shorter secrets are ignored."""
+
+
 class Redactor:
-    """Replaces known secrets (plain or percent-encoded) and the user info of any URL."""
+    """Replaces known secrets (plain or percent-encoded), the user info of URLs, and logins.
+
+    The cost does not grow with the number of secrets: a text is read once, and each position is
+    looked up in a dictionary.
+    """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._forms: tuple[str, ...] = ()
+        self._forms: dict[str, tuple[str, ...]] = {}
         self.replace_secrets(secrets)
 
     def replace_secrets(self, secrets: Iterable[str]) -> None:
         """Replace the known secrets."""
-        forms = {
-            form
-            for s in secrets
-            for form in (s, quote(s, safe=""), quote(s), quote_plus(s), repr(s)[1:-1])
+        found: dict[str, set[str]] = {}
+        for secret in secrets:
+            for form in (
+                secret,
+                quote(secret, safe=""),
+                quote(secret),
+                quote_plus(secret),
+                repr(secret)[1:-1],
+            ):
+                # Secrets of one or two characters would mask almost every text
+                if len(form) >= PREFIX:
+                    found.setdefault(form[:PREFIX], set()).add(form)
+        # The longest come first: a secret that contains another one must be masked as a whole
+        self._forms = {
+            prefix: tuple(sorted(forms, key=len, reverse=True)) for prefix, forms in found.items()
         }
-        # The longest come first: a secret that contains another one must be masked as a whole.
-        # Secrets of one or two characters are ignored, because they would mask almost every text.
-        self._forms = tuple(sorted((f for f in forms if len(f) > 2), key=len, reverse=True))
 
     def scrub(self, text: str) -> str:
-        """`text` without known secrets, user info of URLs and control characters."""
-        for form in self._forms:
-            text = text.replace(form, MASK)
-        return _CONTROL.sub("?", _USERINFO.sub(rf"\1{MASK}@", text))
+        """`text` without known secrets, user info of URLs, logins and control characters."""
+        text = _USERINFO.sub(rf"\1{MASK}@", self._mask(text))
+        return _CONTROL.sub("?", _AUTHORIZATION.sub(rf"\1 {MASK}", text))
+
+    def _mask(self, text: str) -> str:
+        forms = self._forms
+        if not forms:
+            return text
+        parts: list[str] = []
+        copied = at = 0
+        while at <= len(text) - PREFIX:
+            for form in forms.get(text[at : at + PREFIX], ()):
+                if text.startswith(form, at):
+                    parts += (text[copied:at], MASK)
+                    at = copied = at + len(form)
+                    break
+            else:
+                at += 1
+        return "".join((*parts, text[copied:]))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from camserver.errors import RtspBusy, SessionHolder
-from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased
+from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased, LeaseWithdrawn
 from camserver.leases.journal import JournalState, LeaseJournal, session_entries
 from camserver.leases.lease import RtspLease
 from camserver.leases.table import LEARNED_S, LeaseTable, devices_of
@@ -227,6 +227,14 @@ class RtspManager:
     def _preempt(self, device: str) -> None:
         for poll in self._table.preempt(device, _now()):
             self._preempted[poll].set_result(None)
+            self._emit(
+                LeaseWithdrawn(
+                    camera=poll.camera,
+                    device=poll.device,
+                    holder=str(poll.holder),
+                    generation=poll.generation,
+                )
+            )
 
     async def _wait(self, ticket: Ticket, camera: str, lease_wait_s: float) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from camserver.config import Camera
-from camserver.events import Event, PollFailed, PollSkipped
+from camserver.events import CameraFresh, CameraRecovered, Event, PollFailed, PollSkipped
 from camserver.freshness import Freshness, FreshnessLimits
 from camserver.host.clock import utc_now
 from camserver.model import Attempt, Result
@@ -344,6 +344,10 @@ class PollingOrchestrator:
     def _reschedule(self, entry: _Entry, attempt: Attempt) -> None:
         entry.busy = attempt.result is Result.BUSY
         if attempt.ok and attempt.snapshot is not None:
+            if entry.failures:
+                self._emit(CameraRecovered(camera=entry.camera.id, failures=entry.failures))
+            elif entry.fresh_at is None:
+                self._emit(CameraFresh(camera=entry.camera.id))
             entry.failures = 0
             entry.fresh_at = _now()
         else:

@@ -1,6 +1,5 @@
-"""Pictures on disk: atomic publishing, the archive, and retention."""
+"""Pictures on disk: atomic publishing, names, and what is known of each camera."""
 
-from camserver.storage.janitor import Janitor
 from camserver.storage.store import SnapshotStore
 
-__all__ = ["SnapshotStore", "Janitor"]
+__all__ = ["SnapshotStore"]

@@ -29,7 +29,7 @@ from zoneinfo import ZoneInfo
 import aiofiles
 import aiofiles.os
 
-from camserver.config.model import OutputTable
+from camserver.config.output import OutputTable
 from camserver.host.files import fsync_folder
 from camserver.storage.naming import archive_name, numbered
 

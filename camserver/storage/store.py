@@ -14,10 +14,11 @@ import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from camserver.config import Inventory
-from camserver.config.model import OutputTable
+from camserver.config.output import OutputTable
 from camserver.errors import StorageError
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.files import file_system_of
@@ -58,13 +59,18 @@ class SnapshotStore:
         *,
         clock: WallClock = utc_now,
         file_system: Callable[[], int | None] = lambda: None,
+        archived: Callable[[str, str, datetime, int], None] = lambda *_: None,
         limit_s: float = LIMIT_S,
     ) -> None:
-        """`file_system` gives the st_dev on which pictures may be written, or None for any."""
+        """`file_system` gives the st_dev on which pictures may be written, or None for any.
+
+        `archived` gets each picture of the archive: camera, path, capture time, size.
+        """
         self.output = output
         self._outcomes = outcomes
         self._clock = clock
         self._file_system = file_system
+        self._archived = archived
         self._limit_s = limit_s
         self._threads = DaemonThreads(THREADS, "store")
         self._cameras: dict[str, _Camera] = {}
@@ -165,6 +171,8 @@ class SnapshotStore:
             path = await folder.publish(jpeg, snapshot.captured_at)
         except OSError as error:
             raise _storage_error(snapshot.camera, folder, error, "the picture") from error
+        if path is not None:
+            self._archived(snapshot.camera, path, snapshot.captured_at, len(jpeg))
         facts = facts_of(snapshot, len(jpeg), published_at=self._clock(), path=path)
         self._outcomes.published(snapshot.camera, facts, snapshot.captured_at)
 

@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support import camera, free_port
 
 from camserver.capture.build import build_capture
-from camserver.config.model import OutputTable
+from camserver.config.output import OutputTable
 from camserver.host.loop import run_loop
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.model import Attempt

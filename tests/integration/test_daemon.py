@@ -19,6 +19,7 @@ import simplejpeg
 from house import House, StartFleet, psnr, rgb
 from support import workers_of
 
+from camserver.archive.build import Archive
 from camserver.config import load_inventory
 from camserver.daemon import Daemon
 from camserver.events import Event
@@ -26,7 +27,6 @@ from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
-from camserver.storage import Janitor
 
 WORDS = {
     "nothing": "unreachable",
@@ -224,16 +224,16 @@ async def test_every_save_of_the_inventory_counts(tmp_path: Path, fleet: StartFl
 def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(_: Janitor) -> None:
+    async def broken(_: Archive) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Janitor, "run", broken)
+    monkeypatch.setattr(Archive, "run", broken)
     config = tmp_path / "c.toml"
     config.write_text(tables(tmp_path))
     notices: list[Event] = []
     daemon = Daemon(config, load_inventory(config), Redactor(()), notices.append)
     assert run_loop(daemon.run) == 1
-    assert any("retention failed" in notice.text for notice in notices)
+    assert any("archive failed" in notice.text for notice in notices)
 
 
 async def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: Path) -> None:

@@ -147,6 +147,7 @@ async def test_the_description_and_the_server_say_the_same(
             api = Described(session, await answer.json())
         await ask_what_can_be_read(api, desk)
         await ask_what_acts(api, desk)
+        assert (await api.ask("POST", "/v1/retention/confirm"))[0] == 200
         assert (await api.ask("POST", "/v1/reload"))[0] == 200
         desk.config.write_text("nonsense = 1\n" + desk.config.read_text())
         assert (await api.ask("POST", "/v1/reload"))[0] == 422

@@ -13,7 +13,7 @@ import aiofiles.os
 import pytest
 from stored import JPEG, MOMENT, stored_attempt
 
-from camserver.config.model import OutputTable
+from camserver.config.output import OutputTable
 from camserver.host.files import NotRegularFileError, read_regular
 from camserver.host.threads import DaemonThreads, call_within
 from camserver.model import Attempt, Result
@@ -213,9 +213,10 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to("file")
     assert read_regular(tmp_path / "link") == b"x"
-    for path in (tmp_path / "fifo", tmp_path):
-        with pytest.raises(NotRegularFileError, match="not a regular file"):
-            read_regular(path)
+    with pytest.raises(NotRegularFileError, match="not a regular file"):
+        read_regular(tmp_path / "fifo")
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
         read_regular(tmp_path / "nothing")
 

@@ -1,0 +1,1 @@
+"""The archive: an index of its pictures, which pictures are deleted, and lists of pictures."""

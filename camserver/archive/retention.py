@@ -1,0 +1,285 @@
+"""Retention: deletes pictures of the archive, at intervals and when the disk is full.
+
+It deletes only files that the archive's pattern can name. It never deletes latest.jpg, the newest
+`keep_last` pictures of a camera, or files that are not from camserver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from camserver.archive import clock_guard
+from camserver.archive.clock_guard import ClockRecord, Clocks
+from camserver.archive.database import ArchiveDatabase, ArchivedPicture, CameraTotals
+from camserver.archive.index import ArchiveIndex, IndexUnavailable
+from camserver.archive.plan import Batch, Plan
+from camserver.archive.policy import FULL_DISK_FILES, Policy
+from camserver.archive.scan import oldest_files
+from camserver.config import Inventory
+from camserver.events import (
+    Event,
+    RetentionDeleted,
+    RetentionFailed,
+    RetentionHeld,
+    RetentionImpossible,
+    RetentionResumed,
+)
+from camserver.host.threads import call_within
+
+INTERVAL_S = 300.0
+FULL_DISK_PAUSE_S = 10.0
+"""The shortest time between two passes. After a full disk the next pass is soon, but not for every
+picture.
+"""
+
+
+@dataclass(slots=True)
+class Deleted:
+    """What a pass has deleted. `refused` is the reason why a file could not be deleted."""
+
+    files: int = 0
+    bytes: int = 0
+    refused: str = ""
+
+
+@dataclass(slots=True)
+class _Disk:
+    free: int
+    total: int = field(default=0)
+
+
+class Retention:
+    """Runs retention over the whole archive."""
+
+    def __init__(
+        self,
+        index: ArchiveIndex,
+        inventory: Inventory,
+        emit: Callable[[Event], None],
+        clocks: Callable[[], Clocks],
+    ) -> None:
+        self.held: ClockRecord | None = None
+        """The record of the clock, while nothing is deleted by age."""
+        self.totals = CameraTotals(0, 0)
+        """The number and the size of all archived pictures at the last pass."""
+        self._index = index
+        self._policy = Policy.of(inventory)
+        self._emit = emit
+        self._clocks = clocks
+        self._kicked = asyncio.Event()
+        self._disk_full = False
+        self._impossible = False
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take over the rules of a new inventory. New rules make a pass soon."""
+        policy = Policy.of(inventory)
+        if policy != self._policy:
+            self._policy = policy
+            self._impossible = False
+            self._kicked.set()
+        return ()
+
+    def kick(self) -> None:
+        """Make a pass soon: a picture could not be written because the disk is full."""
+        self._disk_full = True
+        self._kicked.set()
+
+    async def confirm(self) -> str | None:
+        """A person says that the clock is right. Returns what was doubted, or None.
+
+        Raises IndexUnavailable.
+        """
+        before = await self._index.ask(_confirm)
+        self._kicked.set()
+        return None if before is None or before.doubt is None else before.doubt.value
+
+    async def run(self) -> None:
+        """Make a pass at the start, at intervals, and after `kick`, until cancelled."""
+        while True:
+            self._kicked.clear()
+            disk_full, self._disk_full = self._disk_full, False
+            await self._pass(disk_full=disk_full)
+            await asyncio.sleep(FULL_DISK_PAUSE_S)
+            interval_s = min(INTERVAL_S, self._policy.shortest_age_s / 4)
+            if not self._index.scan.complete:  # the first pass is soon after the scan
+                interval_s = 0.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, interval_s - FULL_DISK_PAUSE_S)):
+                    await self._kicked.wait()
+
+    # ---- one pass
+
+    async def _pass(self, *, disk_full: bool) -> None:
+        if self._index.names is None:
+            return
+        deleted = Deleted()
+        try:
+            await self._index.ask(lambda _: None)  # opens it, so that its state is known
+            if self._index.scan.complete:
+                await self._by_time(deleted)
+                await self._by_size(deleted, disk_full=disk_full)
+                totals = await self._index.ask(lambda database: database.totals().values())
+                self.totals = CameraTotals(
+                    sum(each.pictures for each in totals), sum(each.bytes for each in totals)
+                )
+            elif disk_full:
+                await self._oldest_files(deleted)
+        except IndexUnavailable:
+            if disk_full:
+                await self._oldest_files(deleted)
+        if deleted.files:
+            self._emit(RetentionDeleted(files=deleted.files, bytes=deleted.bytes))
+        if deleted.refused:
+            self._emit(RetentionFailed(reason=deleted.refused))
+
+    async def _by_time(self, deleted: Deleted) -> None:
+        """Delete what is too old, if the clock can be believed. Raises IndexUnavailable."""
+        clocks, policy = self._clocks(), self._policy
+        now_ms = round(clocks.wall_s * 1000)
+
+        def judge(database: ArchiveDatabase) -> ClockRecord:
+            newest_ms = self._index.scan.newest_ms
+            record = clock_guard.look(
+                ClockRecord.load(database.fact("clock")),
+                clocks,
+                None if newest_ms is None else newest_ms / 1000,
+            )
+            plan = Plan(database, policy, now_ms)
+            record = clock_guard.judge(record, plan.count_by_time(), plan.deletable())
+            database.set_fact("clock", record.stored())
+            return record
+
+        record = await self._index.ask(judge)
+        self._say_held(record)
+        if record.doubt is None:
+            await self._delete(lambda database: Plan(database, policy, now_ms).by_time(), deleted)
+            if record.confirmed:
+                await self._index.ask(
+                    lambda database: database.set_fact("clock", clock_guard.done(record).stored())
+                )
+
+    def _say_held(self, record: ClockRecord) -> None:
+        before, self.held = self.held, record if record.doubt is not None else None
+        if record.doubt is not None and (before is None or before.doubt != record.doubt):
+            self._emit(
+                RetentionHeld(
+                    doubt=record.doubt.value, by_s=record.by_s, hours=record.left_s / 3600
+                )
+            )
+        elif before is not None and record.doubt is None:
+            self._emit(RetentionResumed())
+
+    async def _by_size(self, deleted: Deleted, *, disk_full: bool) -> None:
+        """Delete what is too much. Raises IndexUnavailable."""
+        policy, disk = self._policy, await self._measure()
+        if policy.min_free is not None and disk.total and policy.min_free >= disk.total:
+            if not self._impossible:
+                self._impossible = True
+                self._emit(RetentionImpossible(min_free=policy.min_free, total=disk.total))
+            policy = replace(policy, min_free=None)
+        await self._delete(
+            lambda database: Plan(database, policy, 0).by_size(disk.free, disk_full=disk_full),
+            deleted,
+        )
+
+    async def _measure(self) -> _Disk:
+        """The space of the disk. When it does not answer, nothing is deleted for it."""
+        try:
+            usage = await call_within(
+                5.0, lambda: shutil.disk_usage(self._index.directory), "free space"
+            )
+        except OSError:  # also TimeoutError
+            return _Disk(free=2**62)
+        return _Disk(usage.free, usage.total)
+
+    async def _delete(
+        self, plan: Callable[[ArchiveDatabase], Iterator[Batch]], deleted: Deleted
+    ) -> None:
+        """Delete batch by batch, so that other questions come between. Raises IndexUnavailable."""
+        batches: Iterator[Batch] | None = None
+
+        def next_batch(database: ArchiveDatabase) -> bool:
+            nonlocal batches
+            if batches is None:
+                batches = plan(database)
+            batch = next(batches, None)
+            if batch is None:
+                return False
+            gone = delete_files(self._index.directory, batch.pictures, deleted)
+            database.remove(gone)
+            if batch.thinned is not None:
+                database.set_fact(*batch.thinned)
+            return True
+
+        while await self._index.ask(next_batch):
+            pass
+
+    async def _oldest_files(self, deleted: Deleted) -> None:
+        """Delete the oldest files without the index, because the disk is full."""
+        names, directory, policy = self._index.names, self._index.directory, self._policy
+        assert names is not None  # noqa: S101 - `_pass` has asked
+
+        def delete() -> None:
+            oldest = oldest_files(directory, names, lambda c: policy.rules(c).keep_last)
+            delete_files(directory, islice(oldest, FULL_DISK_FILES), deleted)
+
+        await call_within(None, delete, "delete the oldest files")
+
+
+def delete_files(
+    directory: Path, pictures: Iterable[ArchivedPicture], deleted: Deleted
+) -> list[ArchivedPicture]:
+    """Delete files, and folders that become empty. Returns the pictures that are gone now."""
+    gone = []
+    for picture in pictures:
+        path = directory / picture.camera / picture.path
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            pass  # a person has deleted it
+        except OSError as error:
+            deleted.refused = f"{path}: {error.strerror}"
+            continue
+        else:
+            deleted.files += 1
+            deleted.bytes += picture.bytes
+        gone.append(picture)
+        _prune(path.parent, directory / picture.camera)
+    return gone
+
+
+def _prune(folder: Path, top: Path) -> None:
+    """Remove folders that became empty, up to the camera's folder."""
+    while folder != top:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def _confirm(database: ArchiveDatabase) -> ClockRecord | None:
+    record = ClockRecord.load(database.fact("clock"))
+    if record is None or record.doubt is None:
+        return None
+    database.set_fact("clock", clock_guard.confirmed(record).stored())
+    return record
+
+
+def clocks_of_this_machine() -> Callable[[], Clocks]:
+    """A function that reads the clocks.
+
+    A process of a sandbox may not see the id of the boot. Then it uses an id of its own.
+    """
+    boot_id = f"process {os.getpid()} {time.time_ns()}"
+    with contextlib.suppress(OSError):
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return lambda: Clocks(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id)
