@@ -114,7 +114,7 @@ class Daemon:
             services, stream, self._metrics, self._output.archive.listing, thumbnails
         )
         self._api = ApiServer(services, self._reading)
-        self._web = WebServer(inventory, services, self._reading)
+        self._web = WebServer(inventory, services, self._reading, self._emit)
         self._configurables: tuple[Configurable, ...] = (
             self._capture,
             self._log,

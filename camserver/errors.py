@@ -15,6 +15,8 @@
     ├── ApiUnavailable (api/unix_server)            operator: can't listen on the unix socket
     │   └── AlreadyServed                           another process answers there
     ├── WebUnavailable (api/web_server)             operator: can't listen on the address
+    ├── IndexUnavailable (archive/index)            operator: the archive's index can't answer now
+    ├── ThumbnailsBusy (api/thumbnails)             caller: too many pictures are made smaller
     └── Go2rtcDown (go2rtc/api)                     operator: go2rtc gives no valid answer
 
 Not in the tree, because they control the flow and are not reported: RedirectError, Reconnect

@@ -13,18 +13,18 @@ import contextlib
 import json
 import select
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from aiohttp import web
 
+from camserver.api.listener import PEER
 from camserver.api.responses import (
     MAX_LABEL_CHARS,
     MAX_TTL_S,
     Services,
+    claim_of,
     device_view,
-    generation_of,
     priority_of,
     refusal,
     seconds_of,
@@ -42,7 +42,6 @@ GRACE_S = 10.0
 
 If it was withdrawn because its ttl is over, it then ends as unclean.
 """
-_PEER = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 class ControlRoutes:
@@ -132,6 +131,7 @@ class ControlRoutes:
                     camera=camera.id,
                     device=camera.device,
                     generation=lease.generation,
+                    claim=lease.claim,
                     wait_ms=round(lease.wait_s * 1000, 1),
                 )
                 await self._hold(request, response, lease, ttl_s)
@@ -183,8 +183,8 @@ class ControlRoutes:
         wait_s: float,
     ) -> RtspLease:
         manager = self._services.manager
-        if (generation := generation_of(request)) and (
-            lease := manager.claim(camera.id, camera.device, holder, generation, priority=priority)
+        if (claim := claim_of(request)) is not None and (
+            lease := manager.claim(camera.id, camera.device, holder, claim, priority=priority)
         ) is not None:
             return lease
         try:
@@ -219,7 +219,7 @@ def _holder(request: web.Request, kind: str) -> Holder:
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None:
         return Holder(kind, label)
-    pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    pid, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
     command = ""
     with contextlib.suppress(OSError):  # the process may have ended already
         name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()

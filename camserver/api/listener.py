@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
-import sys
+import struct
 from collections.abc import Iterator
-from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -21,13 +21,18 @@ STOP_S = 0.2
 
 The connections of leases end too; their holders claim them again.
 """
+ACCEPT_AGAIN_S = 0.1
+PEER = struct.Struct("=iII")
+"""struct ucred: pid, uid, gid."""
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class HttpListener:
     """The server of `app` on a listening socket, between `open` and `close`.
 
-    It accepts at most `connections` at once; others get 503.
+    It accepts at most `connections` at once; others get 503. One user of a unix socket, or one
+    address, may have half of them, so that others still get through. Root and this process's own
+    user may have all: a reload and a stop must always be possible.
     """
 
     def __init__(
@@ -43,45 +48,68 @@ class HttpListener:
             lingering_time=0,
         )
         self._connections = connections
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        # The clients of open connections, by transport
+        self._clients: dict[asyncio.BaseTransport, str] = {}
 
     async def open(self, sock: socket.socket) -> None:
         """Start to answer on `sock`."""
-        loop = asyncio.get_running_loop()
         await self._runner.setup()
-        if sock.family == socket.AF_UNIX:
-            # The path belongs to systemd, or its creator removes it: asyncio must not.
-            keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-            self._server = await loop.create_unix_server(
-                self._connection, sock=sock, backlog=self._connections, **keep
-            )
-        else:
-            self._server = await loop.create_server(
-                self._connection, sock=sock, backlog=self._connections
-            )
+        sock.setblocking(False)
+        sock.listen(self._connections)
+        self._socket = sock
+        self._accepting = asyncio.create_task(self._accept(sock), name="http accept")
 
     async def close(self) -> None:
         """Close the socket and every connection."""
-        if self._server is not None:
-            self._server.close()
+        if self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait({self._accepting})
+        if self._socket is not None:
+            self._socket.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.9):
                 await self._runner.cleanup()
 
-    def _connection(self) -> asyncio.Protocol:
-        server = self._runner.server
-        assert server is not None  # noqa: S101 - `open` sets it up before it listens
-        return server() if len(server.connections) < self._connections else _Refused()
+    async def _accept(self, sock: socket.socket) -> None:
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None  # noqa: S101 - `open` has set it up
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(sock)
+            except OSError:  # no descriptor is left, or the client has gone
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
+            try:
+                client = _client_of(connection)
+                if self._has_room(client):
+                    transport, _ = await loop.connect_accepted_socket(server, connection)
+                    self._clients[transport] = client
+                else:
+                    connection.send(BUSY)
+                    connection.close()
+            except OSError:
+                connection.close()
+
+    def _has_room(self, client: str) -> bool:
+        """Whether this client may have another connection. "" is one that may have all."""
+        self._clients = {t: c for t, c in self._clients.items() if not t.is_closing()}
+        if len(self._clients) >= self._connections:
+            return False
+        own = sum(other == client for other in self._clients.values())
+        return not client or own < self._connections // 2
 
 
-class _Refused(asyncio.Protocol):
-    """A connection above the limit: it gets 503 and is closed."""
+def _client_of(connection: socket.socket) -> str:
+    """The client behind a connection: its user or address, or "" for one that has no own limit.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # For the type checker: a stream server makes no other transport.
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        transport.write(BUSY)
-        transport.close()
+    Raises OSError.
+    """
+    if connection.family != socket.AF_UNIX:
+        return str(connection.getpeername()[0])
+    _, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    return "" if uid in (0, os.getuid()) else f"uid {uid}"
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from camserver.api.listener import cut_off
 from camserver.api.metrics import Metrics
 from camserver.api.responses import Services, device_view, refusal
 from camserver.api.sse import EventStream
-from camserver.api.thumbnails import WIDTHS, Thumbnails
+from camserver.api.thumbnails import WIDTHS, Thumbnails, ThumbnailsBusy
 from camserver.archive.listing import ArchiveListing
 from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
@@ -192,6 +192,8 @@ class ReadRoutes:
                 response = _marked(web.Response(body=body, headers=headers), stat, width)
         except OSError:
             raise refusal(web.HTTPNotFound, "no picture yet") from None
+        except ThumbnailsBusy as error:
+            raise refusal(web.HTTPServiceUnavailable, str(error)) from None
         except CameraError as error:
             raise refusal(web.HTTPBadGateway, str(error)) from None
         return response

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from camserver.config import Camera
-from camserver.leases import DeviceStatistics, Holder, Priority, RtspManager
+from camserver.leases import Claim, DeviceStatistics, Holder, Priority, RtspManager
 from camserver.model import Attempt
 from camserver.polling.orchestrator import CameraPolling
 from camserver.storage.outcomes import Outcomes
@@ -94,9 +94,17 @@ def seconds_of(request: web.Request, name: str, default: float, most: float = MA
     return _number(request, name, default, most)
 
 
-def generation_of(request: web.Request) -> int:
-    """Return the generation number that a client claims; 0 if none. Raises 400."""
-    return int(_number(request, "claim", 0.0, 2.0**53))
+def claim_of(request: web.Request) -> Claim | None:
+    """Return what a client claims, or None. Raises 400."""
+    text = request.query.get("claim")
+    if text is None:
+        return None
+    try:
+        return Claim.parse(text)
+    except ValueError:
+        raise refusal(
+            web.HTTPBadRequest, "claim: expected the claim of a lease, as it was granted"
+        ) from None
 
 
 def _number(request: web.Request, name: str, default: float, most: float) -> float:

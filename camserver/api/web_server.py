@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import math
 import resource
 import socket
 import zlib
+from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from ipaddress import ip_address
@@ -24,11 +26,13 @@ from aiohttp import BasicAuth, web
 from aiohttp.typedefs import Handler
 
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
+from camserver.api.login_limit import LoginLimit
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services, refusal
 from camserver.config import Inventory
 from camserver.errors import CamserverError
+from camserver.events import Event, WrongLogins
 from camserver.leases import Holder
 
 MAX_CONNECTIONS = 2048
@@ -62,10 +66,13 @@ class WebServer:
         inventory: Inventory,
         services: Services,
         reading: ReadRoutes,
+        emit: Callable[[Event], None] = lambda _: None,
         *,
         silent_s: float = SILENT_S,
     ) -> None:
         self._table = table = inventory.http
+        self._emit = emit
+        self._logins = LoginLimit()
         self._services = services
         self.configure(inventory)
         app = web.Application(
@@ -152,19 +159,28 @@ class WebServer:
         if table.password is None and not _is_address(host) and host not in self._hosts:
             raise refusal(web.HTTPForbidden, f"the name {host[:80]!r} is not in [http] hosts")
         if table.password is not None and request.path != "/healthz":
-            given = None
-            with contextlib.suppress(ValueError):
-                given = BasicAuth.decode(request.headers.get("Authorization", ""), encoding="utf-8")
-            right = (
-                given is not None
-                and hmac.compare_digest(given.login.encode(), table.username.encode())
-                and (hmac.compare_digest(given.password.encode(), table.password.encode()))
-            )
-            if not right:
-                error = refusal(web.HTTPUnauthorized, "username and password, please")
-                error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
-                raise error
+            self._check_login(request, table.username, table.password)
         return await handler(request)
+
+    def _check_login(self, request: web.Request, username: str, password: str) -> None:
+        """Raise 401 for a wrong login, and 429 for an address that has sent too many of them."""
+        header = request.headers.get("Authorization")
+        address, now = _client(request), asyncio.get_running_loop().time()
+        if header is not None:
+            wait_s = self._logins.wait_s(address, now)
+            if wait_s > 0:
+                error = refusal(
+                    web.HTTPTooManyRequests, f"too many wrong logins: wait {wait_s:.0f} s"
+                )
+                error.headers["Retry-After"] = str(math.ceil(wait_s))
+                raise error
+            if _is_right(header, username, password):
+                return
+            if count := self._logins.wrong(address, now):
+                self._emit(WrongLogins(address=address, count=count))
+        error = refusal(web.HTTPUnauthorized, "username and password, please")
+        error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
+        raise error
 
     async def _mark(self, _: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(self._headers)
@@ -186,6 +202,26 @@ class WebServer:
             self._services.wanted(request), Holder("snapshot", "wall page")
         )
         return web.json_response({"result": attempt.result, "error": attempt.error})
+
+
+def _is_right(header: str, username: str, password: str) -> bool:
+    try:
+        given = BasicAuth.decode(header, encoding="utf-8")
+    except ValueError:
+        return False
+    # Both are compared in any case: the time must not tell which one is wrong
+    right_name = hmac.compare_digest(given.login.encode(), username.encode())
+    return hmac.compare_digest(given.password.encode(), password.encode()) and right_name
+
+
+def _client(request: web.Request) -> str:
+    """Return the address of the client, also behind a proxy on this machine."""
+    peer = request.remote or ""
+    with contextlib.suppress(ValueError):
+        if ip_address(peer).is_loopback:
+            # The last entry is the proxy's own; a client can write only the ones before it
+            return request.headers.get("X-Forwarded-For", peer).rpartition(",")[2].strip()[:64]
+    return peer
 
 
 def _is_address(host: str) -> bool:

@@ -208,8 +208,9 @@ class ArchiveIndex:
 
     async def _flush(self) -> None:
         while True:
-            with contextlib.suppress(IndexUnavailable):
-                await self.ask(lambda _: None)
+            if self._waiting or self._lost:
+                with contextlib.suppress(IndexUnavailable):
+                    await self.ask(lambda _: None)
             await asyncio.sleep(FLUSH_S)
 
     async def _scans(self) -> None:

@@ -49,7 +49,7 @@ FORWARDED = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""Signals that are forwarded to CMD. Signals of the terminal reach CMD without us."""
+"""Signals that are forwarded to CMD. Keys of the terminal reach CMD without us."""
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 PARENT_GONE = signal.SIGRTMIN
 RECLAIM_EVERY_S = 0.2
@@ -115,7 +115,8 @@ def _parent_loop(guardian: int, signals: Signals, to_guardian: int) -> int:
         while True:
             selector.select()
             for number, sent in signals.read():
-                if number in FORWARDED and sent:
+                # A terminal that is gone tells only the session's leader, and that may be us
+                if number in FORWARDED and (sent or number == signal.SIGHUP):
                     with contextlib.suppress(OSError):  # the guardian has just ended
                         os.write(to_guardian, bytes((number,)))
             pid, status = os.waitpid(guardian, os.WNOHANG)
@@ -316,7 +317,7 @@ class _Guardian:
     def _take(self, held: HeldLease) -> None:
         self._held, self._ask_at = held, None
         self._selector.register(held, selectors.EVENT_READ)
-        self._request = replace(self._request, claim=held.granted.generation)
+        self._request = replace(self._request, claim=held.granted.claim)
 
 
 def _children() -> Iterator[int]:

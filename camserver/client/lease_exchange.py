@@ -7,7 +7,7 @@ the lease is withdrawn. The request's body stays open while the lease is held.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import quote, urlencode
 
@@ -28,8 +28,8 @@ class LeaseRequest:
     """A request for a lease.
 
     `wait_s` None means the camera's lease_wait. `ttl_s` limits a holder that hangs. `priority` is
-    live, event or poll. `claim` is the generation of a lease that an earlier daemon granted; 0
-    claims none.
+    live, event or poll. `claim` is that of a lease that an earlier daemon granted (Granted.claim);
+    empty claims none.
     """
 
     camera: str
@@ -37,28 +37,29 @@ class LeaseRequest:
     priority: str = "live"
     label: str = ""
     ttl_s: float | None = None
-    claim: int = 0
+    claim: str = ""
 
     def target(self) -> str:
         """Return the path and the query of the HTTP request."""
         query = {"priority": self.priority} | ({"label": self.label} if self.label else {})
-        for name, number in (
-            ("wait", self.wait_s),
-            ("ttl", self.ttl_s),
-            ("claim", self.claim or None),
-        ):
-            query |= {} if number is None else {name: str(number)}
+        for name, value in (("wait", self.wait_s), ("ttl", self.ttl_s), ("claim", self.claim)):
+            query |= {} if value in (None, "") else {name: str(value)}
         return f"{route_of(self.camera)}/lease?{urlencode(query)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A granted lease; `generation` tells it from other leases of the device."""
+    """A granted lease; `generation` tells it from other leases of the device.
+
+    `claim` is a secret: whoever has it, and is the same user, can take the lease again from the
+    next daemon. It is empty when an older daemon granted the lease.
+    """
 
     camera: str
     device: str
     generation: int
     wait_ms: float
+    claim: str = field(default="", repr=False)
 
 
 class LeaseState(StrEnum):
@@ -132,7 +133,13 @@ class LeaseExchange:
         if self._status != 200 or (line := self._line()) is None:
             return None
         data = json.loads(line)
-        return Granted(data["camera"], data["device"], data["generation"], data["wait_ms"])
+        return Granted(
+            data["camera"],
+            data["device"],
+            data["generation"],
+            data["wait_ms"],
+            str(data.get("claim") or data["generation"]),
+        )
 
     def next_notice(self) -> LeaseNotice | None:
         """Return the next notice about a granted lease; None when there is none now.

@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli
 
-from camserver.config.sources import InventorySources, Stamp, included_paths, stamp_of
+from camserver.config.sources import InventorySources, Stamp, included_paths, stamp_at, stamp_of
 from camserver.host.files import open_regular
 
 
@@ -29,7 +29,7 @@ class InventoryFiles:
 
     def content(self, path: Path) -> bytes:
         """The content of one file of the inventory. Raises OSError."""
-        self._stamps[path] = None
+        self._stamps[path] = stamp_at(path)  # also of a file that can't be read
         content, stat = read_file(path)
         self._stamps[path] = stamp_of(stat)
         return content

@@ -20,7 +20,7 @@ Stamp = tuple[int, int, int, int, int]
 class InventorySources:
     """The inventory at `path`, and the patterns of its `include`.
 
-    `stamps` has every file that was read, with None for one that could not be read.
+    `stamps` has every file that was read, with None for one that does not exist.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class InventorySources:
     def now(self) -> dict[Path, Stamp | None]:
         """The stamps of the files that would be read now."""
         paths = {self.path: None, **dict.fromkeys(self._included())}
-        return {path: _stamp(path) for path in paths}
+        return {path: stamp_at(path) for path in paths}
 
     @property
     def have_changed(self) -> bool:
@@ -85,7 +85,8 @@ def stamp_of(stat: os.stat_result) -> Stamp:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _stamp(path: Path) -> Stamp | None:
+def stamp_at(path: Path) -> Stamp | None:
+    """The stamp of the file at a path. None when there is no file."""
     try:
         return stamp_of(path.stat())
     except OSError:

@@ -47,6 +47,7 @@ from camserver.events.daemon import (
     StopForced,
     StoreCleaned,
     WallNotServed,
+    WrongLogins,
 )
 from camserver.events.polls import (
     CameraFresh,
@@ -90,6 +91,7 @@ __all__ = [
     "Go2rtcFallback",
     "Go2rtcUp",
     "WallNotServed",
+    "WrongLogins",
     "IndexBack",
     "IndexLost",
     "InventoryLoaded",

@@ -195,6 +195,17 @@ class WallNotServed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrongLogins(Event):
+    """An address sends wrong logins to the wall. It is said once a minute for each address."""
+
+    EVENT: ClassVar[str] = "http.login"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "{count} wrong login(s) for the wall from {address}"
+    address: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputLost(Event):
     """The output directory can't be used: it can't be locked, or its disk was unmounted."""
 

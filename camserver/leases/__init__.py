@@ -5,13 +5,14 @@ A lease ends when the transport is proven closed.
 
 from camserver.leases.lease import Preempted, RtspLease
 from camserver.leases.manager import RtspManager
-from camserver.leases.ticket import Budget, DeviceStatistics, Holder, Priority
+from camserver.leases.ticket import Budget, Claim, DeviceStatistics, Holder, Priority
 
 __all__ = [
     "RtspManager",
     "RtspLease",
     "Preempted",
     "Budget",
+    "Claim",
     "Holder",
     "Priority",
     "DeviceStatistics",

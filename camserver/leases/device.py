@@ -28,8 +28,10 @@ class CoolingSession:
     camera: str
     until: float
     claimable: bool = False
-    """Another program may still have the session, and may claim it by its generation."""
+    """Another program may still have the session, and may claim it."""
     observed: bool = False
+    claim_hash: str = ""
+    uid: int | None = None
 
 
 @dataclass(slots=True)
@@ -134,6 +136,8 @@ class Device:
                 cooling_until=None if s.claimable else s.until,
                 camera=s.camera,
                 observed=s.observed,
+                claim_hash=s.claim_hash,
+                uid=s.uid,
             )
             for s in self.cooling
             if s.until > now

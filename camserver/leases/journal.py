@@ -4,7 +4,7 @@ It is in the runtime directory, so a reboot removes it.
 
 After `kill -9` cameras still count the sessions of the dead daemon, and the command that another
 program has wrapped (`camserver lease`) still has its session. So a held lease comes back as a
-cool-down. Another program can claim its lease by the generation, even after several restarts of the
+cool-down. Another program can claim its lease by its secret, even after several restarts of the
 daemon. The journal also keeps what devices said about their budget.
 
 Each change appends one line of JSON. With hundreds of sessions, writing the whole file would block
@@ -29,7 +29,7 @@ from camserver.leases.ticket import Learned, SessionEntry
 
 SPARE_LINES = 1000
 """The journal is rewritten when it has more lines than this plus twice its lines at the start."""
-LINE_BYTES = 256
+LINE_BYTES = 512
 """The space that is allocated for one line."""
 RETRY_S = 1.0
 """How long the journal is not written after a failure (for example a full disk). No state is lost:
@@ -228,6 +228,8 @@ def _read_session(entry: Mapping[str, object]) -> SessionEntry:
         None if until is None else float(str(until)),
         str(entry.get("camera", "")),
         bool(entry.get("observed")),
+        str(entry.get("claim_hash", "")),
+        None if entry.get("uid") is None else int(str(entry["uid"])),
     )
 
 

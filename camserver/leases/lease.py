@@ -79,6 +79,11 @@ class RtspLease:
         self.wait_s = ticket.held_since - ticket.requested_at
 
     @property
+    def claim(self) -> str:
+        """What a holder in another process claims its lease by. Empty for others."""
+        return "" if self._ticket.claim is None else str(self._ticket.claim)
+
+    @property
     def device(self) -> str:
         """The current name of the device. A reload may change it."""
         return self._ticket.device

@@ -25,6 +25,7 @@ from camserver.leases.lease import RtspLease
 from camserver.leases.table import LEARNED_S, LeaseTable, devices_of
 from camserver.leases.ticket import (
     Budget,
+    Claim,
     DeviceStatistics,
     Holder,
     Learned,
@@ -105,13 +106,13 @@ class RtspManager:
         return lease
 
     def claim(
-        self, camera: str, device: str, holder: Holder, generation: int, *, priority: Priority
+        self, camera: str, device: str, holder: Holder, claim: Claim, *, priority: Priority
     ) -> RtspLease | None:
-        """The lease that an earlier process gave as `generation`. None when it is too late."""
-        ticket = self._table.claim(device, generation, holder, priority, _now(), camera)
+        """The lease that an earlier process gave. None when it is too late, or not the holder's."""
+        ticket = self._table.claim(device, claim, holder, priority, _now(), camera)
         if ticket is None:
             return None
-        lease = self._lease(ticket, generation)
+        lease = self._lease(ticket, claim.generation)
         self._preempt(device)  # live may have asked before it was claimed
         return lease
 
@@ -264,6 +265,8 @@ class RtspManager:
         return lease
 
     def _lease(self, ticket: Ticket, claimed: int = 0) -> RtspLease:
+        if ticket.holder.external and not ticket.observed:
+            ticket.claim = Claim.new(ticket.generation)
         for device in devices_of(ticket):
             self._record(ticket.entry(device), claimed)
         preempted = self._preempted[ticket] = asyncio.get_running_loop().create_future()

@@ -23,6 +23,7 @@ from camserver.errors import LeaseStateError
 from camserver.leases.device import CoolingSession, Device
 from camserver.leases.ticket import (
     Budget,
+    Claim,
     DeviceStatistics,
     Holder,
     Learned,
@@ -165,7 +166,13 @@ class LeaseTable:
         if until > now:
             device.cooling.append(
                 CoolingSession(
-                    entry.generation, entry.camera, until, entry.claimable, entry.observed
+                    entry.generation,
+                    entry.camera,
+                    until,
+                    entry.claimable,
+                    entry.observed,
+                    entry.claim_hash,
+                    entry.uid,
                 )
             )
 
@@ -198,16 +205,20 @@ class LeaseTable:
     def claim(
         self,
         device: str,
-        generation: int,
+        claim: Claim,
         holder: Holder,
         priority: Priority,
         now: float,
         camera: str = "",
     ) -> Ticket | None:
-        """Give the slot of a restored session back to its holder. None when it has expired."""
+        """Give the slot of a restored session back to its holder.
+
+        None when it has expired, or when the claim is not the holder's.
+        """
         entry = self._devices.get(device)
         for session in entry.cooling if entry is not None else ():
-            if session.claimable and session.generation == generation and session.until > now:
+            is_theirs = claim.opens(session.generation, session.claim_hash, session.uid, holder.uid)
+            if session.claimable and is_theirs and session.until > now:
                 self._devices[device].cooling.remove(session)
                 return self._hold(device, camera, holder, priority, now)
         return None

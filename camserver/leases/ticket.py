@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
@@ -99,6 +102,48 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What proves that a lease is a program's own, when it takes it again from the next daemon.
+
+    The generation names the lease, and everybody may know it. The secret is known only to the
+    program that got the lease. The journal has only its hash.
+    """
+
+    generation: int
+    secret: str = ""
+
+    @classmethod
+    def new(cls, generation: int) -> Claim:
+        """A claim with a new secret."""
+        return cls(generation, secrets.token_hex(16))
+
+    @classmethod
+    def parse(cls, text: str) -> Claim:
+        """The claim in its text form. Raises ValueError."""
+        generation, _, secret = text.partition(".")
+        return cls(int(generation), secret)
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.secret}"
+
+    @property
+    def hash(self) -> str:
+        """What the journal keeps of the secret."""
+        return hashlib.sha256(self.secret.encode()).hexdigest()[:32]
+
+    def opens(self, generation: int, claim_hash: str, uid: int | None, by_uid: int | None) -> bool:
+        """Whether it is the claim of a lease, and comes from its user.
+
+        Journals of earlier versions have no hash and no uid: then the generation is enough.
+        """
+        return (
+            self.generation == generation
+            and (not claim_hash or hmac.compare_digest(claim_hash, self.hash))
+            and (uid is None or uid == by_uid)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEntry:
     """One session on one device, as the journal keeps it.
 
@@ -119,6 +164,9 @@ class SessionEntry:
     camera: str = ""
     observed: bool = False
     """Another program opened the session without a request, and will not claim it."""
+    claim_hash: str = ""
+    uid: int | None = None
+    """The user of the other program, and the hash of the secret by which it claims the session."""
 
     @property
     def claimable(self) -> bool:
@@ -156,6 +204,8 @@ class Ticket:
     """The holder was asked to end its session. It keeps the lease until its transport is closed."""
     observed: bool = False
     """Another program opened the session without a request."""
+    claim: Claim | None = None
+    """What the holder in another process may claim the session by."""
     moved_from: list[str] = field(default_factory=list)
     """Earlier devices of the camera, before a reload. The session also counts there."""
 
@@ -181,6 +231,8 @@ class Ticket:
             external=self.holder.external and device == self.device,
             camera=self.camera,
             observed=self.observed,
+            claim_hash="" if self.claim is None else self.claim.hash,
+            uid=self.holder.uid,
         )
 
     def rank(self, now: float) -> tuple[int, float, int]:

@@ -122,9 +122,7 @@ def main() -> None:
 
 
 def measure(folder: Path, seconds: float, oldest_age_s: Callable[[], float]) -> None:
-    cameras = (
-        (folder / "cameras.toml").read_text().replace("[defaults]", '[defaults]\ninterval = "100s"')
-    )
+    cameras = (folder / "cameras.toml").read_text().replace('"5s"', '"100s"')
     config = folder / "c.toml"
 
     def write(rule: str) -> None:

@@ -215,7 +215,7 @@ async def test_a_claim_of_somebody_who_has_left_is_not_taken(tmp_path: Path) -> 
     manager.restore(JournalState(7, session_entries([SessionEntry("cam", 7, external=True)])))
     server = ApiServer(*bare(tmp_path, manager))
     await server.listen(path)
-    claim = LeaseRequest("cam", wait_s=0.0, claim=7)
+    claim = LeaseRequest("cam", wait_s=0.0, claim="7")
     SyncLeaseClient(path).ask_for_lease(claim).close()
     attempt = SyncLeaseClient(path).ask_for_lease(claim)
     await server.serve()

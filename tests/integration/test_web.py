@@ -177,3 +177,31 @@ async def test_a_thousand_listeners_and_slow_ones_do_no_harm(
     with contextlib.suppress(ConnectionError):
         await connections[-1][1].wait_closed()
     assert (await asyncio.to_thread(ask, address, "/healthz"))[0] == 200
+
+
+async def test_guesses_of_a_password_are_slowed_down_and_logged(
+    tmp_path: Path, daemon: StartDaemon
+) -> None:
+    """After ten wrong ones an address waits; another one does not; health needs no login."""
+    address = f"127.0.0.1:{free_port()}"
+    desk = await daemon(fleet()[:1], http=f'{address}"\npassword = "right-one" #', interval="100s")
+
+    def login(password: str, client: str = "10.0.0.7") -> dict[str, str]:
+        secret = base64.b64encode(f"camserver:{password}".encode()).decode()
+        return {"Authorization": f"Basic {secret}", "X-Forwarded-For": f"1.2.3.4, {client}"}
+
+    async def status(headers: dict[str, str], path: str = "/v1/cameras") -> int:
+        found: int = (await asyncio.to_thread(ask, address, path, **headers))[0]
+        return found
+
+    answers = [await status(login(f"try {n} zebra")) for n in range(30)]
+    assert answers[:10] == [401] * 10
+    assert answers.count(429) >= 15  # a slow machine gives another try every six seconds
+    _, headers, _ = await asyncio.to_thread(ask, address, "/", **login("right-one"))
+    assert int(headers["Retry-After"]) >= 1
+    assert await status(login("right-one", "10.0.0.8")) == 200
+    assert await status({}, "/healthz") == 200
+    assert await status({}) == 401
+    log = desk.log.read_text()
+    assert "1 wrong login(s) for the wall from 10.0.0.7" in log
+    assert "zebra" not in log

@@ -12,7 +12,7 @@ from support import VirtualLoop
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Preempted, Priority, RtspManager
 from camserver.leases.journal import JournalState, session_entries
-from camserver.leases.ticket import SessionEntry
+from camserver.leases.ticket import Claim, SessionEntry
 from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
@@ -219,7 +219,7 @@ async def test_a_claimed_lease_is_preempted_by_live_that_came_before_the_claim()
         m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE, lease_wait_s=60.0)
     )
     await asyncio.sleep(1)
-    claimed = m.claim("gate", "d", Holder("external", "film"), 7, priority=Priority.POLL)
+    claimed = m.claim("gate", "d", Holder("external", "film"), Claim(7), priority=Priority.POLL)
     assert claimed is not None
     await claimed.preempted()
     claimed.release()

@@ -6,6 +6,7 @@ The daemon's death, a camera that is away for a while, a device that gets anothe
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
 from camserver.leases.journal import JournalState, LeaseJournal, load, session_entries
-from camserver.leases.ticket import SessionEntry
+from camserver.leases.ticket import Claim, SessionEntry
 from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
+FILM = Holder("live", "film", uid=1000)
 
 
 async def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
@@ -135,7 +137,7 @@ async def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None
     m.restore(left)
     assert m.try_acquire("gate", "new", HOLDER) is None
     seen = m.observe("gate", "new", Holder("live", "go2rtc gate"))
-    again = m.claim("gate", "new", Holder("live", "film"), 7, priority=Priority.LIVE)
+    again = m.claim("gate", "new", Holder("live", "film"), Claim(7), priority=Priority.LIVE)
     assert again is not None
     (device,) = m.statistics()
     assert (len(device.held), device.cooling) == (2, 0)
@@ -150,7 +152,7 @@ async def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten()
     await asyncio.sleep(100)
     m.configure({"d": Budget(1, 0.0, 4.0)})
     assert m.try_acquire("gate", "d", HOLDER) is None
-    lease = m.claim("gate", "d", Holder("live", "film"), 7, priority=Priority.LIVE)
+    lease = m.claim("gate", "d", Holder("live", "film"), Claim(7), priority=Priority.LIVE)
     assert lease is not None
     lease.release()
 
@@ -164,10 +166,10 @@ async def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
         m.configure({"d": Budget(3, 0.0, 4.0), "other": Budget()})
         m.restore(load(path))
         if life == 0:
-            live = await m.acquire("gate", "d", Holder("live", "film"))
+            live = await m.acquire("gate", "d", FILM)
             poll = await m.acquire("gate", "d", HOLDER)
             poll.refused(certain=True)
-            generation = live.generation
+            claim = Claim.parse(live.claim)
             live.abandon()  # killed: nobody says anything
             poll.abandon()
             continue
@@ -184,9 +186,14 @@ async def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
         wall[0] += 1
         if life < 2:
             file.close()
-    again = m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE)
+    other, guessed = replace(FILM, uid=1001), Claim(claim.generation, "guessed")
+    assert m.claim("gate", "d", other, claim, priority=Priority.LIVE) is None
+    for wrong in (guessed, Claim(claim.generation)):
+        assert m.claim("gate", "d", FILM, wrong, priority=Priority.LIVE) is None
+    again = m.claim("gate", "d", FILM, claim, priority=Priority.LIVE)
     assert again is not None
-    assert m.claim("gate", "d", Holder("live", "film"), generation, priority=Priority.LIVE) is None
-    assert again.generation > generation
+    assert m.claim("gate", "d", FILM, claim, priority=Priority.LIVE) is None
+    assert again.generation > claim.generation
+    assert claim.secret not in path.read_text()
     again.release()
     file.close()
