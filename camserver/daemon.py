@@ -80,7 +80,7 @@ class Daemon:
         """`listeners` write the log. `set_log_level` sets its level (the name of a level)."""
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
-        stream = EventStream(redactor.scrub)
+        stream = EventStream(redactor.line)
         self._log = EventLog(EventBus(*listeners), set_log_level)
         self._emit = EventBus(self._log, stream)
         self._reloader = InventoryReloader(path, inventory, self._apply, self._emit)
@@ -203,8 +203,8 @@ class Daemon:
         if attempt.error is not None:
             attempt = replace(
                 attempt,
-                error=self._redactor.scrub(attempt.error),
-                label=self._redactor.scrub(attempt.label),
+                error=self._redactor.line(attempt.error),
+                label=self._redactor.line(attempt.label),
             )
         return await self._output.deliver(attempt, failures)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result, SessionEnd, Still
 from camserver.workers.pool import Reply, WorkerPool
 
+JOB_S = 5.0
+"""How long one decoding may take. A worker that hangs must not keep others waiting until their
+deadlines.
+"""
 MAX_JOB_S = 3600.0
 
 
@@ -22,7 +27,10 @@ class Decoder:
         self.quality = quality
 
     async def decode(self, unit: CodedKeyframe, *, width: int | None, deadline: float) -> Still:
-        """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed."""
+        """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed.
+
+        When no worker came free, the result is busy: the camera has not failed.
+        """
         if unit.codec == "mjpeg":
             return await self.inspect(unit.data, width=width, deadline=deadline)
         return await self._run(
@@ -40,9 +48,11 @@ class Decoder:
         return await self._run("inspect", {"width": width}, jpeg, deadline)
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Still:
-        reply = await self._pool.run(
-            job, {**data, "quality": self.quality}, blob, deadline=deadline
-        )
+        async with self._pool.slot(deadline):
+            limit = min(deadline, asyncio.get_running_loop().time() + JOB_S)
+            reply = await self._pool.run_in_slot(
+                job, {**data, "quality": self.quality}, blob, deadline=limit
+            )
         return _still(reply)
 
 

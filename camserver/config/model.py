@@ -190,7 +190,9 @@ class CameraKeys(Table):
         None, description="A built-in brand profile or one of [profiles.NAME]."
     )
     device: str | None = Field(
-        None, description="The box that limits sessions; default: host and port of the URL."
+        None,
+        max_length=200,
+        description="The box that limits sessions; default: host and port of the URL.",
     )
     interval: Duration = Field(10.0, ge=0.1, description="Time between pictures.")
     timeout: Duration = Field(
@@ -243,7 +245,7 @@ class CameraTable(CameraKeys):
     """One [[camera]]."""
 
     id: str = Field(pattern=CAMERA_ID, description="Name of the camera's folder.")
-    name: str | None = Field(None, description="Name for people; default: the id.")
+    name: str | None = Field(None, max_length=200, description="Name for people; default: the id.")
 
     @model_validator(mode="after")
     def _check(self) -> CameraTable:
@@ -259,6 +261,10 @@ class CameraTable(CameraKeys):
                 f"cooldown {self.cooldown:g} s is longer than unclean_cooldown"
                 f" {self.unclean_cooldown:g} s"
             )
+        for key in ("name", "device"):
+            text = getattr(self, key)
+            if text is not None and not text.isprintable():
+                problems.append(f"{key}: has characters that cannot be shown")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -87,7 +87,7 @@ def set_up(
 
     def scrub(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         return {
-            key: redactor.scrub(value) if isinstance(value, str) else value
+            key: _scrubbed(redactor, key, value) if isinstance(value, str) else value
             for key, value in event.items()
         }
 
@@ -114,6 +114,11 @@ def set_up(
     )
     listener.start()
     return listener.stop
+
+
+def _scrubbed(redactor: Redactor, key: str, value: str) -> str:
+    """A value of a line. Only a traceback may have several lines, and be long."""
+    return redactor.scrub(value) if key == "exception" else redactor.line(value)
 
 
 def set_level(level: str) -> None:

@@ -14,8 +14,13 @@ MASK = "***"
 _USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s@/]*@)+")
 
 
-# Texts from cameras reach terminals, so escape sequences are removed.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Texts from cameras reach terminals and pages. So escape sequences are removed, and characters
+# that change the direction of a text or can't be seen: they can make a text look like another one.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
+MAX_TEXT = 1000
+"""The most characters of a text that comes from outside, in one line of the log or of a page."""
 
 
 # The login of a request, in any header line or traceback: base64, or the answer to a challenge
@@ -58,6 +63,11 @@ class Redactor:
         """`text` without known secrets, user info of URLs, logins and control characters."""
         text = _USERINFO.sub(rf"\1{MASK}@", self._mask(text))
         return _CONTROL.sub("?", _AUTHORIZATION.sub(rf"\1 {MASK}", text))
+
+    def line(self, text: str) -> str:
+        """`scrub`, in one line of limited length."""
+        text = self.scrub(text[: 8 * MAX_TEXT]).replace("\n", " ")
+        return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
     def _mask(self, text: str) -> str:
         forms = self._forms

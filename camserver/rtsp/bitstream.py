@@ -12,7 +12,6 @@ RECOVERY_POINT = b"\x06\x06\x01\xc4\x80"
 
 Source: H.264, D.1.8.
 """
-_START_CODES = re.compile(rb"\x00*\x00\x00\x01")
 _EMULATION_PREVENTION = re.compile(rb"\x00\x00\x03")
 _SLICE_HEADER_BYTES = 16
 # I and SI (H.264, table 7-6). The same types plus 5: all slices of the picture have this type.
@@ -25,7 +24,8 @@ def split_annex_b(data: bytes) -> list[bytes]:
     A NAL unit never ends with a zero byte and never contains a start code (H.264, 7.4.1; H.265,
     7.4.2). So data without a start code is one unit.
     """
-    return [unit for unit in (part.rstrip(b"\0") for part in _START_CODES.split(data)) if unit]
+    parts = data.split(SHORT_START_CODE)
+    return [unit for unit in (part.rstrip(b"\0") for part in parts) if unit]
 
 
 def h264_is_intra(nal: bytes) -> bool:

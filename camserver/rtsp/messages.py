@@ -33,10 +33,18 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(r"\s*RTSP/[0-9][.0-9]*\s+([0-9]{3})(?![0-9])", re.ASCII)
 _REQUEST_LINE = re.compile(r"\s*[A-Za-z_]{1,32}\s+\S+\s+RTSP/[0-9][.0-9]*\s*$", re.ASCII)
 _LINE = re.compile(rb"[^\x00-\x08\x0a-\x1f]*")
+_BLANK = re.compile(rb"[\r\n]+")
 _MAY_BEGIN = re.compile(rb"[A-Za-z]")
-_CANDIDATE = re.compile(rb"\$|RTSP/[0-9]|HTTP/[0-9]|[A-Z_]{3,32} [!-~]{1,2000} RTSP/[0-9]")
+_CANDIDATE = re.compile(
+    rb"\$|RTSP/[0-9]|HTTP/[0-9]|(?<![A-Z_])[A-Z_]{3,32} [!-~]{1,2000} RTSP/[0-9]"
+)
 _UNDECIDED_BYTES = 8
 MAX_STRAY_BYTES = 16 * 1024
+MAX_HEADER_LINES = 128
+MAX_FALSE_STARTS = 1000
+"""How many places of one connection may look like the beginning of a message, and be none. Each
+costs as much as a message.
+"""
 MAX_STRAY_CHANNEL = 31
 """The highest channel that is accepted in an interleaved frame after stray bytes."""
 
@@ -131,20 +139,30 @@ class MessageParser:
         # A message whose body is incomplete: start line, headers, head bytes, bytes in all
         self._head: tuple[str, Headers, int, int] | None = None
         self._stray_bytes = 0  # bytes skipped since the newest message
+        self._blank_bytes = 0  # empty lines since the newest message
+        self._false_starts = 0  # places that looked like the beginning of a message
         self.stray_bytes_total = 0
         """All bytes that belonged to no message."""
 
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """All messages that `data` completes.
+    def add(self, data: bytes) -> None:
+        """Add received bytes."""
+        del self._buffer[: self._at]
+        self._at = 0
+        self._buffer += data
+
+    def messages(self) -> Iterator[Message]:
+        """The whole messages that are not given yet. The caller may stop, and go on later.
 
         Raises RtspProtocolError. Then the connection cannot be used any more.
         """
-        self._buffer += data
         while (message := self._next()) is not None:
-            self._stray_bytes = 0
+            self._stray_bytes = self._blank_bytes = 0
             yield message
-        del self._buffer[: self._at]
-        self._at = 0
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Add received bytes, and give all messages that they complete, as `messages` does."""
+        self.add(data)
+        return self.messages()
 
     def _next(self) -> Message | None:
         while self._head is None:
@@ -166,8 +184,11 @@ class MessageParser:
     def _find_start(self) -> bool:
         """Go to the place where a message may begin. False when it is not known yet."""
         buffer = self._buffer
-        while self._at < len(buffer) and buffer[self._at] in b"\r\n":
-            self._at += 1
+        if blank := _BLANK.match(buffer, self._at):
+            self._at = blank.end()
+            self._blank_bytes += len(blank[0])
+            if self._blank_bytes > MAX_STRAY_BYTES:
+                raise RtspProtocolError(f"more than {MAX_STRAY_BYTES} blank bytes in a row")
         if self._at >= len(buffer):
             return False
         if not self._stray_bytes and (
@@ -190,6 +211,12 @@ class MessageParser:
         if self._stray_bytes > MAX_STRAY_BYTES:
             raise RtspProtocolError(f"more than {MAX_STRAY_BYTES} bytes in a row that are no RTSP")
 
+    def _skip_false_start(self) -> None:
+        self._false_starts += 1
+        if self._false_starts > MAX_FALSE_STARTS:
+            raise RtspProtocolError(f"more than {MAX_FALSE_STARTS} beginnings of no message")
+        self._skip(1)
+
     def _interleaved(self, at: int) -> Interleaved | None:
         buffer = self._buffer
         end = at + 4 + int.from_bytes(buffer[at + 2 : at + 4], "big")
@@ -207,7 +234,7 @@ class MessageParser:
         if known and not _is_start_line(buffer[at:line_end].decode("utf-8", "replace")):
             if buffer.startswith(b"HTTP/", at):
                 raise HttpAnswerError("an HTTP server answers on this port, no RTSP server")
-            self._skip(1)
+            self._skip_false_start()
             return True
         end = _HEAD_END.search(buffer, at, at + MAX_HEAD_BYTES)
         if end is None:
@@ -216,7 +243,7 @@ class MessageParser:
             return False
         start, headers = _parse_head(bytes(buffer[at : end.start()]))
         if not _is_start_line(start):
-            self._skip(1)
+            self._skip_false_start()
             return True
         length = headers.get("Content-Length", "0").split(",")[0].strip()
         if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
@@ -239,6 +266,8 @@ def _is_rtp_frame(buffer: bytearray, at: int) -> bool:
 def _parse_head(head: bytes) -> tuple[str, Headers]:
     text = re.sub(r"\r?\n[ \t]+", " ", head.decode("utf-8", "replace"))  # folded lines
     start, *lines = re.split(r"\r?\n", text)
+    if len(lines) > MAX_HEADER_LINES:
+        raise RtspProtocolError(f"a message head of more than {MAX_HEADER_LINES} lines")
     headers = Headers()
     for line in lines:
         name, colon, value = line.partition(":")

@@ -31,6 +31,10 @@ Cameras make a few dozen. With slices of single macroblocks there would be a few
 """
 
 
+MAX_AGGREGATED = 256
+"""The limit of NAL units in one packet. A packet of 1500 bytes has a few dozen at most."""
+
+
 class NalDepacketiser:
     """The common part of both depacketisers.
 
@@ -227,6 +231,9 @@ class NalDepacketiser:
     def _add_unit(self, nal: bytes, *, marked: bool) -> None:
         if SHORT_START_CODE in nal:
             for part in split_annex_b(nal):
+                if len(self._units) >= MAX_UNITS:
+                    self._complete = False
+                    return
                 if len(part) > self.HEADER_BYTES:
                     self._add_unit(part, marked=marked)
             return
@@ -266,7 +273,8 @@ class NalDepacketiser:
             nal = payload[at + 2 : at + 2 + size]
             at += 2 + size
             count += 1
-            if len(nal) != size or size < self.HEADER_BYTES or len(self._units) >= MAX_UNITS:
+            is_sound = len(nal) == size >= self.HEADER_BYTES and count <= MAX_AGGREGATED
+            if not is_sound or len(self._units) >= MAX_UNITS:
                 self._complete = False
                 return
             self._add_unit(nal, marked=True)

@@ -133,8 +133,9 @@ class WorkerPool:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError:
+            # Nothing was asked of the camera, so it has not failed
             raise CameraError(
-                Result.TIMEOUT,
+                Result.BUSY,
                 f"no {self.name} worker came free before the deadline",
                 SessionEnd.NONE,
             ) from None
@@ -186,7 +187,7 @@ class WorkerPool:
             exchange.cancel()
             await finish(self._discard(worker))
             raise CameraError(
-                Result.TIMEOUT, "hung until the deadline; its worker was killed"
+                Result.TIMEOUT, f"the {self.name} worker hung and was killed"
             ) from None
         except (EOFError, OSError, ValueError):
             status = await finish(self._discard(worker))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from camserver.config import load_inventory
+from camserver.errors import InventoryError
 from camserver.event_log import CALM_WINDOWS, WINDOW_S, Counts, EventLog
 from camserver.events import (
     CameraRecovered,
@@ -158,3 +160,24 @@ def test_a_login_of_a_request_is_masked(form: str) -> None:
     shown = Redactor(["s3cret-page"]).scrub("GET / " + form.format(login) + "\nHost: x")
     assert login not in shown
     assert "Host: x" in shown or "{'" in shown
+
+
+def test_a_text_from_outside_is_one_line_of_limited_length() -> None:
+    """A camera's words can't clear a terminal, forge a line, turn a text around, or fill a log."""
+    redactor = Redactor(["s3cret"])
+    shown = redactor.line(
+        "a\r\n12:00 [info] forged\x1b[2J \u202egnp.exe\u202c \u200bs3cret" + "x" * 10**6
+    )
+    assert len(shown) == 1000
+    assert shown.startswith("a? 12:00 [info] forged?[2J ?gnp.exe? ?***xxx")
+    assert shown.isprintable()
+    assert redactor.scrub("Tür ü 日本語\n\ttraceback") == "Tür ü 日本語\n\ttraceback"
+
+
+@pytest.mark.parametrize("key", ["name", "device"])
+@pytest.mark.parametrize("text", ["a\x1b[2J", "x\u202ey", "n" * 201, "two\nlines"])
+def test_texts_of_the_inventory_can_be_shown(tmp_path: Path, key: str, text: str) -> None:
+    path = tmp_path / "cameras.toml"
+    path.write_text(f'[[camera]]\nid = "a"\nurl = "rtsp://x/"\n{key} = {json.dumps(text)}\n')
+    with pytest.raises(InventoryError, match=key):
+        load_inventory(path)

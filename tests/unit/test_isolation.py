@@ -93,7 +93,7 @@ async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(
 ) -> None:
     pool = await start_pool("session")
     server, url, came, gone = await deaf_camera()
-    with pytest.raises(CameraError, match="its worker was killed") as caught:
+    with pytest.raises(CameraError, match="hung and was killed") as caught:
         await pool.run("fetch", fetch(url), deadline=soon(3))
     assert caught.value.result is Result.TIMEOUT
     assert pool.pids == ()

@@ -5,7 +5,6 @@ Payloads survive their fragments.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import itertools
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from camserver.rtsp import auth, messages
-from camserver.rtsp.aio import connection as wires
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.messages import (
     Headers,
@@ -275,30 +273,6 @@ def test_a_sender_numbers_and_reports() -> None:
 )
 def test_annex_b_splits_at_start_codes(nals: list[bytes]) -> None:
     assert split_annex_b(b"".join(b"\0\0\0\1" + nal for nal in nals)) == nals
-
-
-async def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
-    """A share is taken in one turn of the loop, in order; none is lost."""
-
-    class Transport(asyncio.Transport):
-        paused = False
-
-        def pause_reading(self) -> None:
-            self.paused = True
-
-        def resume_reading(self) -> None:
-            self.paused = False
-
-    wire, transport, seen = wires.RtspConnection(), Transport(), list[bytes]()
-    wire.connection_made(transport)
-    wire.on_packet = lambda _, payload: seen.append(payload)
-    flood = [b"%d" % n for n in range(5 * wires.SHARE + 7)]
-    wire.data_received(b"".join(Interleaved(0, payload).encode() for payload in flood))
-    for turn in range(1, 6):
-        assert (len(seen), transport.paused) == (turn * wires.SHARE, True)
-        await asyncio.sleep(0)
-    assert (seen, transport.paused) == (flood, False)
-    wire.connection_lost(None)
 
 
 def test_a_head_is_parsed_once_however_slowly_its_body_comes(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from typing import cast
 
+from camserver.pace import Pace
 from camserver.rtsp.messages import (
     Headers,
     HttpAnswerError,
@@ -23,8 +23,10 @@ from camserver.rtsp.messages import (
 )
 
 PacketListener = Callable[[int, bytes], None]
-SHARE = 200
-"""How many messages of one connection are processed in one turn of the event loop."""
+LAST_TURNS = 2
+"""How many turns what came before the end of a connection may take."""
+MAX_UNASKED = 1000
+"""The most messages of a connection, beside packets, that nobody asked for."""
 
 
 class ConnectionClosed(Exception):  # noqa: N818 - no fault, but how a connection ended
@@ -48,8 +50,9 @@ class RtspConnection(asyncio.Protocol):
         self.closed = asyncio.get_running_loop().create_future()
         self.end: ConnectionClosed | None = None  # how it ended, None while it is open
         self._parser = MessageParser()
-        # The parsed messages that are not processed yet
-        self._coming: Iterator[Message] | None = None
+        self._pace = Pace()
+        self._next_turn: asyncio.TimerHandle | None = None  # when there is more to process
+        self._unasked = 0
         self._answers: dict[int, asyncio.Future[Response]] = {}  # by CSeq, the oldest first
         self._number = 0
         self._transport: asyncio.Transport | None = None
@@ -62,24 +65,28 @@ class RtspConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on answers and packets, and answer the camera's own requests."""
-        self._coming = self._parser.feed(data)
-        self._take()
+        self._parser.add(data)
+        self._pace.received(len(data))
+        if self._next_turn is None:
+            self._take()
 
     def _take(self) -> None:
-        """Process at most SHARE messages.
+        """Process messages for one turn. The rest is processed in later turns.
 
-        The rest is processed in the next turns of the event loop. So a flood of tiny messages does
-        not delay other tasks.
+        Until then nothing more is read, so a flood delays no other task.
         """
-        if self._coming is None or self._transport is None:
+        self._next_turn = None
+        if self._transport is None or self.end is not None:
             return
-        count = 0
+        self._pace.begin()
+        more = False
         try:
-            # `count` is used after the loop
-            for count, message in enumerate(islice(self._coming, SHARE), start=1):  # noqa: B007
+            for message in self._parser.messages():
                 self._message(message)
+                if self._pace.turn_is_over:
+                    more = True
+                    break
         except RtspProtocolError as error:
-            self._coming = None
             self._end(
                 ConnectionClosed(
                     str(error)
@@ -90,29 +97,50 @@ class RtspConnection(asyncio.Protocol):
             )
             self.abort()
             return
-        if count == SHARE:
+        pause_s = self._pace.end()
+        if more or pause_s > 0:
             self._transport.pause_reading()  # has no effect when reading is already paused
-            asyncio.get_running_loop().call_soon(self._take)
+            self._next_turn = asyncio.get_running_loop().call_later(pause_s, self._take)
         else:
-            self._coming = None
             self._transport.resume_reading()
 
     def _take_rest(self) -> None:
-        coming, self._coming = self._coming, None
+        """Process what came before the end of the connection, for a few turns at most."""
+        if self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+        if self.end is not None:
+            return
         with contextlib.suppress(RtspProtocolError):
-            for message in coming or ():
-                self._message(message)
+            for _ in range(LAST_TURNS):
+                self._pace.begin()
+                for message in self._parser.messages():
+                    self._message(message)
+                    if self._pace.turn_is_over:
+                        break
+                else:
+                    return
 
     def _message(self, message: Message) -> None:
         if isinstance(message, Interleaved):
             if self.on_packet is not None:
                 self.on_packet(message.channel, message.payload)
         elif isinstance(message, Response):
-            waiter = self._answers.pop(self._answered(message), None)
-            if waiter is not None and not waiter.done():
+            # 1xx says that the answer will come (RFC 2326, 7.1.1)
+            number = self._answered(message) if message.status >= 200 else 0
+            waiter = self._answers.pop(number, None)
+            if waiter is None:
+                self._count_unasked()
+            elif not waiter.done():
                 waiter.set_result(message)
         else:
+            self._count_unasked()
             self._answer(message)
+
+    def _count_unasked(self) -> None:
+        self._unasked += 1
+        if self._unasked > MAX_UNASKED:
+            raise RtspProtocolError(f"more than {MAX_UNASKED} messages that nobody asked for")
 
     def _answered(self, response: Response) -> int:
         """The CSeq of the request that a response answers. 0 when no request waits.

@@ -1,0 +1,264 @@
+"""A camera that floods: what it may cost, in turns of the event loop and in shares of a core."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+from support import camera
+
+from camserver.capture import http as http_module
+from camserver.capture.http import HttpEngine
+from camserver.capture.paced import TURN_SLICES, PacedProtocol
+from camserver.pace import BURST_S, BYTE_S, SHARE, TURN_S, Pace
+from camserver.rtsp.aio.connection import MAX_UNASKED, RtspConnection
+from camserver.rtsp.bitstream import split_annex_b
+from camserver.rtsp.messages import (
+    MAX_FALSE_STARTS,
+    MAX_HEADER_LINES,
+    MAX_STRAY_BYTES,
+    Interleaved,
+    MessageParser,
+    RtspProtocolError,
+)
+from camserver.rtsp.nal import MAX_AGGREGATED, H264Depacketiser
+
+
+class Work:
+    """A clock that moves only when work is done: `each_s` for each look at it."""
+
+    def __init__(self, each_s: float = 0.0) -> None:
+        self.now = 0.0
+        self.each_s = each_s
+
+    def __call__(self) -> float:
+        self.now += self.each_s
+        return self.now
+
+
+class Transport(asyncio.Transport):
+    paused = aborted = False
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Whatever is answered."""
+
+
+def connected(clock: Callable[[], float] = time.perf_counter) -> tuple[RtspConnection, Transport]:
+    connection, transport = RtspConnection(), Transport()
+    connection._pace = Pace(clock)
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def test_a_connection_gets_its_burst_and_then_its_share() -> None:
+    clock = Work()
+    pace = Pace(clock)
+    used = 0.0
+    while clock.now < 100:
+        pace.begin()
+        clock.now += TURN_S
+        used += TURN_S
+        clock.now += pace.end()
+    assert used == pytest.approx(BURST_S + SHARE * 100, rel=0.02)
+
+
+def test_bytes_cost_beside_their_parsing() -> None:
+    clock = Work()
+    pace = Pace(clock)
+    received = 0
+    while clock.now < 100:
+        pace.received(256 * 1024)
+        received += 256 * 1024
+        pace.begin()
+        clock.now += pace.end()
+    assert received * BYTE_S == pytest.approx(BURST_S + SHARE * 100, rel=0.02)
+    assert received / 100 == pytest.approx(32e6, rel=0.05)
+
+
+async def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
+    """It is processed in turns and in order, none is lost, and nothing is read meanwhile."""
+    connection, transport = connected(Work(each_s=TURN_S / 100))
+    seen: list[bytes] = []
+    connection.on_packet = lambda _, payload: seen.append(payload)
+    flood = [b"%d" % n for n in range(1000)]
+    connection.data_received(b"".join(Interleaved(0, payload).encode() for payload in flood))
+    turns = 0
+    while transport.paused:
+        assert len(seen) <= 100 * (turns + 1)
+        turns += 1
+        connection.data_received(b"")  # TLS gives what it has, although reading is paused
+        await asyncio.sleep(0)
+    assert seen == flood
+    assert turns >= 10
+    connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("how", ["eof", "lost"])
+async def test_what_came_before_the_end_counts_up_to_a_limit(how: str) -> None:
+    connection, _ = connected(Work(each_s=TURN_S / 100))
+    seen: list[bytes] = []
+    connection.on_packet = lambda _, payload: seen.append(payload)
+    connection.data_received(Interleaved(0, b"x").encode() * 10_000)
+    if how == "eof":
+        connection.eof_received()
+    connection.connection_lost(None)
+    assert 200 <= len(seen) <= 400
+    assert connection.closed.done()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"RTSP/1.0 200 OK\r\n\r\n", b"RTSP/1.0 100 Continue\r\n\r\n", b"OPTIONS * RTSP/1.0\r\n\r\n"],
+    ids=["answers", "1xx", "requests"],
+)
+async def test_messages_that_nobody_asked_for_end_the_connection(flood: bytes) -> None:
+    connection, transport = connected(Work())
+    connection.data_received(flood * MAX_UNASKED)
+    assert connection.end is None
+    connection.data_received(flood)
+    assert "nobody asked for" in str(connection.end)
+    assert transport.aborted
+
+
+async def test_100_continue_is_not_the_answer() -> None:
+    connection, _ = connected(Work())
+    waiting = asyncio.create_task(connection.request("DESCRIBE", "rtsp://x/", {}))
+    await asyncio.sleep(0)
+    connection.data_received(b"RTSP/1.0 100 Continue\r\nCSeq: 1\r\n\r\n")
+    connection.data_received(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+    assert (await waiting).status == 200
+    connection.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    ("flood", "said"),
+    [
+        (b"RTSP/1.0 200 OK\r\n" + b"a:b\r\n" * (MAX_HEADER_LINES + 1) + b"\r\n", "lines"),
+        (b"\r\n" * MAX_STRAY_BYTES, "blank bytes"),
+        (b"RTSP/1.0\r\n" * (MAX_FALSE_STARTS + 1), "beginnings of no message"),
+        (b"\x01" * 2 * MAX_STRAY_BYTES, "no RTSP"),
+    ],
+)
+def test_limits_of_the_parser(flood: bytes, said: str) -> None:
+    with pytest.raises(RtspProtocolError, match=said):
+        list(MessageParser().feed(flood))
+
+
+def stap_a(units: int) -> bytes:
+    return b"\x78" + b"\x00\x02\x41\x80" * units
+
+
+def test_an_aggregate_has_few_units() -> None:
+    """15,000 units in one packet: the picture is incomplete, and the rest costs nothing."""
+    depacketiser = H264Depacketiser()
+    depacketiser.add(stap_a(15_000))
+    assert len(depacketiser._units) == MAX_AGGREGATED
+    assert not depacketiser.finish()[2]
+    sound = H264Depacketiser([b"\x67\x42\x00\x1e", b"\x68\xce"])
+    sound.add(b"\x78" + b"\x00\x03\x65\x88\x80" * 20)
+    assert sound.finish()[1:] == (True, True)
+
+
+def test_zeros_cost_once() -> None:
+    """A start code and then a megabyte of zeros: split in one pass."""
+    data = b"\0\0\1" + b"\x65\x88" + b"\0" * 1_000_000 + b"\x80"
+    assert split_annex_b(data) == [data[3:]]
+    assert split_annex_b(b"\0\0\0\1\x65\0\0\0\0\1\x41") == [b"\x65", b"\x41"]
+
+
+class Inner(asyncio.Protocol):
+    """A parser that needs `each_s` for every call."""
+
+    def __init__(self, clock: Work, each_s: float) -> None:
+        self.clock, self.each_s = clock, each_s
+        self.data: list[bytes] = []
+        self.over = 0
+        self.transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.clock.now += self.each_s
+        self.data.append(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.over += 1
+
+
+def paced(each_s: float) -> tuple[PacedProtocol, Inner, Transport]:
+    clock = Work()
+    inner, transport = Inner(clock, each_s), Transport()
+    protocol = PacedProtocol(inner)
+    protocol._pace = Pace(clock)
+    protocol.connection_made(transport)
+    return protocol, inner, transport
+
+
+async def test_a_library_gets_its_bytes_in_turns() -> None:
+    """In order, whole, and nothing is read meanwhile. Both may stop the reading."""
+    protocol, inner, transport = paced(TURN_S / 10)
+    data = bytes(range(256)) * 500
+    protocol.data_received(data)
+    assert transport.paused
+    assert len(inner.data) == TURN_SLICES
+    assert isinstance(inner.transport, object)
+    inner.transport.pause_reading()  # type: ignore[union-attr]
+    while len(b"".join(inner.data)) < len(data):
+        await asyncio.sleep(0)
+    assert b"".join(inner.data) == data
+    assert transport.paused
+    inner.transport.resume_reading()  # type: ignore[union-attr]
+    assert not transport.paused
+    protocol.data_received(b"rest" * 4000)
+    protocol.connection_lost(None)
+    assert b"".join(inner.data) == data + b"rest" * 4000
+    assert inner.over == 1
+
+
+async def test_a_connection_that_costs_too_much_is_closed() -> None:
+    protocol, inner, transport = paced(TURN_S)
+    while not transport.aborted:
+        protocol.data_received(b"x" * 2048)
+        await asyncio.sleep(0)
+    assert inner.clock.now == pytest.approx(BURST_S / (1 - SHARE), rel=0.05)
+
+
+async def test_a_snapshot_url_is_read_in_turns() -> None:
+    """Aiohttp's connector is ours, and still calls what makes it so."""
+    made: list[PacedProtocol] = []
+    real = http_module.PacedProtocol
+
+    def note(inner: asyncio.Protocol) -> PacedProtocol:
+        made.append(real(inner))
+        return made[-1]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http_module, "PacedProtocol", note)
+        deadline = asyncio.get_running_loop().time() + 60
+        assert await HttpEngine().fetch(camera("cam"), url, deadline) == b"x" * 100_000
+    server.close()
+    await server.wait_closed()
+    assert len(made) == 1
