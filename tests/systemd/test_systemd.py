@@ -70,8 +70,33 @@ def test_the_unit_does_what_it_says() -> None:
     said = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
     assert run.returncode == 0, run.stderr
     assert "timeout" not in said, said
-    assert float(said["exposure"]) <= 2.0
+    assert float(said["exposure"]) <= 1.5
     assert int(said["journal"]) >= 1
     assert int(said["lease"]) >= 1
     said["status"] = said["status"].partition(",")[0]
     assert {key: said[key] for key in EXPECTED} == EXPECTED
+
+
+FAULTS = {
+    "credential": "1",
+    "start": "0",
+    "ready": "1",
+    "picture": "ffd8",
+    "probe": "18 tried: ",
+    "secret": "0",
+    "after_stop": "1",
+    "after_hang": "2",
+    "limit": "failed",
+    "whole": "ffd9",
+}
+
+
+@pytest.mark.timeout(900)
+def test_a_daemon_that_hangs_or_dies_and_the_sandbox() -> None:
+    """The watchdog ends a stopped process and a hung loop. A start limit ends what only dies."""
+    run = booted("bash", "tests/systemd/faults.sh")
+    said = dict(line.split("=", 1) for line in run.stdout.splitlines() if "=" in line)
+    assert run.returncode == 0, run.stderr
+    assert "timeout" not in said, said
+    assert int(said["watchdog"]) >= 2
+    assert {key: said.get(key) for key in FAULTS} == FAULTS, said
