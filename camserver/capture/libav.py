@@ -11,6 +11,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from camserver.capture.native import tls_context
+from camserver.capture.relay import CameraRelay
 from camserver.capture.session import CaptureSessionBase
 from camserver.config import Camera
 from camserver.errors import CameraError
@@ -59,23 +61,24 @@ class LibavSession(CaptureSessionBase):
         camera, url = self._camera, self._url
         left_s = self._deadline - asyncio.get_running_loop().time()
         order = {
-            "url": with_credentials(url, camera.username, camera.password),
             "transport": camera.transport,
             "deadline": self._deadline - min(MARGIN_S, left_s / 4),
             "probe": self._engine.probes.get(url, "small"),
-            "tls_verify": camera.tls_verify,
             "rest_s": camera.cooldown_s,
         }
         pool = self._engine.pool
-        async with pool.slot(self._deadline):
+        tls = tls_context(camera.tls_verify) if url.startswith("rtsps") else None
+        async with pool.slot(self._deadline), CameraRelay(url, tls) as relay:
+            order["url"] = with_credentials(relay.url, camera.username, camera.password)
             self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
             try:
                 reply = await pool.run_in_slot(
                     "fetch", order, deadline=self._deadline, late=self._ended
                 )
             except CameraError as error:
-                self.end = error.end
-                raise
+                failure = relay.failure or error
+                self.end = failure.end
+                raise failure from None
         self._ended(reply)
         try:
             cut = int(reply.data["extradata_bytes"])

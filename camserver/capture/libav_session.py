@@ -63,7 +63,6 @@ class Order:
     deadline: float
     timeout_s: float
     probe: str
-    tls_verify: bool
     rest_s: float
     """The cool-down between two sessions of one job."""
 
@@ -76,7 +75,6 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
         request["deadline"],
         max(0.1, request["deadline"] - time.monotonic()),
         request["probe"],
-        request["tls_verify"],
         request.get("rest_s", 0.0),
     )
     av.logging.set_level(av.logging.WARNING)
@@ -173,7 +171,6 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
         "rtsp_transport": order.transport,
         "allowed_media_types": "video",
         "skip_frame": "all",  # no decoding while probing
-        "tls_verify": "1" if order.tls_verify else "0",
         **PROBES[order.probe],
     }
     try:

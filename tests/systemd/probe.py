@@ -38,7 +38,7 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "set the clock": lambda: call(LIBC.settimeofday(ctypes.create_string_buffer(16), None)),
     "set the host name": lambda: call(LIBC.sethostname(b"x", 1)),
     "trace a process": lambda: call(LIBC.ptrace(16, 1, None, None)),
-    "a device": lambda: os.mknod("/tmp/x", stat.S_IFBLK | 0o600, os.makedev(7, 0)),
+    "a device": lambda: os.mknod("/run/camserver/x", stat.S_IFBLK | 0o600, os.makedev(7, 0)),
     "kernel settings": lambda: Path("/proc/sys/kernel/hostname").write_text("x"),
     "writable code": map_writable_code,
     "load a module": lambda: call(LIBC.syscall(313, 0, b"", 0)),

@@ -30,7 +30,6 @@ def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
         "transport": "tcp",
         "deadline": soon(seconds),
         "probe": "small",
-        "tls_verify": False,
     }
 
 

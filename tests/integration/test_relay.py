@@ -1,0 +1,143 @@
+"""libav reaches the camera of the inventory and nothing else, whatever the camera answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import pytest
+from house import StartFleet, fetch
+from support import camera
+
+from camserver.capture.libav import LibavEngine
+from camserver.capture.relay import CameraRelay
+from camserver.config import Camera
+from camserver.errors import CameraError
+from camserver.model import Result, SessionEnd
+from camserver.simulator.camera import SimulatedCamera
+from camserver.workers.pool import WorkerPool
+
+LOGIN = {"username": "viewer", "password": "s3cret-zebra"}
+
+
+class Trap:
+    """A server that notes all that it gets, and answers what it is told."""
+
+    def __init__(self, answer: Callable[[str], str]) -> None:
+        self.answer = answer
+        self.heard = ""
+        self.connections = 0
+
+    async def __aenter__(self) -> Trap:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        while data := await reader.read(4096):
+            self.heard += data.decode()
+            number = data.decode().split("CSeq: ")[-1].split()[0] if b"CSeq" in data else "0"
+            writer.write(self.answer(number).encode())
+        writer.close()
+
+
+@pytest.fixture
+async def pool() -> object:
+    return WorkerPool("session", 1)
+
+
+async def attempt(target: Camera, pool: WorkerPool, url: str) -> tuple[CameraError, SessionEnd]:
+    ends: list[SessionEnd] = []
+    with pytest.raises(CameraError) as caught:
+        await fetch(LibavEngine(pool), target, url, time.monotonic() + 8, ends)
+    return caught.value, ends[0]
+
+
+@pytest.mark.parametrize(
+    "status", ["RTSP/1.0 302 Moved", "RTSP/1.0   0307 x", "garbage\r\nRTSP/9 +301", "RTSP/1.0\t305"]
+)
+async def test_a_redirect_is_not_followed(status: str, pool: WorkerPool) -> None:
+    """Neither in an odd form that libav takes. The other host gets no connection, no password."""
+    async with Trap(lambda number: f"RTSP/1.0 401 x\r\nCSeq: {number}\r\n\r\n") as other:
+
+        def moved(number: str) -> str:
+            return (
+                f"{status}\r\nCSeq: {number}\r\nLocation: rtsp://127.0.0.1:{other.port}/x\r\n\r\n"
+            )
+
+        async with Trap(moved) as first:
+            target = camera("cam", engine="libav", **LOGIN)
+            error, _ = await attempt(target, pool, f"rtsp://127.0.0.1:{first.port}/a?b=c")
+        assert error.result is Result.ERROR
+        assert "redirects" in str(error)
+        assert other.connections == 0
+        assert first.connections == 1
+    await pool.close()
+
+
+async def test_libav_is_on_the_loopback_and_its_password_is_not_sent_unasked(
+    pool: WorkerPool,
+) -> None:
+    """The camera gets the path and the query, and the login only after its challenge."""
+    async with Trap(
+        lambda number: f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\nPublic: DESCRIBE\r\n\r\n"
+    ) as trap:
+        target = camera("cam", engine="libav", **LOGIN)
+        await attempt(target, pool, f"rtsp://127.0.0.1:{trap.port}/live?channel=1")
+        assert "/live?channel=1 RTSP/1.0" in trap.heard
+        assert "zebra" not in trap.heard
+        assert "Authorization" not in trap.heard
+    await pool.close()
+
+
+@pytest.mark.parametrize("what", ["refused", "name"])
+async def test_why_the_camera_cannot_be_reached_is_said(what: str, pool: WorkerPool) -> None:
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    url = f"rtsp://127.0.0.1:{port}/" if what == "refused" else "rtsp://no-such-host.invalid/"
+    error, end = await attempt(camera("cam", engine="libav"), pool, url)
+    assert error.result is Result.UNREACHABLE
+    assert end is SessionEnd.NONE
+    assert ("connection refused" if what == "refused" else "connection failed") in str(error)
+    await pool.close()
+
+
+async def test_the_session_is_seen_closed(fleet: StartFleet) -> None:
+    """TEARDOWN reaches the camera, and no session is left when the attempt is over."""
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, **LOGIN)])
+    for _ in range(3):
+        result = await house.take("cam", engine="libav")
+        assert result.ok, result.error
+        assert house.fleet.cameras["cam"].record.sessions_now == 0
+    record = await house.seen("cam")
+    assert (record.ends_clean, record.ends_unclean) == (3, 0)
+
+
+async def test_leaving_the_relay_closes_what_hangs() -> None:
+    """A camera that neither reads nor closes costs the time limit of the relay, no more."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with CameraRelay(f"rtsp://127.0.0.1:{port}/", None) as relay:
+        host, _, local = relay.url.removeprefix("rtsp://").strip("/").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(local))
+        writer.write(b"OPTIONS")
+        await writer.drain()
+    assert await reader.read() == b""
+    writer.close()
+    server.close()
+    await server.wait_closed()
