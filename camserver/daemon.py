@@ -304,13 +304,13 @@ class Daemon:
         self._reading.close()
         await self._thumbnails.close()
         await self._capture.decoders.close()  # 3. nothing is left to decode
-        limit.waits_for = "the disk: pictures are being written"
-        await self._output.close(limit_s * 0.2)
         limit.waits_for = "jobs"
         for job in jobs:  # 4. watcher, retention, status, watchdog
             job.cancel()
         if jobs:
             await asyncio.wait(jobs)
+        limit.waits_for = "the disk: pictures are being written"
+        await self._output.close(limit_s * 0.2)
         self._journal.close()
         self._output.directory.release()  # 5. another camserver may write here now
         limit.waits_for = "threads"

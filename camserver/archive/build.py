@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from camserver.archive.clock_file import clocks_of_this_machine
 from camserver.archive.index import ArchiveIndex
 from camserver.archive.listing import ArchiveListing
-from camserver.archive.retention import Retention, clocks_of_this_machine
+from camserver.archive.retention import Retention
 from camserver.config import Inventory
 from camserver.config.output import OutputTable
 from camserver.events import Event
@@ -39,7 +40,9 @@ class Archive:
         self.index = ArchiveIndex(
             output.index_path, output.directory, _names(output), emit, file_system=file_system
         )
-        self.retention = Retention(self.index, inventory, emit, clocks_of_this_machine())
+        self.retention = Retention(
+            self.index, inventory, emit, clocks_of_this_machine(inventory.api.socket.parent)
+        )
         self.listing = ArchiveListing(output, self.index)
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:

@@ -9,13 +9,15 @@ for AGREEMENT_S, or until a person confirms the clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 TOLERANCE_S = 600.0
 """The most by which the wall clock may be set between two passes. Time servers correct seconds."""
+DRIFT_A_DAY_S = 60.0
+"""How much a clock may be corrected in a day in the long run."""
 MAX_GAP_S = 86400.0
 """The longest time without camserver, over a restart of the machine, that is believed at once."""
 AGREEMENT_S = 86400.0
@@ -30,7 +32,7 @@ class Doubt(StrEnum):
 
     SET = "the clock was set"
     GAP = "the clock is far from the last pass"
-    NEARLY_ALL = "a pass by age would delete nearly everything"
+    NEARLY_ALL = "a pass by age would delete nearly everything of a camera"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class ClockRecord:
-    """The clocks at the last pass, and what is doubted. It is stored in the index.
+    """The clocks at the last pass, and what is doubted. It is stored beside the index.
 
     `by_s` is the difference that was found, in seconds. `agreed_s` is how long the clocks have
     agreed since. `confirmed` means that the next pass may delete nearly everything.
@@ -57,6 +59,8 @@ class ClockRecord:
     by_s: float = 0.0
     agreed_s: float = 0.0
     confirmed: bool = False
+    drift_s: float = 0.0
+    """The sum of the small differences that were believed, less DRIFT a day."""
 
     @classmethod
     def load(cls, stored: Mapping[str, Any] | None) -> ClockRecord | None:
@@ -91,19 +95,27 @@ def look(record: ClockRecord | None, now: Clocks, newest_before_s: float | None)
         record = ClockRecord(newest_before_s, 0.0, "")
     seen = replace(record, wall_s=now.wall_s, boot_s=now.boot_s, boot_id=now.boot_id)
     passed_s = now.wall_s - record.wall_s
-    if now.boot_id == record.boot_id:
+    if now.boot_id == record.boot_id and now.boot_s >= record.boot_s:
         elapsed_s = now.boot_s - record.boot_s
-        if abs(passed_s - elapsed_s) > TOLERANCE_S:
-            return _doubted(seen, Doubt.SET, passed_s - elapsed_s)
-        return _agreed(seen, elapsed_s)
+        drift_s = record.drift_s + passed_s - elapsed_s
+        if abs(drift_s) > TOLERANCE_S:
+            return replace(_doubted(seen, Doubt.SET, drift_s), drift_s=0.0)
+        forgiven_s = min(abs(drift_s), elapsed_s * DRIFT_A_DAY_S / 86400)
+        drift_s -= forgiven_s if drift_s > 0 else -forgiven_s
+        return _agreed(replace(seen, drift_s=drift_s), elapsed_s)
     if not -TOLERANCE_S <= passed_s <= MAX_GAP_S:
         return _doubted(seen, Doubt.GAP, passed_s)
     return seen
 
 
-def judge(record: ClockRecord, deletes: int, deletable: int) -> ClockRecord:
-    """The record when a pass would delete `deletes` of `deletable` pictures by age."""
-    nearly_all = deletes > FEW_PICTURES and deletes > NEARLY_ALL * deletable
+def judge(record: ClockRecord, counts: Iterable[tuple[int, int]]) -> ClockRecord:
+    """The record when a pass would delete so many pictures by age.
+
+    `counts` are, for each camera, the pictures that are deleted, and those that may be deleted.
+    """
+    nearly_all = any(
+        deletes > FEW_PICTURES and deletes > NEARLY_ALL * deletable for deletes, deletable in counts
+    )
     if record.doubt is None and nearly_all and not record.confirmed:
         return _doubted(record, Doubt.NEARLY_ALL, 0.0)
     return record

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 VERSION = 1
+APPLICATION = 0x63616D73
+"""The application_id of an SQLite file that belongs to camserver ("cams")."""
 CACHE_KB = 4096
 BUSY_S = 5.0
-FIRST_MS = -(2**62)
-"""No picture was taken before it."""
+FIRST_MS, LAST_MS = -(2**62), 2**62
+"""No picture was taken before or after them."""
 LAST_PATH = "\U0010ffff"
 """No path of a picture comes after it."""
 FIRST_PAGE, LAST_PAGE = 16, 512
@@ -35,8 +37,13 @@ CREATE TABLE picture (
 ) WITHOUT ROWID;
 CREATE INDEX picture_by_time ON picture (camera, taken_ms, path, bytes);
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
+
+
+class DamagedIndexError(Exception):
+    """Raised when a file is an index of camserver, but can't be used."""
 
 
 class ArchivedPicture(NamedTuple):
@@ -61,7 +68,8 @@ class ArchiveDatabase:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open the index, or create it.
 
-        Raises sqlite3.DatabaseError when the file is damaged or of another version.
+        Raises DamagedIndexError for an index of another version, OSError for the file of another
+        program.
         """
         self.path = path
         if read_only:
@@ -78,11 +86,17 @@ class ArchiveDatabase:
         except BaseException:
             self._db.close()
             raise
+        stat = path.stat()
+        self._identity = stat.st_dev, stat.st_ino
         self._ids: dict[str, int] = dict(self._db.execute("SELECT name, id FROM camera"))
 
     def _set_up(self, *, read_only: bool) -> None:
         self._db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION and (tables or version):
+            raise OSError(f"{self.path} is a database of another program")
         if not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -90,7 +104,16 @@ class ArchiveDatabase:
         if version == 0 and not read_only:
             self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         elif version != VERSION:
-            raise sqlite3.DatabaseError(f"it is an index of version {version}, not {VERSION}")
+            raise DamagedIndexError(f"it is an index of version {version}, not {VERSION}")
+
+    @property
+    def is_at_its_path(self) -> bool:
+        """Whether the file is still there. A person may remove an index at any time."""
+        try:
+            stat = self.path.stat()
+        except OSError:
+            return False
+        return (stat.st_dev, stat.st_ino) == self._identity
 
     def close(self) -> None:
         """Close the database. The last one that closes it merges the write-ahead log."""
@@ -108,6 +131,15 @@ class ArchiveDatabase:
                 self._db.execute("ROLLBACK")
             self._ids = {}  # a camera that was added may be gone again
             raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Answer all questions of the block from one state."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     # ---- pictures
 
@@ -188,19 +220,24 @@ class ArchiveDatabase:
             after = rows[-1][1], rows[-1][0]
             page = min(2 * page, LAST_PAGE)
 
-    def kept_from(self, camera: str, keep_last: int) -> int | None:
-        """The time of the `keep_last`-th newest picture. None when there are fewer."""
+    def kept_from(self, camera: str, keep_last: int, until_ms: int) -> int | None:
+        """The time of the `keep_last`-th newest picture until `until_ms`. None: there are fewer."""
         row = self._db.execute(
-            "SELECT taken_ms FROM picture WHERE camera = ? ORDER BY taken_ms DESC LIMIT 1 OFFSET ?",
-            (self._id(camera), keep_last - 1),
+            "SELECT taken_ms FROM picture WHERE camera = ? AND taken_ms <= ?"
+            " ORDER BY taken_ms DESC LIMIT 1 OFFSET ?",
+            (self._id(camera), until_ms, keep_last - 1),
         ).fetchone()
         return None if row is None else int(row[0])
 
-    def sizes(self, camera: str, after: str, last: str | None) -> dict[str, int]:
-        """The sizes of the pictures whose paths come after `after`, up to `last` (None: all)."""
+    def sizes(self, camera: str, after: str, last: str | None, most: int) -> dict[str, int]:
+        """The sizes of the pictures whose paths come after `after`, up to `last` (None: the end).
+
+        They are in the order of the paths, and at most `most`.
+        """
         rows = self._db.execute(
-            "SELECT path, bytes FROM picture WHERE camera = ? AND path > ? AND path <= ?",
-            (self._id(camera), after, LAST_PATH if last is None else last),
+            "SELECT path, bytes FROM picture WHERE camera = ? AND path > ? AND path <= ?"
+            " ORDER BY path LIMIT ?",
+            (self._id(camera), after, LAST_PATH if last is None else last, most),
         )
         return dict(rows.fetchall())
 
@@ -245,7 +282,9 @@ def thinned_prefix(camera: str) -> str:
     return f"thinned {camera} "
 
 
-def remove_database(path: Path) -> None:
-    """Remove the files of an index. Raises OSError."""
-    for suffix in ("", "-wal", "-shm"):
+def put_aside(path: Path) -> None:
+    """Rename a damaged index to NAME.damaged, and remove its log. Raises OSError."""
+    if path.exists():
+        path.replace(path.with_name(path.name + ".damaged"))
+    for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -4,8 +4,8 @@ Published pictures are added in batches, about one a second. A daemon that is ki
 batch, so the next start compares the index with the files. Once a day it does so anyway. A scan
 takes only a small part of a core.
 
-When the index is damaged, it is removed and made again from the files. When its disk takes nothing,
-pictures wait in memory, up to a limit; then a scan finds them later.
+When the index is damaged, it is put aside and made again from the files. When its disk takes
+nothing, pictures wait in memory, up to a limit; then a scan finds them later.
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from camserver.archive.database import ArchiveDatabase, ArchivedPicture, remove_database
+from camserver.archive.database import (
+    ArchiveDatabase,
+    ArchivedPicture,
+    DamagedIndexError,
+    put_aside,
+)
 from camserver.archive.scan import ArchiveScan, ScanPosition, ScanStep
 from camserver.errors import CamserverError
 from camserver.events import ArchiveScanned, Event, IndexBack, IndexLost
@@ -33,6 +39,8 @@ MAX_WAITING = 20_000
 """Pictures that wait in memory for an index that takes nothing."""
 RETRY_S = 10.0
 """The pause before an index that could not be opened is tried again."""
+ANSWER_S = 30.0
+"""How long a question may take. Then the disk does not answer."""
 CHECK_S = 86400.0
 BUILD_SHARE, CHECK_SHARE = 0.2, 0.01
 """The share of a core that a scan takes: for a new index, and to check a complete one."""
@@ -49,14 +57,23 @@ class IndexUnavailable(CamserverError):  # noqa: N818 - the name describes the s
 class ScanState:
     """How far the index is compared with the files. It is stored in the index.
 
-    `complete`: all files were in the index once. `newest_ms` is the time of the newest picture that
-    a scan, and not this process, has added.
+    `complete`: all files were in the index once. `checked_at` is when a scan ended last, in seconds
+    since 1970. `newest_ms` is the time of the newest picture of an earlier process.
     """
 
     complete: bool = False
     camera: str = ""
     path: str = ""
     newest_ms: int | None = None
+    checked_at: float = 0.0
+
+    @classmethod
+    def load(cls, stored: Any) -> ScanState:
+        """The state from its stored form, also from that of another version."""
+        if not isinstance(stored, dict):
+            return cls()
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in stored.items() if key in known})
 
 
 class ArchiveIndex:
@@ -81,9 +98,13 @@ class ArchiveIndex:
         self._thread = DaemonThreads(1, "archive index")
         self._database: ArchiveDatabase | None = None
         self._retry_at = 0.0
-        self._waiting: list[ArchivedPicture] = []
-        self._rescan = False  # some pictures are not in the index, or only the files know
+        self._started_ms = round(time.time() * 1000)
+        self._waiting: deque[ArchivedPicture] = deque()
+        # The index may lack pictures, or have some that are gone: a scan is needed
+        self._dirty = False
+        self._missed = 0
         self._lost = False
+        self._closing = False
 
     @property
     def is_up(self) -> bool:
@@ -95,7 +116,8 @@ class ArchiveIndex:
         if len(self._waiting) < MAX_WAITING:
             self._waiting.append(picture)
         else:
-            self._rescan = True
+            self._missed += 1
+            self._dirty = True
 
     def published(self, camera: str, path: str, captured_at: datetime, size: int) -> None:
         """Add a picture that the store has published."""
@@ -103,28 +125,13 @@ class ArchiveIndex:
         self.add(ArchivedPicture(camera, path, taken_ms, size))
 
     async def ask(self, work: Callable[[ArchiveDatabase], T]) -> T:
-        """Let `work` use the database, after all pictures that wait. Raises IndexUnavailable."""
-        waiting, self._waiting = self._waiting, []
-        try:
-            answer, refused = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._ask, waiting, work
-            )
-        except IndexUnavailable as error:
-            self._take_back(waiting, str(error))
-            raise
-        if refused:
-            self._take_back(waiting, refused)
-        elif self._lost:
-            self._lost = False
-            self._emit(IndexBack(path=str(self.path)))
-        return answer
+        """Let `work` use the database, after all pictures that wait. Raises IndexUnavailable.
 
-    def _take_back(self, waiting: list[ArchivedPicture], reason: str) -> None:
-        """Keep pictures that the index did not take for the next time."""
-        self._waiting = [*waiting, *self._waiting]
-        if not self._lost:
-            self._lost = True
-            self._emit(IndexLost(path=str(self.path), reason=reason))
+        When this is cancelled, `work` is done all the same.
+        """
+        if self._closing:
+            raise IndexUnavailable("it is being closed")
+        return await self._ask_thread(work)
 
     async def run(self) -> None:
         """Add pictures in batches, and scan when it is due, until cancelled."""
@@ -133,33 +140,57 @@ class ArchiveIndex:
             group.create_task(self._scans(), name="archive scan")
 
     async def close(self, grace_s: float) -> None:
-        """Add the pictures that wait, within `grace_s` seconds, and close the database."""
+        """Add the pictures that wait, within `grace_s` seconds, and close the database.
+
+        `run` must have ended.
+        """
+        self._closing = True
         with contextlib.suppress(IndexUnavailable, TimeoutError):
             async with asyncio.timeout(grace_s):
-                await self.ask(self._close)
+                await self._ask_thread(self._close)
         self._thread.shutdown(wait=False)
+
+    async def _ask_thread(self, work: Callable[[ArchiveDatabase], T]) -> T:
+        future: asyncio.Future[tuple[T, str]] = asyncio.wrap_future(
+            self._thread.submit(self._ask, work)
+        )
+        future.add_done_callback(_retrieve)
+        done, _ = await asyncio.wait({future}, timeout=ANSWER_S)
+        if not done:
+            reason = f"its disk did not answer within {ANSWER_S:g} s"
+            self._say_lost(reason)
+            raise IndexUnavailable(reason)
+        try:
+            answer, refused = future.result()
+        except IndexUnavailable as error:
+            self._say_lost(str(error))
+            raise
+        if refused:
+            self._say_lost(refused)
+        elif self._lost:
+            self._lost = False
+            self._emit(IndexBack(path=str(self.path)))
+        return answer
+
+    def _say_lost(self, reason: str) -> None:
+        if not self._lost:
+            self._lost = True
+            self._emit(IndexLost(path=str(self.path), reason=reason))
 
     # ---- in the thread
 
-    def _ask(
-        self, waiting: list[ArchivedPicture], work: Callable[[ArchiveDatabase], T]
-    ) -> tuple[T, str]:
+    def _ask(self, work: Callable[[ArchiveDatabase], T]) -> tuple[T, str]:
         """The answer, and why the pictures that wait were not taken ("": they were)."""
-        refused = ""
         try:
             self._check_file_system()
             database = self._open()
-            if waiting:
-                try:
-                    database.add(waiting)
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode & 0xFF not in _NO_SPACE:
-                        raise
-                    refused = str(error)  # retention must be able to ask all the same
+            refused = self._add_waiting(database)
             return work(database), refused
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-            if code & 0xFF in _DAMAGED:
+        except IndexUnavailable:
+            raise
+        except (DamagedIndexError, sqlite3.Error) as error:
+            code = getattr(error, "sqlite_errorcode", 0)
+            if isinstance(error, DamagedIndexError) or code & 0xFF in _DAMAGED:
                 self._discard()
                 raise IndexUnavailable(f"{error}; it is made again from the files") from None
             self._retry_at = time.monotonic() + RETRY_S
@@ -169,25 +200,51 @@ class ArchiveIndex:
             self._close()
             raise IndexUnavailable(error.strerror or str(error)) from None
 
+    def _add_waiting(self, database: ArchiveDatabase) -> str:
+        """Add the pictures that wait. Returns why they were not taken, or ""."""
+        batch = []
+        with contextlib.suppress(IndexError):
+            while True:
+                batch.append(self._waiting.popleft())
+        if not batch:
+            return ""
+        try:
+            database.add(batch)
+        except sqlite3.OperationalError as error:
+            self._waiting.extendleft(reversed(batch))
+            if error.sqlite_errorcode & 0xFF not in _NO_SPACE:
+                raise
+            return str(error)  # retention must be able to ask all the same
+        except BaseException:
+            self._waiting.extendleft(reversed(batch))
+            raise
+        return ""
+
     def _open(self) -> ArchiveDatabase:
+        if self._database is not None and not self._database.is_at_its_path:
+            self._close()  # a person has removed the file
         if self._database is None:
             if time.monotonic() < self._retry_at:
                 raise IndexUnavailable("it could not be opened")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = ArchiveDatabase(self.path)
-            stored = self._database.fact("scan")
-            self.scan = ScanState() if stored is None else ScanState(**stored)
-            self._rescan = self._rescan or not self._database.fact("clean")
+            database = ArchiveDatabase(self.path)
+            if database.fact("directory") not in (None, str(self.directory.absolute())):
+                database.close()
+                raise DamagedIndexError("it is the index of another directory")
+            self._database = database
+            self.scan = ScanState.load(database.fact("scan"))
+            self._dirty = self._dirty or not database.fact("clean")
             try:
-                self._database.set_fact("clean", value=False)
+                database.set_fact("directory", str(self.directory.absolute()))
+                database.set_fact("clean", value=False)
             except sqlite3.OperationalError:  # the disk is full; questions are answered
-                self._rescan = True
+                self._dirty = True
         return self._database
 
     def _close(self, database: ArchiveDatabase | None = None) -> None:
         """Close the database. With `database`, everything is in it: the next start trusts it."""
         if database is not None:
-            database.set_fact("clean", value=not self._rescan)
+            database.set_fact("clean", value=not self._dirty)
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -196,7 +253,7 @@ class ArchiveIndex:
         self._close()
         self.scan = ScanState()
         with contextlib.suppress(OSError):
-            remove_database(self.path)
+            put_aside(self.path)
 
     def _check_file_system(self) -> None:
         """Raise OSError when the disk was unmounted: all pictures would seem to be gone."""
@@ -214,56 +271,77 @@ class ArchiveIndex:
             await asyncio.sleep(FLUSH_S)
 
     async def _scans(self) -> None:
-        checked_at = asyncio.get_running_loop().time()
         while True:
-            due = asyncio.get_running_loop().time() - checked_at > CHECK_S
-            if self.names is not None and (due or self._rescan or not self.scan.complete):
-                try:
+            with contextlib.suppress(IndexUnavailable):
+                if self._database is None:
+                    await self.ask(lambda _: None)  # opens it, so that its state is known
+                since_s = time.time() - self.scan.checked_at
+                due = self._dirty or not self.scan.complete or not 0 <= since_s <= CHECK_S
+                if self.names is not None and due:
                     await self._scan(self.names)
-                    checked_at = asyncio.get_running_loop().time()
-                except IndexUnavailable:
-                    self._rescan = True
             await asyncio.sleep(FLUSH_S)
 
     async def _scan(self, names: ArchiveNames) -> None:
         """Compare the index with all files. Raises IndexUnavailable."""
-        await self.ask(lambda _: None)  # opens it, so that its state is known
-        state, started = self.scan, time.monotonic()
+        await self.ask(lambda _: None)
+        state, started, missed = self.scan, time.monotonic(), self._missed
         share = CHECK_SHARE if state.complete else BUILD_SHARE
-        # A scan that goes on from the middle does not see what came before it
-        self._rescan = self._rescan and bool(state.camera)
-        position = ScanPosition(state.camera, state.path)
-        steps: Iterator[ScanStep] | None = None
+        scan = _Steps(self.directory, names, ScanPosition(state.camera, state.path))
         added = removed = 0
         while True:
-
-            def next_step(database: ArchiveDatabase) -> tuple[ScanStep | None, float]:
-                nonlocal steps
-                begun = time.thread_time()
-                if steps is None:
-                    steps = ArchiveScan(self.directory, names, position).steps(database)
-                step = next(steps, None)
-                self.scan = (
-                    replace(self.scan, complete=True, camera="", path="")
-                    if step is None
-                    else _after(self.scan, step)
-                )
-                database.set_fact("scan", asdict(self.scan))
-                return step, time.thread_time() - begun
-
-            step, cpu_s = await self.ask(next_step)
+            step, cpu_s = await self.ask(lambda database: self._step(database, scan))
             if step is None:
                 break
             added, removed = added + step.added, removed + step.removed
             await asyncio.sleep(cpu_s * (1 / share - 1))
+        # A scan that goes on from the middle has not seen what came before it
+        if not state.camera and missed == self._missed:
+            self._dirty = False
         if added or removed or not state.complete:
             self._emit(
                 ArchiveScanned(added=added, removed=removed, took_s=time.monotonic() - started)
             )
 
+    def _step(self, database: ArchiveDatabase, scan: _Steps) -> tuple[ScanStep | None, float]:
+        """Make one step (in the thread). Returns it, or None at the end, and its CPU seconds."""
+        begun = time.thread_time()
+        step = scan.next(database)
+        if step is None:
+            self.scan = replace(
+                self.scan, complete=True, camera="", path="", checked_at=time.time()
+            )
+        else:
+            # This process has published what is newer than its start
+            found = [ms for ms in step.taken_ms if ms < self._started_ms]
+            newest = [*found, *([] if self.scan.newest_ms is None else [self.scan.newest_ms])]
+            self.scan = replace(
+                self.scan,
+                camera=step.position.camera,
+                path=step.position.path,
+                newest_ms=max(newest, default=None),
+            )
+        database.set_fact("scan", asdict(self.scan))
+        return step, time.thread_time() - begun
 
-def _after(state: ScanState, step: ScanStep) -> ScanState:
-    newest = [ms for ms in (state.newest_ms, step.newest_ms) if ms is not None]
-    return ScanState(
-        state.complete, step.position.camera, step.position.path, max(newest, default=None)
-    )
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Mark a result as retrieved: who asked may have given up."""
+    if not future.cancelled():
+        future.exception()
+
+
+class _Steps:
+    """The steps of one scan, with one open database."""
+
+    def __init__(self, directory: Path, names: ArchiveNames, position: ScanPosition) -> None:
+        self._scan = ArchiveScan(directory, names, position)
+        self._steps: Iterator[ScanStep] | None = None
+        self._database: ArchiveDatabase | None = None
+
+    def next(self, database: ArchiveDatabase) -> ScanStep | None:
+        """The next step, or None at the end. Raises IndexUnavailable for another database."""
+        if self._steps is None:
+            self._steps, self._database = self._scan.steps(database), database
+        if self._database is not database:
+            raise IndexUnavailable("it was opened again meanwhile")
+        return next(self._steps, None)

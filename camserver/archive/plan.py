@@ -7,12 +7,13 @@ batch is deleted before the next one is asked for. A dry run asks for all batche
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from camserver.archive.database import (
     FIRST_MS,
+    LAST_MS,
     ArchiveDatabase,
     ArchivedPicture,
     thinned_prefix,
@@ -20,6 +21,8 @@ from camserver.archive.database import (
 from camserver.archive.policy import FULL_DISK_FILES, Policy, Reason, Rules, Thinning, thin_out
 
 BATCH = 200
+FUTURE_MS = 3_600_000
+"""Pictures of a time further ahead than this come from a wrong clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +46,30 @@ class Plan:
         self._database = database
         self._policy = policy
         self._now_ms = now_ms
+        self._future_ms = now_ms + FUTURE_MS
         # In a dry run the index still has the pictures that earlier steps would have deleted
         self._gone: set[tuple[str, str]] | None = set() if dry_run else None
         self._gone_bytes: dict[str, int] = {}
         self._chosen = 0
         self._freed_bytes = 0
 
-    def deletable(self) -> int:
-        """The number of pictures that are not protected by keep_last."""
-        return sum(
-            max(0, totals.pictures - self._policy.rules(camera).keep_last)
-            for camera, totals in self._database.totals().items()
-        )
+    def counts_by_time(self) -> dict[str, tuple[int, int]]:
+        """For each camera: how many pictures `by_time` deletes, of how many that may be deleted.
 
-    def count_by_time(self) -> int:
-        """How many pictures `by_time` deletes. Those that two steps thin out count twice."""
-        count = 0
-        for camera in self._database.totals():
+        Those that two steps thin out count twice.
+        """
+        counts = {}
+        for camera, totals in self._database.totals().items():
             rules, end_ms = self._policy.rules(camera), self._end_ms(camera)
             old_ms = min(end_ms, self._old_ms(rules))
-            count += self._database.count_between(camera, FIRST_MS, old_ms)
+            deletes = self._database.count_between(camera, FIRST_MS, old_ms)
             for thinning in rules.thinning:
                 first_ms = max(old_ms, self._thinned_to(camera, thinning))
-                last_ms = min(end_ms, thinning.end_ms(self._now_ms))
-                count += self._database.count_between(camera, first_ms, last_ms)
-                count -= self._database.count_marks(camera, first_ms, last_ms, thinning.every_ms)
-        return count
+                last_ms = thinning.end_ms(self._now_ms, end_ms)
+                deletes += self._database.count_between(camera, first_ms, last_ms)
+                deletes -= self._database.count_marks(camera, first_ms, last_ms, thinning.every_ms)
+            counts[camera] = deletes, max(0, totals.pictures - rules.keep_last)
+        return counts
 
     def by_time(self) -> Iterator[Batch]:
         """What is too old, and what is thinned out."""
@@ -105,19 +106,31 @@ class Plan:
         return FIRST_MS if rules.max_age_ms is None else self._now_ms - rules.max_age_ms
 
     def _end_ms(self, camera: str) -> int:
-        """The time from which on the pictures of a camera are protected by keep_last."""
-        kept_from = self._database.kept_from(camera, self._policy.rules(camera).keep_last)
+        """The time from which on the pictures of a camera are protected by keep_last.
+
+        Pictures of the future, which a wrong clock has made, do not count as the newest ones.
+        """
+        kept_from = self._database.kept_from(
+            camera, self._policy.rules(camera).keep_last, self._future_ms
+        )
         return FIRST_MS if kept_from is None else kept_from
 
     def _oldest_of_all(self) -> Iterator[ArchivedPicture]:
-        """The pictures of all cameras that are not protected, oldest first."""
-        return heapq.merge(
-            *(
-                self._database.oldest(camera, FIRST_MS, self._end_ms(camera))
-                for camera in self._database.totals()
-            ),
-            key=lambda picture: picture.taken_ms,
+        """The pictures of all cameras that are not protected, oldest first.
+
+        Pictures of the future come last: a full disk must not be full of them for ever.
+        """
+        cameras = list(self._database.totals())
+        yield from self._merged(
+            self._database.oldest(camera, FIRST_MS, self._end_ms(camera)) for camera in cameras
         )
+        yield from self._merged(
+            self._database.oldest(camera, self._future_ms + 1, LAST_MS) for camera in cameras
+        )
+
+    @staticmethod
+    def _merged(each: Iterable[Iterator[ArchivedPicture]]) -> Iterator[ArchivedPicture]:
+        return heapq.merge(*each, key=lambda picture: picture.taken_ms)
 
     def _batches(
         self,
@@ -146,23 +159,23 @@ class Plan:
     ) -> Iterator[Batch]:
         fact = thinned_fact(camera, thinning)
         first_ms = max(first_ms, self._thinned_to(camera, thinning))
-        end_ms = min(kept_from_ms, thinning.end_ms(self._now_ms))
+        end_ms = thinning.end_ms(self._now_ms, kept_from_ms)
+        if end_ms <= first_ms:
+            return
         pictures = (
             picture
             for picture in self._database.oldest(camera, first_ms, end_ms)
             if not self._is_gone(picture)
         )
         batch: list[ArchivedPicture] = []
-        decided_ms = first_ms
-        for of_mark, decided_ms in thin_out(pictures, thinning):
-            batch += of_mark
-            if len(batch) >= BATCH:
+        for picture, decided_ms in thin_out(pictures, thinning):
+            batch.append(picture)
+            if len(batch) == BATCH:
                 self._note(batch)
-                yield Batch(Reason.THINNED, batch, (fact, decided_ms))
+                yield Batch(Reason.THINNED, batch, (fact, max(first_ms, decided_ms)))
                 batch = []
-        if batch or decided_ms > first_ms:
-            self._note(batch)
-            yield Batch(Reason.THINNED, batch, (fact, min(decided_ms, end_ms)))
+        self._note(batch)
+        yield Batch(Reason.THINNED, batch, (fact, end_ms))
 
     def _thinned_to(self, camera: str, thinning: Thinning) -> int:
         thinned_to = self._database.fact(thinned_fact(camera, thinning))

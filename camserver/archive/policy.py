@@ -42,9 +42,13 @@ class Thinning:
         """The number of the mark that is nearest to a moment. Marks count from 1970, UTC."""
         return (taken_ms + self.every_ms // 2) // self.every_ms
 
-    def end_ms(self, now_ms: int) -> int:
-        """The end of the last mark whose pictures are all older than `after_ms`."""
-        return self.mark(now_ms - self.after_ms) * self.every_ms - self.every_ms // 2
+    def before(self, moment_ms: int) -> int:
+        """The end of the last mark that ends until `moment_ms`: only whole marks are decided."""
+        return self.mark(moment_ms) * self.every_ms - self.every_ms // 2
+
+    def end_ms(self, now_ms: int, kept_from_ms: int) -> int:
+        """The end of the last mark whose pictures are all old enough, and not protected."""
+        return self.before(min(now_ms - self.after_ms, kept_from_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,10 @@ class Policy:
             table.min_free,
         )
 
+    def is_possible(self, disk_bytes: int) -> bool:
+        """Whether a disk of this size can have `min_free`. If not, that limit is ignored."""
+        return self.min_free is None or self.min_free < disk_bytes
+
     def rules(self, camera: str) -> Rules:
         """The rules of one camera."""
         return self.cameras.get(camera, self.default)
@@ -116,26 +124,20 @@ def _thinning(table: ThinningTable) -> Thinning:
 
 def thin_out(
     pictures: Iterable[ArchivedPicture], thinning: Thinning
-) -> Iterator[tuple[list[ArchivedPicture], int]]:
-    """For each mark: the pictures to delete, and the time from which on nothing was decided.
+) -> Iterator[tuple[ArchivedPicture, int]]:
+    """Yield each picture to delete, and the time until which all marks before its own end.
 
-    `pictures` are sorted by time. The picture nearest to each mark stays.
+    `pictures` are sorted by time. The picture nearest to each mark stays. Of two that are as near,
+    the earlier one stays.
     """
-    of_mark: list[ArchivedPicture] = []
+    best: ArchivedPicture | None = None
     for picture in pictures:
-        mark = thinning.mark(picture.taken_ms)
-        if of_mark and thinning.mark(of_mark[0].taken_ms) != mark:
-            yield _decide(of_mark, thinning)
-            of_mark = []
-        of_mark.append(picture)
-    if of_mark:
-        yield _decide(of_mark, thinning)
-
-
-def _decide(
-    of_mark: list[ArchivedPicture], thinning: Thinning
-) -> tuple[list[ArchivedPicture], int]:
-    mark_ms = thinning.mark(of_mark[0].taken_ms) * thinning.every_ms
-    stays = min(of_mark, key=lambda picture: abs(picture.taken_ms - mark_ms))
-    end_ms = mark_ms + thinning.every_ms - thinning.every_ms // 2
-    return [picture for picture in of_mark if picture is not stays], end_ms
+        mark_ms = thinning.mark(picture.taken_ms) * thinning.every_ms
+        decided_ms = mark_ms - thinning.every_ms // 2
+        if best is None or best.taken_ms < decided_ms:
+            best = picture
+        elif abs(picture.taken_ms - mark_ms) < abs(best.taken_ms - mark_ms):
+            yield best, decided_ms
+            best = picture
+        else:
+            yield picture, decided_ms

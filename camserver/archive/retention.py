@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from camserver.archive import clock_guard
+from camserver.archive.clock_file import ClockFile, clock_file_beside
 from camserver.archive.clock_guard import ClockRecord, Clocks
 from camserver.archive.database import ArchiveDatabase, ArchivedPicture, CameraTotals
 from camserver.archive.index import ArchiveIndex, IndexUnavailable
@@ -32,6 +30,7 @@ from camserver.events import (
     RetentionImpossible,
     RetentionResumed,
 )
+from camserver.host.disk import Disk
 from camserver.host.threads import call_within
 
 INTERVAL_S = 300.0
@@ -50,12 +49,6 @@ class Deleted:
     refused: str = ""
 
 
-@dataclass(slots=True)
-class _Disk:
-    free: int
-    total: int = field(default=0)
-
-
 class Retention:
     """Runs retention over the whole archive."""
 
@@ -66,6 +59,7 @@ class Retention:
         emit: Callable[[Event], None],
         clocks: Callable[[], Clocks],
     ) -> None:
+        """`clocks` reads the clocks of this machine."""
         self.held: ClockRecord | None = None
         """The record of the clock, while nothing is deleted by age."""
         self.totals = CameraTotals(0, 0)
@@ -74,6 +68,8 @@ class Retention:
         self._policy = Policy.of(inventory)
         self._emit = emit
         self._clocks = clocks
+        self._clock = ClockFile(clock_file_beside(index.path))
+        self._disk = Disk()
         self._kicked = asyncio.Event()
         self._disk_full = False
         self._impossible = False
@@ -97,9 +93,12 @@ class Retention:
 
         Raises IndexUnavailable.
         """
-        before = await self._index.ask(_confirm)
+        record = await self._index.ask(lambda _: self._clock.load())
+        if record is None or record.doubt is None:
+            return None
+        await self._index.ask(lambda _: self._clock.save(clock_guard.confirmed(record)))
         self._kicked.set()
-        return None if before is None or before.doubt is None else before.doubt.value
+        return record.doubt.value
 
     async def run(self) -> None:
         """Make a pass at the start, at intervals, and after `kick`, until cancelled."""
@@ -148,13 +147,11 @@ class Retention:
         def judge(database: ArchiveDatabase) -> ClockRecord:
             newest_ms = self._index.scan.newest_ms
             record = clock_guard.look(
-                ClockRecord.load(database.fact("clock")),
-                clocks,
-                None if newest_ms is None else newest_ms / 1000,
+                self._clock.load(), clocks, None if newest_ms is None else newest_ms / 1000
             )
-            plan = Plan(database, policy, now_ms)
-            record = clock_guard.judge(record, plan.count_by_time(), plan.deletable())
-            database.set_fact("clock", record.stored())
+            counts = Plan(database, policy, now_ms).counts_by_time()
+            record = clock_guard.judge(record, counts.values())
+            self._clock.save(record)
             return record
 
         record = await self._index.ask(judge)
@@ -162,9 +159,7 @@ class Retention:
         if record.doubt is None:
             await self._delete(lambda database: Plan(database, policy, now_ms).by_time(), deleted)
             if record.confirmed:
-                await self._index.ask(
-                    lambda database: database.set_fact("clock", clock_guard.done(record).stored())
-                )
+                await self._index.ask(lambda _: self._clock.save(clock_guard.done(record)))
 
     def _say_held(self, record: ClockRecord) -> None:
         before, self.held = self.held, record if record.doubt is not None else None
@@ -179,43 +174,39 @@ class Retention:
 
     async def _by_size(self, deleted: Deleted, *, disk_full: bool) -> None:
         """Delete what is too much. Raises IndexUnavailable."""
-        policy, disk = self._policy, await self._measure()
-        if policy.min_free is not None and disk.total and policy.min_free >= disk.total:
+        policy, now_ms = self._policy, round(self._clocks().wall_s * 1000)
+        # When the disk does not answer, nothing is deleted for its space
+        free, total = await self._disk.usage(self._index.directory) or (2**62, 2**62)
+        if not policy.is_possible(total):
             if not self._impossible:
                 self._impossible = True
-                self._emit(RetentionImpossible(min_free=policy.min_free, total=disk.total))
+                self._emit(RetentionImpossible(min_free=policy.min_free or 0, total=total))
             policy = replace(policy, min_free=None)
         await self._delete(
-            lambda database: Plan(database, policy, 0).by_size(disk.free, disk_full=disk_full),
+            lambda database: Plan(database, policy, now_ms).by_size(free, disk_full=disk_full),
             deleted,
         )
-
-    async def _measure(self) -> _Disk:
-        """The space of the disk. When it does not answer, nothing is deleted for it."""
-        try:
-            usage = await call_within(
-                5.0, lambda: shutil.disk_usage(self._index.directory), "free space"
-            )
-        except OSError:  # also TimeoutError
-            return _Disk(free=2**62)
-        return _Disk(usage.free, usage.total)
 
     async def _delete(
         self, plan: Callable[[ArchiveDatabase], Iterator[Batch]], deleted: Deleted
     ) -> None:
         """Delete batch by batch, so that other questions come between. Raises IndexUnavailable."""
         batches: Iterator[Batch] | None = None
+        of: ArchiveDatabase | None = None
 
         def next_batch(database: ArchiveDatabase) -> bool:
-            nonlocal batches
+            nonlocal batches, of
             if batches is None:
-                batches = plan(database)
+                batches, of = plan(database), database
+            if of is not database:
+                raise IndexUnavailable("it was opened again meanwhile")
             batch = next(batches, None)
             if batch is None:
                 return False
             gone = delete_files(self._index.directory, batch.pictures, deleted)
             database.remove(gone)
-            if batch.thinned is not None:
+            # What was refused must be tried again
+            if batch.thinned is not None and not deleted.refused:
                 database.set_fact(*batch.thinned)
             return True
 
@@ -264,22 +255,3 @@ def _prune(folder: Path, top: Path) -> None:
         except OSError:
             return
         folder = folder.parent
-
-
-def _confirm(database: ArchiveDatabase) -> ClockRecord | None:
-    record = ClockRecord.load(database.fact("clock"))
-    if record is None or record.doubt is None:
-        return None
-    database.set_fact("clock", clock_guard.confirmed(record).stored())
-    return record
-
-
-def clocks_of_this_machine() -> Callable[[], Clocks]:
-    """A function that reads the clocks.
-
-    A process of a sandbox may not see the id of the boot. Then it uses an id of its own.
-    """
-    boot_id = f"process {os.getpid()} {time.time_ns()}"
-    with contextlib.suppress(OSError):
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return lambda: Clocks(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id)

@@ -29,6 +29,9 @@ from camserver.storage.exif import captured_at
 from camserver.storage.naming import ArchiveNames
 
 STEP_FILES = 1000
+STEP_ROWS = 4 * STEP_FILES
+MAX_MS = 2**52
+"""No picture was taken after it: a name may have any digits."""
 EXIF_BYTES = 64 * 1024
 """The part of a JPEG that contains its EXIF."""
 RESERVED = {"latest.jpg"}
@@ -44,12 +47,16 @@ class ScanPosition:
 
 @dataclass(frozen=True, slots=True)
 class ScanStep:
-    """What one step found. `newest_ms` is the time of the newest picture that was added."""
+    """What one step found. `taken_ms` are the times of the pictures that were added."""
 
     position: ScanPosition
-    added: int
-    removed: int
-    newest_ms: int | None
+    removed: int = 0
+    taken_ms: tuple[int, ...] = ()
+
+    @property
+    def added(self) -> int:
+        """The number of pictures that were added."""
+        return len(self.taken_ms)
 
 
 def camera_folders(directory: Path) -> list[str]:
@@ -69,23 +76,27 @@ def camera_folders(directory: Path) -> list[str]:
 def walk(top: Path, names: ArchiveNames, after: str = "", below: str = "") -> Iterator[str]:
     """Yield the paths of archived pictures below `top`, sorted, that come after `after`.
 
-    The paths are relative to `top`. A folder that can't be read gives nothing.
+    The paths are relative to `top`. Folders are as deep as the names have them. Raises OSError for
+    a folder that can't be read.
     """
     entries = []
-    with contextlib.suppress(OSError), os.scandir(top / below) as found:
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                entries.append(entry.name + "/")
-            elif entry.is_file(follow_symlinks=False):
-                entries.append(entry.name)
+    try:
+        with os.scandir(top / below) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    entries.append(entry.name + "/")
+                elif entry.is_file(follow_symlinks=False):
+                    entries.append(entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return
     entries.sort()
-    for name in entries:
+    for name in filter(_is_text, entries):
         path = below + name
         if name.endswith("/"):
             # All paths in the folder come before `after` when the last possible one does
-            if path + LAST_PATH > after:
+            if path.count("/") <= names.depth and path + LAST_PATH > after:
                 yield from walk(top, names, after, path)
-        elif path > after and path not in RESERVED and names.match(path) and _is_text(name):
+        elif path > after and path not in RESERVED and names.match(path):
             yield path
 
 
@@ -111,37 +122,61 @@ class ArchiveScan:
         self._folders = folders
 
     def steps(self, database: ArchiveDatabase) -> Iterator[ScanStep]:
-        """Make one step for each value. Raises sqlite3.Error."""
-        for camera in self._folders(self._directory):
+        """Make one step for each value. Raises sqlite3.Error, OSError.
+
+        A camera whose folders can't be read is left as it is.
+        """
+        with os.scandir(self._directory):
+            pass  # when the whole directory can't be read, all pictures would seem to be gone
+        known = {name for name, totals in database.totals().items() if totals.pictures}
+        for camera in sorted({*self._folders(self._directory), *known}):
             if camera < self._start.camera:
                 continue
             after = self._start.path if camera == self._start.camera else ""
-            paths = walk(self._directory / camera, self._names, after)
+            try:
+                yield from self._camera(database, camera, after)
+            except OSError:
+                yield ScanStep(ScanPosition(camera, LAST_PATH))
+
+    def _camera(self, database: ArchiveDatabase, camera: str, after: str) -> Iterator[ScanStep]:
+        """Go through files and rows side by side, in the order of paths."""
+        paths = walk(self._directory / camera, self._names, after)
+        while True:
+            chunk = list(islice(paths, STEP_FILES))
+            last = chunk[-1] if len(chunk) == STEP_FILES else None
             while True:
-                chunk = list(islice(paths, STEP_FILES))
-                yield self._compare(database, camera, after, chunk)
-                if len(chunk) < STEP_FILES:
+                rows = database.sizes(camera, after, last, STEP_ROWS)
+                if len(rows) < STEP_ROWS:
                     break
-                after = chunk[-1]
+                after = next(reversed(rows))  # many rows without files: some at a time
+                yield self._compare(database, camera, after, chunk, rows)
+                chunk = [path for path in chunk if path > after]
+            yield self._compare(database, camera, LAST_PATH if last is None else last, chunk, rows)
+            if last is None:
+                return
+            after = last
 
     def _compare(
-        self, database: ArchiveDatabase, camera: str, after: str, paths: list[str]
+        self,
+        database: ArchiveDatabase,
+        camera: str,
+        end: str,
+        paths: list[str],
+        rows: dict[str, int],
     ) -> ScanStep:
-        """Compare the files after `after` with the rows. The last chunk of a camera is short."""
-        last = paths[-1] if len(paths) == STEP_FILES else None
-        rows = database.sizes(camera, after, last)
+        """Compare files and rows up to `end`."""
+        listed = {path for path in paths if path <= end}
         found = [
             picture
-            for path in paths
+            for path in sorted(listed)
             if path not in rows
             and (picture := look(self._directory, self._names, camera, path)) is not None
         ]
-        listed = set(paths)
         gone = [
             ArchivedPicture(camera, path, 0, size)
             for path, size in rows.items()
             # A picture may have been published after its folder was listed
-            if path not in listed and not os.path.lexists(self._directory / camera / path)
+            if path not in listed and _is_gone(self._directory / camera / path)
         ]
         if found:
             database.add(found)
@@ -149,11 +184,17 @@ class ArchiveScan:
         if gone:
             database.remove(gone)
         return ScanStep(
-            ScanPosition(camera, LAST_PATH if last is None else last),
-            len(found),
-            len(gone),
-            max((picture.taken_ms for picture in found), default=None),
+            ScanPosition(camera, end), len(gone), tuple(picture.taken_ms for picture in found)
         )
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether a file does not exist. Raises OSError when the disk does not say."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def look(directory: Path, names: ArchiveNames, camera: str, path: str) -> ArchivedPicture | None:
@@ -172,7 +213,8 @@ def look(directory: Path, names: ArchiveNames, camera: str, path: str) -> Archiv
         taken_at = exif_time(file)
     if taken_at is None:
         taken_at = stat.st_mtime
-    return ArchivedPicture(camera, path, round(taken_at * 1000), stat.st_size)
+    taken_ms = round(max(-MAX_MS, min(MAX_MS, taken_at * 1000)))
+    return ArchivedPicture(camera, path, taken_ms, stat.st_size)
 
 
 def oldest_files(
@@ -187,12 +229,13 @@ def oldest_files(
 
     def of(camera: str) -> Iterator[ArchivedPicture]:
         newer: deque[str] = deque()
-        for path in walk(directory / camera, names):
-            newer.append(path)
-            if len(newer) > keep_last(camera):
-                picture = look(directory, names, camera, newer.popleft())
-                if picture is not None:
-                    yield picture
+        with contextlib.suppress(OSError):  # other cameras' pictures go
+            for path in walk(directory / camera, names):
+                newer.append(path)
+                if len(newer) > keep_last(camera):
+                    picture = look(directory, names, camera, newer.popleft())
+                    if picture is not None:
+                        yield picture
 
     return heapq.merge(
         *(of(camera) for camera in camera_folders(directory)), key=lambda p: p.taken_ms

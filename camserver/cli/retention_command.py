@@ -10,13 +10,14 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.table import Table
 
-from camserver.archive.clock_guard import ClockRecord
-from camserver.archive.database import ArchiveDatabase
+from camserver.archive.clock_file import ClockFile, clock_file_beside
+from camserver.archive.clock_guard import judge
+from camserver.archive.database import ArchiveDatabase, DamagedIndexError
 from camserver.archive.plan import Plan
 from camserver.archive.policy import Policy
 from camserver.cli import check
@@ -46,12 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         database = ArchiveDatabase(path, read_only=True)
         try:
-            plans, facts = _plan(database, inventory)
+            with database.snapshot():
+                plans, facts = _plan(database, inventory)
         finally:
             database.close()
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, DamagedIndexError) as error:
         print(
-            f"{path}: the index of the archive cannot be read: {error}; the daemon makes it",
+            f"{path}: the index of the archive cannot be read: {error}; the running daemon makes"
+            " it; while no daemon runs, read it as the daemon's user",
             file=sys.stderr,
         )
         return os.EX_UNAVAILABLE
@@ -90,16 +93,21 @@ def _plan(
         for name, totals in database.totals().items()
         if totals.pictures
     }
-    free = shutil.disk_usage(inventory.output.directory).free
+    disk = shutil.disk_usage(inventory.output.directory)
+    if not policy.is_possible(disk.total):
+        policy = replace(policy, min_free=None)
+    counts = Plan(database, policy, now_ms).counts_by_time()
     plan = Plan(database, policy, now_ms, dry_run=True)
-    for batches in (plan.by_time(), plan.by_size(free, disk_full=False)):
+    for batches in (plan.by_time(), plan.by_size(disk.free, disk_full=False)):
         for batch in batches:
             for picture in batch.pictures:
                 of_camera = plans[picture.camera]
                 of_camera.deletes += 1
                 of_camera.frees += picture.bytes
                 of_camera.reasons[batch.reason.value] += 1
-    record = ClockRecord.load(database.fact("clock"))
+    record = ClockFile(clock_file_beside(inventory.output.index_path)).load()
+    if record is not None:
+        record = judge(record, counts.values())
     scan = database.fact("scan") or {}
     return plans, {
         "index_complete": bool(scan.get("complete")),

@@ -40,10 +40,13 @@ def open_regular(path: Path, flags: int, mode: int = 0o644) -> int:
     raise NotRegularFileError(path)
 
 
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file. Raises OSError."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The content of a regular file. Raises OSError, also when it has more than `most` bytes."""
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-        return file.read()
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
 
 
 def fsync_folder(folder: Path) -> None:

@@ -55,18 +55,25 @@ class DirectoryLock:
     file_system: int
 
     def state(self) -> LockState:
-        """Compare the directory with the one that was locked. The call blocks."""
+        """Compare the directory with the one that was locked. The call blocks. Raises OSError."""
         path = self.directory / NAME
         file_system = file_system_of(self.directory)
         try:
             if os.path.samestat(path.stat(), os.fstat(self.file.fileno())):
                 return LockState.HELD
             same_disk = read_regular(path).decode("ascii", "replace").strip() == self.id
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             same_disk = False
         if same_disk or file_system == self.file_system:
             return LockState.REPLACED
         return LockState.OTHER_FILE_SYSTEM
+
+    def is_at_its_path(self) -> bool:
+        """Whether the lock file is still the one that was locked. The call blocks."""
+        try:
+            return os.path.samestat((self.directory / NAME).stat(), os.fstat(self.file.fileno()))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Release the lock."""
@@ -88,7 +95,11 @@ async def lock_for_daemon(directory: Path) -> DirectoryLock | None:
             return None
         fcntl.flock(file, fcntl.LOCK_UN)
         await asyncio.sleep(RETRY_S)
-    return await call_within(DISK_S, partial(_identified, directory, file), f"lock {directory}")
+    try:
+        return await call_within(DISK_S, partial(_identified, directory, file), f"lock {directory}")
+    except BaseException:
+        file.close()  # otherwise this process would meet its own lock at the next try
+        raise
 
 
 async def lock_for_snapshot(

@@ -48,8 +48,14 @@ class DaemonThreads(Executor):
             self._work.put(call)
             if not self._free.acquire(blocking=False) and len(self._threads) < self._most:
                 thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # the machine has no thread left
+                    if not self._threads:
+                        self._work.get_nowait()
+                        raise
+                else:
+                    self._threads.append(thread)
         return future
 
     def shutdown(

@@ -85,8 +85,8 @@ def load(path: Path) -> JournalState:
     """Read the journal of an earlier process. The state is empty when there is no file."""
     state = JournalState()
     with contextlib.suppress(OSError, ValueError):
-        for line in read_regular(path).replace(b"\0", b"").decode().splitlines():
-            state.apply(line)
+        for line in read_regular(path).replace(b"\0", b"").splitlines():
+            state.apply(line.decode(errors="replace"))
     return state
 
 
@@ -192,7 +192,8 @@ class LeaseJournal:
         data = line.encode()
         try:
             if self.shared:
-                os.write(self._fd, data)
+                # A process that was killed may have left a torn line: a new one begins here
+                os.write(self._fd, b"\n" + data)
             else:
                 _write_all(self._fd, data, self._end)
                 self._end += len(data)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from camserver.events import DaemonLocked, Event, OutputBack, OutputLost
 from camserver.host.lock import DISK_S, DirectoryLock, LockState, lock_for_daemon
-from camserver.host.threads import call_within
+from camserver.host.threads import DaemonThreads
 
 CHECK_S = 5.0
 
@@ -33,6 +33,8 @@ class OutputDirectory:
         self._emit = emit
         self._lock: DirectoryLock | None = None
         self._lost = False
+        self._thread = DaemonThreads(1, "output directory")
+        self._check: asyncio.Future[LockState] | None = None
 
     @property
     def file_system(self) -> int | None:
@@ -54,11 +56,14 @@ class OutputDirectory:
         except OSError as error:  # also TimeoutError
             self._say_lost(f"cannot be locked: {error.strerror or error}")
             return True
+        if lock is None and self._lock is not None and self._lock.is_at_its_path():
+            lock = self._lock  # it is our own
         if lock is None:
             self._emit(DaemonLocked(reason=f"another camserver already writes to {self.path}"))
             return False
-        self.release()
-        self._lock = lock
+        if lock is not self._lock:
+            self.release()
+            self._lock = lock
         self._say_back()
         return True
 
@@ -84,9 +89,15 @@ class OutputDirectory:
     async def _state(self) -> LockState:
         if self._lock is None:
             return LockState.REPLACED
+        if self._check is None:  # a check that hangs has a thread: there is only one
+            self._check = asyncio.wrap_future(self._thread.submit(self._lock.state))
+        done, _ = await asyncio.wait({self._check}, timeout=DISK_S)
+        if not done:
+            return LockState.NO_ANSWER
+        check, self._check = self._check, None
         try:
-            return await call_within(DISK_S, self._lock.state, f"check {self.path}")
-        except OSError:  # also TimeoutError
+            return check.result()
+        except OSError:
             return LockState.NO_ANSWER
 
     def _say_lost(self, reason: str) -> None:

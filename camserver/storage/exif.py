@@ -46,7 +46,7 @@ def captured_at(jpeg: bytes) -> datetime | None:
             f"{details[ExifTags.Base.OffsetTimeOriginal]}"
         )
         return datetime.strptime(text, "%Y:%m:%d %H:%M:%S.%f%z")
-    except (OSError, ValueError, KeyError, SyntaxError):  # Pillow: SyntaxError for a broken file
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds for broken and for huge pictures
         return None
 
 
@@ -55,7 +55,7 @@ def size(jpeg: bytes) -> tuple[int | None, int | None]:
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             return image.size
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # noqa: BLE001 - as above
         return None, None
 
 

@@ -56,6 +56,8 @@ class ArchiveNames:
 
     def __init__(self, pattern: str, timezone: str) -> None:
         self._regex = archive_regex(pattern)
+        self.depth = pattern.count("/")
+        """How many folders a name has."""
         self._zone = ZoneInfo(timezone)
         said = set(self._regex.groupindex)
         dated = ("m" in said and "d" in said) or "j" in said

@@ -21,6 +21,10 @@ from camserver.host.files import read_regular
 from camserver.model import Attempt
 from camserver.storage.published import FACTS
 
+MAX_BYTES = 256 * 1024
+"""latest.json has one or two kilobytes."""
+_NOT_OURS = (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError)
+"""The errors of a latest.json that another program has written. It costs its own camera only."""
 MOMENT_S = 60.0
 """A picture is published within this time after its capture. A larger difference comes from a clock
 that was set.
@@ -66,7 +70,7 @@ class Outcome:
         """The capture time of the newest picture, in seconds since 1970."""
         try:
             return datetime.fromisoformat(self.picture["captured_at"]).timestamp()
-        except (TypeError, ValueError):  # another program may have written latest.json
+        except (TypeError, ValueError, OverflowError):  # another program may have written it
             return None
 
     def latest(self, camera: str) -> dict[str, Any]:
@@ -146,8 +150,8 @@ def read_outcomes(directory: Path, cameras: Iterable[str]) -> dict[str, Outcome]
     """The outcomes of an earlier run, from latest.json of each camera. The call blocks."""
     found = {}
     for camera in cameras:
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            latest = json.loads(read_regular(directory / camera / "latest.json"))
+        with contextlib.suppress(*_NOT_OURS):
+            latest = json.loads(read_regular(directory / camera / "latest.json", MAX_BYTES))
             attempt = latest.get("attempt") or {}
             found[camera] = Outcome(
                 {key: latest.get(key) for key in FACTS},

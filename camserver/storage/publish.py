@@ -60,7 +60,14 @@ class CameraFolder:
             name = None
             if self._output.archive:
                 name = await self._archive(temporary, jpeg, captured_at)
-            await aiofiles.os.replace(temporary, self.path / "latest.jpg", executor=self._threads)
+            try:
+                await aiofiles.os.replace(
+                    temporary, self.path / "latest.jpg", executor=self._threads
+                )
+            except OSError:
+                if name is not None:  # the index does not get a picture that was not published
+                    await self._call(_remove, self.path / name)
+                raise
         return name
 
     async def write_facts(self, latest_json: bytes) -> None:
@@ -105,6 +112,8 @@ class CameraFolder:
         except OSError as error:
             if error.errno not in NO_HARD_LINKS:
                 raise
+            if await self._call(os.path.lexists, path):
+                return False
             async with self._temporary() as copy:
                 await self._write(copy, jpeg)
                 await aiofiles.os.replace(copy, path, executor=self._threads)

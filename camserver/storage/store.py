@@ -46,6 +46,7 @@ class Stored(NamedTuple):
 @dataclass(slots=True)
 class _Camera:
     folder: CameraFolder
+    newest: int = 0  # the number of the newest attempt
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -103,13 +104,14 @@ class SnapshotStore:
         be written. It never raises because of the disk.
         """
         camera = self._cameras.setdefault(attempt.camera, self._camera(attempt.camera))
+        camera.newest += 1
         try:
             async with asyncio.timeout(self._limit_s):
                 await camera.lock.acquire()
         except TimeoutError:
             return self._failed(attempt, failures_before, "is busy with an earlier picture")
         task = asyncio.create_task(
-            self._record(camera.folder, attempt, failures_before), name=f"store {attempt.camera}"
+            self._record(camera, attempt, failures_before), name=f"store {attempt.camera}"
         )
         self._writing.add(task)
 
@@ -136,8 +138,8 @@ class SnapshotStore:
         self._outcomes.attempted(attempt, _failures(attempt, failures_before))
         return Stored(attempt)
 
-    async def _record(self, folder: CameraFolder, attempt: Attempt, failures_before: int) -> Stored:
-        disk_full = False
+    async def _record(self, camera: _Camera, attempt: Attempt, failures_before: int) -> Stored:
+        folder, number, disk_full = camera.folder, camera.newest, False
         if self._outcomes.get(attempt.camera) is None:  # the picture of an earlier run stays known
             loop = asyncio.get_running_loop()
             self._outcomes.remember(
@@ -150,7 +152,10 @@ class SnapshotStore:
                 await self._publish(folder, attempt.snapshot)
             except StorageError as error:
                 attempt, disk_full = _not_stored(attempt, str(error)), error.errno in DISK_FULL
-        outcome = self._outcomes.attempted(attempt, _failures(attempt, failures_before))
+        outcome = self._outcomes.get(attempt.camera)
+        # Otherwise this write was given up, and another attempt was made since
+        if camera.newest == number or outcome is None:
+            outcome = self._outcomes.attempted(attempt, _failures(attempt, failures_before))
         facts = json.dumps(outcome.latest(attempt.camera), indent=1, ensure_ascii=False)
         try:
             await self._check_file_system()

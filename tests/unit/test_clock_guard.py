@@ -74,11 +74,31 @@ def test_without_a_record_the_newest_picture_stands_in() -> None:
 
 
 def test_nearly_everything_needs_a_confirmation() -> None:
+    """Of one camera, too: a typing error in its own rule."""
     record = ClockRecord(0, 0, "one")
-    assert judge(record, 412, 422).doubt is Doubt.NEARLY_ALL
-    assert judge(record, 300, 422).doubt is None
-    assert judge(record, 9, 9).doubt is None
-    assert judge(record, 0, 0).doubt is None
-    allowed = confirmed(judge(record, 412, 422))
-    assert judge(allowed, 412, 422).doubt is None
-    assert judge(done(allowed), 412, 422).doubt is Doubt.NEARLY_ALL
+    nearly = [(0, 9000), (412, 422)]
+    assert judge(record, nearly).doubt is Doubt.NEARLY_ALL
+    assert judge(record, [(300, 422)]).doubt is None
+    assert judge(record, [(9, 9)]).doubt is None
+    assert judge(record, []).doubt is None
+    allowed = confirmed(judge(record, nearly))
+    assert judge(allowed, nearly).doubt is None
+    assert judge(done(allowed), nearly).doubt is Doubt.NEARLY_ALL
+
+
+def test_small_steps_add_up() -> None:
+    """590 s before each pass: the second one is doubted. Corrections of seconds never are."""
+    record, wall = look(None, clocks(0, 0), None), 0.0
+    for step in range(1, 4):
+        wall += 300 + 290
+        record = look(record, clocks(wall, 300.0 * step), None)
+    assert record.doubt is Doubt.SET
+    record = look(None, clocks(0, 0), None)
+    for day in range(1, 366):
+        record = look(record, clocks(day * (DAY + 30), day * DAY), None)
+    assert record.doubt is None
+
+
+def test_a_boot_that_begins_again_is_another_boot() -> None:
+    """The file that stands for a boot may survive a reboot."""
+    assert look(ClockRecord(1000, 500, "one"), clocks(2000, 5, "one"), None).doubt is None

@@ -18,6 +18,7 @@ from camserver.host.files import NotRegularFileError, read_regular
 from camserver.host.threads import DaemonThreads, call_within
 from camserver.model import Attempt, Result
 from camserver.storage import SnapshotStore
+from camserver.storage.directory import OutputDirectory
 from camserver.storage.outcomes import Outcomes, read_outcomes
 from camserver.storage.publish import free_number, remove_temporary_files
 
@@ -291,3 +292,36 @@ async def test_the_stop_waits_for_a_write(tmp_path: Path) -> None:
     poll.cancel()
     await store.close(60)
     assert facts(tmp_path)["captured_at"] == "2026-01-04T09:30:00.250Z"
+
+
+@pytest.mark.parametrize(
+    "strange", ['{"consecutive_failures": Infinity}', "[" * 100_000, " " * 10**6]
+)
+async def test_a_strange_latest_json_costs_nothing(tmp_path: Path, strange: str) -> None:
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate/latest.json").write_text(strange)
+    assert read_outcomes(tmp_path, ["gate"]) == {}
+    store = SnapshotStore(OutputTable(directory=tmp_path), Outcomes())
+    assert (await store.record(stored_attempt(), 0)).attempt.ok
+
+
+async def test_a_picture_that_is_not_published_is_not_archived(tmp_path: Path) -> None:
+    """A folder in the place of latest.jpg: otherwise each poll would leave a file."""
+    (tmp_path / "gate/latest.jpg").mkdir(parents=True)
+    store = SnapshotStore(OutputTable(directory=tmp_path), Outcomes())
+    assert (await store.record(stored_attempt(), 0)).attempt.result is Result.STORAGE
+    assert not [path for path in tmp_path.rglob("*.jpg") if path.is_file()]
+
+
+async def test_the_own_lock_is_not_another_daemons(tmp_path: Path) -> None:
+    """After one look that failed, as on a network file system."""
+    events: list[str] = []
+    directory = OutputDirectory(tmp_path / "out", lambda event: events.append(event.EVENT))
+    assert await directory.take()
+    assert await directory.take()
+    other = OutputDirectory(tmp_path / "out", lambda event: events.append(event.EVENT))
+    assert not await other.take()
+    directory.release()
+    assert await other.take()
+    other.release()
+    assert events == ["daemon.locked"]
