@@ -90,19 +90,21 @@ class EventLog:
 
     def _is_routine(self, event: Event) -> bool:
         match event:
-            case SnapshotPublished():
+            case SnapshotPublished():  # a recovery has an event of its own
                 self._pictures += 1
-                return not self._changes(event.camera, "ok")
+                self._results.pop(event.camera, None)
+                return True
             case PollFailed():
                 self._failures += 1
-                return not self._changes(event.camera, event.result)
+                # Busy is no state of the camera: another program had its session
+                return event.result == "busy" or not self._changes(event.camera, event.result)
             case LeaseAcquired() | LeaseReleased() | PollSkipped():
                 return True
         return False
 
     def _changes(self, camera: str, result: str) -> bool:
-        """Whether a camera's result is another one than before. The first picture is no change."""
-        before = self._results.get(camera, "ok")
+        """Whether a camera fails in another way than before."""
+        before = self._results.get(camera)
         self._results[camera] = result
         return result != before
 

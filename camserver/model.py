@@ -15,6 +15,7 @@ class Result(StrEnum):
 
     OK = "ok"
     BUSY = "busy"  # our own budget: no lease within lease_wait
+    OVERLOADED = "overloaded"  # this host: no worker came free for what the camera had sent
     FULL = "full"  # the camera says that its sessions are taken
     AUTH = "auth"
     NOT_FOUND = "not-found"

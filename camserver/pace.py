@@ -22,12 +22,22 @@ BYTE_S = 1 / 160e6
 
 
 class Pace:
-    """The account of one connection. Call `begin` and `end` around each turn."""
+    """The account of one connection. Call `begin` and `end` around each turn.
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    A turn ends by the clock. What it costs is the CPU time of this thread: a process that had to
+    wait for the processor must not blame its cameras.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._clock = clock
+        self._cpu = cpu
         self._credit_s = BURST_S
         self._begun = self._ended = clock()
+        self._cpu_begun = cpu()
 
     def received(self, count: int) -> None:
         """Count received bytes."""
@@ -35,7 +45,7 @@ class Pace:
 
     def begin(self) -> None:
         """Begin a turn."""
-        self._begun = self._clock()
+        self._begun, self._cpu_begun = self._clock(), self._cpu()
         self._credit_s = min(BURST_S, self._credit_s + SHARE * (self._begun - self._ended))
 
     @property
@@ -46,5 +56,5 @@ class Pace:
     def end(self) -> float:
         """End the turn. Returns the seconds until the next one may begin."""
         self._ended = self._clock()
-        self._credit_s -= (1 - SHARE) * (self._ended - self._begun)
+        self._credit_s -= (1 - SHARE) * (self._cpu() - self._cpu_begun)
         return max(0.0, -self._credit_s / SHARE)

@@ -24,11 +24,13 @@ from camserver.events import (
     InventoryUnwatched,
 )
 from camserver.host import notify
-from camserver.host.threads import call_within
+from camserver.host.threads import DaemonThreads, call_within
 
 SETTLE_S = 0.2
-LOOKS = 20
-"""How often files that change all the time are read again."""
+SETTLE_LIMIT_S = 10.0
+"""How long files that change all the time are read again."""
+REMOVAL_S = 3.0
+"""How old the newest change must be when cameras would be removed."""
 LOAD_S = 30.0
 """How long the disk may take to give the inventory."""
 LOOK_S = 10.0
@@ -55,6 +57,8 @@ class InventoryReloader:
         self._read = inventory.sources  # what was read last, also when it was refused
         self._requested = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self._thread = DaemonThreads(1, "inventory")
+        self._looking: asyncio.Future[tuple[bool, dict[Path, tuple[int, int]]]] | None = None
 
     def request(self) -> None:
         """Ask `run` for a reload."""
@@ -89,7 +93,10 @@ class InventoryReloader:
     async def _load(self) -> Inventory:
         """The inventory, which has settled. Raises InventoryError."""
         try:
-            inventory = await call_within(LOAD_S, lambda: _settled(self._path), "inventory")
+            running = {camera.id for camera in self.inventory.cameras}
+            inventory = await call_within(
+                LOAD_S, lambda: _settled(self._path, running), "inventory"
+            )
         except TimeoutError:
             raise InventoryError(
                 (f"{self._path}: cannot be read: the disk did not answer within {LOAD_S:g} s",)
@@ -117,25 +124,39 @@ class InventoryReloader:
 
         inotify only wakes this job. What counts is whether the files are those that were read.
         """
-        watched = False
+        told = False
         while True:
-            try:
-                changed, folders = await call_within(
-                    LOAD_S, lambda: (self._read.have_changed, self._read.folders()), "inventory"
-                )
-            except OSError:  # also TimeoutError: the disk does not answer
-                changed, folders = False, {}
+            changed, folders = await self._look()
             if changed and not self._reloading.locked():
                 self._requested.set()
             try:
                 await _something_changes(self._read, list(folders))
-                watched = True
+                told = False
             except (OSError, RuntimeError) as error:
                 # watchfiles raises RuntimeError when no inotify watch is left
-                if not watched:
+                if not told:
                     self._emit(InventoryUnwatched(reason=str(error), every_s=LOOK_S))
-                    watched = True
+                told = True
                 await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> tuple[bool, dict[Path, tuple[int, int]]]:
+        """Whether the files have changed, and the folders to watch.
+
+        A look that hangs has a thread: there is only one. It counts as no change.
+        """
+        sources = self._read
+        if self._looking is None:
+            self._looking = asyncio.wrap_future(
+                self._thread.submit(lambda: (sources.have_changed, sources.folders()))
+            )
+        done, _ = await asyncio.wait({self._looking}, timeout=LOAD_S)
+        if not done:
+            return False, {}
+        looking, self._looking = self._looking, None
+        try:
+            return looking.result()
+        except (OSError, RuntimeError, ValueError):
+            return False, {}
 
 
 async def _something_changes(sources: InventorySources, folders: list[Path]) -> None:
@@ -158,9 +179,13 @@ async def _something_changes(sources: InventorySources, folders: list[Path]) -> 
         timer.cancel()
 
 
-def _settled(path: Path) -> Inventory:
-    """Read the inventory until two looks agree. The call blocks. Raises InventoryError."""
-    for _ in range(LOOKS):
+def _settled(path: Path, running: set[str]) -> Inventory:
+    """Read the inventory until two looks agree. The call blocks. Raises InventoryError.
+
+    When cameras would be removed, the files must be REMOVAL_S old: a copy may have stalled.
+    """
+    end = time.monotonic() + SETTLE_LIMIT_S
+    while time.monotonic() < end:
         try:
             inventory = load_inventory(path)
         except InventoryError as error:
@@ -170,6 +195,8 @@ def _settled(path: Path) -> Inventory:
                 raise
             continue
         time.sleep(SETTLE_S)
-        if not inventory.sources.have_changed:
+        removes = running - {camera.id for camera in inventory.cameras}
+        is_young = removes and 0 <= inventory.sources.youngest_s < REMOVAL_S
+        if not is_young and not inventory.sources.have_changed:
             return inventory
     raise InventoryError((f"{path}: changes all the time; it is read again later",))

@@ -30,7 +30,7 @@ from camserver.api.responses import (
     seconds_of,
 )
 from camserver.archive.index import IndexUnavailable
-from camserver.client.exchange import FACTS_HEADER
+from camserver.client.exchange import CLAIM_BY_SECRET, CLAIM_HEADER, FACTS_HEADER
 from camserver.config import Camera
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
@@ -78,7 +78,9 @@ class ControlRoutes:
             )
         if attempt.result in (Result.BUSY, Result.FULL):
             raise self._busy(camera, attempt.error or "", result=attempt.result)
-        raise refusal(web.HTTPBadGateway, attempt.error or "", result=attempt.result)
+        overloaded = attempt.result is Result.OVERLOADED
+        kind = web.HTTPServiceUnavailable if overloaded else web.HTTPBadGateway
+        raise refusal(kind, attempt.error or "", result=attempt.result)
 
     async def _confirm_clock(self, _: web.Request) -> web.Response:
         try:
@@ -219,13 +221,14 @@ def _holder(request: web.Request, kind: str) -> Holder:
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None:
         return Holder(kind, label)
+    keeps_secret = request.headers.get(CLAIM_HEADER) == CLAIM_BY_SECRET
     pid, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
     command = ""
     with contextlib.suppress(OSError):  # the process may have ended already
         name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
         # The name is shown on terminals: no control characters.
         command = "".join(c if c.isprintable() else "?" for c in name)
-    return Holder(kind, label or command, pid, uid, command)
+    return Holder(kind, label or command, pid, uid, command, keeps_secret)
 
 
 def _has_left(request: web.Request) -> bool:

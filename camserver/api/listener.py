@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from camserver.api.addresses import network_of
+
 MAX_BODY_BYTES = 64 * 1024
 SILENT_S = 15.0
 """Seconds without a request after which a connection is closed."""
@@ -21,6 +23,8 @@ STOP_S = 0.2
 
 The connections of leases end too; their holders claim them again.
 """
+RESERVED = 8
+"""One of so many connections is only for root and this process's own user."""
 ACCEPT_AGAIN_S = 0.1
 PEER = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
@@ -31,8 +35,8 @@ class HttpListener:
     """The server of `app` on a listening socket, between `open` and `close`.
 
     It accepts at most `connections` at once; others get 503. One user of a unix socket, or one
-    address, may have half of them, so that others still get through. Root and this process's own
-    user may have all: a reload and a stop must always be possible.
+    address, may have half of them, so that others still get through. Some are only for root and
+    this process's own user: a reload must be possible.
     """
 
     def __init__(
@@ -50,8 +54,7 @@ class HttpListener:
         self._connections = connections
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        # The clients of open connections, by transport
-        self._clients: dict[asyncio.BaseTransport, str] = {}
+        self._clients: dict[asyncio.BaseProtocol, str] = {}
 
     async def open(self, sock: socket.socket) -> None:
         """Start to answer on `sock`."""
@@ -84,21 +87,27 @@ class HttpListener:
             try:
                 client = _client_of(connection)
                 if self._has_room(client):
-                    transport, _ = await loop.connect_accepted_socket(server, connection)
-                    self._clients[transport] = client
+                    _, protocol = await loop.connect_accepted_socket(server, connection)
+                    self._clients[protocol] = client
                 else:
                     connection.send(BUSY)
                     connection.close()
-            except OSError:
+            except Exception:  # noqa: BLE001 - it costs this connection, and not the others
                 connection.close()
 
     def _has_room(self, client: str) -> bool:
-        """Whether this client may have another connection. "" is one that may have all."""
-        self._clients = {t: c for t, c in self._clients.items() if not t.is_closing()}
-        if len(self._clients) >= self._connections:
-            return False
-        own = sum(other == client for other in self._clients.values())
-        return not client or own < self._connections // 2
+        """Whether this client may have another connection. "" is one without a limit of its own."""
+        server = self._runner.server
+        open_ = set(server.connections) if server is not None else set()
+        # A connection counts until it is closed, also when its client does not read the end
+        self._clients = {p: c for p, c in self._clients.items() if p in open_}
+        if not client:
+            return len(self._clients) < self._connections
+        limited = [other for other in self._clients.values() if other]
+        return (
+            len(limited) < self._connections - self._connections // RESERVED
+            and limited.count(client) < self._connections // 2
+        )
 
 
 def _client_of(connection: socket.socket) -> str:
@@ -107,7 +116,7 @@ def _client_of(connection: socket.socket) -> str:
     Raises OSError.
     """
     if connection.family != socket.AF_UNIX:
-        return str(connection.getpeername()[0])
+        return network_of(str(connection.getpeername()[0]))
     _, uid, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
     return "" if uid in (0, os.getuid()) else f"uid {uid}"
 

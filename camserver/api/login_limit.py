@@ -3,55 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
 
 from cachetools import LRUCache
+
+from camserver.api.addresses import network_of
 
 TRIES = 10
 """Wrong logins that an address has at once."""
 TRY_EVERY_S = 6.0
 """After them, it gets another one every so many seconds."""
 LOG_EVERY_S = 60.0
-MAX_ADDRESSES = 4096
+TRIES_OF_ALL, TRY_OF_ALL_EVERY_S = 200, 0.5
+"""The same for all clients together: one person may have many addresses."""
+MAX_CLIENTS = 4096
 
 
 @dataclass(slots=True)
-class _Address:
-    full_at: float  # when it has all its tries again
-    wrong: int = 0  # since the last line of the log
-    said_at: float = float("-inf")
+class _Client:
+    all_tries_at: float
+    """When it has all its tries again."""
+    unlogged: int = 0
+    logged_at: float = float("-inf")
 
 
 class LoginLimit:
-    """Counts wrong logins of each address. Those of one IPv6 network (/64) count together."""
+    """Counts wrong logins of each client. Those of one IPv6 network (/64) count together."""
 
-    def __init__(self) -> None:
-        self._addresses: LRUCache[str, _Address] = LRUCache(MAX_ADDRESSES)
+    def __init__(self, tries: int = TRIES, try_every_s: float = TRY_EVERY_S) -> None:
+        self._tries = tries
+        self._try_every_s = try_every_s
+        self._clients: LRUCache[str, _Client] = LRUCache(MAX_CLIENTS)
 
     def wait_s(self, address: str, now: float) -> float:
-        """How long this address has to wait until a login is looked at. 0: not at all."""
-        known = self._addresses.get(_network(address))
-        return 0.0 if known is None else max(0.0, known.full_at - now - (TRIES - 1) * TRY_EVERY_S)
+        """How long this client has to wait until a login is looked at. 0: not at all."""
+        known = self._clients.get(network_of(address))
+        if known is None:
+            return 0.0
+        return max(0.0, known.all_tries_at - now - (self._tries - 1) * self._try_every_s)
 
-    def wrong(self, address: str, now: float) -> int:
-        """Count a wrong login. Returns how many there were since the last line, or 0: no line."""
-        known = self._addresses.setdefault(_network(address), _Address(now))
-        known.full_at = max(known.full_at, now) + TRY_EVERY_S
-        known.wrong += 1
-        if now - known.said_at < LOG_EVERY_S:
-            return 0
-        known.said_at, wrong, known.wrong = now, known.wrong, 0
-        return wrong
-
-
-def _network(address: str) -> str:
-    """The part of an address that one person has."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if not isinstance(parsed, IPv6Address):
-        return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return parsed.exploded[:19]
+    def count_wrong(self, address: str, now: float) -> int | None:
+        """Count a wrong login. Returns how many a line of the log should name, or None."""
+        known = self._clients.setdefault(network_of(address), _Client(now))
+        known.all_tries_at = max(known.all_tries_at, now) + self._try_every_s
+        known.unlogged += 1
+        if now - known.logged_at < LOG_EVERY_S:
+            return None
+        known.logged_at, count, known.unlogged = now, known.unlogged, 0
+        return count

@@ -71,10 +71,16 @@ class Thumbnails:
 
     async def _make(self, key: Key, read: Callable[[], Awaitable[bytes]]) -> bytes:
         _, _, width = key
-        async with self._turns:
-            still = await self._decoder.inspect(
-                await read(), width=width, deadline=asyncio.get_running_loop().time() + LIMIT_S
-            )
+        deadline = asyncio.get_running_loop().time() + LIMIT_S
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise ThumbnailsBusy(f"no turn within {LIMIT_S:g} s") from None
+        try:
+            still = await self._decoder.inspect(await read(), width=width, deadline=deadline)
+        finally:
+            self._turns.release()
         with suppress(ValueError):  # one JPEG is larger than the whole cache
             self._kept[key] = still.jpeg
         return still.jpeg

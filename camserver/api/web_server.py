@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
+import hashlib
 import hmac
 import math
 import resource
@@ -20,14 +20,20 @@ import zlib
 from collections.abc import Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from cachetools import LRUCache
 
+from camserver.api.addresses import is_address, is_loopback, network_of
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
-from camserver.api.login_limit import LoginLimit
+from camserver.api.login_limit import (
+    MAX_CLIENTS,
+    TRIES_OF_ALL,
+    TRY_OF_ALL_EVERY_S,
+    LoginLimit,
+)
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services, refusal
@@ -74,6 +80,8 @@ class WebServer:
         self._table = table = inventory.http
         self._emit = emit
         self._logins = LoginLimit()
+        self._all_logins = LoginLimit(TRIES_OF_ALL, TRY_OF_ALL_EVERY_S)
+        self._logged_in: LRUCache[tuple[str, bytes], bool] = LRUCache(MAX_CLIENTS)
         self._services = services
         self.configure(inventory)
         app = web.Application(
@@ -157,7 +165,7 @@ class WebServer:
             host = urlsplit(f"//{request.host}").hostname or ""
         except ValueError:
             raise refusal(web.HTTPBadRequest, "the Host header names no host") from None
-        if table.password is None and not _is_address(host) and host not in self._hosts:
+        if table.password is None and not is_address(host) and host not in self._hosts:
             raise refusal(web.HTTPForbidden, f"the name {host[:80]!r} is not in [http] hosts")
         if table.password is not None and request.path != "/healthz":
             self._check_login(request, table.username, table.password)
@@ -166,9 +174,13 @@ class WebServer:
     def _check_login(self, request: web.Request, username: str, password: str) -> None:
         """Raise 401 for a wrong login, and 429 for an address that has sent too many of them."""
         header = request.headers.get("Authorization")
-        address, now = _client(request), asyncio.get_running_loop().time()
+        address, now = _address_of(request), asyncio.get_running_loop().time()
         if header is not None:
-            wait_s = self._logins.wait_s(address, now)
+            # Who has logged in does not wait for others behind the same proxy
+            known = network_of(address), hashlib.sha256(header.encode()).digest()
+            if known in self._logged_in and _is_right(header, username, password):
+                return
+            wait_s = max(self._logins.wait_s(address, now), self._all_logins.wait_s("", now))
             if wait_s > 0:
                 error = refusal(
                     web.HTTPTooManyRequests, f"too many wrong logins: wait {wait_s:.0f} s"
@@ -176,8 +188,10 @@ class WebServer:
                 error.headers["Retry-After"] = str(math.ceil(wait_s))
                 raise error
             if _is_right(header, username, password):
+                self._logged_in[known] = True
                 return
-            if count := self._logins.wrong(address, now):
+            self._all_logins.count_wrong("", now)
+            if (count := self._logins.count_wrong(address, now)) is not None:
                 self._emit(WrongLogins(address=address, count=count))
         error = refusal(web.HTTPUnauthorized, "username and password, please")
         error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
@@ -217,22 +231,15 @@ def _is_right(header: str, username: str, password: str) -> bool:
     return scheme.lower() == "basic" and right_name and right_password
 
 
-def _client(request: web.Request) -> str:
+def _address_of(request: web.Request) -> str:
     """Return the address of the client, also behind a proxy on this machine."""
     peer = request.remote or ""
-    with contextlib.suppress(ValueError):
-        if ip_address(peer).is_loopback:
-            # The last entry is the proxy's own; a client can write only the ones before it
-            return request.headers.get("X-Forwarded-For", peer).rpartition(",")[2].strip()[:64]
+    if is_loopback(peer):
+        # The last entry is the proxy's own; a client can write only the ones before it
+        entries = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        if is_address(entries[-1].strip()):
+            return entries[-1].strip()
     return peer
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _wall() -> list[tuple[str, Traversable]]:

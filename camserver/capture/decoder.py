@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from camserver.errors import CameraError
@@ -29,7 +28,7 @@ class Decoder:
     async def decode(self, unit: CodedKeyframe, *, width: int | None, deadline: float) -> Still:
         """Decode one access unit. Raises CameraError: bad-picture, timeout, crashed.
 
-        When no worker came free, the result is busy: the camera has not failed.
+        When no worker came free, the result is overloaded: the camera has not failed.
         """
         if unit.codec == "mjpeg":
             return await self.inspect(unit.data, width=width, deadline=deadline)
@@ -48,11 +47,9 @@ class Decoder:
         return await self._run("inspect", {"width": width}, jpeg, deadline)
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Still:
-        async with self._pool.slot(deadline):
-            limit = min(deadline, asyncio.get_running_loop().time() + JOB_S)
-            reply = await self._pool.run_in_slot(
-                job, {**data, "quality": self.quality}, blob, deadline=limit
-            )
+        reply = await self._pool.run(
+            job, {**data, "quality": self.quality}, blob, deadline=deadline, job_s=JOB_S
+        )
         return _still(reply)
 
 

@@ -16,7 +16,7 @@ from camserver.model import Result, SessionEnd, Step
 FAILURES = 2
 KEPT_S = 24 * 3600.0
 MAX_FAILURES = 32
-_REFUSALS = frozenset((Result.AUTH, Result.FULL, Result.BUSY))
+_REFUSALS = frozenset((Result.AUTH, Result.FULL, Result.BUSY, Result.OVERLOADED))
 _MISREADINGS = frozenset((Result.NO_KEYFRAME, Result.BAD_PICTURE, Result.NOT_FOUND, Result.ERROR))
 
 

@@ -47,6 +47,8 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._allowed = 0
+        self.paced: PacedProtocol | None = None
+        """The protocol of the newest connection."""
 
     async def _wrap_create_connection(self, *arguments: Any, **options: Any) -> Any:
         """Connect, with a protocol that gets its bytes in turns.
@@ -57,7 +59,8 @@ class _Connector(aiohttp.TCPConnector):
         transport, paced = await super()._wrap_create_connection(
             lambda: PacedProtocol(factory()), *others, **options
         )
-        return transport, cast("PacedProtocol", paced).inner
+        self.paced = cast("PacedProtocol", paced)
+        return transport, self.paced.inner
 
     def allow_one(self) -> None:
         """Allow one connection, for the next request."""
@@ -221,6 +224,8 @@ class HttpEngine:
     ) -> _Answer:
         connector.allow_one()
         async with session.get(url, headers=headers, allow_redirects=False) as response:
+            if connector.paced is not None:
+                connector.paced.answer_has_begun()
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
             if response.status == 401:
                 # The body is read so that the next request can use the same connection. The body

@@ -14,10 +14,12 @@ from camserver.pace import Pace
 
 SLICE_BYTES = 2048
 """How many bytes are given at a time. A parser needs at most a few milliseconds for them."""
-TURN_SLICES = 2
-"""How many slices are given in one turn. Who waits for the parsed messages has work, too."""
-LAST_SLICES = 2048
-"""How many slices that came before the end of a connection are given at its end."""
+BODY_SLICE_BYTES = 16 * 1024
+"""The same for the body: it is passed on, and hardly parsed."""
+HEAD_SLICES = 2
+"""How many slices are given in one turn, until the answer has begun. A flood of informational
+answers costs more where they are waited for than where they are parsed.
+"""
 
 
 class PacedProtocol(asyncio.Protocol):
@@ -30,6 +32,11 @@ class PacedProtocol(asyncio.Protocol):
         self._waiting = bytearray()
         self._next_turn: asyncio.Handle | None = None
         self._inner_paused = False
+        self._answer_has_begun = False
+
+    def answer_has_begun(self) -> None:
+        """Give the rest in larger parts: it is the body."""
+        self._answer_has_begun = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give `inner` a transport whose reading both of us may pause."""
@@ -70,10 +77,12 @@ class PacedProtocol(asyncio.Protocol):
     def _take(self) -> None:
         self._next_turn = None
         self._pace.begin()
-        for _ in range(TURN_SLICES):
-            if not self._waiting or self._pace.turn_is_over:
+        slices = 0
+        while self._waiting and not self._pace.turn_is_over:
+            if not self._answer_has_begun and slices >= HEAD_SLICES:
                 break
             self._give_slice()
+            slices += 1
         if self._pace.end() > 0 and self._transport is not None:
             self._waiting.clear()
             self._transport.abort()  # no picture costs so much
@@ -86,14 +95,13 @@ class PacedProtocol(asyncio.Protocol):
         if self._next_turn is not None:
             self._next_turn.cancel()
             self._next_turn = None
-        for _ in range(LAST_SLICES):
-            if not self._waiting:
-                return
+        while self._waiting:
             self._give_slice()
 
     def _give_slice(self) -> None:
-        data = bytes(self._waiting[:SLICE_BYTES])
-        del self._waiting[:SLICE_BYTES]
+        size = BODY_SLICE_BYTES if self._answer_has_begun else SLICE_BYTES
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
         self.inner.data_received(data)
 
     def _update(self) -> None:

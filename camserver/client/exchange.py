@@ -17,6 +17,8 @@ from camserver.errors import CamserverError, RtspBusy, SessionHolder
 
 ANSWER_S = 15.0
 """Seconds that the daemon may take to answer a request that needs no camera."""
+CLAIM_HEADER, CLAIM_BY_SECRET = "X-Camserver-Claim", "secret"
+"""A client that keeps the secret of its lease says so. Others claim by the generation."""
 FACTS_HEADER = "X-Camserver-Facts"
 """The HTTP header with the facts of the picture in the body: JSON, with the keys of latest.json."""
 

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import h11
 
-from camserver.client.exchange import refusal
+from camserver.client.exchange import CLAIM_BY_SECRET, CLAIM_HEADER, refusal
 
 _CLEAN = b'{"end": "clean"}\n'
 
@@ -37,7 +37,7 @@ class LeaseRequest:
     priority: str = "live"
     label: str = ""
     ttl_s: float | None = None
-    claim: str = ""
+    claim: str = field(default="", repr=False)
 
     def target(self) -> str:
         """Return the path and the query of the HTTP request."""
@@ -52,7 +52,7 @@ class Granted:
     """A granted lease; `generation` tells it from other leases of the device.
 
     `claim` is a secret: whoever has it, and is the same user, can take the lease again from the
-    next daemon. It is empty when an older daemon granted the lease.
+    next daemon. An older daemon gave no secret: then it is the generation.
     """
 
     camera: str
@@ -98,6 +98,7 @@ class LeaseExchange:
             ("Host", "camserver"),
             ("Connection", "close"),
             ("Transfer-Encoding", "chunked"),
+            (CLAIM_HEADER, CLAIM_BY_SECRET),
         ]
         head = h11.Request(method="POST", target=self._request.target(), headers=headers)
         return self._http.send(head) or b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ class InventoryFiles:
         self.faults: list[str] = []
         self._stamps: dict[Path, Stamp | None] = {}
         self._includes: tuple[str, ...] = ()
+        self._passwords: list[Path] = []
 
     @property
     def sources(self) -> InventorySources:
         """What was read until now."""
-        return InventorySources(self.path, self._includes, dict(self._stamps))
+        return InventorySources(
+            self.path, self._includes, tuple(self._passwords), dict(self._stamps)
+        )
 
     def content(self, path: Path) -> bytes:
         """The content of one file of the inventory. Raises OSError."""
@@ -33,6 +37,12 @@ class InventoryFiles:
         content, stat = read_file(path)
         self._stamps[path] = stamp_of(stat)
         return content
+
+    def password(self, path: Path) -> str:
+        """The password in a file: its first line. Raises OSError, and ValueError for no UTF-8."""
+        self._passwords.append(path)
+        text = self.content(path).decode("utf-8-sig")
+        return re.split(r"\r\n|\r|\n", text, maxsplit=1)[0]
 
     def read(self, path: Path) -> dict[str, Any] | None:
         """The tables of one file. None when it has a fault."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from camserver.config.checks import device_faults, rate_warning
-from camserver.config.files import InventoryFiles, builtin_profiles, read_file
+from camserver.config.files import InventoryFiles, builtin_profiles
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import (
     PASSWORDS,
@@ -289,7 +289,7 @@ class _Loader:
         else:
             return table.password
         try:
-            return read_file(path)[0].decode().split("\n", 1)[0]
+            return self.files.password(path)
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a NUL in the name
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")

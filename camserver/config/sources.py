@@ -8,6 +8,7 @@ and its times are the same. Calls block.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +19,26 @@ Stamp = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class InventorySources:
-    """The inventory at `path`, and the patterns of its `include`.
+    """The inventory at `path`, the patterns of its `include`, and its files with passwords.
 
     `stamps` has every file that was read, with None for one that does not exist.
     """
 
     path: Path
     includes: tuple[str, ...] = ()
+    passwords: tuple[Path, ...] = ()
     stamps: Mapping[Path, Stamp | None] = field(default_factory=dict)
 
     def now(self) -> dict[Path, Stamp | None]:
         """The stamps of the files that would be read now."""
-        paths = {self.path: None, **dict.fromkeys(self._included())}
+        paths = dict.fromkeys((self.path, *self._included(), *self.passwords))
         return {path: stamp_at(path) for path in paths}
+
+    @property
+    def youngest_s(self) -> float:
+        """How many seconds ago the newest change of a file was."""
+        newest = max((stamp[3] for stamp in self.stamps.values() if stamp), default=0)
+        return time.time() - newest / 1e9
 
     @property
     def have_changed(self) -> bool:
@@ -42,10 +50,11 @@ class InventorySources:
 
         The parents are among them: a folder may be removed and made again.
         """
-        folders = {self.path.absolute().parent, self.path.resolve().parent}
+        # realpath, because resolve() raises RuntimeError for links that lead in a circle
+        folders = {self.path.absolute().parent, Path(os.path.realpath(self.path)).parent}
         for pattern in self.includes:
             folders.add(included_folder(self.path, pattern))
-        folders |= {folder.resolve() for folder in folders}
+        folders |= {Path(os.path.realpath(folder)) for folder in folders}
         folders |= {folder.parent for folder in folders}
         found = {}
         for folder in folders:
@@ -61,7 +70,7 @@ class InventorySources:
         for pattern in self.includes:
             try:
                 yield from included_paths(self.path, pattern)
-            except (ValueError, OSError):
+            except (ValueError, OSError, RuntimeError):
                 continue
 
 

@@ -18,6 +18,9 @@ _BY_RESULT = {
         "The path is wrong: the maker's manual or the camera's ONVIF page has it (/stream1, "
         "/h264Preview_01_main, ...)."
     ),
+    Result.OVERLOADED: (
+        "This host has no worker free: try again, or raise [polling] decoders or the intervals."
+    ),
     Result.FULL: (
         "Somebody else has its sessions: go2rtc, an NVR, the maker's app? Close one, or give"
         " max_sessions as it is."

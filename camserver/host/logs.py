@@ -47,6 +47,10 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         record.msg, record.args = self._redactor.scrub(record.getMessage()), None
+        kind = record.exc_info[0] if record.exc_info else None
+        if kind is not None and kind.__module__.startswith("aiohttp.http"):
+            # A client sent no valid HTTP. The traceback would show what it sent, also a login
+            record.msg, record.exc_info = f"a client sent no valid HTTP ({kind.__name__})", None
         if record.exc_info:
             record.exc_text = self._redactor.scrub(
                 logging.Formatter().formatException(record.exc_info)

@@ -11,7 +11,8 @@ from urllib.parse import quote, quote_plus
 
 MASK = "***"
 # user:password@ in any URL, also when the password contains an '@' that was not encoded.
-_USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s@/]*@)+")
+# The lengths are limited, because the search would cost the square of the text otherwise.
+_USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]{0,15}://)(?:[^\s@/]{0,512}@)+")
 
 
 # Texts from cameras reach terminals and pages. So escape sequences are removed, and characters
@@ -19,12 +20,14 @@ _USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s@/]*@)+")
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
+LONG_TEXT = 32_000
 MAX_TEXT = 1000
 """The most characters of a text that comes from outside, in one line of the log or of a page."""
 
 
 # The login of a request, in any header line or traceback: base64, or the answer to a challenge
-_AUTHORIZATION = re.compile(r"(?i)(authorization\W{1,6}(?:basic|digest|bearer))\s[^\r\n]*")
+_AUTHORIZATION = re.compile(r"(?i)(authorization\W{1,6}(?:b\W)?(?:basic|digest|bearer))\s[^\r\n]*")
+_NONE: tuple[tuple[int, ...], frozenset[str]] = ((), frozenset())
 PREFIX = 3
 """Secrets are found by their first characters. Shorter secrets are ignored."""
 
@@ -33,11 +36,11 @@ class Redactor:
     """Replaces known secrets (plain or percent-encoded), the user info of URLs, and logins.
 
     The cost does not grow with the number of secrets: a text is read once, and each position is
-    looked up in a dictionary.
+    looked up in a dictionary, once for each length of secrets that begin so.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._forms: dict[str, tuple[str, ...]] = {}
+        self._forms: dict[str, tuple[tuple[int, ...], frozenset[str]]] = {}
         self.replace_secrets(secrets)
 
     def replace_secrets(self, secrets: Iterable[str]) -> None:
@@ -56,7 +59,8 @@ class Redactor:
                     found.setdefault(form[:PREFIX], set()).add(form)
         # The longest come first: a secret that contains another one must be masked as a whole
         self._forms = {
-            prefix: tuple(sorted(forms, key=len, reverse=True)) for prefix, forms in found.items()
+            prefix: (tuple(sorted({len(f) for f in forms}, reverse=True)), frozenset(forms))
+            for prefix, forms in found.items()
         }
 
     def scrub(self, text: str) -> str:
@@ -66,7 +70,9 @@ class Redactor:
 
     def line(self, text: str) -> str:
         """`scrub`, in one line of limited length."""
-        text = self.scrub(text[: 8 * MAX_TEXT]).replace("\n", " ")
+        if len(text) > LONG_TEXT:  # without the end, where a secret may be cut
+            text = text[: LONG_TEXT - MAX_TEXT]
+        text = self.scrub(text[:LONG_TEXT]).replace("\n", " ")
         return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
     def _mask(self, text: str) -> str:
@@ -76,10 +82,11 @@ class Redactor:
         parts: list[str] = []
         copied = at = 0
         while at <= len(text) - PREFIX:
-            for form in forms.get(text[at : at + PREFIX], ()):
-                if text.startswith(form, at):
+            lengths, known = forms.get(text[at : at + PREFIX], _NONE)
+            for length in lengths:
+                if text[at : at + length] in known:
                     parts += (text[copied:at], MASK)
-                    at = copied = at + len(form)
+                    at = copied = at + length
                     break
             else:
                 at += 1

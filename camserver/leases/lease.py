@@ -80,8 +80,8 @@ class RtspLease:
 
     @property
     def claim(self) -> str:
-        """What a holder in another process claims its lease by. Empty for others."""
-        return "" if self._ticket.claim is None else str(self._ticket.claim)
+        """What a holder in another process claims its lease by."""
+        return str(self.generation if self._ticket.claim is None else self._ticket.claim)
 
     @property
     def device(self) -> str:

@@ -265,7 +265,7 @@ class RtspManager:
         return lease
 
     def _lease(self, ticket: Ticket, claimed: int = 0) -> RtspLease:
-        if ticket.holder.external and not ticket.observed:
+        if ticket.holder.keeps_secret and not ticket.observed:
             ticket.claim = Claim.new(ticket.generation)
         for device in devices_of(ticket):
             self._record(ticket.entry(device), claimed)

@@ -217,8 +217,8 @@ class LeaseTable:
         """
         entry = self._devices.get(device)
         for session in entry.cooling if entry is not None else ():
-            is_theirs = claim.opens(session.generation, session.claim_hash, session.uid, holder.uid)
-            if session.claimable and is_theirs and session.until > now:
+            is_holder = claim.is_of(session.generation, session.claim_hash, session.uid, holder.uid)
+            if session.claimable and is_holder and session.until > now:
                 self._devices[device].cooling.remove(session)
                 return self._hold(device, camera, holder, priority, now)
         return None

@@ -67,6 +67,8 @@ class Holder:
     pid: int = 0
     uid: int | None = None
     command: str = ""
+    keeps_secret: bool = False
+    """Whether the program claims its lease by a secret. Programs of earlier versions do not."""
 
     @property
     def external(self) -> bool:
@@ -110,7 +112,7 @@ class Claim:
     """
 
     generation: int
-    secret: str = ""
+    secret: str = field(default="", repr=False)
 
     @classmethod
     def new(cls, generation: int) -> Claim:
@@ -131,10 +133,11 @@ class Claim:
         """What the journal keeps of the secret."""
         return hashlib.sha256(self.secret.encode()).hexdigest()[:32]
 
-    def opens(self, generation: int, claim_hash: str, uid: int | None, by_uid: int | None) -> bool:
+    def is_of(self, generation: int, claim_hash: str, uid: int | None, by_uid: int | None) -> bool:
         """Whether it is the claim of a lease, and comes from its user.
 
-        Journals of earlier versions have no hash and no uid: then the generation is enough.
+        Without a hash the generation is enough: the program does not keep a secret (it is one of
+        an earlier version), or the journal is of an earlier version. Such a journal has no uid.
         """
         return (
             self.generation == generation

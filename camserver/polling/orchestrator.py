@@ -36,6 +36,8 @@ SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
 
 Among the poll groups with a free slot, the camera that has been due for the longest time starts.
 """
+NOT_FAILING = frozenset((Result.BUSY, Result.OVERLOADED))
+"""The results that say nothing against the camera."""
 RECHECK_S = 30.0
 """How often the wall clock is checked for aligned cameras: it may be set while they wait."""
 
@@ -351,7 +353,7 @@ class PollingOrchestrator:
             entry.failures = 0
             entry.fresh_at = _now()
         else:
-            entry.failures += not entry.busy
+            entry.failures += attempt.result not in NOT_FAILING
             delay_s = retry_delay_s(
                 entry.failures,
                 attempt.result,

@@ -50,10 +50,11 @@ def retry_delay_s(
     in [0, 1) shortens it by up to a quarter, so cameras that failed together are not retried
     together. A wrong password starts at the cap, because cameras lock accounts after a few tries.
     A password that worked before (`worked`) gets one early retry, because some cameras answer 401
-    while they are busy. BUSY means that nothing was sent to the camera, so there is no back-off:
+    while they are busy. BUSY means that nothing was sent to the camera, and OVERLOADED
+    that it has sent a picture, so there is no back-off:
     the delay is the interval, at most RETRY_CAP_S.
     """
-    if result is Result.BUSY:
+    if result in (Result.BUSY, Result.OVERLOADED):
         return min(interval_s, RETRY_CAP_S)
     locks = result is Result.AUTH and not (worked and failures == 1)
     first = RETRY_CAP_S if locks else min(interval_s, RETRY_FIRST_S)

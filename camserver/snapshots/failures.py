@@ -12,7 +12,7 @@ from datetime import datetime
 from camserver.errors import CameraError, RtspBusy
 from camserver.model import Attempt, Result, Source
 
-_NO_OTHER_STREAM = frozenset((Result.BUSY, Result.FULL, Result.UNREACHABLE))
+_NO_OTHER_STREAM = frozenset((Result.BUSY, Result.FULL, Result.UNREACHABLE, Result.OVERLOADED))
 """After these results the camera may still answer its snapshot URL, but no other RTSP stream."""
 
 
@@ -56,7 +56,9 @@ class SourceFailure:
         """The failure in few words."""
         if isinstance(self.error, RtspBusy):
             return _holders(self.error)
-        if self.result in (Result.BUSY, Result.FULL):
+        if self.result is Result.OVERLOADED:
+            return f"this host is overloaded: {self.error}"
+        if self.result is Result.FULL:
             return f"camera full: {self.error}"
         if self.result is Result.AUTH and self.login_refused:
             return "wrong password"

@@ -192,7 +192,7 @@ class SnapshotStore:
 
 
 def _failures(attempt: Attempt, before: int) -> int:
-    return 0 if attempt.ok else before + (attempt.result is not Result.BUSY)
+    return 0 if attempt.ok else before + (attempt.result not in (Result.BUSY, Result.OVERLOADED))
 
 
 def _not_stored(attempt: Attempt, error: str) -> Attempt:

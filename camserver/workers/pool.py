@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import struct
@@ -109,10 +110,12 @@ class WorkerPool:
         *,
         deadline: float,
         late: Callable[[Reply], None] | None = None,
+        job_s: float = math.inf,
     ) -> Reply:
         """Run one job.
 
-        `deadline` is in event loop time. It includes the wait for a worker.
+        `deadline` is in event loop time. It includes the wait for a worker. `job_s` limits the job
+        alone, in a worker that has already answered.
 
         When this is cancelled, the worker is killed. With `late`, the worker is first asked to end
         the job (EXPEDITE). If its reply comes in time, `late` is called with it.
@@ -121,7 +124,7 @@ class WorkerPool:
         killed), with crashed, or with error when no worker could be started.
         """
         async with self.slot(deadline):
-            return await self.run_in_slot(job, data, blob, deadline=deadline, late=late)
+            return await self._run({"job": job, **data}, blob, deadline, late, job_s)
 
     @contextlib.asynccontextmanager
     async def slot(self, deadline: float) -> AsyncIterator[None]:
@@ -133,9 +136,8 @@ class WorkerPool:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError:
-            # Nothing was asked of the camera, so it has not failed
             raise CameraError(
-                Result.BUSY,
+                Result.OVERLOADED,
                 f"no {self.name} worker came free before the deadline",
                 SessionEnd.NONE,
             ) from None
@@ -154,7 +156,7 @@ class WorkerPool:
         late: Callable[[Reply], None] | None = None,
     ) -> Reply:
         """The same as `run`, within a slot."""
-        return await self._run({"job": job, **data}, blob, deadline, late)
+        return await self._run({"job": job, **data}, blob, deadline, late, math.inf)
 
     async def close(self) -> None:
         """Kill and reap every worker."""
@@ -167,6 +169,7 @@ class WorkerPool:
         blob: bytes,
         deadline: float,
         late: Callable[[Reply], None] | None,
+        job_s: float,
     ) -> Reply:
         worker = self._take_idle()
         while worker is None:
@@ -180,8 +183,12 @@ class WorkerPool:
                 ) from None
             worker = self._take_idle()
         exchange = asyncio.create_task(worker.exchange(request, blob), name=f"{self.name} job")
+        # A new worker still has to load its libraries
+        limit = deadline
+        if worker.has_answered:
+            limit = min(deadline, asyncio.get_running_loop().time() + job_s)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(limit):
                 reply = await asyncio.shield(exchange)
         except TimeoutError:
             exchange.cancel()
@@ -197,6 +204,7 @@ class WorkerPool:
         except BaseException:
             await finish(self._expedite(worker, exchange, late))
             raise
+        worker.has_answered = True
         self._keep(worker)
         if (why := reply.data.get("unsealed")) and self._on_unsealed is not None:
             self._on_unsealed(str(why))
@@ -294,6 +302,7 @@ class _Worker:
         self, process: asyncio.subprocess.Process, transport: asyncio.SubprocessTransport
     ) -> None:
         self.process = process
+        self.has_answered = False
         self._transport = transport
         self._pidfd = os.pidfd_open(process.pid)
         self._timer: asyncio.TimerHandle | None = None

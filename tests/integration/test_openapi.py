@@ -123,6 +123,7 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
         ("POST", lease, "503"),
         ("GET", "/v1/events", "200"),  # 503: only at a stop
         ("POST", "/v1/retention/confirm", "503"),  # while the index can't be used
+        ("POST", "/v1/cameras/{id}/snapshot", "503"),  # while no decoder is free
         ("GET", "/v1/cameras/{id}/latest.jpg", "502"),
         ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
         ("GET", "/v1/cameras/{id}/latest.jpg", "503"),

@@ -93,6 +93,8 @@ def test_a_change_of_state_is_always_a_line() -> None:
         failed("gate", "timeout", 1),
         failed("gate", "timeout", 2),
         failed("gate", "full", 3),
+        failed("gate", "busy", 3),
+        failed("gate", "full", 4),
         CameraRecovered(camera="gate", failures=3),
         published("gate"),
         published("gate"),
@@ -103,10 +105,9 @@ def test_a_change_of_state_is_always_a_line() -> None:
         "poll.failed",
         "poll.failed",
         "camera.recovered",
-        "snapshot.published",
         "lease.withdrawn",
     ]
-    assert log.log.take_counts() == Counts(pictures=3, failures=3)
+    assert log.log.take_counts() == Counts(pictures=3, failures=5)
     assert log.log.take_counts() == Counts()
 
 
@@ -118,7 +119,7 @@ def test_the_level_is_of_the_inventory(tmp_path: Path) -> None:
     assert levels == ["warning"]
 
 
-class Counted(dict[str, tuple[str, ...]]):
+class Counted(dict[str, Any]):
     """Counts the questions."""
 
     asked = 0
@@ -135,6 +136,8 @@ def test_secrets_are_found_in_one_reading_however_many_there_are(passwords: int)
     line = "cam17: rtsp://10.0.0.17/stream1 does not answer DESCRIBE within 10 s"
     assert redactor.scrub(line) == line
     assert counted.asked == len(line) - 2
+    alike = Redactor(f"cam-{n:05}-pw" for n in range(passwords))
+    assert {len(lengths) for lengths, _ in alike._forms.values()} == {1}
     assert redactor.scrub("x 00009-S3cret-äß 9 y") == "x *** y"
 
 
@@ -153,13 +156,20 @@ def test_what_is_masked(secrets: list[str], text: str, shown: str) -> None:
     assert Redactor(secrets).scrub(text) == shown
 
 
-@pytest.mark.parametrize("form", ["Authorization: Basic {}", "{{'authorization': 'Basic {}'}}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Authorization: Basic {}",
+        "{{'authorization': 'Basic {}'}}",
+        "(b'Authorization', b'Basic {}')",
+    ],
+)
 def test_a_login_of_a_request_is_masked(form: str) -> None:
     """Also in the traceback of a library, which shows the headers it could not read."""
     login = base64.b64encode(b"camserver:s3cret-page").decode()
     shown = Redactor(["s3cret-page"]).scrub("GET / " + form.format(login) + "\nHost: x")
     assert login not in shown
-    assert "Host: x" in shown or "{'" in shown
+    assert "Host: x" in shown
 
 
 def test_a_text_from_outside_is_one_line_of_limited_length() -> None:

@@ -18,7 +18,7 @@ from camserver.leases.ticket import Claim, SessionEntry
 from camserver.model import SessionEnd
 
 HOLDER = Holder("poller", "gate")
-FILM = Holder("live", "film", uid=1000)
+FILM = Holder("live", "film", uid=1000, keeps_secret=True)
 
 
 async def test_a_box_with_a_new_name_is_still_the_same_box() -> None:
@@ -197,3 +197,27 @@ async def test_what_was_left_by_an_earlier_process(tmp_path: Path) -> None:
     assert claim.secret not in path.read_text()
     again.release()
     file.close()
+
+
+async def test_a_program_of_an_earlier_version_keeps_its_lease(tmp_path: Path) -> None:
+    """It claims by the generation, over several restarts, as the same user only."""
+    path, old = tmp_path / "leases", Holder("live", "film", uid=1000)
+    generation = ""
+    for _ in range(3):
+        file = LeaseJournal(path)
+        m = RtspManager(journal=file)
+        m.configure({"d": Budget(1, 0.0, 4.0)})
+        m.restore(load(path))
+        if generation:
+            other = replace(old, uid=1001)
+            claim = Claim.parse(generation)
+            assert m.claim("gate", "d", other, claim, priority=Priority.LIVE) is None
+            lease = m.claim("gate", "d", old, claim, priority=Priority.LIVE)
+        else:
+            lease = await m.acquire("gate", "d", old)
+        assert lease is not None
+        generation = lease.claim
+        assert generation == str(lease.generation)
+        lease.abandon()
+        file.close()
+    assert "secret" not in repr(Claim(7, "secret"))

@@ -11,7 +11,7 @@ from support import camera
 
 from camserver.capture import http as http_module
 from camserver.capture.http import HttpEngine
-from camserver.capture.paced import TURN_SLICES, PacedProtocol
+from camserver.capture.paced import HEAD_SLICES, PacedProtocol
 from camserver.pace import BURST_S, BYTE_S, SHARE, TURN_S, Pace
 from camserver.rtsp.aio.connection import MAX_UNASKED, RtspConnection
 from camserver.rtsp.bitstream import split_annex_b
@@ -59,14 +59,14 @@ class Transport(asyncio.Transport):
 
 def connected(clock: Callable[[], float] = time.perf_counter) -> tuple[RtspConnection, Transport]:
     connection, transport = RtspConnection(), Transport()
-    connection._pace = Pace(clock)
+    connection._pace = Pace(clock, clock)
     connection.connection_made(transport)
     return connection, transport
 
 
 def test_a_connection_gets_its_burst_and_then_its_share() -> None:
     clock = Work()
-    pace = Pace(clock)
+    pace = Pace(clock, clock)
     used = 0.0
     while clock.now < 100:
         pace.begin()
@@ -78,7 +78,7 @@ def test_a_connection_gets_its_burst_and_then_its_share() -> None:
 
 def test_bytes_cost_beside_their_parsing() -> None:
     clock = Work()
-    pace = Pace(clock)
+    pace = Pace(clock, clock)
     received = 0
     while clock.now < 100:
         pace.received(256 * 1024)
@@ -108,16 +108,64 @@ async def test_a_flood_of_tiny_messages_leaves_turns_to_others() -> None:
 
 
 @pytest.mark.parametrize("how", ["eof", "lost"])
-async def test_what_came_before_the_end_counts_up_to_a_limit(how: str) -> None:
+async def test_what_came_before_the_end_counts(how: str) -> None:
+    """All of it, in turns; only then the connection has ended. Closed it is at once."""
     connection, _ = connected(Work(each_s=TURN_S / 100))
     seen: list[bytes] = []
     connection.on_packet = lambda _, payload: seen.append(payload)
-    connection.data_received(Interleaved(0, b"x").encode() * 10_000)
+    connection.data_received(Interleaved(0, b"x").encode() * 1000)
     if how == "eof":
         connection.eof_received()
     connection.connection_lost(None)
-    assert 200 <= len(seen) <= 400
     assert connection.closed.done()
+    assert connection.end is None
+    while connection.end is None:
+        await asyncio.sleep(0)
+    assert len(seen) == 1000
+    assert connection.end.by_camera == (how == "eof")
+
+
+async def test_what_came_before_our_own_end_does_not_count() -> None:
+    connection, _ = connected(Work(each_s=TURN_S / 100))
+    seen: list[bytes] = []
+    connection.on_packet = lambda _, payload: seen.append(payload)
+    connection.data_received(Interleaved(0, b"x").encode() * 1000)
+    connection.abort()
+    connection.connection_lost(None)
+    assert connection.end is not None
+    await asyncio.sleep(0.1)
+    assert len(seen) <= 101
+
+
+async def test_a_bug_in_a_later_turn_ends_the_connection() -> None:
+    connection, transport = connected(Work(each_s=TURN_S / 100))
+    seen: list[bytes] = []
+
+    def breaks(_: int, payload: bytes) -> None:
+        seen.append(payload)
+        if len(seen) == 150:
+            raise RuntimeError("a bug")
+
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    connection.on_packet = breaks
+    connection.data_received(Interleaved(0, b"x").encode() * 1000)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert "internal fault" in str(connection.end)
+    assert transport.aborted
+    assert len(faults) == 1
+
+
+def test_a_process_that_waits_for_the_processor_blames_nobody() -> None:
+    """Wall time ends a turn. Only CPU time is charged."""
+    wall, cpu = Work(), Work()
+    pace = Pace(wall, cpu)
+    for _ in range(100):
+        pace.begin()
+        wall.now += 1.5
+        assert pace.turn_is_over
+        assert pace.end() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -204,7 +252,7 @@ def paced(each_s: float) -> tuple[PacedProtocol, Inner, Transport]:
     clock = Work()
     inner, transport = Inner(clock, each_s), Transport()
     protocol = PacedProtocol(inner)
-    protocol._pace = Pace(clock)
+    protocol._pace = Pace(clock, clock)
     protocol.connection_made(transport)
     return protocol, inner, transport
 
@@ -215,7 +263,7 @@ async def test_a_library_gets_its_bytes_in_turns() -> None:
     data = bytes(range(256)) * 500
     protocol.data_received(data)
     assert transport.paused
-    assert len(inner.data) == TURN_SLICES
+    assert len(inner.data) == HEAD_SLICES
     assert isinstance(inner.transport, object)
     inner.transport.pause_reading()  # type: ignore[union-attr]
     while len(b"".join(inner.data)) < len(data):
@@ -262,3 +310,11 @@ async def test_a_snapshot_url_is_read_in_turns() -> None:
     server.close()
     await server.wait_closed()
     assert len(made) == 1
+
+
+async def test_the_body_is_given_in_larger_parts() -> None:
+    """A good camera is not slow because the loop is busy: a turn takes what it can."""
+    protocol, inner, _ = paced(TURN_S / 1000)
+    protocol.answer_has_begun()
+    protocol.data_received(bytes(4_000_000))
+    assert len(b"".join(inner.data)) == 4_000_000

@@ -27,6 +27,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload_module, "SETTLE_S", 0.02)
+    monkeypatch.setattr(reload_module, "REMOVAL_S", 0.05)
 
 
 def entry(*cameras: str) -> str:
@@ -214,6 +215,7 @@ async def test_a_file_that_changes_all_the_time_is_refused_for_now(
 
     async with watched.running():
         monkeypatch.setattr(reload_module, "SETTLE_S", 0.0)
+        monkeypatch.setattr(reload_module, "SETTLE_LIMIT_S", 0.2)
         monkeypatch.setattr(reload_module, "load_inventory", restless)
         (fault,) = await watched.reloader.reload()
         assert "changes all the time" in fault
@@ -257,3 +259,48 @@ def test_a_password_that_hides_the_host_is_refused(tmp_path: Path, url: str) -> 
     (fault,) = refused.value.faults
     assert 'password = "…"' in fault
     assert "ss" not in fault.replace("password", "").replace("address", "")
+
+
+async def test_a_copy_that_stalls_removes_no_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cameras are removed only by a file that is some seconds old. Others come at once."""
+    monkeypatch.setattr(reload_module, "REMOVAL_S", 1000.0)
+    monkeypatch.setattr(reload_module, "SETTLE_LIMIT_S", 0.2)
+    watched = Watched(tmp_path)
+    watched.write("a", "b")
+    async with watched.running():
+        watched.write("a")  # the first half
+        (fault,) = await watched.reloader.reload()
+        assert "changes all the time" in fault
+        watched.write("a", "b", "c")
+        await watched.until(lambda: watched.cameras() == ["a", "b", "c"])
+    assert not watched.told(CamerasRemoved)
+
+
+async def test_links_that_lead_in_a_circle_are_a_fault_and_no_end(tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.write("a")
+    async with watched.running():
+        watched.main.unlink()
+        watched.main.symlink_to("cameras.toml")
+        await watched.until(lambda: watched.told(InventoryRefused))
+        watched.main.unlink()
+        watched.write("a", "b")
+        await watched.until(lambda: watched.cameras() == ["a", "b"])
+
+
+async def test_a_new_password_in_a_file_is_taken(tmp_path: Path) -> None:
+    """With the line ends of any system, and a mark at its beginning."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\xef\xbb\xbfold\r\nrest")
+    watched = Watched(tmp_path)
+    watched.main.write_text(entry("a") + 'username = "viewer"\npassword_file = "secret"\n')
+
+    def password() -> str:
+        return watched.reloader.inventory.cameras[0].password
+
+    async with watched.running():
+        assert password() == "old"
+        secret.write_bytes(b"new\rrest")
+        await watched.until(lambda: password() == "new")

@@ -6,7 +6,6 @@ It does not know sessions or pictures.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import cast
 
@@ -23,8 +22,6 @@ from camserver.rtsp.messages import (
 )
 
 PacketListener = Callable[[int, bytes], None]
-LAST_TURNS = 2
-"""How many turns what came before the end of a connection may take."""
 MAX_UNASKED = 1000
 """The most messages of a connection, beside packets, that nobody asked for."""
 
@@ -53,6 +50,8 @@ class RtspConnection(asyncio.Protocol):
         self._pace = Pace()
         self._next_turn: asyncio.TimerHandle | None = None  # when there is more to process
         self._unasked = 0
+        self._ending: ConnectionClosed | None = None  # the end, when more is to be processed
+        self._ours = False  # whether we have closed the connection
         self._answers: dict[int, asyncio.Future[Response]] = {}  # by CSeq, the oldest first
         self._number = 0
         self._transport: asyncio.Transport | None = None
@@ -73,7 +72,8 @@ class RtspConnection(asyncio.Protocol):
     def _take(self) -> None:
         """Process messages for one turn. The rest is processed in later turns.
 
-        Until then nothing more is read, so a flood delays no other task.
+        Until then nothing more is read, so a flood delays no other task. The end of the connection
+        counts after what came before it.
         """
         self._next_turn = None
         if self._transport is None or self.end is not None:
@@ -97,29 +97,32 @@ class RtspConnection(asyncio.Protocol):
             )
             self.abort()
             return
+        except BaseException:  # a bug of ours: the session must not wait for its deadline
+            self._end(ConnectionClosed("internal fault"))
+            self.abort()
+            raise
         pause_s = self._pace.end()
         if more or pause_s > 0:
-            self._transport.pause_reading()  # has no effect when reading is already paused
+            self._read(on=False)
             self._next_turn = asyncio.get_running_loop().call_later(pause_s, self._take)
+        elif self._ending is not None:
+            self._end(self._ending)
         else:
-            self._transport.resume_reading()
+            self._read(on=True)
 
-    def _take_rest(self) -> None:
-        """Process what came before the end of the connection, for a few turns at most."""
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
-        if self.end is not None:
-            return
-        with contextlib.suppress(RtspProtocolError):
-            for _ in range(LAST_TURNS):
-                self._pace.begin()
-                for message in self._parser.messages():
-                    self._message(message)
-                    if self._pace.turn_is_over:
-                        break
-                else:
-                    return
+    def _read(self, *, on: bool) -> None:
+        """Let the transport read, or not. It has no effect when it is so already."""
+        if self._transport is not None and not self._transport.is_closing():
+            (self._transport.resume_reading if on else self._transport.pause_reading)()
+
+    def _end_after_rest(self, end: ConnectionClosed) -> None:
+        """End the connection when what came before is processed."""
+        if self._ending is None:
+            self._ending = end
+        if self._ours or self._transport is None:
+            self._end(self._ending)
+        elif self._next_turn is None:
+            self._take()
 
     def _message(self, message: Message) -> None:
         if isinstance(message, Interleaved):
@@ -165,13 +168,11 @@ class RtspConnection(asyncio.Protocol):
 
         Data that came before still counts: TLS does not wait while reading is paused.
         """
-        self._take_rest()
-        self._end(ConnectionClosed("the camera closed the connection", by_camera=True))
+        self._end_after_rest(ConnectionClosed("the camera closed the connection", by_camera=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the transport is closed, by the camera or by us."""
-        self._take_rest()
-        self._end(
+        self._end_after_rest(
             ConnectionClosed(
                 f"the connection broke ({type(error).__name__})"
                 if error
@@ -249,6 +250,7 @@ class RtspConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Start to close the transport. `closed` is done when it is closed."""
+        self._ours = True
         if self._transport is None:
             self.connection_lost(None)
         else:
@@ -256,6 +258,7 @@ class RtspConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the transport without sending the data that waits in its buffer."""
+        self._ours = True
         if self._transport is not None:
             self._transport.abort()
 
