@@ -6,12 +6,16 @@ import asyncio
 import fcntl
 import os
 import pty
+import socket
 import subprocess
 import sys
 import termios
 from pathlib import Path
 
+from aiohttp import web
 from desk import StartDaemon
+
+from camserver.api.listener import HttpListener
 
 HOARD = """
 import socket, sys, time
@@ -81,3 +85,31 @@ async def test_a_command_ends_with_the_terminal_of_its_session(
     finally:
         process.kill()
         process.wait()
+
+
+async def test_clients_that_do_not_read_the_end_are_counted(tmp_path: Path) -> None:
+    """A closing connection counts until it is closed: otherwise descriptors would be used up."""
+    body = bytes(300_000)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    app = web.Application()
+    app.add_routes([web.get("/", answer)])
+    listener = HttpListener(app, connections=8)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "s"))
+    await listener.open(server)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    clients = []
+    for _ in range(40):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "s", limit=1024)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await asyncio.sleep(0.01)
+        clients.append((reader, writer))
+    await asyncio.sleep(0.1)
+    held = len(list(Path("/proc/self/fd").iterdir())) - before - len(clients)
+    assert held <= 8
+    for _, writer in clients:
+        writer.transport.abort()
+    await listener.close()
