@@ -80,7 +80,8 @@ class HttpListener:
         assert server is not None  # noqa: S101 - `open` has set it up
         while True:
             try:
-                connection, _ = await loop.sock_accept(sock)
+                # A queue that one client fills must be emptied fast: others wait in it
+                connection = _accepted(sock) or (await loop.sock_accept(sock))[0]
             except OSError:  # no descriptor is left, or the client has gone
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
@@ -92,6 +93,7 @@ class HttpListener:
                 else:
                     connection.send(BUSY)
                     connection.close()
+                    await asyncio.sleep(0)
             except Exception:  # noqa: BLE001 - it costs this connection, and not the others
                 connection.close()
 
@@ -108,6 +110,16 @@ class HttpListener:
             len(limited) < self._connections - self._connections // RESERVED
             and limited.count(client) < self._connections // 2
         )
+
+
+def _accepted(sock: socket.socket) -> socket.socket | None:
+    """A connection that waits, or None. Raises OSError."""
+    try:
+        connection, _ = sock.accept()
+    except BlockingIOError:
+        return None
+    connection.setblocking(False)
+    return connection
 
 
 def _client_of(connection: socket.socket) -> str:

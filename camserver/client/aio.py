@@ -13,7 +13,7 @@ from camserver.client.exchange import (
     DaemonUnavailableError,
     Picture,
     exchange_async,
-    not_connected,
+    opened,
     went_away,
 )
 from camserver.client.lease_exchange import (
@@ -134,10 +134,7 @@ class LeaseClient:
             held.close()
 
     async def _open(self, request: LeaseRequest) -> AsyncHeldLease:
-        try:
-            reader, writer = await asyncio.open_unix_connection(str(self._path))
-        except OSError as error:
-            raise not_connected(self._path, error) from None
+        reader, writer = await opened(self._path)
         exchange = LeaseExchange(request)
         limit_s = (MAX_LEASE_WAIT_S if request.wait_s is None else request.wait_s) + ANSWER_S
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ import h11
 
 from camserver.errors import CamserverError, RtspBusy, SessionHolder
 
+FULL_AGAIN_S = 0.05
 ANSWER_S = 15.0
 """Seconds that the daemon may take to answer a request that needs no camera."""
 CLAIM_HEADER, CLAIM_BY_SECRET = "X-Camserver-Claim", "secret"
@@ -148,10 +150,7 @@ async def exchange_async(path: Path, method: str, route: str, limit_s: float) ->
 
     Raises DaemonUnavailableError (also after `limit_s` seconds), ApiRefusal, RtspBusy.
     """
-    try:
-        reader, writer = await asyncio.open_unix_connection(str(path))
-    except OSError as error:
-        raise not_connected(path, error) from None
+    reader, writer = await opened(path)
     one = Exchange(method, route)
     try:
         writer.write(one.request)
@@ -174,12 +173,28 @@ def connected(path: Path) -> socket.socket:
     """Open a connection to the daemon. Raises DaemonUnavailableError."""
     sock = socket.socket(socket.AF_UNIX)
     try:
-        sock.settimeout(ANSWER_S)
+        # A blocking connect waits while the socket's queue is full; the option limits the wait
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(ANSWER_S), 0))
         sock.connect(str(path))
+        sock.settimeout(ANSWER_S)
     except OSError as error:
         sock.close()
         raise not_connected(path, error) from None
     return sock
+
+
+async def opened(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection to the daemon. Raises DaemonUnavailableError."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + ANSWER_S
+    while True:
+        try:
+            return await asyncio.open_unix_connection(str(path))
+        except OSError as error:
+            is_full = isinstance(error, BlockingIOError)  # the socket's queue
+            if not is_full or loop.time() > end:
+                raise not_connected(path, error) from None
+        await asyncio.sleep(FULL_AGAIN_S)
 
 
 def not_connected(path: Path, error: OSError) -> DaemonUnavailableError:

@@ -48,6 +48,7 @@ say credential "$(grep -c password_credential /etc/camserver/cameras.toml)"
 
 journal() { journalctl -u camserver -o cat --no-pager; }
 systemctl start camserver; say start "$?"
+wait_for '[ "$(journalctl -u camserver -o cat --no-pager EVENT=daemon.ready | wc -l)" -gt 0 ]'
 say ready "$(journalctl -u camserver -o cat --no-pager EVENT=daemon.ready | wc -l)"
 wait_for "[ -e $pictures/latest.jpg ]"
 say picture "$(head -c 2 $pictures/latest.jpg | od -An -tx1 | tr -d ' ')"
