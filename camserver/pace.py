@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 TURN_S = 0.002
 """How long the messages of one connection are processed in one turn of the event loop."""
-SHARE = 0.2
+SHARE = 0.1
 """The share of a core that a connection gets in the long run."""
 BURST_S = 0.5
 """How much it may use at once: a picture of 32 MB needs about half of it."""
-BYTE_S = 1 / 160e6
+BYTE_S = 1 / 320e6
 """What a byte costs beside its parsing. It limits a connection to 32 MB a second in the long run.
 """
 
