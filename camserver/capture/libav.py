@@ -76,8 +76,9 @@ class LibavSession(CaptureSessionBase):
                     "fetch", order, deadline=self._deadline, late=self._ended
                 )
             except CameraError as error:
+                self.end = error.end if relay.has_connected else SessionEnd.NONE
                 failure = relay.failure or error
-                self.end = failure.end
+                failure.end = self.end
                 raise failure from None
         self._ended(reply)
         try:

@@ -36,10 +36,13 @@ class CameraRelay:
     def __init__(self, url: str, tls: ssl.SSLContext | None) -> None:
         self.failure: CameraError | None = None
         """Why the camera could not be reached, or that it redirected."""
+        self.has_connected = False
+        """Whether the camera was reached at least once: it may count a session."""
         self._url = url
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._relays: set[asyncio.Task[None]] = set()
+        self._connects: set[asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
@@ -71,6 +74,8 @@ class CameraRelay:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
+        for connect in self._connects:  # a host that does not answer would hold it for minutes
+            connect.cancel()
         if self._relays:
             await asyncio.wait(self._relays, timeout=CLOSE_S)
         for writer in self._writers:
@@ -108,10 +113,19 @@ class CameraRelay:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         parts = urlsplit(self._url)
+        port = parts.port or PORTS[parts.scheme]
+        connect = asyncio.create_task(
+            asyncio.open_connection(parts.hostname, port, ssl=self._tls), name="relay connect"
+        )
+        self._connects.add(connect)
+        connect.add_done_callback(self._connects.discard)
+        await asyncio.wait({connect})
+        if connect.cancelled():  # the relay is being closed
+            return None
         try:
-            return await asyncio.open_connection(
-                parts.hostname, parts.port or PORTS[parts.scheme], ssl=self._tls
-            )
+            streams = connect.result()
+            self.has_connected = True
+            return streams
         except ssl.SSLCertVerificationError:
             self._failed(Result.ERROR, "its certificate is not valid (tls_verify = true)")
         except ConnectionRefusedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 
@@ -74,7 +75,8 @@ async def test_a_redirect_is_not_followed(status: str, pool: WorkerPool) -> None
 
         async with Trap(moved) as first:
             target = camera("cam", engine="libav", **LOGIN)
-            error, _ = await attempt(target, pool, f"rtsp://127.0.0.1:{first.port}/a?b=c")
+            error, end = await attempt(target, pool, f"rtsp://127.0.0.1:{first.port}/a?b=c")
+        assert error.end is end is not SessionEnd.NONE  # it was reached: it may count a session
         assert error.result is Result.ERROR
         assert "redirects" in str(error)
         assert other.connections == 0
@@ -141,3 +143,25 @@ async def test_leaving_the_relay_closes_what_hangs() -> None:
     writer.close()
     server.close()
     await server.wait_closed()
+
+
+async def test_leaving_the_relay_ends_a_connect_that_hangs() -> None:
+    """A host that drops what it gets: the kernel would try for minutes."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        queued = [socket.socket() for _ in range(4)]
+        for one in queued:
+            one.setblocking(False)
+            one.connect_ex(address)
+        async with CameraRelay(f"rtsp://127.0.0.1:{address[1]}/", None) as relay:
+            local = int(relay.url.removeprefix("rtsp://127.0.0.1:").strip("/"))
+            reader, writer = await asyncio.open_connection("127.0.0.1", local)
+            while not relay._connects:
+                await asyncio.sleep(0)
+        assert not relay._connects
+        assert await reader.read() == b""
+        writer.close()
+        for one in queued:
+            one.close()
