@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 PACKAGES := python3-venv python3-dev gcc pkg-config libsystemd-dev
-TEST_PACKAGES := sudo ffmpeg openssl curl systemd dbus iproute2 procps util-linux glib-networking prometheus chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
+TEST_PACKAGES := sudo ffmpeg openssl curl systemd dbus iproute2 procps util-linux fuse3 glib-networking prometheus chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools \
 	vlc-bin vlc-plugin-base
 
@@ -86,11 +86,15 @@ chaos: test-packages .venv/.installed
 soak: test-packages .venv/.installed
 	$(BIN)/python tests/soak.py $(ARGS)
 
-# ARGS: libFuzzer's, e.g. -max_total_time=600; what it learnt stays in .fuzz
+# ARGS: libFuzzer's options for each target, e.g. -max_total_time=600. What it learnt stays in .fuzz.
+FUZZED := session description packets http
 fuzz: .venv/.installed
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	@mkdir -p .fuzz
-	$(BIN)/python tests/fuzz/fuzz_session.py .fuzz -max_len=4000 -artifact_prefix=.fuzz/ $(if $(ARGS),$(ARGS),-max_total_time=120)
+	@for target in $(FUZZED); do \
+		mkdir -p .fuzz/$$target; \
+		$(BIN)/python tests/fuzz/fuzz.py $$target .fuzz/$$target tests/fuzz/corpus/$$target -max_len=4000 \
+			-artifact_prefix=.fuzz/$$target- $(if $(ARGS),$(ARGS),-max_total_time=60) || exit 1; \
+	done
 
 install: packages
 	systemd/install.sh

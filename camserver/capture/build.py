@@ -14,9 +14,10 @@ from camserver.capture.decoder import Decoder
 from camserver.capture.engines import RtspEngine
 from camserver.capture.http import HttpEngine
 from camserver.capture.libav import LibavEngine
+from camserver.capture.logins import Logins
 from camserver.capture.native import NativeEngine
 from camserver.config import Inventory
-from camserver.events import DecoderUnsealed, Event
+from camserver.events import DecoderUnsealed, Event, LibavUnsealed
 from camserver.workers.pool import WorkerPool
 
 LIBAV_SESSIONS = 16
@@ -54,7 +55,7 @@ class Capture:
 
     async def close(self) -> None:
         """End the session workers, so that no session is held. Then end the decoder workers."""
-        await self.sessions.close()
+        await self.rtsp.libav.close()
         await self.decoders.close()
 
 
@@ -70,16 +71,21 @@ def build_capture(
     `quality` is the JPEG quality, 1 to 100. `sessions` and `decoders` are the maximum numbers of
     workers. With `decoders` None there is one decoder for each core.
     """
-    session_pool = WorkerPool("session", min(sessions, LIBAV_SESSIONS))
+    logins = Logins()
+    libav = LibavEngine(
+        min(sessions, LIBAV_SESSIONS),
+        logins,
+        on_unsealed=lambda why: emit(LibavUnsealed(reason=why)),
+    )
     decoder_pool = WorkerPool(
         "decoder",
         decoders or os.cpu_count() or 1,
         on_unsealed=lambda why: emit(DecoderUnsealed(reason=why)),
     )
     return Capture(
-        session_pool,
+        libav.pool,
         decoder_pool,
-        RtspEngine(NativeEngine(), LibavEngine(session_pool), emit),
+        RtspEngine(NativeEngine(logins), libav, emit),
         HttpEngine(),
         Decoder(decoder_pool, quality),
         (sessions, decoders),

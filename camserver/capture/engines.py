@@ -14,7 +14,8 @@ from cachetools import LRUCache
 
 from camserver.capture.engine_choice import EngineChoice
 from camserver.capture.libav import LibavEngine
-from camserver.capture.native import MAX_REMEMBERED, NativeEngine
+from camserver.capture.logins import MAX_REMEMBERED
+from camserver.capture.native import NativeEngine
 from camserver.capture.session import CaptureSession, CaptureSessionBase, worst
 from camserver.config import Camera
 from camserver.errors import CameraError

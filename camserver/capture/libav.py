@@ -7,12 +7,14 @@ is dead and reaped.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from urllib.parse import quote, urlsplit, urlunsplit
 
+from camserver.capture.logins import Logins
 from camserver.capture.native import tls_context
 from camserver.capture.relay import CameraRelay
+from camserver.capture.relay_address import RelayAddresses
 from camserver.capture.session import CaptureSessionBase
 from camserver.config import Camera
 from camserver.errors import CameraError
@@ -29,9 +31,23 @@ At the deadline it is killed.
 class LibavEngine:
     """Opens sessions in workers. It remembers which streams need the larger probe."""
 
-    def __init__(self, pool: WorkerPool) -> None:
-        self.pool = pool
+    def __init__(
+        self,
+        size: int,
+        logins: Logins | None = None,
+        *,
+        on_unsealed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """At most `size` workers. `on_unsealed` is called when the kernel can't limit them."""
+        self.addresses = RelayAddresses()
+        self.pool = WorkerPool("session", size, port=self.addresses.port, on_unsealed=on_unsealed)
+        self.logins = logins or Logins()
         self.probes: dict[str, str] = {}
+
+    async def close(self) -> None:
+        """End the workers, so that no session is held."""
+        await self.pool.close()
+        self.addresses.close()
 
     def session(self, camera: Camera, url: str, deadline: float) -> LibavSession:
         """A session of `url`.
@@ -66,10 +82,16 @@ class LibavSession(CaptureSessionBase):
             "probe": self._engine.probes.get(url, "small"),
             "rest_s": camera.cooldown_s,
         }
-        pool = self._engine.pool
-        tls = tls_context(camera.tls_verify) if url.startswith("rtsps") else None
-        async with pool.slot(self._deadline), CameraRelay(url, tls) as relay:
-            order["url"] = with_credentials(relay.url, camera.username, camera.password)
+        pool, addresses = self._engine.pool, self._engine.addresses
+        relay = CameraRelay(
+            url,
+            tls_context(camera.tls_verify) if url.startswith("rtsps") else None,
+            self._engine.logins.of(camera, url),
+            host=addresses.new(),
+            port=addresses.port,
+        )
+        async with pool.slot(self._deadline), relay:
+            order["url"] = relay.url
             self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
             try:
                 reply = await pool.run_in_slot(
@@ -97,15 +119,3 @@ class LibavSession(CaptureSessionBase):
     def _ended(self, reply: Reply) -> None:
         with suppress(KeyError, ValueError):
             self.end = SessionEnd(reply.data["end"])
-
-
-def with_credentials(url: str, username: str, password: str) -> str:
-    """`url` with percent-encoded userinfo.
-
-    Libav decodes the userinfo before it uses it (httpauth.c).
-    """
-    if not username:
-        return url
-    parts = urlsplit(url)
-    userinfo = quote(username, safe="") + (":" + quote(password, safe="") if password else "")
-    return urlunsplit(parts._replace(netloc=f"{userinfo}@{parts.netloc}"))

@@ -18,14 +18,13 @@ import os
 import re
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import av
 import av.logging
@@ -43,6 +42,8 @@ PROBES = {
 }
 AGAIN_S = 0.05
 MAX_ACCESS_UNIT_BYTES = 32 * 1024 * 1024
+MAX_DESCRIPTORS = 64
+"""A worker has its pipes and the sockets of one session."""
 # libavformat/rtsp.c
 _STATUS = re.compile(r"method (OPTIONS|DESCRIBE|SETUP|PLAY|TEARDOWN) failed: (\d{3})")
 _LOSS = re.compile(
@@ -54,8 +55,7 @@ _LOSS = re.compile(
 class Order:
     """What to fetch.
 
-    `deadline` is a moment of the host's monotonic clock. `url` contains percent-encoded
-    credentials.
+    `deadline` is a moment of the host's monotonic clock. `url` is the relay's, without credentials.
     """
 
     url: str
@@ -146,9 +146,19 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
 
 
 def _connections() -> Iterator[socket.socket]:
-    """A duplicate of the session's TCP socket. A worker has no TCP socket but libav's."""
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as s:
+    """A duplicate of the session's TCP socket. A worker has no TCP socket but libav's.
+
+    The worker may not read /proc.
+    """
+    for number in range(3, MAX_DESCRIPTORS):
+        try:
+            duplicate = os.dup(number)
+        except OSError:
+            continue
+        if not stat.S_ISSOCK(os.fstat(duplicate).st_mode):
+            os.close(duplicate)
+            continue
+        with socket.socket(fileno=duplicate) as s:
             if s.family in (socket.AF_INET, socket.AF_INET6) and s.type == socket.SOCK_STREAM:
                 yield s
 
@@ -268,8 +278,6 @@ def _explain(error: Exception, order: Order, lines: list[tuple[int, str, str]]) 
     )
     if refused:
         error_ = refusal(Step(refused[1]), int(refused[2]))
-        # libav has answered the challenge, if it had a login to answer with
-        error_.login_refused = refused[2] == "401" and "@" in urlsplit(order.url).netloc
         if refused[1] == Step.PLAY:  # SETUP had made a session, libav has sent TEARDOWN
             error_.end = SessionEnd.CLEAN
         return error_

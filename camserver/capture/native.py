@@ -18,14 +18,13 @@ from urllib.parse import urljoin, urlsplit
 
 from cachetools import LRUCache
 
+from camserver.capture.logins import MAX_REMEMBERED, Logins
 from camserver.capture.session import CaptureSessionBase, worst
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.model import CodedKeyframe, Result, SessionEnd
-from camserver.rtsp.aio.requests import PORTS
 from camserver.rtsp.aio.session import RtspSession
-from camserver.rtsp.login import LoginCache
 from camserver.rtsp.messages import sendable_url
 from camserver.rtsp.session_cache import RedirectError, SessionCache
 
@@ -34,16 +33,15 @@ EXPEDITED_TEARDOWN_S = 0.4
 
 When the daemon stops, it has only stop_timeout for everything.
 """
-MAX_REMEMBERED = 10_000
 MAX_REDIRECTS = 2
 
 
 class NativeEngine:
     """Opens sessions of our own client. It remembers facts of each stream that save round trips."""
 
-    def __init__(self) -> None:
+    def __init__(self, logins: Logins | None = None) -> None:
         self._caches: LRUCache[tuple[str, ...], SessionCache] = LRUCache(MAX_REMEMBERED)
-        self._logins: LRUCache[tuple[str, int, str, str], LoginCache] = LRUCache(MAX_REMEMBERED)
+        self._logins = logins or Logins()
 
     def session(self, camera: Camera, url: str, deadline: float) -> NativeSession:
         """A session of `url`. `deadline` is in event loop time."""
@@ -52,7 +50,7 @@ class NativeEngine:
     def open(self, camera: Camera, url: str) -> RtspSession:
         """A session with the remembered facts of its stream. It is not connected yet."""
         tls = tls_context(camera.tls_verify) if url.startswith("rtsps") else None
-        return RtspSession(url, self._cache(camera, url), self._login(camera, url), tls=tls)
+        return RtspSession(url, self._cache(camera, url), self._logins.of(camera, url), tls=tls)
 
     def succeeded(self, camera: Camera, url: str, session: RtspSession) -> None:
         """Note that a whole keyframe came. The next session begins with this session's cache."""
@@ -73,18 +71,6 @@ class NativeEngine:
         """A copy of the stream's cache. Two sessions at the same time each have their own copy."""
         cache = self._caches.get(_key(camera, url))
         return deepcopy(cache) if cache else SessionCache(transport=camera.transport)
-
-    def _login(self, camera: Camera, url: str) -> LoginCache:
-        """The login cache of an address and a user, for all streams.
-
-        It is shared, so that no nonce count is used twice.
-        """
-        parts = urlsplit(url)
-        port = parts.port or PORTS[parts.scheme]
-        key = parts.hostname or "", port, camera.username, camera.password
-        if key not in self._logins:
-            self._logins[key] = LoginCache(camera.username, camera.password)
-        return self._logins[key]
 
     def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
         """Forget what is remembered of the stream.

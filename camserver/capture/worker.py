@@ -1,8 +1,8 @@
 """The main loop of a worker process: limits first, then one job after the other. Child's side.
 
-It is started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME`. Jobs come on
-stdin. Replies go to the original stdout. The process ends when its stdin ends. The kernel kills it
-when its parent dies.
+It is started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME PORT`. Jobs
+come on stdin. Replies go to the original stdout. The process ends when its stdin ends. The kernel
+kills it when its parent dies.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import sysconfig
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
+from camserver.workers.landlock import restrict
 from camserver.workers.pool import FRAME
 from camserver.workers.sandbox import confine, limit_cpu, seal
 
@@ -80,7 +82,10 @@ def main() -> None:
         # The import is here because libav must be loaded after the limits are set
         from camserver.capture import libav_session  # noqa: PLC0415
 
-        serve(requests, replies, {"fetch": libav_session.fetch_job}, "")
+        jobs: dict[str, Job] = {"fetch": libav_session.fetch_job}
+        # Python and PyAV load some modules late. libav wants random numbers.
+        libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "/dev/urandom")
+        serve(requests, replies, jobs, restrict(int(sys.argv[4]), libraries))
     else:
         from camserver.capture import decode  # noqa: PLC0415 - as above
 

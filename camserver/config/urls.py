@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator
 
@@ -81,3 +81,12 @@ def split_credentials(url: str | None) -> tuple[str | None, str, str]:
         return url, "", ""
     user, _, password = userinfo.partition(":")
     return urlunsplit(parts._replace(netloc=host)), unquote(user), unquote(password)
+
+
+def with_credentials(url: str, username: str, password: str) -> str:
+    """`url` with percent-encoded userinfo. Most programs decode it before they use it."""
+    if not username:
+        return url
+    parts = urlsplit(url)
+    userinfo = quote(username, safe="") + (":" + quote(password, safe="") if password else "")
+    return urlunsplit(parts._replace(netloc=f"{userinfo}@{parts.netloc}"))

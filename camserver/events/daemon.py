@@ -279,6 +279,16 @@ class StoreCleaned(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LibavUnsealed(Event):
+    """The kernel can't limit what the workers that run libav's RTSP client may reach."""
+
+    EVENT: ClassVar[str] = "libav.unsealed"
+    LEVEL: ClassVar[Level] = "info"
+    TEXT: ClassVar[str] = "libav's workers may open files or connections of their own: {reason}"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderUnsealed(Event):
     """The kernel can't seal off the decoder workers."""
 

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from camserver.capture.libav import with_credentials
 from camserver.config import Camera
+from camserver.config.urls import with_credentials
 from camserver.events import Event, StreamForgotten, StreamRegistered, StreamRemoved
 from camserver.go2rtc.api import Go2rtcApi, StreamView, without_userinfo
 from camserver.host.files import read_regular

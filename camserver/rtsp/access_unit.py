@@ -214,4 +214,5 @@ class PictureAssembler:
         begun = self._begun or self._depacketiser.starts()
         data, key, complete = self._depacketiser.finish()
         whole = begun and ended and complete and not self._gap and self._bytes <= MAX_PICTURE_BYTES
+        whole = whole and bool(data)  # payloads that are headers only make no picture
         return [AccessUnit(data, self._last.timestamp, key, whole)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd, Step
+from camserver.rtsp.login import Login, Verdict
 
 _MEANING = {
     401: (Result.AUTH, "wrong username or password"),
@@ -51,4 +52,48 @@ def refusal(method: Step, status: int) -> CameraError:
     result, words = _MEANING.get(status, (Result.ERROR, "refused"))
     return CameraError(
         result, f"{words} ({status} to {method})", SessionEnd.NONE, status=status, step=method
+    )
+
+
+def login_failure(verdict: Verdict, login: Login, method: Step) -> CameraError:
+    """The error for a 401 that is not answered. `verdict` is what it means."""
+    match verdict:
+        case Verdict.NO_LOGIN:
+            return _refused(Result.AUTH, "it asks for a login: give username and password", method)
+        case Verdict.NOT_SPOKEN:
+            return _refused(Result.ERROR, login.words, method)
+        case Verdict.LATER_REFUSED:
+            return _refused(
+                Result.FULL,
+                "it took the login, then refused it: its sessions are taken, or this user may not"
+                " watch",
+                method,
+            )
+        case _:
+            label = f", login {login.challenge.label}" if login.challenge is not None else ""
+            return _refused(
+                Result.AUTH, "wrong username or password", method, label, login_refused=True
+            )
+
+
+def login_unanswered(method: Step, why: str = "the camera closed the connection") -> CameraError:
+    """The error for a camera that closes the connection instead of answering a login."""
+    return CameraError(
+        Result.UNREACHABLE,
+        f"{why} at {method}, when it was sent the login",
+        step=method,
+        login_refused=True,
+    )
+
+
+def _refused(
+    result: Result, words: str, method: Step, label: str = "", *, login_refused: bool = False
+) -> CameraError:
+    return CameraError(
+        result,
+        f"{words} (401 to {method}{label})",
+        SessionEnd.NONE,
+        status=401,
+        step=method,
+        login_refused=login_refused,
     )

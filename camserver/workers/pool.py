@@ -70,9 +70,9 @@ class WorkerPool:
 
     Each is limited to `memory_bytes` of address space.
 
-    `name` is their kind. "session" workers speak RTSP through libav. "decoder" workers are sealed:
-    they can use only their pipes. If the kernel cannot do that, `on_unsealed` is called once with
-    the reason.
+    `name` is their kind. "session" workers speak RTSP through libav: they can open no file, and
+    connect only to `port`. "decoder" workers are sealed: they can use only their pipes. If the
+    kernel cannot do that, `on_unsealed` is called once with the reason.
     """
 
     def __init__(
@@ -81,9 +81,11 @@ class WorkerPool:
         size: int,
         *,
         memory_bytes: int = 1 << 30,
+        port: int = 0,
         on_unsealed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.name = name
+        self.port = port
         self.restarts = 0
         self._on_unsealed: Callable[[str], None] | None = on_unsealed
         self._size = size
@@ -263,6 +265,7 @@ class WorkerPool:
             str(os.getpid()),
             str(self._memory_bytes),
             self.name,
+            str(self.port),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

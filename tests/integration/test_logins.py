@@ -30,10 +30,12 @@ NONCES = [
 POLLS = 6
 
 
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("engine", "transport"), [("native", "tcp"), ("native", "udp"), ("libav", "tcp")]
+)
 @pytest.mark.parametrize("quirk", NONCES)
 async def test_a_right_password_is_never_counted_as_wrong(
-    quirk: str, transport: str, fleet: StartFleet
+    quirk: str, engine: str, transport: str, fleet: StartFleet
 ) -> None:
     """An account that locks after three wrong logins never locks.
 
@@ -41,7 +43,7 @@ async def test_a_right_password_is_never_counted_as_wrong(
     """
     house = await fleet([SimulatedCamera("cam", "Gate", gop=2, quirk=quirk, **LOGIN)])
     for number in range(POLLS):
-        attempt = await house.take("cam", engine="native", transport=transport)
+        attempt = await house.take("cam", engine=engine, transport=transport)
         assert attempt.ok, (number, attempt.error)
     seen = await house.seen("cam")
     assert (seen.wrong_logins, seen.locked, seen.ends_clean, seen.sessions_max) == (

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from house import StartFleet, fetch
-from support import camera
+from support import camera, free_port
 
 from camserver.capture.libav import LibavEngine
 from camserver.capture.relay import CameraRelay
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
+from camserver.rtsp.login import LoginCache
 from camserver.simulator.camera import SimulatedCamera
-from camserver.workers.pool import WorkerPool
+from camserver.workers.pool import Reply
 
 LOGIN = {"username": "viewer", "password": "s3cret-zebra"}
 
@@ -49,22 +54,30 @@ class Trap:
         writer.close()
 
 
+def relay_to(port: int) -> CameraRelay:
+    cache = LoginCache("", "")
+    url = f"rtsp://127.0.0.1:{port}/"
+    return CameraRelay(url, None, cache, host="127.0.0.9", port=free_port())
+
+
 @pytest.fixture
-async def pool() -> object:
-    return WorkerPool("session", 1)
+async def engine() -> AsyncIterator[LibavEngine]:
+    engine = LibavEngine(1)
+    yield engine
+    await engine.close()
 
 
-async def attempt(target: Camera, pool: WorkerPool, url: str) -> tuple[CameraError, SessionEnd]:
+async def attempt(target: Camera, engine: LibavEngine, url: str) -> tuple[CameraError, SessionEnd]:
     ends: list[SessionEnd] = []
     with pytest.raises(CameraError) as caught:
-        await fetch(LibavEngine(pool), target, url, time.monotonic() + 8, ends)
+        await fetch(engine, target, url, time.monotonic() + 8, ends)
     return caught.value, ends[0]
 
 
 @pytest.mark.parametrize(
     "status", ["RTSP/1.0 302 Moved", "RTSP/1.0   0307 x", "garbage\r\nRTSP/9 +301", "RTSP/1.0\t305"]
 )
-async def test_a_redirect_is_not_followed(status: str, pool: WorkerPool) -> None:
+async def test_a_redirect_is_not_followed(status: str, engine: LibavEngine) -> None:
     """Neither in an odd form that libav takes. The other host gets no connection, no password."""
     async with Trap(lambda number: f"RTSP/1.0 401 x\r\nCSeq: {number}\r\n\r\n") as other:
 
@@ -75,42 +88,39 @@ async def test_a_redirect_is_not_followed(status: str, pool: WorkerPool) -> None
 
         async with Trap(moved) as first:
             target = camera("cam", engine="libav", **LOGIN)
-            error, end = await attempt(target, pool, f"rtsp://127.0.0.1:{first.port}/a?b=c")
+            error, end = await attempt(target, engine, f"rtsp://127.0.0.1:{first.port}/a?b=c")
         assert error.end is end is not SessionEnd.NONE  # it was reached: it may count a session
         assert error.result is Result.ERROR
         assert "redirects" in str(error)
         assert other.connections == 0
         assert first.connections == 1
-    await pool.close()
 
 
 async def test_libav_is_on_the_loopback_and_its_password_is_not_sent_unasked(
-    pool: WorkerPool,
+    engine: LibavEngine,
 ) -> None:
     """The camera gets the path and the query, and the login only after its challenge."""
     async with Trap(
         lambda number: f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\nPublic: DESCRIBE\r\n\r\n"
     ) as trap:
         target = camera("cam", engine="libav", **LOGIN)
-        await attempt(target, pool, f"rtsp://127.0.0.1:{trap.port}/live?channel=1")
+        await attempt(target, engine, f"rtsp://127.0.0.1:{trap.port}/live?channel=1")
         assert "/live?channel=1 RTSP/1.0" in trap.heard
         assert "zebra" not in trap.heard
         assert "Authorization" not in trap.heard
-    await pool.close()
 
 
 @pytest.mark.parametrize("what", ["refused", "name"])
-async def test_why_the_camera_cannot_be_reached_is_said(what: str, pool: WorkerPool) -> None:
+async def test_why_the_camera_cannot_be_reached_is_said(what: str, engine: LibavEngine) -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
     url = f"rtsp://127.0.0.1:{port}/" if what == "refused" else "rtsp://no-such-host.invalid/"
-    error, end = await attempt(camera("cam", engine="libav"), pool, url)
+    error, end = await attempt(camera("cam", engine="libav"), engine, url)
     assert error.result is Result.UNREACHABLE
     assert end is SessionEnd.NONE
     assert ("connection refused" if what == "refused" else "connection failed") in str(error)
-    await pool.close()
 
 
 async def test_the_session_is_seen_closed(fleet: StartFleet) -> None:
@@ -124,6 +134,105 @@ async def test_the_session_is_seen_closed(fleet: StartFleet) -> None:
     assert (record.ends_clean, record.ends_unclean) == (3, 0)
 
 
+async def test_libav_knows_no_password(fleet: StartFleet) -> None:
+    """The login is added on the way, by the rules of our own client: no wrong login is counted."""
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, **LOGIN)])
+    orders: list[str] = []
+    run = house.sessions.run_in_slot
+
+    async def noted(job: str, data: dict[str, Any], **options: Any) -> Reply:
+        orders.append(json.dumps(data))
+        return await run(job, data, **options)
+
+    house.sessions.run_in_slot = noted  # type: ignore[method-assign,assignment]
+    for _ in range(3):
+        result = await house.take("cam", engine="libav")
+        assert result.ok, result.error
+    assert len(orders) == 3
+    assert not any("zebra" in order or "viewer" in order for order in orders)
+    record = await house.seen("cam")
+    assert (record.wrong_logins, record.ends_clean, record.ends_unclean) == (0, 3, 0)
+
+
+async def test_a_wrong_password_is_sent_once(fleet: StartFleet) -> None:
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, **LOGIN)])
+    result = await house.take("cam", engine="libav", password="other")
+    assert result.result is Result.AUTH
+    assert "wrong username or password (401 to DESCRIBE, login digest MD5)" in str(result.error)
+    assert (await house.seen("cam")).wrong_logins == 1
+
+
+async def test_no_password_for_a_camera_that_wants_one(fleet: StartFleet) -> None:
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2, **LOGIN)])
+    result = await house.take("cam", engine="libav", username="", password="")
+    assert "it asks for a login: give username and password" in str(result.error)
+
+
+async def test_the_camera_sees_its_own_address(engine: LibavEngine) -> None:
+    """Some check the host of the URL. The digest is made for the URL that is sent."""
+    async with Trap(
+        lambda number: (
+            f'RTSP/1.0 401 x\r\nCSeq: {number}\r\nWWW-Authenticate: Digest realm="r", nonce="n"'
+            "\r\n\r\n"
+        )
+    ) as trap:
+        url = f"rtsp://127.0.0.1:{trap.port}/live?channel=1"
+        error, _ = await attempt(camera("cam", engine="libav", **LOGIN), engine, url)
+    assert error.result is Result.AUTH
+    requests = [line for line in trap.heard.split("\r\n") if line.endswith("RTSP/1.0")]
+    assert requests
+    assert all(url in line for line in requests)
+    assert f'uri="{url}"' in trap.heard
+    numbers = [line for line in trap.heard.split("\r\n") if line.startswith("CSeq: ")]
+    assert len(numbers) == len(set(numbers))
+
+
+async def test_the_kernel_lets_libav_reach_the_relay_only(engine: LibavEngine) -> None:
+    """An order for another address, as a broken libav would make it."""
+    async with Trap(lambda _: "") as other:
+        order = {
+            "url": f"rtsp://127.0.0.1:{other.port}/",
+            "transport": "tcp",
+            "deadline": time.monotonic() + 5,
+            "probe": "small",
+        }
+        with pytest.raises(CameraError, match="Permission denied"):
+            await engine.pool.run("fetch", order, deadline=time.monotonic() + 8)
+    assert other.connections == 0
+
+
+def test_what_a_restricted_process_may_do() -> None:
+    """Open descriptors stay usable. Files, other ports, and listening are refused."""
+    done = subprocess.run(
+        [sys.executable, "-c", RESTRICTED], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["connected", "written", *["PermissionError"] * 4]
+
+
+RESTRICTED = """
+import encodings.idna, os, socket, tempfile
+from camserver.workers.landlock import restrict
+allowed, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+scratch = tempfile.TemporaryFile()
+port = allowed.getsockname()[1]
+assert restrict(port) == "", restrict(port)
+socket.create_connection(("127.0.0.1", port))
+print("connected")
+scratch.write(b"x")
+print("written")
+for refused in (
+    lambda: socket.create_connection(other.getsockname()),
+    lambda: open("/etc/hostname"),
+    lambda: socket.create_server(("127.0.0.1", 0)),
+    lambda: os.execv("/bin/true", ["true"]),
+):
+    try:
+        refused()
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
 async def test_leaving_the_relay_closes_what_hangs() -> None:
     """A camera that neither reads nor closes costs the time limit of the relay, no more."""
 
@@ -134,7 +243,7 @@ async def test_leaving_the_relay_closes_what_hangs() -> None:
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with CameraRelay(f"rtsp://127.0.0.1:{port}/", None) as relay:
+    async with relay_to(port) as relay:
         host, _, local = relay.url.removeprefix("rtsp://").strip("/").partition(":")
         reader, writer = await asyncio.open_connection(host, int(local))
         writer.write(b"OPTIONS")
@@ -155,9 +264,9 @@ async def test_leaving_the_relay_ends_a_connect_that_hangs() -> None:
         for one in queued:
             one.setblocking(False)
             one.connect_ex(address)
-        async with CameraRelay(f"rtsp://127.0.0.1:{address[1]}/", None) as relay:
-            local = int(relay.url.removeprefix("rtsp://127.0.0.1:").strip("/"))
-            reader, writer = await asyncio.open_connection("127.0.0.1", local)
+        async with relay_to(address[1]) as relay:
+            host, _, local = relay.url.removeprefix("rtsp://").strip("/").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(local))
             while not relay._connects:
                 await asyncio.sleep(0)
         assert not relay._connects

@@ -11,9 +11,9 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camserver.capture.libav import with_credentials
 from camserver.config import load_inventory, schema
 from camserver.config.units import parse_duration, parse_size
+from camserver.config.urls import with_credentials
 from camserver.errors import InventoryError
 from camserver.host.redact import Redactor
 

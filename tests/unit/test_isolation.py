@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import pytest
-from support import free_port
 
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
@@ -90,8 +90,8 @@ async def deaf_camera() -> tuple[asyncio.Server, str, asyncio.Event, asyncio.Eve
 async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(
     start_pool: StartPool,
 ) -> None:
-    pool = await start_pool("session")
     server, url, came, gone = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
     with pytest.raises(CameraError, match="hung and was killed") as caught:
         await pool.run("fetch", fetch(url), deadline=soon(3))
     assert caught.value.result is Result.TIMEOUT
@@ -103,8 +103,8 @@ async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(
 
 async def test_a_worker_gives_up_by_itself_before_it_is_killed(start_pool: StartPool) -> None:
     """Its own limit is below ours, so a deaf camera costs no process."""
-    pool = await start_pool("session")
     server, url, _, gone = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
     with pytest.raises(CameraError, match="no answer within") as caught:
         await pool.run("fetch", fetch(url, 1.5), deadline=soon(30))
     assert caught.value.result is Result.TIMEOUT
@@ -116,8 +116,8 @@ async def test_a_worker_gives_up_by_itself_before_it_is_killed(start_pool: Start
 
 async def test_cancelled_twice_it_still_reaps_first(start_pool: StartPool) -> None:
     """Rule one: the caller hears of the cancellation only when the connection is closed."""
-    pool = await start_pool("session")
     server, url, came, gone = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
     task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
     await came.wait()
     pid = pool.pids[0]
@@ -138,8 +138,8 @@ async def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same(
 
     The talk with the worker is cancelled as well, so nobody can tell how its job ended.
     """
-    pool = await start_pool("session")
     server, url, came, gone = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
     said: list[Reply] = []
     task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30), late=said.append))
     await came.wait()
@@ -153,9 +153,22 @@ async def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same(
     server.close()
 
 
+async def test_a_job_that_ran_into_its_deadline_leaves_no_descriptor(start_pool: StartPool) -> None:
+    """Otherwise a worker that is used again would not find its connection any more."""
+    server, url, _, _ = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
+    counts = []
+    for _ in range(3):
+        with pytest.raises(CameraError, match="no answer within"):
+            await pool.run("fetch", fetch(url, 0.5), deadline=soon(30))
+        counts.append(len(list(Path(f"/proc/{pool.pids[0]}/fd").iterdir())))
+    assert counts[0] == counts[1] == counts[2]
+    server.close()
+
+
 async def test_killed_from_outside_is_a_crash_and_the_next_job_runs(start_pool: StartPool) -> None:
-    pool = await start_pool("session")
     server, url, came, _ = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
     task = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
     await came.wait()
     os.kill(pool.pids[0], signal.SIGKILL)
@@ -163,9 +176,8 @@ async def test_killed_from_outside_is_a_crash_and_the_next_job_runs(start_pool: 
         await task
     assert caught.value.result is Result.CRASHED
     server.close()
-    refused = f"rtsp://127.0.0.1:{free_port()}/x"
     with pytest.raises(CameraError, match="connection refused"):
-        await pool.run("fetch", fetch(refused), deadline=soon(30))
+        await pool.run("fetch", fetch(url), deadline=soon(30))
 
 
 def open_files() -> int:

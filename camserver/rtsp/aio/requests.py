@@ -11,7 +11,6 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 from camserver.errors import CameraError
@@ -20,7 +19,7 @@ from camserver.rtsp.aio.connection import ConnectionClosed, RtspConnection
 from camserver.rtsp.auth import Challenge
 from camserver.rtsp.login import Login, LoginCache, Verdict
 from camserver.rtsp.messages import Response
-from camserver.rtsp.refusals import refusal
+from camserver.rtsp.refusals import login_failure, login_unanswered, refusal
 from camserver.rtsp.session import SessionCore, SessionEvent
 from camserver.rtsp.session_cache import Reconnect, RedirectError
 
@@ -107,22 +106,19 @@ class RtspRequests:
                 if not sent or self.login.remembered or self.login.was_accepted:
                     raise
                 self._login_cache.closes_after_challenge = None
-                raise CameraError(
-                    Result.UNREACHABLE,
-                    f"{closed} at {method}, when it was sent the login",
-                    step=method,
-                    login_refused=True,
-                ) from None
+                raise login_unanswered(method, str(closed)) from None
             self._session.note_session(method, response.headers.get("Session"))
             if response.status != 401:
                 if sent and response.status != 403:
                     self.login.accepted(response.headers.get("Authentication-Info"))
                 return response
             verdict = self.login.refused([response.headers.get("WWW-Authenticate")], sent=sent)
+            if verdict is Verdict.RECONNECT:
+                raise Reconnect
             if verdict is not Verdict.ANSWER:
-                self._login_failed(verdict, method)
+                raise login_failure(verdict, self.login, method)
             await self._answer_elsewhere(response)
-        raise _refused(Result.AUTH, "wrong username or password", method, login_refused=True)
+        raise login_failure(Verdict.WRONG, self.login, method)
 
     def ask_later(self, method: Step, uri: str, answered: Callable[[Response], None]) -> None:
         """Send a request and go on. `answered` is called with its answer, never if none comes.
@@ -180,34 +176,6 @@ class RtspRequests:
             cache.closes_after_challenge = True
         raise Reconnect(login.challenge)
 
-    def _login_failed(self, verdict: Verdict, method: Step) -> NoReturn:
-        match verdict:
-            case Verdict.RECONNECT:
-                raise Reconnect
-            case Verdict.NO_LOGIN:
-                raise _refused(
-                    Result.AUTH, "it asks for a login: give username and password", method
-                )
-            case Verdict.NOT_SPOKEN:
-                raise _refused(Result.ERROR, self.login.words, method)
-            case Verdict.LATER_REFUSED:
-                raise _refused(
-                    Result.FULL,
-                    "it took the login, then refused it: its sessions are taken, or this user may"
-                    " not watch",
-                    method,
-                )
-            case _:
-                challenge = self.login.challenge
-                label = f", login {challenge.label}" if challenge is not None else ""
-                raise _refused(
-                    Result.AUTH,
-                    "wrong username or password",
-                    method,
-                    login_refused=True,
-                    label=label,
-                )
-
     def _fields(self, method: Step, uri: str) -> dict[str, str]:
         """The header fields of every request: User-Agent, Session and Authorization."""
         fields = {"User-Agent": USER_AGENT}
@@ -216,16 +184,3 @@ class RtspRequests:
         if authorization := self.login.authorization(method, uri, secrets.token_hex(8)):
             fields["Authorization"] = authorization
         return fields
-
-
-def _refused(
-    result: Result, words: str, method: Step, *, login_refused: bool = False, label: str = ""
-) -> CameraError:
-    return CameraError(
-        result,
-        f"{words} (401 to {method}{label})",
-        SessionEnd.NONE,
-        status=401,
-        step=method,
-        login_refused=login_refused,
-    )

@@ -1,24 +1,20 @@
-"""A camera whose answers are made from input bytes.
-
-It answers our client on a virtual clock, without a socket.
-
-The hypothesis tests (`make test`) and the coverage-guided tests (`make fuzz`) share it.
-"""
+"""A whole RTSP session: from bytes to a picture or an error, on a virtual clock."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 from house import fetch
-from support import VirtualLoop, camera
+from support import camera
 
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
 from camserver.model import SessionEnd
 from camserver.rtsp.messages import Interleaved, MessageParser, Request
 from camserver.rtsp.rtp import RtpSender, h264_payloads, h265_payloads
+from fuzzed.net import Net
+from fuzzed.script import Script
 
 LIMIT_S = 5.0
 SPS, PPS, IDR = b"\x67\x42\x00\x1e\xab", b"\x68\xce\x3c\x80", b"\x65\x88" + bytes(range(1, 250)) * 8
@@ -87,112 +83,26 @@ DESCRIPTIONS = (
 )
 
 
-class Bytes:
-    """Takes numbers and pieces from the input bytes. Numbers are 0 when the bytes are used up."""
+class RtspCamera:
+    """The camera's side of one connection."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, count: int) -> bytes:
-        piece = self.data[self.at : self.at + count]
-        self.at += count
-        return piece
-
-    def below(self, limit: int) -> int:
-        return int.from_bytes(self.take(1) or b"\0", "big") % limit
-
-    def one(self, choices: tuple[Any, ...]) -> Any:
-        return choices[self.below(len(choices))]
-
-    def spoil(self, text: bytes) -> bytes:
-        """`text`, in most cases unchanged, otherwise with a few changed bytes."""
-        for _ in range(max(0, self.below(8) - 5)):
-            at = self.below(max(1, len(text)))
-            text = text[:at] + self.take(self.below(6)) + text[at + 1 :]
-        return text
-
-    @property
-    def over(self) -> bool:
-        return self.at >= len(self.data)
-
-
-class Net(VirtualLoop):
-    """An event loop in which every connection leads to the camera made from bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__()
-        self.script = Bytes(data)
-        self.open_transports: set[FakeTransport] = set()
-        self.faults: list[dict[str, Any]] = []
-        self.set_exception_handler(lambda _, context: self.faults.append(context))
-
-    async def create_connection(  # type: ignore[override]
-        self, factory: Callable[[], Any], *_: Any, **__: Any
-    ) -> Any:
-        transport = FakeTransport(self, factory())
-        return transport, transport.protocol
-
-
-class FakeTransport(asyncio.Transport):
-    """The transport to that camera."""
-
-    def __init__(self, loop: Net, protocol: Any) -> None:
-        super().__init__()
-        self.loop, self.protocol = loop, protocol
-        self.closing = False
+    def __init__(self, script: Script) -> None:
+        self.script = script
         self.parser = MessageParser()
         self.sender = RtpSender(96, 1, 65530)
-        loop.open_transports.add(self)
-        protocol.connection_made(self)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)}.get(name, default)
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def write(self, data: Any) -> None:
-        for message in self.parser.feed(bytes(data)):
+    def heard(self, data: bytes) -> Iterator[bytes | None]:
+        for message in self.parser.feed(data):
             if isinstance(message, Request):
-                self.loop.call_soon(self._say, self._answer(message))
+                yield self._answer(message)
 
-    def pause_reading(self) -> None:
-        """Do nothing: data that is already on its way arrives anyway."""
-
-    def resume_reading(self) -> None:
-        """Do nothing: no data was held back."""
-
-    def close(self) -> None:
-        if not self.closing:
-            self.closing = True
-            self.loop.call_soon(self._lost)
-
-    abort = close
-
-    def _lost(self) -> None:
-        self.loop.open_transports.discard(self)
-        self.protocol.connection_lost(None)
-
-    def _say(self, data: bytes) -> None:
-        script = self.loop.script
-        for _ in range(40):
-            if self.closing or not data:
-                return
-            cut = len(data) if script.over else 1 + script.below(200) * 8
-            self.protocol.data_received(data[:cut])
-            data = data[cut:]
-        if not self.closing and data:
-            self.protocol.data_received(data)
-
-    def _answer(self, request: Request) -> bytes:
-        script = self.loop.script
+    def _answer(self, request: Request) -> bytes | None:
+        script = self.script
         kind = script.below(64)
         if kind == 63:
             return b""
         if kind == 62:
-            self.loop.call_soon(self.close)
-            return b""
+            return None
         if kind == 61:
             return script.take(script.below(256))
         body = b""
@@ -219,7 +129,7 @@ class FakeTransport(asyncio.Transport):
         return answer + self._film() if request.method == "PLAY" else answer
 
     def _film(self) -> bytes:
-        script, made = self.loop.script, b""
+        script, made = self.script, b""
         for number in range(script.below(12)):
             for payload in script.one(PICTURES):
                 packet = self.sender.packet(
@@ -238,7 +148,8 @@ def talk(data: bytes) -> None:
     Raises AssertionError when the result is neither a picture nor a CameraError, or when the
     session does not end as it must.
     """
-    loop = Net(data)
+    script = Script(data)
+    loop = Net(script, lambda: RtspCamera(script))
     engine = NativeEngine()
     target = camera(
         "cam",
