@@ -17,14 +17,14 @@ from camserver.client import DaemonUnavailableError, SyncLeaseClient
 
 @contextlib.asynccontextmanager
 async def daemon_in_namespace(
-    folder: Path, house: House, output: str, before: str = "true", more: str = ""
+    folder: Path, house: House, output: str, before: str = "true", more: str = "", **defaults: str
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, SyncLeaseClient]]:
     """A daemon after the shell command `before`, in a mount namespace of its own."""
     config, socket = folder / "c.toml", folder / "run/api.sock"
     socket.parent.mkdir(exist_ok=True)
     config.write_text(
         f'[http]\nlisten = ""\n[api]\nsocket = "{socket}"\n[output]\ndirectory = "{output}"\n'
-        f"{more}\n" + house.fleet.inventory(interval="300ms")
+        f"{more}\n" + house.fleet.inventory(**({"interval": "300ms"} | defaults))
     )
     command = f"{before} && exec {sys.executable} -m camserver run --config {config}"
     with (folder / "log").open("w") as log:

@@ -68,6 +68,8 @@ class Retention:
         self._policy = Policy.of(inventory)
         self._emit = emit
         self._clocks = clocks
+        self._started: Clocks | None = clocks()
+        """The clocks at the start, until the first pass: the clock may be set before it."""
         self._clock = ClockFile(clock_file_beside(index.path))
         self._disk = Disk()
         self._kicked = asyncio.Event()
@@ -146,15 +148,18 @@ class Retention:
 
         def judge(database: ArchiveDatabase) -> ClockRecord:
             newest_ms = self._index.scan.newest_ms
-            record = clock_guard.look(
-                self._clock.load(), clocks, None if newest_ms is None else newest_ms / 1000
-            )
+            newest_s = None if newest_ms is None else newest_ms / 1000
+            record = self._clock.load()
+            if self._started is not None:
+                record = clock_guard.look(record, self._started, newest_s)
+            record = clock_guard.look(record, clocks, newest_s)
             counts = Plan(database, policy, now_ms).counts_by_time()
             record = clock_guard.judge(record, counts.values())
             self._clock.save(record)
             return record
 
         record = await self._index.ask(judge)
+        self._started = None
         self._say_held(record)
         if record.doubt is None:
             await self._delete(lambda database: Plan(database, policy, now_ms).by_time(), deleted)

@@ -309,7 +309,7 @@ class SimulatedConnection(asyncio.Protocol):
     async def _play(self) -> None:
         camera = self._camera
         rtp = RtpSender(PAYLOAD_TYPES[camera.codec], secrets.randbits(32), secrets.randbits(16))
-        start = time.time()
+        start, begun = time.time(), _now()
         # When a client comes, a camera is somewhere in its group of pictures. A few cameras make a
         # keyframe for the client.
         number = (
@@ -321,7 +321,8 @@ class SimulatedConnection(asyncio.Protocol):
         began = int(start)
         for frame in range(2**40):
             due = start + frame / camera.fps
-            await asyncio.sleep(max(0.0, due - time.time()))
+            # A camera has its own clock: that of the host may be set
+            await asyncio.sleep(max(0.0, begun + frame / camera.fps - _now()))
             stamp = int((start if self._has("no-clock") else due) * CLOCK_HZ)
             if due - reported >= REPORT_S:
                 self._send(1, rtp.sender_report(due + camera.clock_offset_s, stamp))

@@ -118,6 +118,15 @@ async def test_a_start_with_the_clock_30_days_ahead_deletes_nothing(tmp_path: Pa
     assert again.files() == 10
 
 
+async def test_a_clock_that_is_set_before_the_first_pass_deletes_nothing(tmp_path: Path) -> None:
+    """As on a host without a clock of its own, which gets the time soon after it starts."""
+    archive = Archive(tmp_path, '[retention]\nmax_age = "30min"\nmin_free = "0B"')
+    archive.write([picture("gate", age) for age in range(8)])
+    archive.clocks = clocks(NOW_S + 3600, 1010.0)
+    assert await archive.make_pass() == ["retention.held"]
+    assert archive.files() == 8
+
+
 async def test_a_new_rule_that_takes_nearly_everything_waits(tmp_path: Path) -> None:
     archive = Archive(tmp_path, '[retention]\nmax_age = "1h"\nmin_free = "0B"')
     archive.write([picture("gate", age * 600) for age in range(422)])
