@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from house import House
 
 from camserver.client import DaemonUnavailableError, SyncLeaseClient
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces")
 
 
 @contextlib.asynccontextmanager

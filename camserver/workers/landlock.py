@@ -27,6 +27,13 @@ FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 NETWORK_VERSION = 4
 
 
+def version() -> int:
+    """The version of Landlock that the kernel has. 0 for none; then errno of ctypes says why."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    found: int = libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), RULESET_VERSION)
+    return max(0, found)
+
+
 def restrict(port: int, readable: Iterable[str] = ()) -> str:
     """Allow TCP connections to `port` only, and no file but those of `readable`, for reading.
 
@@ -34,12 +41,12 @@ def restrict(port: int, readable: Iterable[str] = ()) -> str:
     open stay usable. This cannot be undone. Returns "", or the reason when it could not be done, or
     only in part.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), RULESET_VERSION)
-    if version <= 0:
+    abi = version()
+    if abi == 0:
         return f"the kernel has no Landlock ({os.strerror(ctypes.get_errno())})"
-    files = (1 << FILE_RIGHTS.get(version, 16)) - 1
-    has_network = version >= NETWORK_VERSION
+    libc = ctypes.CDLL(None, use_errno=True)
+    files = (1 << FILE_RIGHTS.get(abi, 16)) - 1
+    has_network = abi >= NETWORK_VERSION
     handled = struct.pack("=QQ", files, BIND_TCP | CONNECT_TCP if has_network else 0)
     ruleset = libc.syscall(CREATE_RULESET, handled, ctypes.c_size_t(len(handled)), 0)
     if ruleset < 0:

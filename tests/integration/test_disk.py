@@ -14,10 +14,20 @@ from pathlib import Path
 
 import pytest
 from house import House, StartFleet
-from namespaced import daemon_in_namespace, in_namespace, metrics, outcome, result, until
+from namespaced import (
+    NEEDS_ROOT,
+    daemon_in_namespace,
+    in_namespace,
+    metrics,
+    outcome,
+    result,
+    until,
+)
 
 from camserver.leases.journal import load as load_journal
 from camserver.simulator.camera import SimulatedCamera
+
+pytestmark = NEEDS_ROOT
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ through a library that moves its wall clock.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -17,12 +16,12 @@ from typing import Any
 import pytest
 from house import House, StartFleet, house_of
 from name_server import NameServer, name_server
-from namespaced import daemon_in_namespace, outcome, result, until
+from namespaced import NEEDS_ROOT, daemon_in_namespace, outcome, result, until
 
 from camserver.client import SyncLeaseClient
 from camserver.simulator.camera import SimulatedCamera
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for namespaces and port 53")
+pytestmark = NEEDS_ROOT
 
 
 @pytest.fixture

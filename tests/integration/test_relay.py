@@ -23,6 +23,7 @@ from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
 from camserver.rtsp.login import LoginCache
 from camserver.simulator.camera import SimulatedCamera
+from camserver.workers import landlock
 from camserver.workers.pool import Reply
 
 LOGIN = {"username": "viewer", "password": "s3cret-zebra"}
@@ -187,6 +188,12 @@ async def test_the_camera_sees_its_own_address(engine: LibavEngine) -> None:
     assert len(numbers) == len(set(numbers))
 
 
+NEEDS_LANDLOCK = pytest.mark.skipif(
+    landlock.version() < landlock.NETWORK_VERSION, reason="needs Landlock 4 (Linux 6.7)"
+)
+
+
+@NEEDS_LANDLOCK
 async def test_the_kernel_lets_libav_reach_the_relay_only(engine: LibavEngine) -> None:
     """An order for another address, as a broken libav would make it."""
     async with Trap(lambda _: "") as other:
@@ -201,6 +208,7 @@ async def test_the_kernel_lets_libav_reach_the_relay_only(engine: LibavEngine) -
     assert other.connections == 0
 
 
+@NEEDS_LANDLOCK
 def test_what_a_restricted_process_may_do() -> None:
     """Open descriptors stay usable. Files, other ports, and listening are refused."""
     done = subprocess.run(

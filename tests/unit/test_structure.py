@@ -64,3 +64,17 @@ def test_every_package_is_installed() -> None:
         for path in (ROOT / "camserver").rglob("__init__.py")
     }
     assert set(told) == there
+
+
+def test_every_test_that_may_be_skipped_is_named() -> None:
+    """docs/reliability.md says without what each of them is skipped, and why."""
+    marks = ("pytest.skip(", "skipif(", "NEEDS_ROOT")
+    table = (ROOT / "docs/reliability.md").read_text().split("## Tests that may be skipped")[1]
+    unnamed = [
+        path.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if any(mark in path.read_text() for mark in marks)
+        and path.name not in table
+        and path.name != "test_structure.py"
+    ]
+    assert unnamed == []
