@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import threading
 import uuid
 from dataclasses import dataclass
 from enum import Enum
@@ -88,12 +89,12 @@ async def lock_for_daemon(directory: Path) -> DirectoryLock | None:
     """
     file = await call_within(DISK_S, partial(_open, directory, NAME), f"lock {directory}")
     deadline = _now() + START_WAIT_S
-    while not _take(file, fcntl.LOCK_EX):
+    while not await _take(file, fcntl.LOCK_EX):
         # When even a shared lock fails, the holder is a daemon
-        if not _take(file, fcntl.LOCK_SH) or _now() >= deadline:
+        if not await _take(file, fcntl.LOCK_SH) or _now() >= deadline:
             file.close()
             return None
-        fcntl.flock(file, fcntl.LOCK_UN)
+        await _take(file, fcntl.LOCK_UN)
         await asyncio.sleep(RETRY_S)
     try:
         return await call_within(DISK_S, partial(_identified, directory, file), f"lock {directory}")
@@ -111,13 +112,13 @@ async def lock_for_snapshot(
     OSError when the directory can't be written.
     """
     shared = await call_within(DISK_S, partial(_open, directory, NAME), f"lock {directory}")
-    if not _take(shared, fcntl.LOCK_SH):
+    if not await _take(shared, fcntl.LOCK_SH):
         shared.close()
         return None
     name = f".camserver-{hashlib.sha256(device.encode()).hexdigest()[:16]}.lock"
     own = await call_within(DISK_S, partial(_open, directory, name), f"lock {directory}")
     deadline = _now() + wait_s
-    while not _take(own, fcntl.LOCK_EX):
+    while not await _take(own, fcntl.LOCK_EX):
         if _now() >= deadline:
             shared.close()
             own.close()
@@ -144,12 +145,28 @@ def _identified(directory: Path, file: IO[str]) -> DirectoryLock:
     return DirectoryLock(directory, file, known or "?", file_system_of(directory))
 
 
-def _take(file: IO[str], how: int) -> bool:
+async def _take(file: IO[str], how: int) -> bool:
+    """Take or release a lock. False when others have it. On a network disk this may hang, too.
+
+    Raises TimeoutError. Then the thread still has the file, and closes it when the call returns.
+    """
+    given_up = threading.Event()
+
+    def take() -> bool:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            if given_up.is_set():
+                file.close()
+        return True
+
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return await call_within(DISK_S, take, f"lock {file.name}")
+    except TimeoutError:
+        given_up.set()
+        raise
 
 
 def _now() -> float:

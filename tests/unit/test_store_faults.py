@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import json
 import os
 import threading
@@ -325,3 +326,28 @@ async def test_the_own_lock_is_not_another_daemons(tmp_path: Path) -> None:
     assert await other.take()
     other.release()
     assert events == ["daemon.locked"]
+
+
+async def test_a_lock_that_hangs_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network disk may not answer flock(2), although it is asked not to wait."""
+    answers = threading.Event()
+    flock = fcntl.flock
+
+    def hanging(file: object, how: int) -> None:
+        answers.wait(60)
+        flock(file, how)  # type: ignore[arg-type]
+
+    events: list[str] = []
+    directory = OutputDirectory(tmp_path / "out", lambda event: events.append(event.EVENT))
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", hanging)
+        patched.setattr("camserver.host.lock.DISK_S", 0.2)
+        assert await directory.take()  # polling may begin
+    assert events == ["output.lost"]
+    assert not directory.is_usable
+    answers.set()
+    while not directory.is_usable:  # until the late call has freed its file
+        assert await directory.take()
+    directory.release()
