@@ -40,7 +40,7 @@ class LibavEngine:
     ) -> None:
         """At most `size` workers. `on_unsealed` is called when the kernel can't limit them."""
         self.addresses = RelayAddresses()
-        self.pool = WorkerPool("session", size, port=self.addresses.port, on_unsealed=on_unsealed)
+        self.pool = WorkerPool("session", size, on_unsealed=on_unsealed)
         self.logins = logins or Logins()
         self.probes: dict[str, str] = {}
 
@@ -48,6 +48,22 @@ class LibavEngine:
         """End the workers, so that no session is held."""
         await self.pool.close()
         self.addresses.close()
+
+    def relay(self, camera: Camera, url: str) -> CameraRelay:
+        """The way to a camera, for one session. Raises CameraError when there is no port."""
+        try:
+            self.pool.port = self.addresses.port
+        except OSError as error:
+            raise CameraError(
+                Result.ERROR, f"no port on the loopback: {error.strerror}", SessionEnd.NONE
+            ) from None
+        return CameraRelay(
+            url,
+            tls_context(camera.tls_verify) if url.startswith("rtsps") else None,
+            self.logins.of(camera, url),
+            host=self.addresses.new(),
+            port=self.addresses.port,
+        )
 
     def session(self, camera: Camera, url: str, deadline: float) -> LibavSession:
         """A session of `url`.
@@ -82,15 +98,8 @@ class LibavSession(CaptureSessionBase):
             "probe": self._engine.probes.get(url, "small"),
             "rest_s": camera.cooldown_s,
         }
-        pool, addresses = self._engine.pool, self._engine.addresses
-        relay = CameraRelay(
-            url,
-            tls_context(camera.tls_verify) if url.startswith("rtsps") else None,
-            self._engine.logins.of(camera, url),
-            host=addresses.new(),
-            port=addresses.port,
-        )
-        async with pool.slot(self._deadline), relay:
+        pool = self._engine.pool
+        async with pool.slot(self._deadline), self._engine.relay(camera, url) as relay:
             order["url"] = relay.url
             self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
             try:

@@ -14,12 +14,19 @@ _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
 
 class RelayAddresses:
-    """Reserves the port, for this host's life of the daemon. Raises OSError when none is free."""
+    """Reserves the port when it is first needed, until `close`."""
 
     def __init__(self) -> None:
-        self._reserved = socket.socket()
-        self._reserved.bind(("127.0.0.1", 0))
-        self.port: int = self._reserved.getsockname()[1]
+        self._reserved: socket.socket | None = None
+
+    @property
+    def port(self) -> int:
+        """The port of all relays. Raises OSError when none is free."""
+        if self._reserved is None:
+            self._reserved = socket.socket()
+            self._reserved.bind(("127.0.0.1", 0))
+        port: int = self._reserved.getsockname()[1]
+        return port
 
     def new(self) -> str:
         """An address that nobody can guess: other users of this host could connect to it."""
@@ -27,4 +34,6 @@ class RelayAddresses:
 
     def close(self) -> None:
         """Free the port."""
-        self._reserved.close()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None

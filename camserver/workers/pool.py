@@ -86,6 +86,7 @@ class WorkerPool:
     ) -> None:
         self.name = name
         self.port = port
+        """The port to which the next session workers may connect."""
         self.restarts = 0
         self._on_unsealed: Callable[[str], None] | None = on_unsealed
         self._size = size

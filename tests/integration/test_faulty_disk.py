@@ -106,7 +106,8 @@ async def test_a_disk_with_errors(fault: str, said: str, house: House, disk: Dis
         assert said in outcome(client, "gate")["attempt"]["error"]
         assert disk.is_whole("gate")
         assert disk.is_whole("yard")
-    assert not disk.leftovers()
+    # A file that could not be removed either is removed at the next start
+    assert len(disk.leftovers()) <= (2 if "unlink" in fault else 0)
     for camera in ("gate", "yard"):
         facts = json.loads((disk.backing / camera / "latest.json").read_text())
         assert facts["attempt"]["result"] == "ok"

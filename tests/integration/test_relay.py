@@ -196,6 +196,7 @@ NEEDS_LANDLOCK = pytest.mark.skipif(
 @NEEDS_LANDLOCK
 async def test_the_kernel_lets_libav_reach_the_relay_only(engine: LibavEngine) -> None:
     """An order for another address, as a broken libav would make it."""
+    engine.pool.port = engine.addresses.port
     async with Trap(lambda _: "") as other:
         order = {
             "url": f"rtsp://127.0.0.1:{other.port}/",
