@@ -24,6 +24,8 @@ CHANGES = "create,write,truncate,fsync,fsyncdir,rename,unlink,mkdir,rmdir,chmod,
 """All calls that change something: what a disk refuses that has become read-only."""
 
 
+HANG_S = 120.0
+"""The longest hang: a test that was killed must leave no process."""
 CALLS = frozenset(
     (*CHANGES.split(","), "open", "read", "readdir", "readlink", "getattr", "statfs", "symlink")
 )
@@ -50,9 +52,10 @@ class FaultyDisk(mfusepy.Operations):
         return call
 
     def _fail(self, op: str, path: str) -> None:
+        end = time.monotonic() + HANG_S
         while fault := self._fault(op, path):
-            if fault != "hang":
-                raise mfusepy.FuseOSError(getattr(errno, fault))
+            if fault != "hang" or time.monotonic() > end:
+                raise mfusepy.FuseOSError(getattr(errno, fault, errno.EIO))
             time.sleep(0.02)
 
     def _fault(self, op: str, path: str) -> str:

@@ -1,14 +1,13 @@
 """The engine `libav`: RTSP through libav in a session worker. Parent's side; gives an access unit.
 
-The worker holds the session. So `keyframe` returns only after the worker has closed the session, or
-is dead and reaped.
+The relay holds the session. So `keyframe` returns only after the relay has seen the transport to
+the camera closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 
 from camserver.capture.logins import Logins
@@ -63,6 +62,7 @@ class LibavEngine:
             self.logins.of(camera, url),
             host=self.addresses.new(),
             port=self.addresses.port,
+            rest_s=camera.cooldown_s,
         )
 
     def session(self, camera: Camera, url: str, deadline: float) -> LibavSession:
@@ -87,8 +87,8 @@ class LibavSession(CaptureSessionBase):
     async def keyframe(self) -> CodedKeyframe:
         """The first whole keyframe. It returns after the session is closed.
 
-        Raises CameraError. When this is cancelled, the worker gets a short time to tear down the
-        session. If that is not enough, it is killed.
+        Raises CameraError. When this is cancelled, the worker gets a short time to end its job. If
+        that is not enough, it is killed. The relay tears down the session in any case.
         """
         camera, url = self._camera, self._url
         left_s = self._deadline - asyncio.get_running_loop().time()
@@ -96,22 +96,19 @@ class LibavSession(CaptureSessionBase):
             "transport": camera.transport,
             "deadline": self._deadline - min(MARGIN_S, left_s / 4),
             "probe": self._engine.probes.get(url, "small"),
-            "rest_s": camera.cooldown_s,
         }
-        pool = self._engine.pool
-        async with pool.slot(self._deadline), self._engine.relay(camera, url) as relay:
-            order["url"] = relay.url
-            self.end = SessionEnd.UNCLEAN  # so it is if this is cancelled: the worker is killed
-            try:
-                reply = await pool.run_in_slot(
-                    "fetch", order, deadline=self._deadline, late=self._ended
+        relay = self._engine.relay(camera, url)
+        try:
+            async with self._engine.pool.slot(self._deadline), relay:
+                reply = await self._engine.pool.run_in_slot(
+                    "fetch", order | {"url": relay.url}, deadline=self._deadline, late=_ignore
                 )
-            except CameraError as error:
-                self.end = error.end if relay.has_connected else SessionEnd.NONE
-                failure = relay.failure or error
-                failure.end = self.end
-                raise failure from None
-        self._ended(reply)
+        except CameraError as error:
+            failure = relay.failure or error
+            failure.end = relay.end
+            raise failure from None
+        finally:
+            self.end = relay.end
         try:
             cut = int(reply.data["extradata_bytes"])
             at = datetime.fromtimestamp(float(reply.data["at"]), UTC)
@@ -125,6 +122,6 @@ class LibavSession(CaptureSessionBase):
                 Result.CRASHED, "the session worker sent an answer that makes no sense", self.end
             ) from None
 
-    def _ended(self, reply: Reply) -> None:
-        with suppress(KeyError, ValueError):
-            self.end = SessionEnd(reply.data["end"])
+
+def _ignore(_: Reply) -> None:
+    """Do nothing with the reply of a job that was cancelled."""

@@ -63,8 +63,6 @@ class Order:
     deadline: float
     timeout_s: float
     probe: str
-    rest_s: float
-    """The cool-down between two sessions of one job."""
 
 
 def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
@@ -75,35 +73,26 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
         request["deadline"],
         max(0.1, request["deadline"] - time.monotonic()),
         request["probe"],
-        request.get("rest_s", 0.0),
     )
     av.logging.set_level(av.logging.WARNING)
     # A camera's second refusal has the same text as the first. It must not be skipped.
     av.logging.set_skip_repeated(False)
-    with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline) as asked:
+    with av.logging.Capture(local=True) as lines, _deaf_from(order.deadline):
         container, probe = _open(order, lines)
-        end = SessionEnd.UNCLEAN
         try:
             codec, extradata, data, at = _first_key_packet(container, order, lines)
-            end = SessionEnd.CLEAN
-        except CameraError as error:
-            # close() below sends TEARDOWN, unless the camera has already closed the connection
-            ours = error.result in (Result.NO_KEYFRAME, Result.TIMEOUT) or asked.is_set()
-            error.end = SessionEnd.CLEAN if ours else SessionEnd.UNCLEAN
-            raise
         finally:
             container.close()
     return {
         "codec": codec,
         "extradata_bytes": len(extradata),
         "at": at,
-        "end": end,
         "probe": probe,
     }, extradata + data
 
 
 @contextmanager
-def _deaf_from(deadline: float) -> Iterator[threading.Event]:
+def _deaf_from(deadline: float) -> Iterator[None]:
     """End the reading side of the session's socket at the deadline.
 
     Then libav stops waiting, but it can still write.
@@ -111,21 +100,18 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
     libav's own time limits are for each phase. After such a limit has expired, libav cannot send
     TEARDOWN either, and the camera would still count the session.
 
-    EXPEDITE, the daemon's signal to end the session, has the same effect. It also sets the event
-    that this context manager gives.
+    EXPEDITE, the daemon's signal to end the session, has the same effect.
     """
-    asked, over = threading.Event(), threading.Event()
+    over = threading.Event()
     # One thread waits for the signal. libav's C code does not block it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {EXPEDITE})
     while signal.sigtimedwait({EXPEDITE}, 0) is not None:
         pass  # this signal was for the job before, and came too late for it
 
     def wait() -> None:
-        hurried = signal.sigtimedwait({EXPEDITE}, max(0.0, deadline - time.monotonic())) is not None
+        signal.sigtimedwait({EXPEDITE}, max(0.0, deadline - time.monotonic()))
         if over.is_set():
             return
-        if hurried:
-            asked.set()
         while True:  # repeated, because there may be no connection yet
             for connection in _connections():
                 with contextlib.suppress(OSError):
@@ -136,7 +122,7 @@ def _deaf_from(deadline: float) -> Iterator[threading.Event]:
     waiting = threading.Thread(target=wait, name="deadline", daemon=True)
     waiting.start()
     try:
-        yield asked
+        yield
     finally:
         over.set()
         if waiting.is_alive() and waiting.ident is not None:
@@ -192,7 +178,6 @@ def _open(order: Order, lines: list[tuple[int, str, str]]) -> tuple[InputContain
     if not container.streams.video or not container.streams.video[0].codec_context:
         container.close()
         if order.probe == "small":
-            time.sleep(min(order.rest_s, max(0.0, order.deadline - time.monotonic())))
             return _open(replace(order, probe="large"), lines)
         raise CameraError(
             Result.ERROR, "the camera offers no video that libav knows", SessionEnd.CLEAN

@@ -1,34 +1,41 @@
 """The way from libav to one camera, and to nothing else.
 
 libav follows a redirect to any host, and would send it the password. So libav is given an address
-on this machine, and no password. The daemon connects to the camera of the inventory, over TLS if
-the URL says so, and passes the bytes on (`relayed_session.py`). The kernel does not let the worker
-connect to another port (`workers/landlock.py`).
+on this machine, and no password. The daemon carries on the session with the camera of the inventory
+(`relayed_session.py`). The kernel does not let the worker connect to another port
+(`workers/landlock.py`).
 
-So the daemon sees itself that the transport to the camera is closed.
+Any user of this machine can connect to the relay. So libav's URL has a secret in its path. A
+connection whose first request does not begin with it reaches no camera.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import ssl
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
-from camserver.capture.relayed_session import RelayedSession, Side
-from camserver.config.urls import RTSP_PORTS
+from camserver.capture.relayed_session import LibavConnection, RelayedSession
+from camserver.capture.session import worst
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
 from camserver.model import Result, SessionEnd
 from camserver.rtsp.login import LoginCache
+from camserver.rtsp.messages import Request
 
-CLOSE_S = 1.0
-"""How long the rest may take on its way to the camera, after libav has closed its side."""
+FIRST_REQUEST_S = 5.0
+MAX_CONNECTIONS = 8
+"""Connections to the relay at once. libav needs one."""
 
 
 class CameraRelay:
-    """Listens on the loopback in the block. Each connection there leads to the camera of `url`."""
+    """Listens on the loopback in the block. Sessions of libav there are sessions of `url`.
+
+    There is one at a time. `rest_s` is the cool-down between two of them.
+    """
 
     def __init__(
         self,
@@ -38,26 +45,35 @@ class CameraRelay:
         *,
         host: str,
         port: int,
+        rest_s: float = 0.0,
     ) -> None:
-        """Listen on `host` and `port`. The login is added to libav's requests."""
+        """`host` and `port` are where it listens. `url` has no credentials."""
         self.failure: CameraError | None = None
         """Why the camera could not be reached, that it redirected, or that it refused the login."""
-        self.has_connected = False
-        """Whether the camera was reached at least once: it may count a session."""
+        self.end = SessionEnd.NONE
+        """The worst end of its sessions, valid after the block."""
         self._url = url
         self._tls = tls
         self._login_cache = login_cache
         self._listens_on = host, port
+        self._rest_s = rest_s
+        self._local = f"rtsp://{host}:{port}/{secrets.token_urlsafe(16)}"
         self._server: asyncio.Server | None = None
-        self._relays: set[asyncio.Task[None]] = set()
-        self._connects: set[asyncio.Task[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = set()
-        self._sides: set[Side] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session: RelayedSession | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._closing = False
 
     @property
     def url(self) -> str:
-        """The URL for libav, without credentials."""
-        host, port = self._listens_on
-        return urlunsplit(urlsplit(self._url)._replace(scheme="rtsp", netloc=f"{host}:{port}"))
+        """The URL for libav."""
+        return self._local + self._url.removeprefix(self._camera)
+
+    @property
+    def _camera(self) -> str:
+        """The beginning of the camera's URLs."""
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc}"
 
     async def __aenter__(self) -> Self:
         """Listen. Raises CameraError when this machine does not give the port."""
@@ -75,76 +91,57 @@ class CameraRelay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close everything, and return when it is closed."""
-        await finish(self._close())
+        """End the session, and return when the transport to the camera is closed."""
+        self._closing = True
+        if kind is not None and not issubclass(kind, CameraError):  # cancelled, or preempted
+            self._expedite()
+        await finish(self._close(), on_cancel=self._expedite)
 
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for connect in self._connects:  # a host that does not answer would hold it for minutes
-            connect.cancel()
-        if self._relays:
-            await asyncio.wait(self._relays, timeout=CLOSE_S)
-        for side in self._sides:
-            side.writer.transport.abort()
-        if self._relays:
-            await asyncio.wait(self._relays)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _expedite(self) -> None:
+        if self._session is not None:
+            self._session.expedite_close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._relays:  # libav has one connection at a time, so this is somebody else
+        if self._closing or len(self._tasks) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
-        task = asyncio.create_task(self._relay(Side(reader, writer)), name="relay")
-        self._relays.add(task)
-        task.add_done_callback(self._relays.discard)
+        task = asyncio.create_task(self._serve(LibavConnection(reader, writer)), name="relay")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _relay(self, libav: Side) -> None:
-        parts = urlsplit(self._url)
-        host, port = self._listens_on
-        session = RelayedSession(
-            libav,
-            self._connect,
-            self._login_cache,
-            f"rtsp://{host}:{port}",
-            f"{parts.scheme}://{parts.netloc}",
-        )
-        self._sides.add(libav)
+    async def _serve(self, libav: LibavConnection) -> None:
         try:
-            await session.run()
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                first = await libav.request()
+            if first is not None and first.uri.startswith(self._local):
+                async with self._one_at_a_time:
+                    if self.end is not SessionEnd.NONE:
+                        await asyncio.sleep(self._rest_s)
+                    await self._relay(
+                        RelayedSession(libav, self._url, self._tls, self._login_cache), first
+                    )
+        except (TimeoutError, asyncio.CancelledError):
+            pass  # not libav, or the block is over
         except CameraError as error:
             self.failure = self.failure or error
         finally:
-            await libav.close()
-            self._sides.clear()
+            await finish(libav.close())
 
-    async def _connect(self) -> Side:
-        """A connection to the camera. Raises CameraError."""
-        parts = urlsplit(self._url)
-        port = parts.port or RTSP_PORTS[parts.scheme]
-        connect = asyncio.create_task(
-            asyncio.open_connection(parts.hostname, port, ssl=self._tls), name="relay connect"
-        )
-        self._connects.add(connect)
-        connect.add_done_callback(self._connects.discard)
-        await asyncio.wait({connect})
-        if connect.cancelled():  # the relay is being closed
-            raise CameraError(Result.TIMEOUT, "the connection was not made in time", _NONE)
+    async def _relay(self, session: RelayedSession, first: Request) -> None:
+        self._session = session
         try:
-            side = Side(*connect.result())
-        except ssl.SSLCertVerificationError:
-            raise CameraError(
-                Result.ERROR, "its certificate is not valid (tls_verify = true)", _NONE
-            ) from None
-        except ConnectionRefusedError:
-            raise CameraError(
-                Result.UNREACHABLE, "connection refused: nothing listens there", _NONE
-            ) from None
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise CameraError(Result.UNREACHABLE, f"connection failed: {reason}", _NONE) from None
-        self.has_connected = True
-        self._sides.add(side)
-        return side
-
-
-_NONE = SessionEnd.NONE
+            await session.run(first, self._local, self._camera)
+        finally:
+            try:
+                await finish(session.close())
+            finally:
+                self.end = worst(self.end, session.end)
+                self._session = None

@@ -12,12 +12,15 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
+import camserver
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
 from camserver.workers.landlock import restrict
 from camserver.workers.pool import FRAME
+from camserver.workers.restraint import restrain
 from camserver.workers.sandbox import confine, limit_cpu, seal
 
 Job = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
@@ -84,8 +87,11 @@ def main() -> None:
 
         jobs: dict[str, Job] = {"fetch": libav_session.fetch_job}
         # Python and PyAV load some modules late. libav wants random numbers.
-        libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platlib"), "/dev/urandom")
-        serve(requests, replies, jobs, restrict(int(sys.argv[4]), libraries))
+        paths = {sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")}
+        ours = str(Path(camserver.__file__).parent)
+        refused = restrain()  # first: it loads a library
+        unsealed = restrict(int(sys.argv[4]), (*paths, ours, "/dev/urandom")) or refused
+        serve(requests, replies, jobs, unsealed)
     else:
         from camserver.capture import decode  # noqa: PLC0415 - as above
 

@@ -70,9 +70,9 @@ class WorkerPool:
 
     Each is limited to `memory_bytes` of address space.
 
-    `name` is their kind. "session" workers speak RTSP through libav: they can open no file, and
-    connect only to `port`. "decoder" workers are sealed: they can use only their pipes. If the
-    kernel cannot do that, `on_unsealed` is called once with the reason.
+    `name` is their kind. "session" workers speak RTSP through libav: they can read their libraries
+    only, and connect to `port` only. "decoder" workers are sealed: they can use only their pipes.
+    If the kernel cannot do that, `on_unsealed` is called once with the reason.
     """
 
     def __init__(

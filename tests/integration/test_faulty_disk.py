@@ -40,7 +40,7 @@ class Disk:
         self._faults = folder / "faults"
         places = f"{self.backing} {self.mounted} {self._faults}"
         self.mount = (
-            f"{{ setpriv --pdeathsig=TERM {sys.executable} {FAULTY_DISK} {places} & }}"
+            f"{{ setpriv --pdeathsig=KILL {sys.executable} {FAULTY_DISK} {places} & }}"
             f" && while ! mountpoint -q {self.mounted}; do sleep 0.05; done"
         )
 

