@@ -74,8 +74,9 @@ class LibavConnection:
         self._writer.write(Response(response.status, headers, response.body).encode())
 
     def packet(self, channel: int, payload: bytes) -> None:
-        """Send a packet. It is dropped when too much waits for libav."""
-        if self._writer.transport.get_write_buffer_size() < MAX_WAITING_BYTES:
+        """Send a packet. It is dropped when too much waits for libav, or libav has gone."""
+        transport = self._writer.transport
+        if not transport.is_closing() and transport.get_write_buffer_size() < MAX_WAITING_BYTES:
             self._writer.write(Interleaved(channel, payload).encode())
 
     def end(self) -> None:
