@@ -45,9 +45,9 @@ js-packages:
 demo: .venv/.installed
 	@$(BIN)/camserver demo $(ARGS)
 
-# two at a time: most of them wait
+# four at a time: most of them wait
 test: test-packages .venv/.installed
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 # the unit tests on every other Python >= 3.11 that this machine has
 pythons: packages .venv/.installed
