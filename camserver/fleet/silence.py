@@ -1,0 +1,89 @@
+"""Which hosts are silent, and who may be declared dead. Pure: silence is counted on our own clock.
+
+Nobody's clock is compared with another one. A host is silent since the moment at which *we* last
+saw its record change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from camserver.fleet.terms import FleetTerms
+from camserver.fleet.validity import Validity
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A host's record as it was seen last. `revision` is the store's number of its last change."""
+
+    revision: int
+    seen_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Burial:
+    """A host that may be declared dead, by swapping exactly the record of this revision."""
+
+    host: str
+    revision: int
+    silent_s: float
+
+
+@dataclass(slots=True)
+class Silence:
+    """The sightings of all other hosts that are live in the store."""
+
+    terms: FleetTerms
+    _seen: dict[str, Sighting] = field(default_factory=dict)
+    _spared: set[str] = field(default_factory=set)
+    """Hosts whose record must change before they may be declared dead: the outcome of our last
+    swap of it is not known.
+    """
+    _promised: dict[str, float] = field(default_factory=dict)
+    """Until when we have promised not to declare a host dead."""
+    _counts_since: float = 0.0
+
+    def looked(self, records: Mapping[str, int], now: float) -> None:
+        """Note what the store has: the revisions of the records of live hosts, by host."""
+        for host in self._seen.keys() - records.keys():
+            del self._seen[host]
+            self._spared.discard(host)
+        for host, revision in records.items():
+            before = self._seen.get(host)
+            if before is None or before.revision != revision:
+                self._seen[host] = Sighting(revision, now)
+                self._spared.discard(host)
+
+    def was_away(self, now: float) -> None:
+        """Note that we have not seen the store for some time: all silence is counted anew."""
+        self._counts_since = now
+
+    def outcome_unknown(self, host: str) -> None:
+        """Note that we do not know whether our swap of a host's record was committed."""
+        self._spared.add(host)
+
+    def promise(self, host: str, now: float) -> bool:
+        """Promise not to declare a host dead for W. False when we cannot.
+
+        We cannot while the outcome of our own attempt to declare it dead is not known.
+        """
+        if host in self._spared or host not in self._seen:
+            return False
+        self._promised[host] = now + self.terms.silence_s
+        return True
+
+    def silent_s(self, host: str, now: float) -> float:
+        """How long a host has been silent."""
+        sighting = self._seen.get(host)
+        return 0.0 if sighting is None else now - max(sighting.seen_at, self._counts_since)
+
+    def burials(self, validity: Validity, now: float) -> Iterable[Burial]:
+        """The hosts that this host may declare dead now."""
+        if not validity.may_bury(now):
+            return
+        for host, sighting in self._seen.items():
+            silent_s = self.silent_s(host, now)
+            is_promised = now < self._promised.get(host, now)
+            if silent_s > self.terms.silence_s and host not in self._spared and not is_promised:
+                yield Burial(host, sighting.revision, silent_s)
