@@ -1,0 +1,174 @@
+"""What the hosts of a fleet write into the store: keys and records, and their JSON. Pure.
+
+Times in records are durations, never moments: the clocks of hosts may differ. Who reads a record
+counts a duration from the moment when it saw the record, so a cool-down may get longer, but not
+shorter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+from urllib.parse import quote, unquote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from camserver.fleet.terms import FleetTerms
+
+FORMAT = 1
+"""The format of the records. A host refuses a fleet of a newer format."""
+
+
+class RecordError(Exception):
+    """Raised when a record cannot be read. The text names its key, never its content."""
+
+
+class Record(BaseModel):
+    """A record. Fields that this version does not know are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    def encode(self) -> bytes:
+        """The bytes for the store."""
+        return self.model_dump_json().encode()
+
+
+class HostState(StrEnum):
+    """What a host says of itself. `dead` is written by another host."""
+
+    LIVE = "live"
+    LEAVING = "leaving"  # it hands over its devices, and takes no others
+    LEFT = "left"
+    DEAD = "dead"
+
+
+class HostRecord(Record):
+    """A host. It is renewed every R by compare-and-swap, with the next sequence number."""
+
+    machine_id: str
+    boot_id: str
+    epoch: int = Field(ge=1)
+    """Grows with each start of the daemon and each death, so that old ownership is not valid."""
+    sequence: int = Field(ge=0)
+    state: HostState = Field(strict=False)
+    seen: int = Field(ge=0)
+    """The store's revision that the host has read. Who joined later is not known to it."""
+    url: str
+    """Where other hosts reach it."""
+    inventory: str
+    """A hash of its inventory without passwords."""
+    weight: float = Field(gt=0)
+    labels: tuple[str, ...] = Field((), strict=False)
+    hold: str = ""
+    """The planned outage of the store that it has acknowledged."""
+
+
+class OwnRecord(Record):
+    """The owner of a device. A free one says how the last owner left it."""
+
+    host: str
+    epoch: int = Field(ge=1)
+    held: bool
+    """False: the owner has ended all its sessions, and another host may take the device."""
+    cooling_s: tuple[float, ...] = Field((), strict=False)
+    """How long the device still counts each closed session."""
+    learned_cap: int | None = Field(None, ge=0)
+    """How many sessions the device gives, if it gave less than its budget."""
+    learned_s: float = 0.0
+    """For how long that is believed."""
+    due_s: dict[str, float] = Field(default_factory=dict)
+    """When each camera is due."""
+
+
+class ExternalRecord(Record):
+    """A lease of a device whose holder is on another host than its owner."""
+
+    host: str
+    """The holder's host."""
+    epoch: int = Field(ge=1)
+    camera: str
+    holder: str
+    generation: int = Field(ge=1)
+
+
+class MetaRecord(Record):
+    """What all hosts agree on."""
+
+    format: int = Field(ge=1)
+    valid_s: float
+    silence_s: float
+    renew_s: float
+
+    @classmethod
+    def of(cls, terms: FleetTerms) -> MetaRecord:
+        """The record of a new fleet."""
+        return cls(
+            format=FORMAT,
+            valid_s=terms.valid_s,
+            silence_s=terms.silence_s,
+            renew_s=terms.renew_s,
+        )
+
+    def refusal(self, terms: FleetTerms) -> str | None:
+        """Why a host with these terms must not join. None when it may."""
+        if self.format > FORMAT:
+            return f"the fleet's records have format {self.format}; this camserver knows {FORMAT}"
+        theirs = FleetTerms(self.valid_s, self.silence_s, self.renew_s)
+        if theirs != terms:
+            return f"the fleet's times are {theirs}, those of this host are {terms}"
+        return None
+
+
+R = TypeVar("R", bound=Record)
+
+
+def decode(kind: type[R], key: str, data: bytes) -> R:
+    """Read a record. Raises RecordError."""
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "all of it"
+        raise RecordError(f"{key}: {where}: {first['msg']}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one fleet. Names may contain any characters, so they are percent-encoded."""
+
+    fleet: str
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of all keys."""
+        return f"/camserver/{quote(self.fleet, safe='')}/"
+
+    @property
+    def meta(self) -> str:
+        """The key of the MetaRecord."""
+        return f"{self.prefix}meta"
+
+    @property
+    def hold(self) -> str:
+        """The key of a planned outage."""
+        return f"{self.prefix}hold"
+
+    def host(self, name: str) -> str:
+        """The key of a host."""
+        return f"{self.prefix}host/{quote(name, safe='')}"
+
+    def own(self, device: str) -> str:
+        """The key of a device's owner."""
+        return f"{self.prefix}own/{quote(device, safe='')}"
+
+    def external(self, device: str, generation: int) -> str:
+        """The key of a lease whose holder is on another host."""
+        return f"{self.prefix}ext/{quote(device, safe='')}/{generation}"
+
+    def parse(self, key: str) -> tuple[str, tuple[str, ...]]:
+        """The kind of a key and the names in it. Raises RecordError for keys of others."""
+        if not key.startswith(self.prefix):
+            raise RecordError(f"{key}: not a key of this fleet")
+        kind, *names = key.removeprefix(self.prefix).split("/")
+        return kind, tuple(unquote(name) for name in names)
