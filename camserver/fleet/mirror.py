@@ -1,0 +1,156 @@
+"""What this host knows of the fleet: the store's records as typed values, at one revision. Pure.
+
+Records that cannot be read are named in `faults`, and count as what is safest: a host that is
+there, a device that another host has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from camserver.fleet.records import (
+    ExternalRecord,
+    HostRecord,
+    HostState,
+    Keys,
+    MetaRecord,
+    OwnRecord,
+    RecordError,
+    decode,
+)
+from camserver.fleet.store import Change, Entry, Snapshot
+from camserver.fleet.terms import FleetTerms
+
+ENDED = frozenset((HostState.LEFT, HostState.DEAD))
+"""The states in which an epoch of a host is over: it has no session any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A record and the store's revision at its last change."""
+
+    record: HostRecord | OwnRecord | ExternalRecord | MetaRecord | None
+    """None: it cannot be read."""
+    revision: int
+
+
+@dataclass(slots=True)
+class Mirror:
+    """The records of one fleet."""
+
+    keys: Keys
+    terms: FleetTerms
+    revision: int = 0
+    meta: Known | None = None
+    hosts: dict[str, Known] = field(default_factory=dict)
+    owners: dict[str, Known] = field(default_factory=dict)
+    external: dict[tuple[str, int], Known] = field(default_factory=dict)
+    hold: str = ""
+    faults: dict[str, str] = field(default_factory=dict)
+    """What cannot be read, by key."""
+    _ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
+    _missing_since: dict[str, float] = field(default_factory=dict)
+
+    def replace(self, snapshot: Snapshot, now: float) -> None:
+        """Take over everything that the store has."""
+        self.meta, self.hold = None, ""
+        for table in (self.hosts, self.owners, self.external, self.faults):
+            table.clear()
+        self._apply(snapshot.entries, snapshot.revision, now)
+
+    def apply(self, change: Change, now: float) -> None:
+        """Take over a change. Changes that are known already have no effect."""
+        if change.revision > self.revision:
+            self._apply(change.entries, change.revision, now)
+
+    def host(self, name: str) -> HostRecord | None:
+        """A host's record. None when it is not there or cannot be read."""
+        known = self.hosts.get(name)
+        record = None if known is None else known.record
+        return record if isinstance(record, HostRecord) else None
+
+    def owner(self, device: str) -> OwnRecord | None:
+        """The owner of a device. None when nobody ever had it, or it cannot be read."""
+        known = self.owners.get(device)
+        record = None if known is None else known.record
+        return record if isinstance(record, OwnRecord) else None
+
+    def live(self) -> Iterable[tuple[str, HostRecord]]:
+        """The hosts that are there, also those that are leaving."""
+        for name in self.hosts:
+            record = self.host(name)
+            if record is not None and record.state not in ENDED:
+                yield name, record
+
+    def epoch_is_over(self, host: str, epoch: int, now: float) -> bool:
+        """Whether a host has no session of this epoch any more.
+
+        A host without a record may be alive: somebody may have removed the record. It notices at
+        its next renewal. So it is over when it has been missing for W.
+        """
+        if host not in self.hosts:
+            missing_since = self._missing_since.setdefault(host, now)
+            return now - missing_since > self.terms.silence_s
+        record = self.host(host)
+        if record is None:  # it cannot be read: it may be there
+            return False
+        return record.epoch > epoch or (record.epoch == epoch and record.state in ENDED)
+
+    def over_since(self, host: str, epoch: int, now: float) -> float:
+        """When this host has seen that an epoch was over. `now` when it sees it only now."""
+        return self._ended_at.setdefault((host, epoch), now)
+
+    def _apply(self, entries: Mapping[str, Entry | None], revision: int, now: float) -> None:
+        for key, entry in entries.items():
+            self.faults.pop(key, None)
+            try:
+                self._put(key, entry, now)
+            except RecordError as error:
+                self.faults[key] = str(error)
+        self.revision = revision
+
+    def _put(self, key: str, entry: Entry | None, now: float) -> None:
+        """Take over one record. Raises RecordError, after it has noted that there is one."""
+        match self.keys.parse(key):
+            case "meta", ():
+                self.meta = None if entry is None else Known(None, entry.revision)
+                if entry is not None:
+                    self.meta = Known(decode(MetaRecord, key, entry.value), entry.revision)
+            case "hold", ():
+                self.hold = "" if entry is None else entry.value.decode("ascii", "replace")
+            case "host", (name,):
+                _put(self.hosts, name, key, entry, HostRecord)
+                if entry is None:
+                    self._missing_since[name] = now
+                else:
+                    self._missing_since.pop(name, None)
+                record = self.host(name)
+                if record is not None:
+                    self._note_end(name, record, now)
+            case "own", (device,):
+                _put(self.owners, device, key, entry, OwnRecord)
+            case "ext", (device, generation) if generation.isdigit():
+                _put(self.external, (device, int(generation)), key, entry, ExternalRecord)
+            case _:
+                raise RecordError(f"{key}: not a key that this camserver knows")
+
+    def _note_end(self, name: str, record: HostRecord, now: float) -> None:
+        self._ended_at.setdefault((name, record.epoch - 1), now)
+        if record.state in ENDED:
+            self._ended_at.setdefault((name, record.epoch), now)
+
+
+def _put(
+    table: dict[object, Known] | dict[str, Known] | dict[tuple[str, int], Known],
+    name: object,
+    key: str,
+    entry: Entry | None,
+    kind: type[HostRecord | OwnRecord | ExternalRecord],
+) -> None:
+    known: dict[object, Known] = table  # type: ignore[assignment]
+    if entry is None:
+        known.pop(name, None)
+        return
+    known[name] = Known(None, entry.revision)
+    known[name] = Known(decode(kind, key, entry.value), entry.revision)
