@@ -47,6 +47,8 @@ class Mirror:
     owners: dict[str, Known] = field(default_factory=dict)
     external: dict[tuple[str, int], Known] = field(default_factory=dict)
     hold: str = ""
+    devices_of: dict[str, set[str]] = field(default_factory=dict)
+    """The devices whose newest record names a host as owner, by host."""
     faults: dict[str, str] = field(default_factory=dict)
     """What cannot be read, by key."""
     _ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -55,7 +57,8 @@ class Mirror:
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over everything that the store has."""
         self.meta, self.hold = None, ""
-        for table in (self.hosts, self.owners, self.external, self.faults):
+        tables = (self.hosts, self.owners, self.external, self.faults, self.devices_of)
+        for table in tables:
             table.clear()
         self._apply(snapshot.entries, snapshot.revision, now)
 
@@ -129,11 +132,20 @@ class Mirror:
                 if record is not None:
                     self._note_end(name, record, now)
             case "own", (device,):
-                _put(self.owners, device, key, entry, OwnRecord)
+                self._put_owner(device, key, entry)
             case "ext", (device, generation) if generation.isdigit():
                 _put(self.external, (device, int(generation)), key, entry, ExternalRecord)
             case _:
                 raise RecordError(f"{key}: not a key that this camserver knows")
+
+    def _put_owner(self, device: str, key: str, entry: Entry | None) -> None:
+        before = self.owner(device)
+        if before is not None:
+            self.devices_of.get(before.host, set()).discard(device)
+        _put(self.owners, device, key, entry, OwnRecord)
+        after = self.owner(device)
+        if after is not None:
+            self.devices_of.setdefault(after.host, set()).add(device)
 
     def _note_end(self, name: str, record: HostRecord, now: float) -> None:
         self._ended_at.setdefault((name, record.epoch - 1), now)

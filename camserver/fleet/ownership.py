@@ -6,7 +6,7 @@ session is opened only on a device that is ours in our present epoch (invariant 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,17 +38,6 @@ class Take:
     """The moment from which the durations of `last` are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandOver:
-    """End the sessions of a device of ours, and make it free, for the host that should have it."""
-
-    device: str
-    to: str
-
-
-Step = Take | HandOver
-
-
 def standing(mirror: Mirror, device: str, host: str, epoch: int, now: float) -> Standing:
     """Whose a device is, for a host in its present epoch."""
     known = mirror.owners.get(device)
@@ -67,34 +56,10 @@ def standing(mirror: Mirror, device: str, host: str, epoch: int, now: float) -> 
     return Standing.ANOTHER
 
 
-def steps(
-    mirror: Mirror,
-    wanted: Mapping[str, str | None],
-    host: str,
-    epoch: int,
-    now: float,
-    *,
-    is_leaving: bool = False,
-) -> Iterator[Step]:
-    """What this host should do so that each device gets to the host that should have it.
-
-    `wanted` is the assignment. A device that no other host should have stays where it is.
-    """
-    for device, target in wanted.items():
-        match standing(mirror, device, host, epoch, now):
-            case Standing.OURS:
-                if target is not None and target != host:
-                    yield HandOver(device, target)
-            case Standing.FREE if target == host and not is_leaving:
-                yield _take(mirror, device, now, lost=False)
-            case Standing.ORPHAN if target == host and not is_leaving:
-                yield _take(mirror, device, now, lost=True)
-
-
-def _take(mirror: Mirror, device: str, now: float, *, lost: bool) -> Take:
-    known = mirror.owners.get(device)
-    own = mirror.owner(device)
-    seen_at = now
+def take_of(mirror: Mirror, device: str, what: Standing, now: float) -> Take:
+    """How to take a device that is free or an orphan."""
+    known, own = mirror.owners.get(device), mirror.owner(device)
+    lost, seen_at = what is Standing.ORPHAN, now
     if own is not None and lost:
         seen_at = mirror.over_since(own.host, own.epoch, now)
     return Take(device, 0 if known is None else known.revision, own, lost, seen_at)

@@ -69,6 +69,7 @@ class Go2rtcApi:
         self._rtsp = rtsp
         self._headers = {"Authorization": basic(username, password or "")} if username else {}
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def streams(self) -> dict[str, StreamView]:
         """All streams by name."""
@@ -101,12 +102,15 @@ class Go2rtcApi:
         await self._ask("DELETE", {"src": name})
 
     async def close(self) -> None:
-        """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close all connections. Later calls raise Go2rtcDown."""
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     async def _ask(self, method: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+        if self._closed:  # by a reload, while others still use it
+            raise Go2rtcDown("go2rtc's API is not used any more")
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers=self._headers,

@@ -92,9 +92,9 @@ class Go2rtc:
         used). They count only for their long cool-down, because the operator has removed them.
         """
         if self._api is not None and table != self._table:
-            await self._api.close()
             # Live streams count until the next look: a release now would free open sessions
-            self._api = None
+            old_api, self._api = self._api, None
+            await old_api.close()
             # Streams of another go2rtc may have the same names
             if table.api != self._table.api:
                 self._registry.forget_all()

@@ -133,7 +133,7 @@ class SimulatedCamera:
     record: Record = field(default_factory=Record)
     port: int = 0
     keyframes: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)
-    """The newest keyframes sent, Annex B or JFIF. A picture must equal one of them."""
+    """The newest different keyframes sent, Annex B or JFIF. A picture must equal one of them."""
     requests: deque[str] = field(default_factory=lambda: deque(maxlen=64), repr=False)
     """The methods of the newest requests, of all connections."""
     random: random.Random = field(default_factory=lambda: random.Random(1))

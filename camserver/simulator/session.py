@@ -345,7 +345,9 @@ class SimulatedConnection(asyncio.Protocol):
         """Send one picture. False when the connection was closed in the middle of it."""
         camera, fault, pictures = self._camera, self._fault, self._streams[self._stream]
         if index == 0:
-            camera.keyframes.append(pictures.sent(camera.name, began))
+            sent = pictures.sent(camera.name, began)
+            if not camera.keyframes or camera.keyframes[-1] != sent:
+                camera.keyframes.append(sent)
         payloads = pictures.payloads(camera.name, index, began)
         packets = picture_packets(camera, fault, rtp, payloads, stamp, keyframe=index == 0)
         if fault.kind == "cut" and index == 0:

@@ -226,7 +226,7 @@ async def test_what_it_finds_of_a_healthy_camera(fleet: StartFleet) -> None:
     assert found["tracks"] == "video H264"
     assert found["methods"].startswith("OPTIONS, DESCRIBE")
     assert found["picture"].startswith("640x360 h264 Baseline")
-    assert re.fullmatch(r"a keyframe every 0\.[234] s, 3 pictures", found["distance"])
+    assert re.fullmatch(r"a keyframe every 0\.[1-9] s, 3 pictures", found["distance"])
     assert found["fast open"].startswith("works")
     assert re.fullmatch(r"the camera's clock is \+(3599|3600)\.\d s from ours", found["clock"])
 

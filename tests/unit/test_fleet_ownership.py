@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from camserver.fleet.mirror import Mirror
-from camserver.fleet.ownership import HandOver, Standing, Take, batches, standing, steps
+from camserver.fleet.ownership import Standing, Take, batches, standing, take_of
 from camserver.fleet.records import HostRecord, HostState, Keys, MetaRecord, OwnRecord
 from camserver.fleet.store import Change, Entry, Snapshot
 from camserver.fleet.terms import FleetTerms
@@ -127,27 +127,15 @@ def test_rubbish_counts_as_what_is_safest(store: Store, rubbish: bytes) -> None:
 def test_the_cool_down_of_an_orphan_counts_from_the_death_seen(store: Store) -> None:
     store.own("b", 1)
     store.put(KEYS.host("b"), host(state=HostState.DEAD), now=50.0)
-    [take] = steps(store.mirror, {"d": "a"}, "a", 1, 60.0)
-    assert isinstance(take, Take)
+    take = take_of(store.mirror, "d", store.standing(), 60.0)
     assert (take.lost, take.seen_at, take.revision) == (True, 50.0, 3)
 
 
 def test_a_free_device_is_taken_with_what_its_last_owner_left(store: Store) -> None:
     store.own("b", 1, held=False, cooling_s=(3.0,), due_s={"gate": 7.5}, learned_cap=1)
-    [take] = steps(store.mirror, {"d": "a"}, "a", 1, 60.0)
-    assert isinstance(take, Take)
+    take = take_of(store.mirror, "d", store.standing(), 60.0)
     assert take.last is not None
     assert (take.lost, take.last.cooling_s, take.last.due_s) == (False, (3.0,), {"gate": 7.5})
-    assert not list(steps(store.mirror, {"d": "a"}, "a", 1, 60.0, is_leaving=True))
-    assert not list(steps(store.mirror, {"d": "b"}, "a", 1, 60.0))
-
-
-def test_a_device_that_another_host_should_have_is_handed_over(store: Store) -> None:
-    store.own("a", 1)
-    assert list(steps(store.mirror, {"d": "b"}, "a", 1, 60.0)) == [HandOver("d", "b")]
-    assert not list(steps(store.mirror, {"d": "a"}, "a", 1, 60.0))
-    assert not list(steps(store.mirror, {"d": None}, "a", 1, 60.0))
-    assert not list(steps(store.mirror, {"d": "a"}, "b", 1, 60.0))  # only its owner may
 
 
 def test_a_snapshot_replaces_everything(store: Store) -> None:
@@ -160,6 +148,7 @@ def test_a_snapshot_replaces_everything(store: Store) -> None:
     assert mirror.meta == store.mirror.meta
     mirror.apply(Change(1, {KEYS.own("d"): None}), 6.0)  # older than the snapshot
     assert mirror.owner("d") is not None
+    assert mirror.devices_of == {"b": {"d"}}
     mirror.replace(Snapshot(99, {}), 7.0)
     assert not list(mirror.live())
     assert mirror.meta is None

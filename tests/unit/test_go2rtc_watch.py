@@ -15,7 +15,7 @@ from support import camera
 
 from camserver.config.model import Go2rtcTable
 from camserver.events import Event, StreamRegistered
-from camserver.go2rtc.api import StreamView
+from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, StreamView
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import DIAL_S, Go2rtc
 from camserver.leases import Budget, Holder, RtspManager
@@ -178,3 +178,36 @@ async def test_a_go2rtc_that_is_forgotten_while_it_is_asked_ends_nothing() -> No
     api.remove = slow  # type: ignore[method-assign]
     await registry.update(api, dict(api.shown), [])
     assert api.removed == ["gate"]
+
+
+class Closing(Api):
+    """An API that takes its time to close, and must not be asked meanwhile."""
+
+    is_closing = False
+
+    async def streams(self) -> dict[str, StreamView]:
+        assert not self.is_closing
+        return await super().streams()
+
+    async def close(self) -> None:
+        self.is_closing = True
+        await asyncio.sleep(1)
+
+
+async def test_an_api_that_a_reload_closes_is_not_asked_any_more() -> None:
+    """Otherwise its closed connection would end the daemon."""
+    go2rtc, _ = await beside(Closing(cam=LIVE))
+    table = Go2rtcTable(api="http://y", rtsp="rtsp://y", register=True)
+    reload = asyncio.create_task(go2rtc.configure(table, [gate()]))
+    while not reload.done():
+        await go2rtc.look()
+        await asyncio.sleep(0.1)
+    await reload
+    await go2rtc.close()
+
+
+async def test_a_call_after_the_end_says_that_go2rtc_is_down() -> None:
+    api = Go2rtcApi("http://127.0.0.1:1", "rtsp://127.0.0.1:1", None, None)
+    await api.close()
+    with pytest.raises(Go2rtcDown):
+        await api.streams()
