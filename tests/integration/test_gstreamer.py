@@ -134,7 +134,8 @@ def test_three_stay_fresh_while_three_fail(
         reading.set()
         thread.join()
         log = run.log.read_text()
-        assert (status, seconds < 2) == (0, True), f"{status} after {seconds} s\n{log}"
+        # stop_timeout is 1.5 s; a process needs longer to end on a busy machine
+        assert (status, seconds < 10) == (0, True), f"{status} after {seconds} s\n{log}"
         assert not torn
         for camera, codec in (("h264", "h264"), ("h265", "h265"), ("locked", "h264")):
             shown = simplejpeg.decode_jpeg((run.output / camera / "latest.jpg").read_bytes())
