@@ -16,7 +16,7 @@ import secrets
 import ssl
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from camserver.capture.relayed_session import LibavConnection, RelayedSession
 from camserver.capture.session import worst
@@ -67,7 +67,8 @@ class CameraRelay:
     @property
     def url(self) -> str:
         """The URL for libav."""
-        return self._local + self._url.removeprefix(self._camera)
+        parts = urlsplit(self._url)
+        return self._local + urlunsplit(("", "", parts.path, parts.query, ""))
 
     @property
     def _camera(self) -> str:

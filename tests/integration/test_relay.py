@@ -283,6 +283,21 @@ for refused in (
 """
 
 
+@pytest.mark.parametrize(
+    ("url", "end"),
+    [
+        ("RTSP://Cam.local/Live?channel=1&a=%20", "/Live?channel=1&a=%20"),
+        ("rtsp://[::1]:8554", ""),
+        ("rtsps://cam//x/", "//x/"),
+    ],
+)
+def test_the_path_and_the_query_stay_as_they_are(url: str, end: str) -> None:
+    relay = CameraRelay(url, None, LoginCache("", ""), host="127.0.0.9", port=1234)
+    assert relay.url.startswith("rtsp://127.0.0.9:1234/")
+    assert relay.url == relay._local + end
+    assert "cam" not in relay.url.lower()
+
+
 async def test_another_user_of_this_machine_reaches_no_camera() -> None:
     """Who does not know the secret gets nothing, and does not keep libav out."""
     async with (
