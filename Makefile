@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 PACKAGES := python3-venv python3-dev gcc pkg-config libsystemd-dev
-TEST_PACKAGES := sudo ffmpeg openssl curl systemd dbus iproute2 procps util-linux fuse3 glib-networking prometheus chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
+TEST_PACKAGES := sudo ffmpeg openssl curl systemd dbus iproute2 procps util-linux fuse3 etcd-server glib-networking prometheus chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
 	gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools \
 	vlc-bin vlc-plugin-base
 
