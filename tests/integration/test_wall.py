@@ -221,6 +221,7 @@ async def test_from_camera_to_camera_and_from_picture_to_picture(
     await expect(name).to_have_text("Camera 1")  # round, in the wall's order
     await page.click("#view-previous")
     await expect(name).to_have_text("Camera 3")
+    await expect(page.locator("#view-scrub")).to_be_enabled()
     await page.focus("#view-scrub")
     await page.keyboard.press("ArrowLeft")
     # In the archive's strip arrows go through pictures

@@ -115,6 +115,9 @@ export class View {
       this.site.timezone,
     );
     this.device = undefined;
+    this.pictures = []; // those of the last camera; the buttons stay enabled, they keep the focus
+    this.scrub.disabled = true;
+    this.hours();
     this.newest();
     if (!this.dialog.open) this.dialog.showModal();
     this.loadDay();
