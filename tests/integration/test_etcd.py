@@ -60,6 +60,9 @@ class Etcd:
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        wanted = number == signal.SIGSTOP  # it stops a moment after the signal was sent
+        until(lambda: (stat.read_text().rpartition(")")[2].split()[0] == "T") == wanted)
 
     def stop(self) -> None:
         if self._process is not None:
