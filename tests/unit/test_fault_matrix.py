@@ -42,7 +42,10 @@ KINDS = [
     *("loss:0.3", "reorder:0.3", "slow:2000", "reboot:3:17"),
 ]
 """Every fault of the simulator, with the arguments that change what is tried."""
-PICTURES: dict[Any, Pictures] = {}
+PICTURES: dict[Any, Pictures] = {
+    size: Pictures(*size) for size in (("h264", 640, 360), ("h264", 320, 180))
+}
+"""Encoded here: on a virtual clock nobody may wait for a thread."""
 
 
 def test_no_fault_is_left_out() -> None:
