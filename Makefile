@@ -86,7 +86,7 @@ chaos: test-packages .venv/.installed
 soak: test-packages .venv/.installed
 	$(BIN)/python tests/soak.py $(ARGS)
 
-# ARGS: libFuzzer's options for each target, e.g. -max_total_time=600. What it learnt stays in .fuzz.
+# ARGS: libFuzzer's options for each target, e.g. -max_total_time=600; what it learnt stays in .fuzz
 FUZZED := session description packets http
 fuzz: .venv/.installed
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'

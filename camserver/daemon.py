@@ -300,7 +300,7 @@ class Daemon:
         limit.waits_for = "go2rtc"
         await self._go2rtc.close()
         limit.waits_for = "workers"
-        await self._capture.sessions.close()  # 2. no worker has a session any more
+        await self._capture.rtsp.libav.close()  # 2. no worker has a session any more
         self._reading.close()
         await self._thumbnails.close()
         await self._capture.decoders.close()  # 3. nothing is left to decode

@@ -21,10 +21,7 @@ from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.workers.pool import Reply, WorkerPool
 
 MARGIN_S = 0.3
-"""The worker stops this many seconds before the deadline, so that it can close the session itself.
-
-At the deadline it is killed.
-"""
+"""The worker ends its job this many seconds before the deadline. At the deadline it is killed."""
 
 
 class LibavEngine:

@@ -93,14 +93,10 @@ def fetch_job(request: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]
 
 @contextmanager
 def _deaf_from(deadline: float) -> Iterator[None]:
-    """End the reading side of the session's socket at the deadline.
+    """End the reading side of libav's socket at the deadline. Then libav stops waiting.
 
-    Then libav stops waiting, but it can still write.
-
-    libav's own time limits are for each phase. After such a limit has expired, libav cannot send
-    TEARDOWN either, and the camera would still count the session.
-
-    EXPEDITE, the daemon's signal to end the session, has the same effect.
+    libav's own time limits are for each phase, not for the job. EXPEDITE, the daemon's signal to
+    end the job, has the same effect. The daemon's relay tears down the session.
     """
     over = threading.Event()
     # One thread waits for the signal. libav's C code does not block it.

@@ -29,7 +29,7 @@ class RelayAddresses:
         return port
 
     def new(self) -> str:
-        """An address that nobody can guess: other users of this host could connect to it."""
+        """An address for one relay."""
         return str(_LOOPBACK[2 + secrets.randbelow(_LOOPBACK.num_addresses - 4)])
 
     def close(self) -> None:

@@ -12,11 +12,13 @@ import asyncio
 import contextlib
 import ssl
 
+from camserver.capture.native import EXPEDITED_TEARDOWN_S
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd, Step
 from camserver.rtsp.aio.connection import ConnectionClosed
 from camserver.rtsp.aio.ending import CLOSE_S, SessionEnding
 from camserver.rtsp.aio.requests import RtspRequests
+from camserver.rtsp.aio.session import MAX_RECONNECTS
 from camserver.rtsp.auth import Challenge
 from camserver.rtsp.login import LoginCache
 from camserver.rtsp.messages import (
@@ -31,11 +33,8 @@ from camserver.rtsp.session import SessionCore, SessionEvent, SessionState
 from camserver.rtsp.session_cache import Reconnect, SessionCache
 
 PIECE_BYTES = 16 * 1024
-MAX_RECONNECTS = 2
-"""The same as in our own client: a remembered challenge, and a camera that closes after its 401."""
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """How many bytes may wait for libav. Packets above it are dropped, and libav sees a gap."""
-EXPEDITED_TEARDOWN_S = 0.4
 OURS = frozenset(("Cseq", "Session", "User-Agent", "Authorization", "Content-Length"))
 """Header fields that our client writes itself."""
 _SUPPORTED = frozenset(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from camserver.fleet.records import (
     ExternalRecord,
@@ -22,6 +23,7 @@ from camserver.fleet.records import (
 from camserver.fleet.store import Change, Entry, Snapshot
 from camserver.fleet.terms import FleetTerms
 
+K = TypeVar("K")
 ENDED = frozenset((HostState.LEFT, HostState.DEAD))
 """The states in which an epoch of a host is over: it has no session any more."""
 
@@ -154,15 +156,14 @@ class Mirror:
 
 
 def _put(
-    table: dict[object, Known] | dict[str, Known] | dict[tuple[str, int], Known],
-    name: object,
+    table: dict[K, Known],
+    name: K,
     key: str,
     entry: Entry | None,
     kind: type[HostRecord | OwnRecord | ExternalRecord],
 ) -> None:
-    known: dict[object, Known] = table  # type: ignore[assignment]
     if entry is None:
-        known.pop(name, None)
+        table.pop(name, None)
         return
-    known[name] = Known(None, entry.revision)
-    known[name] = Known(decode(kind, key, entry.value), entry.revision)
+    table[name] = Known(None, entry.revision)
+    table[name] = Known(decode(kind, key, entry.value), entry.revision)

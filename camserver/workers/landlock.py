@@ -16,12 +16,13 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from camserver.workers.sandbox import PR_SET_NO_NEW_PRIVS
+
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 RULESET_VERSION = 1  # a flag of CREATE_RULESET
 RULE_PATH_BENEATH, RULE_NET_PORT = 1, 2
 READ_FILE, READ_DIR = 4, 8
 BIND_TCP, CONNECT_TCP = 1, 2
-PR_SET_NO_NEW_PRIVS = 38
 FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 """The number of file rights, by version. Later versions have 16."""
 NETWORK_VERSION = 4

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import os
 import resource
 import signal
 
+from camserver.workers.seccomp import ALLOW, REFUSE, install
+
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 38  # linux/prctl.h
-# seccomp.h
-SCMP_ACT_ALLOW, SCMP_ACT_EPERM, SCMP_FLTATR_CTL_TSYNC = 0x7FFF0000, 0x00050000 | errno.EPERM, 4
-LIBSECCOMP = "libseccomp.so.2"
 CPU_S = 20
 """CPU seconds that one job may use. Decoding the largest accepted picture takes less than 5."""
 
@@ -85,21 +83,7 @@ def seal() -> str:
 
     Call it after everything is loaded. Returns "", or the reason when it could not be done.
     """
-    try:
-        lib = ctypes.CDLL(LIBSECCOMP)
-    except OSError:
-        return f"{LIBSECCOMP} is not installed"
-    lib.seccomp_init.restype = ctypes.c_void_p
-    rules = ctypes.c_void_p(lib.seccomp_init(ctypes.c_uint32(SCMP_ACT_EPERM)))
-    # The filter is also for threads that libraries have started
-    lib.seccomp_attr_set(rules, SCMP_FLTATR_CTL_TSYNC, 1)
-    for name in COMPUTING:
-        number = lib.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0:  # negative: this architecture does not have the call
-            lib.seccomp_rule_add(rules, ctypes.c_uint32(SCMP_ACT_ALLOW), number, 0)
-    status: int = lib.seccomp_load(rules)
-    lib.seccomp_release(rules)
-    return "" if status == 0 else f"the kernel refuses seccomp ({os.strerror(-status)})"
+    return install(REFUSE, ALLOW, ((name, None) for name in COMPUTING))
 
 
 def limit_cpu() -> None:

@@ -273,7 +273,7 @@ def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[byt
         import os, sys
         sys.argv = ["worker", str(os.getppid()), str(1 << 30), "decoder"]
         from camserver.capture import decode, worker
-        from camserver.workers import sandbox as confinement
+        from camserver.workers import sandbox as confinement, seccomp
         import resource, signal, socket, subprocess, threading
         {before}
         def job(request, blob):
@@ -336,9 +336,7 @@ def test_a_decoder_that_computes_for_ever_is_ended_by_the_kernel() -> None:
 
 
 def test_where_it_cannot_be_sealed_it_says_so_and_works() -> None:
-    done = in_a_decoder(
-        'return {"done": True}, b""', before='confinement.LIBSECCOMP = "libnone.so"'
-    )
+    done = in_a_decoder('return {"done": True}, b""', before='seccomp.LIBSECCOMP = "libnone.so"')
     assert json.loads(done.stdout[FRAME.size :]) == {
         "done": True,
         "unsealed": "libnone.so is not installed",
