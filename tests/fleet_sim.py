@@ -1,151 +1,33 @@
-"""A simulated fleet: hosts by the real protocol, a store, a network with faults, and a judge.
+"""A simulated fleet: hosts by the real protocol in a world with faults.
 
-Everything runs on one virtual clock, from one seed. Hosts are paused, killed and cut off; writes
-are delayed, lost, or land late; clocks drift. The judge sees what the cameras see: when a session
-of a device begins and ends.
+Hosts are paused, killed and cut off; writes are delayed, lost, or land late; clocks drift. The
+judge sees what the cameras see: when a session of a device begins and ends.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from fleet_records import host_record
+from fleet_world import KEYS, UNCLEAN_S, Fault, Rules, World
 
 from camserver.fleet.assignment import ANYWHERE, Candidate, assign
-from camserver.fleet.host import FleetHost, Order, Phase, Remains, next_epoch
+from camserver.fleet.host import FleetHost, next_epoch
 from camserver.fleet.mirror import Mirror
-from camserver.fleet.records import HostRecord, HostState, Keys
-from camserver.fleet.store import Change, Entry, Snapshot, Swap
-from camserver.fleet.terms import FleetTerms
+from camserver.fleet.orders import Order, Phase, Remains
+from camserver.fleet.records import HostState
+from camserver.fleet.store import Change, Snapshot
+from camserver.fleet.vouching import Asking
 
-KEYS = Keys("sim")
 TICK_S = 0.1
 INTERVAL_S, SESSION_S = 1.0, 0.4
-UNCLEAN_S = 5.0
-"""How long a device counts a session whose host died."""
 REQUEST_S = 1.5
 """After this a host stops waiting for the store."""
 WATCH_S = 2.5
 """After this without a heartbeat a host reads the store again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the fleet does. The controls change one of them, and must fail."""
-
-    terms: FleetTerms = field(default_factory=FleetTerms)
-    has_timer: bool = True
-    anyone_buries: bool = False
-    drift: float = 0.005
-
-
-class Store:
-    """Keys with revisions. A swap is atomic."""
-
-    def __init__(self) -> None:
-        self.revision = 0
-        self.entries: dict[str, Entry] = {}
-        self.watchers: list[Callable[[Change], None]] = []
-        self.is_up = True
-
-    def swap(self, swap: Swap) -> int | None:
-        for key, revision in swap.expected.items():
-            entry = self.entries.get(key)
-            if (0 if entry is None else entry.revision) != revision:
-                return None
-        self.revision += 1
-        changed: dict[str, Entry | None] = {}
-        for key, value in swap.changes.items():
-            if value is None:
-                self.entries.pop(key, None)
-                changed[key] = None
-            else:
-                changed[key] = self.entries[key] = Entry(value, self.revision)
-        for watcher in self.watchers:
-            watcher(Change(self.revision, changed))
-        return self.revision
-
-
-@dataclass(slots=True)
-class Judge:
-    """What the cameras see. A device gives one session, and counts a lost one for some time."""
-
-    open: dict[str, str] = field(default_factory=dict)  # device -> host
-    counts_until: dict[str, float] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    sessions: int = 0
-
-    def begins(self, device: str, host: str, now: float) -> None:
-        self.sessions += 1
-        if device in self.open:
-            self.faults.append(f"{now:.2f} {device}: {host} beside {self.open[device]}")
-        elif now < self.counts_until.get(device, 0.0):
-            self.faults.append(f"{now:.2f} {device}: {host} inside a cool-down")
-        self.open[device] = host
-
-    def ends(self, device: str, host: str, now: float, *, lost: bool) -> None:
-        if self.open.get(device) == host:
-            del self.open[device]
-        if lost:
-            self.counts_until[device] = now + UNCLEAN_S
-
-
-class World:
-    """The clock, the network and the hosts."""
-
-    def __init__(self, seed: int, rules: Rules, hosts: int = 3, devices: int = 12) -> None:
-        self.random = random.Random(seed)
-        self.rules = rules
-        self.now = 0.0
-        self.store = Store()
-        self.judge = Judge()
-        self.devices = [f"device{n}" for n in range(devices)]
-        self.hosts = [Host(self, f"host{n}") for n in range(hosts)]
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
-
-    def at(self, when: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (max(when, self.now), next(self._numbers), what))
-
-    def after(self, delay_s: float, what: Callable[[], None]) -> None:
-        self.at(self.now + delay_s, what)
-
-    def run(self, seconds: float) -> None:
-        for host in self.hosts:
-            self.at(self.random.uniform(0, 2), host.start)
-        self._plan_faults(seconds)
-        while self._queue and self._queue[0][0] <= seconds:
-            self.now, _, what = heapq.heappop(self._queue)
-            what()
-
-    def _plan_faults(self, seconds: float) -> None:
-        at = 20.0
-        while at < seconds - 60:
-            host = self.random.choice(self.hosts)
-            long_s = self.random.choice([0.5, 3.0, 6.0, 7.0, 9.0, 14.0, 25.0])
-            kind = self.random.choice(["kill", "pause", "cut", "deaf", "mute", "store", "leave"])
-            self.at(at, lambda kind=kind, host=host, s=long_s: self._fault(kind, host, s))
-            at += self.random.uniform(2.0, 30.0)
-
-    def _fault(self, kind: str, host: Host, long_s: float) -> None:
-        match kind:
-            case "kill":
-                host.die()
-                self.after(long_s, host.start)
-            case "pause":
-                host.pause()
-                self.after(long_s, host.resume)
-            case "store":
-                self.store.is_up = False
-                self.after(long_s, lambda: setattr(self.store, "is_up", True))
-            case "leave":
-                host.leave()
-            case _:
-                host.cut = kind
-                self.after(long_s, lambda: setattr(host, "cut", ""))
+ASK_S = 0.8
+"""After this a host stops waiting for the answers of other hosts."""
 
 
 class Host:
@@ -157,7 +39,7 @@ class Host:
         self.cut = ""  # "cut": nothing gets through; "deaf": no answers; "mute": no requests
         self._clock = (
             world.random.uniform(0, 1000),
-            1 + world.random.uniform(-1, 1) * world.rules.drift,
+            1 + world.random.choice((-1, 1)) * world.rules.drift,
         )
         self._life = 0  # the number of this process
         self._paused = False
@@ -202,20 +84,10 @@ class Host:
 
     def _begin_epoch(self) -> None:
         terms = self.world.rules.terms
-        me = HostRecord(
-            machine_id=self.name,
-            boot_id="b",
-            epoch=1,
-            sequence=0,
-            state=HostState.LIVE,
-            seen=0,
-            url="",
-            inventory="",
-            weight=1.0,
-        )
         mirror = Mirror(KEYS, terms)
         mirror.replace(Snapshot(self.world.store.revision, dict(self.world.store.entries)), 0.0)
-        self._host = FleetHost(self.name, next_epoch(mirror, self.name, me), mirror, terms)
+        me = next_epoch(mirror, self.name, host_record(machine_id=self.name))
+        self._host = FleetHost(self.name, me, mirror, terms)
         self._may_from.clear()
         self._heard_at = self.clock - 100  # read before anything else
 
@@ -258,7 +130,7 @@ class Host:
         return self.world.random.choice([0.002, 0.01, 0.05, 0.3])
 
     def _passes(self, direction: str) -> bool:
-        return self.cut not in ("cut", direction) and self.world.store.is_up
+        return self.cut not in ("cut", "isolated", direction) and self.world.store.is_up
 
     def _send(self, order: Order) -> None:
         world, host = self.world, self._host
@@ -329,7 +201,35 @@ class Host:
         self.world.after(self._delay(), arrive)
         self.world.after(REQUEST_S, give_up)
 
+    def _ask(self, host: FleetHost, asking: Asking) -> None:
+        """Ask the other hosts to vouch for this one."""
+        agreed: list[str] = []
+
+        def ask(other: Host) -> None:
+            if other.promises(self.name, host.epoch, asking.hosts[other.name]):
+                self._later(self._delay(), partial(agreed.append, other.name))
+
+        for other in self.world.hosts:
+            assert isinstance(other, Host)
+            if other.name in asking.hosts and "isolated" not in (self.cut, other.cut):
+                other._later(self._delay(), partial(ask, other))
+
+        def answered() -> None:
+            if host is self._host:
+                host.answered(asking, agreed)
+
+        self._later(ASK_S, answered)
+
+    def promises(self, host: str, its_epoch: int, our_epoch: int) -> bool:
+        mine = self._host
+        return mine is not None and mine.promise(host, its_epoch, our_epoch, self.clock)
+
     # ---- what the daemon does
+
+    def owns(self, device: str) -> bool:
+        """Whether this host may have a session of a device now."""
+        host = self._host
+        return device in self._open or (host is not None and host.may_open(device, self.clock))
 
     def _tick(self) -> None:
         host = self._host
@@ -345,29 +245,33 @@ class Host:
                 self._end(device, lost=False)
             self._begin_epoch()
             return
-        host.want(
+        host.devices.want(
             assign(
                 dict.fromkeys(self.world.devices, ANYWHERE),
                 [Candidate(n) for n, r in host.mirror.live() if r.state is HostState.LIVE],
             )
         )
         if self.world.rules.anyone_buries:
-            host.validity.renewed_at = self.clock
+            host._joined_at = 0
+        if (asking := host.asking(self.clock)) is not None:
+            self._ask(host, asking)
         for order in list(host.orders(self.clock)):
             self._send(order)
-        while host.acquired:
-            take = host.acquired.popleft()
-            until = take.seen_at + UNCLEAN_S if take.lost else self.clock
-            self._may_from[take.device] = until
+        while host.devices.acquired:
+            take = host.devices.acquired.popleft()
+            left = max(take.last.cooling_s, default=0.0) if take.last is not None else 0.0
+            self._may_from[take.device] = take.seen_at + (UNCLEAN_S if take.lost else left)
         self._poll(host)
+        self.world.judge_owners()
 
     def _poll(self, host: FleetHost) -> None:
         for device in list(self._open):
             if not host.may_open(device, self.clock):
                 self._end(device, lost=False)
-        for device in host.handing_over:
-            host.ended(device, Remains())
-        for device in host.owned:
+        for device in host.devices.handing_over - self._open.keys():
+            left_s = self._may_from.get(device, 0.0) - self.clock
+            host.devices.ended(device, Remains(cooling_s=(left_s,) if left_s > 0 else ()))
+        for device in host.devices.owned:
             is_due = self.clock >= self._next_poll.get(device, 0.0)
             is_cool = self.clock >= self._may_from.get(device, 0.0)
             if (
@@ -380,7 +284,7 @@ class Host:
 
     def _begin(self, device: str) -> None:
         self._next_poll[device] = self.clock + INTERVAL_S
-        number = self._open[device] = next(self.world._numbers)
+        number = self._open[device] = next(self.world.numbers)
         self.world.judge.begins(device, self.name, self.world.now)
 
         def over() -> None:
@@ -394,7 +298,14 @@ class Host:
         self.world.judge.ends(device, self.name, self.world.now, lost=lost)
 
 
-def simulate(seed: int, rules: Rules, seconds: float = 300.0, **options: Any) -> World:
-    world = World(seed, rules, **options)
-    world.run(seconds)
+def simulate(
+    seed: int,
+    rules: Rules,
+    seconds: float = 300.0,
+    *,
+    plan: Sequence[Fault] | None = None,
+    devices: int = 12,
+) -> World:
+    world = World(seed, rules, Host, devices=devices)
+    world.run(seconds, plan)
     return world

@@ -10,143 +10,78 @@ this machine, which counts in suspend, too.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from itertools import islice
+from collections.abc import Iterable, Iterator
 
+from camserver.fleet.devices import Devices
 from camserver.fleet.mirror import ENDED, Mirror
-from camserver.fleet.ownership import Standing, Take, batches, standing, take_of
-from camserver.fleet.records import HostRecord, HostState, MetaRecord, OwnRecord
+from camserver.fleet.orders import Fenced, Order, Phase, Purpose
+from camserver.fleet.records import HostRecord, HostState, MetaRecord
 from camserver.fleet.silence import Silence
 from camserver.fleet.store import Change, Snapshot, Swap
 from camserver.fleet.terms import FleetTerms
 from camserver.fleet.validity import Validity
-
-DEVICES_A_SWAP = 60
-"""etcd accepts 128 operations in one swap by default; each device has a condition, too."""
-TAKES_AT_ONCE = 4
-"""Swaps of devices that are on their way at the same time."""
-
-
-class Phase(StrEnum):
-    """The life of one epoch of this host."""
-
-    JOINING = "joining"
-    LIVE = "live"
-    LEAVING = "leaving"
-    LEFT = "left"
-    FENCED = "fenced"
-    """Another host has declared this one dead, or has its name. A new epoch must join."""
-
-
-class Purpose(StrEnum):
-    """What a swap is for."""
-
-    RENEW = "renew"
-    BURY = "bury"
-    TAKE = "take"
-    FREE = "free"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Order:
-    """A swap to make. `about` are the hosts or devices that it is about."""
-
-    purpose: Purpose
-    about: tuple[str, ...]
-    swap: Swap
-    sequence: int = 0
-    """The sequence number of a renewal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """How this host leaves a device when all its sessions have ended."""
-
-    cooling_s: tuple[float, ...] = ()
-    learned_cap: int | None = None
-    learned_s: float = 0.0
-    due_s: Mapping[str, float] = field(default_factory=dict)
+from camserver.fleet.vouching import Asking, Vouching, all_agree
 
 
 class FleetHost:
-    """One epoch of one host. Costs grow with what changes, not with the fleet."""
+    """One epoch of one host."""
 
-    def __init__(
-        self, name: str, me: HostRecord, mirror: Mirror, terms: FleetTerms, *, vouches: bool = False
-    ) -> None:
-        """`me` is this host's record with its new epoch. `mirror` is empty, or was just read.
-
-        `vouches`: hosts vouch for each other when the store is away.
-        """
+    def __init__(self, name: str, me: HostRecord, mirror: Mirror, terms: FleetTerms) -> None:
+        """`me` is this host's record with its new epoch. `mirror` is empty, or was just read."""
         self.name = name
         self.epoch = me.epoch
         self.mirror = mirror
         self.phase = Phase.JOINING
+        self.fenced: Fenced | None = None
         self.validity = Validity(terms)
         self.silence = Silence(terms)
-        self.acquired: deque[Take] = deque()
-        """Devices that have become ours, until the driver takes them over."""
-        self.handing_over: set[str] = set()
-        """Devices of ours that another host should have: their sessions must end."""
+        self.devices = Devices(name, me.epoch, mirror, terms)
         self._me = me
         self._terms = terms
-        self._vouches = vouches
+        self._vouching = Vouching(terms) if terms.vouch else None
         self._joined_at = 0  # the store's revision
         self._my_revision = 0
         self._next_renewal = 0.0
-        self._wanted: Mapping[str, str | None] = {}
-        self._orders: set[Order] = set()
-        self._pending: set[str] = set()  # devices that an order is about
-        self._takes: dict[str, Take] = {}  # devices that should be ours, and are not
-        self._taken: dict[str, Take] = {}  # how devices were taken whose swap may be committed
-        self._owned: set[str] = set()
-        self._remains: dict[str, Remains] = {}
-        self._stale: set[str] = set()  # devices to be looked at again
+        self._orders: set[Order] = set()  # renewals and burials
 
     # ---- what may be done
 
     def may_open(self, device: str, now: float) -> bool:
         """Whether a session of a device may be opened, or go on (invariant 1)."""
         return (
-            device in self._owned
-            and device not in self.handing_over
+            device in self.devices.owned
+            and device not in self.devices.handing_over
             and self.phase in (Phase.LIVE, Phase.LEAVING)
             and self.validity.may_open(now)
         )
 
-    @property
-    def owned(self) -> frozenset[str]:
-        """The devices that are ours."""
-        return frozenset(self._owned)
+    def name_is_free_in_s(self, now: float) -> float:
+        """For how long the name must be silent before this host may join with it.
+
+        An earlier process of this host may still have sessions; or another host has the same name.
+        """
+        record = self.mirror.host(self.name)
+        if self.phase is not Phase.JOINING or record is None or record.state in ENDED:
+            return 0.0
+        return max(0.0, self._terms.silence_s - self.silence.silent_s(self.name, now))
 
     # ---- what happened
-
-    def want(self, wanted: Mapping[str, str | None]) -> None:
-        """Set the assignment: the host that should have each device."""
-        before, self._wanted = self._wanted, wanted
-        self._stale |= {d for d, host in wanted.items() if before.get(d) != host}
-        self._stale |= before.keys() - wanted.keys()
 
     def leave(self) -> None:
         """Begin to hand over everything."""
         if self.phase is Phase.LIVE:
             self.phase = Phase.LEAVING
             self._next_renewal = 0.0
-            self._stale |= self._owned
-
-    def ended(self, device: str, remains: Remains) -> None:
-        """Note that all sessions of a device that is handed over have ended."""
-        if device in self.handing_over:
-            self._remains[device] = remains
+            self.devices.leave()
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over all that the store has, after it was away or at the start."""
+        if snapshot.revision < self.mirror.revision:
+            self._fence(Fenced.HISTORY_CHANGED)
+            return
         self.mirror.replace(snapshot, now)
         self.silence.was_away(now)
-        self._stale |= self.mirror.owners.keys() | self._owned | self._wanted.keys()
+        self.devices.read_anew(now)
         self._see(now)
 
     def apply(self, change: Change, now: float) -> None:
@@ -155,14 +90,17 @@ class FleetHost:
         for key in change.entries:
             match self.mirror.keys.parse(key):
                 case "own", (device,):
-                    self._stale.add(device)
+                    self.devices.changed((device,))
                 case "host", (name,):
-                    self._stale |= self.mirror.devices_of.get(name, set())
+                    self.devices.changed(self.mirror.devices_of.get(name, ()))
         self._see(now)
 
     def committed(self, order: Order, revision: int) -> None:
         """Note that a swap was made."""
-        self._done(order)
+        if order not in self._orders:
+            self.devices.committed(order, revision)
+            return
+        self._orders.discard(order)
         if order.purpose is Purpose.RENEW:
             self.validity.committed(order.sequence)
             self._my_revision = max(self._my_revision, revision)
@@ -180,66 +118,80 @@ class FleetHost:
             self.silence.outcome_unknown(order.about[0])
 
     def _done(self, order: Order) -> None:
-        self._orders.discard(order)
-        if order.purpose in (Purpose.TAKE, Purpose.FREE):
-            self._pending.difference_update(order.about)
-            self._stale |= set(order.about)
+        if order in self._orders:
+            self._orders.discard(order)
+        else:
+            self.devices.done(order)
 
     def _see(self, now: float) -> None:
-        others = {n: self.mirror.hosts[n].revision for n, _ in self.mirror.live() if n != self.name}
-        self.silence.looked(others, now)
         self._see_own_record()
-        self._look_at_stale(now)
+        is_joining = self.phase is Phase.JOINING  # then its name may be in use
+        self.silence.looked(
+            {
+                name: self.mirror.hosts[name].revision
+                for name, _ in self.mirror.live()
+                if name != self.name or is_joining
+            },
+            now,
+        )
+        self.devices.look(now)
+
+    def _fence(self, why: Fenced) -> None:
+        self.phase, self.fenced = Phase.FENCED, why
 
     def _see_own_record(self) -> None:
         record = self.mirror.host(self.name)
         is_joining = self.phase is Phase.JOINING
         if record is None:
             if not is_joining and self.name not in self.mirror.hosts:
-                self.phase = Phase.FENCED  # somebody has removed it
+                self._fence(Fenced.RECORD_REMOVED)
             return
+        revision = self.mirror.hosts[self.name].revision
         is_ours = record.epoch == self.epoch and record.machine_id == self._me.machine_id
-        if is_joining and (record.epoch < self.epoch):
-            self._my_revision = self.mirror.hosts[self.name].revision
-        elif not is_ours or record.state is HostState.DEAD:
-            self.phase = Phase.FENCED
+        if is_joining and record.epoch < self.epoch:
+            self._my_revision = revision
+        elif not is_ours:
+            self._fence(Fenced.NAME_TAKEN)
+        elif record.state is HostState.DEAD:
+            self._fence(Fenced.DECLARED_DEAD)
         else:
-            self._my_revision = max(self._my_revision, self.mirror.hosts[self.name].revision)
+            self._my_revision = max(self._my_revision, revision)
             if is_joining:
                 self.phase, self._joined_at = Phase.LIVE, self._my_revision
             if record.state is HostState.LEFT:
                 self.phase = Phase.LEFT
             self.validity.committed(record.sequence)
 
-    def _look_at_stale(self, now: float) -> None:
-        """Find out what has become of the devices that may have changed."""
-        stale, self._stale = self._stale, set()
-        for device in stale:
-            what = standing(self.mirror, device, self.name, self.epoch, now)
-            target = self._wanted.get(device)
-            self._takes.pop(device, None)
-            if what is Standing.OURS:
-                self._own(device)
-                if self.phase is Phase.LEAVING or target not in (None, self.name):
-                    self.handing_over.add(device)
-                continue
-            self._owned.discard(device)
-            self.handing_over.discard(device)
-            self._remains.pop(device, None)
-            if target == self.name and what in (Standing.FREE, Standing.ORPHAN):
-                self._takes[device] = take_of(self.mirror, device, what, now)
-            elif target == self.name and self._owner_is_missing(device):
-                self._stale.add(device)  # until its owner has been missing for W
+    # ---- vouching
 
-    def _owner_is_missing(self, device: str) -> bool:
-        own = self.mirror.owner(device)
-        return own is not None and own.host not in self.mirror.hosts
+    def _others(self) -> dict[str, int]:
+        """The epochs of the other hosts that are not over."""
+        return {name: record.epoch for name, record in self.mirror.live() if name != self.name}
 
-    def _own(self, device: str) -> None:
-        if device not in self._owned:
-            self._owned.add(device)
-            if (take := self._taken.pop(device, None)) is not None:
-                self.acquired.append(take)
+    def asking(self, now: float) -> Asking | None:
+        """What to ask the other hosts now, because the store is away. None: nothing."""
+        if self._vouching is None or self.phase is not Phase.LIVE:
+            return None
+        return self._vouching.asking(self._others(), self.validity, now)
+
+    def answered(self, asking: Asking, agreed: Iterable[str]) -> None:
+        """Note which hosts have promised to wait for this one."""
+        if self.phase is Phase.LIVE and all_agree(asking, agreed, self._others()):
+            self.validity.vouched(asking.asked_at)
+
+    def promise(self, host: str, its_epoch: int, our_epoch: int, now: float) -> bool:
+        """Promise not to declare another host dead for W, because it has asked. False: refused.
+
+        `our_epoch` is the epoch in which it knows us.
+        """
+        record = self.mirror.host(host)
+        is_same = record is not None and record.epoch == its_epoch and our_epoch == self.epoch
+        is_being_buried = any(
+            order.purpose is Purpose.BURY and host in order.about for order in self._orders
+        )
+        if self._vouching is None or self.phase is not Phase.LIVE or not is_same:
+            return False
+        return not is_being_buried and self.silence.promise(host, now)
 
     # ---- what to do
 
@@ -250,29 +202,26 @@ class FleetHost:
         yield from self._renewal(now)
         if self.phase is Phase.JOINING or not self.validity.may_open(now):
             return
-        self._look_at_stale(now)
+        self.devices.look(now)
         yield from self._burials(now)
-        yield from self._frees()
-        if self.phase is Phase.LIVE:
-            yield from self._take_orders()
+        yield from self.devices.orders()
 
-    def _order(
-        self, purpose: Purpose, about: Iterable[str], swap: Swap, sequence: int = 0
-    ) -> Order:
-        order = Order(purpose, tuple(about), swap, sequence)
+    def _order(self, purpose: Purpose, about: str, swap: Swap, sequence: int = 0) -> Order:
+        order = Order(purpose, (about,), swap, sequence)
         self._orders.add(order)
-        if purpose in (Purpose.TAKE, Purpose.FREE):
-            self._pending.update(order.about)
         return order
 
     def _renewal(self, now: float) -> Iterator[Order]:
         """The next renewal of our record, or its first writing."""
-        if now < self._next_renewal or any(o.purpose is Purpose.RENEW for o in self._orders):
+        if any(order.purpose is Purpose.RENEW for order in self._orders):
             return
-        keys, mirror = self.mirror.keys, self.mirror
-        state = HostState.LIVE
+        keys, mirror, state = self.mirror.keys, self.mirror, HostState.LIVE
         if self.phase is Phase.LEAVING:
-            state = HostState.LEAVING if self._owned or self._orders else HostState.LEFT
+            is_done = self.devices.is_empty and not self._orders
+            state = HostState.LEFT if is_done else HostState.LEAVING
+        is_due = now >= self._next_renewal or state is HostState.LEFT
+        if not is_due or self.name_is_free_in_s(now) > 0:
+            return
         self._me = self._me.model_copy(
             update={
                 "sequence": self._me.sequence + 1,
@@ -288,7 +237,7 @@ class FleetHost:
             changes[keys.meta] = MetaRecord.of(self._terms).encode()
         self._next_renewal = now + self._terms.renew_s
         self.validity.sending(self._me.sequence, now)
-        yield self._order(Purpose.RENEW, (self.name,), Swap(expected, changes), self._me.sequence)
+        yield self._order(Purpose.RENEW, self.name, Swap(expected, changes), self._me.sequence)
 
     def _burials(self, now: float) -> Iterator[Order]:
         under_way = {o.about[0] for o in self._orders if o.purpose is Purpose.BURY}
@@ -296,46 +245,11 @@ class FleetHost:
             record = self.mirror.host(burial.host)
             if record is None or record.state in ENDED or burial.host in under_way:
                 continue
-            if self._vouches and record.seen < self._joined_at:
+            if self._vouching is not None and record.seen < self._joined_at:
                 continue  # it does not know us, so it cannot have asked us to wait
             key = self.mirror.keys.host(burial.host)
             dead = record.model_copy(update={"state": HostState.DEAD}).encode()
-            swap = Swap({key: burial.revision}, {key: dead})
-            yield self._order(Purpose.BURY, (burial.host,), swap)
-
-    def _frees(self) -> Iterator[Order]:
-        for device, remains in self._remains.items():
-            known = self.mirror.owners.get(device)
-            if known is None or device in self._pending:
-                continue
-            record = OwnRecord(
-                host=self.name,
-                epoch=self.epoch,
-                held=False,
-                cooling_s=remains.cooling_s,
-                learned_cap=remains.learned_cap,
-                learned_s=remains.learned_s,
-                due_s=dict(remains.due_s),
-            )
-            key = self.mirror.keys.own(device)
-            yield self._order(
-                Purpose.FREE, (device,), Swap({key: known.revision}, {key: record.encode()})
-            )
-
-    def _take_orders(self) -> Iterator[Order]:
-        under_way = sum(order.purpose is Purpose.TAKE for order in self._orders)
-        takes = (take for take in self._takes.values() if take.device not in self._pending)
-        own = self.mirror.keys.own
-        mine = OwnRecord(host=self.name, epoch=self.epoch, held=True).encode()
-        for batch in list(
-            islice(batches(takes, DEVICES_A_SWAP), max(0, TAKES_AT_ONCE - under_way))
-        ):
-            self._taken |= {take.device: take for take in batch}
-            swap = Swap(
-                {own(take.device): take.revision for take in batch},
-                {own(take.device): mine for take in batch},
-            )
-            yield self._order(Purpose.TAKE, (take.device for take in batch), swap)
+            yield self._order(Purpose.BURY, burial.host, Swap({key: burial.revision}, {key: dead}))
 
 
 def next_epoch(mirror: Mirror, name: str, me: HostRecord) -> HostRecord:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.records import OwnRecord
+
+T = TypeVar("T")
 
 
 class Standing(StrEnum):
@@ -65,11 +68,11 @@ def take_of(mirror: Mirror, device: str, what: Standing, now: float) -> Take:
     return Take(device, 0 if known is None else known.revision, own, lost, seen_at)
 
 
-def batches(taken: Iterable[Take], most: int) -> Iterator[list[Take]]:
-    """Takes that are swapped together. A store limits how many keys one swap may have."""
-    batch: list[Take] = []
-    for take in taken:
-        batch.append(take)
+def batches(things: Iterable[T], most: int) -> Iterator[list[T]]:
+    """What is swapped together. A store limits how many keys one swap may have."""
+    batch: list[T] = []
+    for thing in things:
+        batch.append(thing)
         if len(batch) == most:
             yield batch
             batch = []

@@ -99,6 +99,7 @@ class MetaRecord(Record):
     valid_s: float
     silence_s: float
     renew_s: float
+    vouch: bool
 
     @classmethod
     def of(cls, terms: FleetTerms) -> MetaRecord:
@@ -108,15 +109,16 @@ class MetaRecord(Record):
             valid_s=terms.valid_s,
             silence_s=terms.silence_s,
             renew_s=terms.renew_s,
+            vouch=terms.vouch,
         )
 
     def refusal(self, terms: FleetTerms) -> str | None:
         """Why a host with these terms must not join. None when it may."""
         if self.format > FORMAT:
             return f"the fleet's records have format {self.format}; this camserver knows {FORMAT}"
-        theirs = FleetTerms(self.valid_s, self.silence_s, self.renew_s)
+        theirs = FleetTerms(self.valid_s, self.silence_s, self.renew_s, self.vouch)
         if theirs != terms:
-            return f"the fleet's times are {theirs}, those of this host are {terms}"
+            return f"the terms of the fleet are {theirs}, those of this host are {terms}"
         return None
 
 

@@ -1,4 +1,4 @@
-"""The times that all hosts of a fleet agree on. A host with other ones refuses to start."""
+"""What all hosts of a fleet agree on. A host with other terms refuses to start."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ KILL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class FleetTerms:
-    """D, W and R of the protocol, in seconds.
+    """D, W and R of the protocol, in seconds, and whether hosts vouch for each other.
 
     `valid_s` (D): how long a host may open sessions after it has sent a renewal.
     `silence_s` (W): how long another host must be silent before it may be declared dead.
     `renew_s` (R): how often a host renews.
+    `vouch`: hosts that cannot renew ask the others to wait for them (`vouching.py`).
     """
 
     valid_s: float = 5.0
     silence_s: float = 6.5
     renew_s: float = 1.0
+    vouch: bool = False
 
     def faults(self) -> tuple[str, ...]:
         """Why these times are not safe. Empty when they are."""

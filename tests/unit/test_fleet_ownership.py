@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fleet_records import host_record
 
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.ownership import Standing, Take, batches, standing, take_of
@@ -16,23 +17,8 @@ KEYS = Keys("test")
 TERMS = FleetTerms()
 
 
-def host(epoch: int = 1, state: HostState = HostState.LIVE, **changes: Any) -> HostRecord:
-    return HostRecord(
-        **(
-            {
-                "machine_id": "m",
-                "boot_id": "b",
-                "epoch": epoch,
-                "sequence": 0,
-                "state": state,
-                "seen": 0,
-                "url": "",
-                "inventory": "",
-                "weight": 1.0,
-            }
-            | changes
-        )
-    )
+def host(epoch: int = 1, state: HostState = HostState.LIVE) -> HostRecord:
+    return host_record(epoch=epoch, state=state)
 
 
 class Store:

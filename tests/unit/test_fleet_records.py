@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from fleet_records import host_record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from camserver.fleet.records import (
     FORMAT,
     HostRecord,
-    HostState,
     Keys,
     MetaRecord,
     OwnRecord,
@@ -18,17 +18,8 @@ from camserver.fleet.records import (
 )
 from camserver.fleet.terms import FleetTerms
 
-HOST = HostRecord(
-    machine_id="m",
-    boot_id="b",
-    epoch=3,
-    sequence=17,
-    state=HostState.LIVE,
-    seen=99,
-    url="https://a:8443",
-    inventory="abc",
-    weight=1.0,
-    labels=("site-a",),
+HOST = host_record(
+    epoch=3, sequence=17, seen=99, url="https://a:8443", inventory="abc", labels=("site-a",)
 )
 
 
