@@ -169,8 +169,7 @@ class ControlRoutes:
         """Wait until the lease is preempted or its ttl is over, then tell the client."""
         try:
             async with asyncio.timeout(ttl_s or None):
-                await lease.preempted()
-            why = "live view wants the session"
+                why: str = await lease.preempted()
         except TimeoutError:
             why = f"its time of {ttl_s:g} s is over"
         with contextlib.suppress(ConnectionError):  # then the lease has ended already

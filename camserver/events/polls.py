@@ -41,13 +41,14 @@ class LeaseReleased(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseWithdrawn(Event):
-    """Live view waits for the session, so its holder was asked to end it."""
+    """A holder was asked to end its session: live view waits, or this host has lost the right."""
 
     EVENT: ClassVar[str] = "lease.withdrawn"
-    TEXT: ClassVar[str] = "{camera}: {holder} is asked to end its session: live view waits"
+    TEXT: ClassVar[str] = "{camera}: {holder} is asked to end its session: {why}"
     device: str
     holder: str
     generation: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

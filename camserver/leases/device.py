@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from camserver.leases.right import Remaining
 from camserver.leases.ticket import (
     Budget,
     DeviceStatistics,
@@ -119,6 +120,18 @@ class Device:
         asked_before = sum(t.preempted for t in held)
         wanted = max(0, live + too_many - asked_before)
         return [t for t in reversed(held) if t.gives_way][:wanted]
+
+    def to_end(self) -> list[Ticket]:
+        """The held tickets that were not asked to end before."""
+        return [t for t in (*self.taken, *self.moved) if t.held and not t.preempted]
+
+    def remaining(self, now: float) -> Remaining:
+        """What the device still counts, as durations."""
+        cooling_s = tuple(session.until - now for session in self.cooling if session.until > now)
+        learned = self.learned
+        if learned is None or learned.until <= now:
+            return Remaining(cooling_s)
+        return Remaining(cooling_s, learned.cap, learned.until - now)
 
     def other_sessions(self, ticket: Ticket, now: float) -> int:
         """The number of sessions besides the ticket's own that are held or cooling down."""

@@ -13,12 +13,17 @@ from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from camserver.leases.right import Preemption
 from camserver.leases.ticket import Learned, Ticket
 from camserver.model import SessionEnd
 
 
 class Preempted(Exception):  # noqa: N818 - it is a signal, not an error
-    """Raised in a `preemptible` block: a live request wants the session."""
+    """Raised in a `preemptible` block: the session must end. `why` is for a person."""
+
+    def __init__(self, why: Preemption) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 class CoveredSession(Protocol):
@@ -66,7 +71,7 @@ class RtspLease:
     """
 
     def __init__(
-        self, keeper: LeaseKeeper, ticket: Ticket, preempted: asyncio.Future[None]
+        self, keeper: LeaseKeeper, ticket: Ticket, preempted: asyncio.Future[Preemption]
     ) -> None:
         self._keeper = keeper
         self._ticket = ticket
@@ -93,17 +98,17 @@ class RtspLease:
         """The number of other sessions that are open now or that the device may still count."""
         return self._keeper.other_sessions(self._ticket)
 
-    def preempted(self) -> Awaitable[None]:
-        """Wait until a live request wants the session. The lease stays held until `release`."""
+    def preempted(self) -> Awaitable[Preemption]:
+        """Wait until the session must end, and say why. The lease stays held until `release`."""
         return asyncio.shield(self._preempted)
 
     @asynccontextmanager
     async def preemptible(self) -> AsyncIterator[None]:
-        """Cancel the block when a live request wants the session, and raise Preempted."""
+        """Cancel the block when the session must end, and raise Preempted."""
         loop = asyncio.get_running_loop()
         scope = asyncio.timeout(None)
 
-        def preempt(_: asyncio.Future[None]) -> None:
+        def preempt(_: asyncio.Future[Preemption]) -> None:
             with suppress(RuntimeError):  # the block is ending at this moment anyway
                 scope.reschedule(loop.time())
 
@@ -113,7 +118,7 @@ class RtspLease:
                 yield
         except TimeoutError:
             if scope.expired():
-                raise Preempted from None
+                raise Preempted(self._preempted.result()) from None
             raise
         finally:
             self._preempted.remove_done_callback(preempt)

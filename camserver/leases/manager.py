@@ -16,12 +16,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from camserver.errors import RtspBusy, SessionHolder
+from camserver.errors import LeaseStateError, RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased, LeaseWithdrawn
+from camserver.leases.busy import busy_error
 from camserver.leases.journal import JournalState, LeaseJournal, session_entries
 from camserver.leases.lease import RtspLease
+from camserver.leases.right import HostRight, Inherited, Preemption, Remaining
 from camserver.leases.table import LEARNED_S, LeaseTable, devices_of
 from camserver.leases.ticket import (
     Budget,
@@ -34,9 +37,11 @@ from camserver.leases.ticket import (
     Ticket,
     TicketState,
 )
+from camserver.leases.vacancy import Vacancy
 from camserver.model import SessionEnd
 
 LEASE_WAIT_S = 5.0
+CLOCK_RESOLUTION_S = 1e-6
 
 
 class RtspManager:
@@ -50,16 +55,20 @@ class RtspManager:
         emit: Callable[[Event], None] = lambda _: None,
         journal: LeaseJournal | None = None,
         wall: Callable[[], float] = time.time,
+        *,
+        in_fleet: bool = False,
     ) -> None:
-        self._table = LeaseTable()
+        """`in_fleet`: no device is this host's until `own` says so."""
+        self._table = LeaseTable(HostRight(in_fleet=in_fleet))
         self._emit = emit
         self._journal = journal
         self._wall = wall
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._vacancy = Vacancy()
         # One future for each lease. The leases themselves are not kept here: a reference would
         # hide a lease that was dropped without release.
-        self._preempted: dict[Ticket, asyncio.Future[None]] = {}
+        self._preempted: dict[Ticket, asyncio.Future[Preemption]] = {}
         # (camera, device) of polls -> the moment since when they get no lease
         self._starved_since: dict[tuple[str, str], float] = {}
 
@@ -146,11 +155,19 @@ class RtspManager:
                 raise
         if poll:
             self._starved_since.pop(key, None)
-        # The caller would open a session on the device of the old inventory
-        if ticket.device != device and not holder.external:
+        if why := self._objection(ticket, device):
             self._wake(self._table.withdraw(ticket, _now(), busy=False))
-            raise RtspBusy(f"its device is {ticket.device} by now, not {device}", camera=camera)
+            raise RtspBusy(why, camera=camera)
         return self._grant(ticket)
+
+    def _objection(self, ticket: Ticket, device: str) -> str:
+        """Why an offer must not be taken any more. Empty when it may."""
+        if not self._table.right.covers(ticket.device, _now()):
+            return Preemption.NO_RIGHT
+        # The caller would open a session on the device of the old inventory
+        if ticket.device != device and not ticket.holder.external:
+            return f"its device is {ticket.device} by now, not {device}"
+        return ""
 
     def try_acquire(
         self,
@@ -176,6 +193,46 @@ class RtspManager:
         """Frozen statistics of one device. Raises LeaseStateError for an unknown device."""
         return self._table.device_statistics(device, _now())
 
+    # ---- a fleet: what this host may open
+
+    def extend(self, until: float) -> None:
+        """Let this host have sessions of its devices until a moment of the loop's clock."""
+        now, right = _now(), self._table.right
+        had_lapsed = right.until <= now
+        right.until = max(right.until, until)
+        if had_lapsed:
+            for device in right.owned:
+                self._wake(self._table.offer(device, now))
+                self._arm(device)
+
+    def own(self, device: str, inherited: Inherited) -> None:
+        """Become the owner of a device. Raises LeaseStateError for an unknown one."""
+        self._wake(self._table.own(device, inherited, _now()))
+        self._arm(device)
+
+    async def disown(self, device: str) -> Remaining:
+        """Give up a device: no session is opened any more, and those that are open must end.
+
+        Returns when all have ended, with what the device still counts.
+        """
+        self._table.disown(device)
+        with suppress(LeaseStateError):
+            self._preempt(device)
+        if self._table.is_held(device):
+            await self._vacancy.of_device(device)
+        return self._table.remaining(device, _now())
+
+    async def end_all(self) -> None:
+        """End every session, because the right to it is over. Returns when all have ended."""
+        for device in {device for ticket in self._preempted for device in devices_of(ticket)}:
+            self._preempt(device)
+        if self._holds_own():
+            await self._vacancy.of_all()
+
+    def _holds_own(self) -> bool:
+        """Whether this process has sessions. Other programs have theirs."""
+        return any(not ticket.holder.external for ticket in self._preempted)
+
     # ---- called by the leases
 
     def other_sessions(self, ticket: Ticket) -> int:
@@ -190,8 +247,7 @@ class RtspManager:
         learned = self._table.refused(ticket, _now(), certain=certain)
         if learned is not None:
             if self._journal is not None:
-                shifted = replace(learned, until=learned.until + self._wall() - _now())
-                self._journal.learned(ticket.device, shifted)
+                self._journal.learned(ticket.device, learned.shifted(self._wall() - _now()))
             self._emit(
                 CapLearned(
                     camera=ticket.camera,
@@ -211,6 +267,7 @@ class RtspManager:
             self._arm(device)
             until = self._table.cooldown_until(device, end, now)
             self._record(replace(ticket.entry(device), cooling_until=until))
+        self._vacancy.released(devices_of(ticket), self._table.is_held, self._holds_own)
         self._emit(
             LeaseReleased(
                 camera=ticket.camera,
@@ -226,14 +283,18 @@ class RtspManager:
     # ----
 
     def _preempt(self, device: str) -> None:
-        for poll in self._table.preempt(device, _now()):
-            self._preempted[poll].set_result(None)
+        now = _now()
+        has_right = self._table.right.covers(device, now)
+        why = Preemption.LIVE_WAITS if has_right else Preemption.NO_RIGHT
+        for ticket in self._table.preempt(device, now):
+            self._preempted[ticket].set_result(why)
             self._emit(
                 LeaseWithdrawn(
-                    camera=poll.camera,
-                    device=poll.device,
-                    holder=str(poll.holder),
-                    generation=poll.generation,
+                    camera=ticket.camera,
+                    device=ticket.device,
+                    holder=str(ticket.holder),
+                    generation=ticket.generation,
+                    why=why,
                 )
             )
 
@@ -249,7 +310,9 @@ class RtspManager:
             # The slot was offered in the same loop turn, so this ticket takes it
             if ticket.state is TicketState.OFFERED:
                 return
-            busy = self._busy(ticket, camera, lease_wait_s)
+            busy = busy_error(
+                self._table.device_statistics(ticket.device, _now()), camera, lease_wait_s, _now()
+            )
             self._wake(self._table.withdraw(ticket, _now(), busy=True))
             raise busy from None
         except BaseException:
@@ -302,10 +365,7 @@ class RtspManager:
             JournalState(
                 self._table.generation,
                 session_entries(entry.shifted(shift_s) for entry in self._table.entries(now)),
-                {
-                    device: replace(learned, until=learned.until + shift_s)
-                    for device, learned in self._table.learned(now).items()
-                },
+                {name: cap.shifted(shift_s) for name, cap in self._table.learned(now).items()},
             )
         )
 
@@ -332,34 +392,9 @@ class RtspManager:
         del self._timers[device]
         # The loop may call a timer early, by up to the resolution of its clock. So this adds the
         # resolution: the cool-down must count as passed.
-        self._wake(self._table.offer(device, _now() + _resolution()))
+        self._wake(self._table.offer(device, _now() + CLOCK_RESOLUTION_S))
         self._arm(device)
-
-    def _busy(self, ticket: Ticket, camera: str, lease_wait_s: float) -> RtspBusy:
-        now = _now()
-        device = self._table.device_statistics(ticket.device, now)
-        held = ", ".join(f"{holder} for {now - since:.1f} s" for holder, since in device.held)
-        taken = [f"held by {held}"] if held else []
-        if device.cooling:
-            taken.append(f"{device.cooling} cooling down")
-        if device.learned is not None:
-            taken.append(f"it gave no more than {device.learned.cap} lately")
-        return RtspBusy(
-            f"no session of {ticket.device} came free in {lease_wait_s:.3g} s "
-            f"(max_sessions {device.max_sessions}: {'; '.join(taken) or 'others are waiting'})",
-            camera=camera,
-            holders=tuple(
-                SessionHolder(holder.kind, holder.name, now - since)
-                for holder, since in device.held
-            ),
-            waiting=device.waiting,
-            max_sessions=device.max_sessions,
-        )
 
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _resolution() -> float:
-    return 1e-6

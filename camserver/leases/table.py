@@ -21,6 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from camserver.errors import LeaseStateError
 from camserver.leases.device import CoolingSession, Device
+from camserver.leases.moves import move_cameras
+from camserver.leases.right import HostRight, Inherited, Remaining
 from camserver.leases.ticket import (
     Budget,
     Claim,
@@ -50,7 +52,8 @@ class LeaseTable:
     waiters.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, right: HostRight | None = None) -> None:
+        self.right = right or HostRight()
         self._devices: dict[str, Device] = {}
         self._cameras: dict[str, str] = {}  # camera id -> its device
         # Sessions of an earlier process on devices that are not known (yet)
@@ -77,7 +80,8 @@ class LeaseTable:
         for device in self._devices.values():
             device.drop_cooled(now)
         if cameras is not None:
-            self._move(cameras)
+            move_cameras(self._devices, self._cameras, cameras)
+            self._cameras = dict(cameras)
         unknown, self._unknown = self._unknown, []
         for entry in unknown:
             self.restore(entry, now)
@@ -85,43 +89,6 @@ class LeaseTable:
             if self._devices[name].unused:
                 del self._devices[name]
         return [ticket for name in self._devices for ticket in self.offer(name, now)]
-
-    def _move(self, cameras: Mapping[str, str]) -> None:
-        """Count the sessions of each camera on its current device.
-
-        A held session also counts on the device where it was opened, until it ends: the new name
-        may mean the same box, or the old box may still count the session. Cooling sessions count on
-        both devices, too.
-        """
-        moves = {
-            (old, new)
-            for camera, new in cameras.items()
-            if (old := self._cameras.get(camera, new)) != new
-        }
-        cooling = {old: tuple(d.cooling) for old, _ in moves if (d := self._devices.get(old))}
-        for old, new in moves:
-            self._devices[new].cool_also(cooling.get(old, ()))
-        for name, device in list(self._devices.items()):
-            for ticket in (*device.waiting, *device.taken):
-                new = cameras.get(ticket.camera, name)
-                if new != name:
-                    self._move_ticket(ticket, name, new)
-        self._cameras = dict(cameras)
-
-    def _move_ticket(self, ticket: Ticket, old: str, new: str) -> None:
-        source, target = self._devices[old], self._devices[new]
-        ticket.device = new
-        if ticket in source.waiting:
-            source.waiting.remove(ticket)
-            target.waiting.append(ticket)
-            return
-        source.taken.remove(ticket)
-        source.moved.append(ticket)
-        ticket.moved_from.append(old)
-        if new in ticket.moved_from:  # the camera is back on an earlier device
-            ticket.moved_from.remove(new)
-            target.moved.remove(ticket)
-        target.taken.append(ticket)
 
     def request(
         self,
@@ -278,17 +245,50 @@ class LeaseTable:
         Call it when a cool-down has passed.
         """
         device = self._devices.get(name)
-        return [] if device is None else device.offer(now)  # None: a reload removed the device
+        if device is None or not self.right.covers(name, now):  # None: a reload removed the device
+            return []
+        return device.offer(now)
 
     def preempt(self, name: str, now: float) -> list[Ticket]:
-        """Mark and return the held polls to preempt: live requests wait, or the cap is exceeded.
+        """Mark and return the held tickets to preempt.
 
-        The newest come first. A poll that was preempted before is not returned again.
+        Polls are preempted when live requests wait, or when the cap is exceeded; the newest come
+        first. Every ticket is preempted when this host has no right to the device. A ticket that
+        was preempted before is not returned again.
         """
-        polls = self._devices[name].to_preempt(now)
-        for ticket in polls:
+        device = self._devices[name]
+        has_right = self.right.covers(name, now)
+        tickets = device.to_preempt(now) if has_right else device.to_end()
+        for ticket in tickets:
             ticket.preempted = True
-        return polls
+        return tickets
+
+    # ---- a fleet
+
+    def own(self, name: str, inherited: Inherited, now: float) -> list[Ticket]:
+        """Become the owner of a device, with the sessions that it still counts."""
+        device = self._device(name)
+        self.right.owned.add(name)
+        for until in inherited.cooling_until:
+            self.generation += 1
+            device.cooling.append(CoolingSession(self.generation, "", until))
+        if inherited.cap is not None and inherited.cap_until > now:
+            device.learned = Learned(inherited.cap, inherited.cap_until)
+        return self.offer(name, now)
+
+    def disown(self, name: str) -> None:
+        """Give up a device. The holders of its sessions must be preempted."""
+        self.right.owned.discard(name)
+
+    def is_held(self, name: str) -> bool:
+        """Whether a ticket of a device may have a session."""
+        device = self._devices.get(name)
+        return device is not None and any(t.held for t in (*device.taken, *device.moved))
+
+    def remaining(self, name: str, now: float) -> Remaining:
+        """What a device still counts, for its next owner."""
+        device = self._devices.get(name)
+        return Remaining() if device is None else device.remaining(now)
 
     def other_sessions(self, ticket: Ticket, now: float) -> int:
         """The number of other sessions of the ticket's device: held or cooling down."""
@@ -319,7 +319,9 @@ class LeaseTable:
     def next_free_slot_at(self, name: str, now: float) -> float | None:
         """The moment when a slot comes free by itself. None when no ticket waits for a slot."""
         device = self._devices.get(name)
-        return None if device is None else device.next_free_slot_at(now)
+        if device is None or not self.right.covers(name, now):
+            return None
+        return device.next_free_slot_at(now)
 
     def entries(self, now: float) -> Iterator[SessionEntry]:
         """The sessions that the next process has to know."""

@@ -266,6 +266,10 @@ class Learned:
     cap: int
     until: float
 
+    def shifted(self, by_s: float) -> Learned:
+        """A copy with its moment moved by `by_s` seconds, to another clock."""
+        return replace(self, until=self.until + by_s)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatistics:

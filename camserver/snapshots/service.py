@@ -182,8 +182,8 @@ class SnapshotService:
                         unit = await session.keyframe()
                     # Outside of `preemptible`: the session ends now anyway
                     yield unit
-            except Preempted:
-                raise RtspBusy("preempted by live view", camera=shot.camera.id) from None
+            except Preempted as preempted:
+                raise RtspBusy(f"preempted: {preempted.why}", camera=shot.camera.id) from None
             except CameraError as error:
                 meant = reinterpret_as_full(error, session.end, lease.other_sessions)
                 if meant.result is Result.FULL:

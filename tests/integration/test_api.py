@@ -97,7 +97,7 @@ async def test_a_poll_gives_way_to_live_view(
             pass
     async with LeaseClient(desk.socket).lease("cam", wait_s=20):
         assert simulated.record.sessions_now == 0
-        await desk.until(lambda: "preempted by live view" in json.dumps(desk.facts()))
+        await desk.until(lambda: "preempted: live view" in json.dumps(desk.facts()))
     record = desk.house.fleet.cameras["cam"].record
     assert record.sessions_max == 1
     assert record.ends_clean >= 1

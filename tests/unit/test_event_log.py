@@ -98,7 +98,7 @@ def test_a_change_of_state_is_always_a_line() -> None:
         CameraRecovered(camera="gate", failures=3),
         published("gate"),
         published("gate"),
-        LeaseWithdrawn(camera="gate", device="d", holder="poller", generation=1),
+        LeaseWithdrawn(camera="gate", device="d", holder="poller", generation=1, why="w"),
     ):
         log.log(event)
     assert log.lines == [
