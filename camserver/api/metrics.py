@@ -34,7 +34,7 @@ from camserver.events import Event, SnapshotPublished
 from camserver.freshness import FreshnessLimits
 from camserver.host.disk import Disk
 from camserver.leases import DeviceStatistics
-from camserver.polling.orchestrator import CameraPolling, PollingStatistics
+from camserver.polling.entry import CameraPolling, PollingStatistics
 
 PHASES = ("lease_wait", "open", "keyframe", "decode", "encode", "store")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -30,7 +30,7 @@ from camserver.freshness import FreshnessLimits
 from camserver.host.files import open_regular, read_regular
 from camserver.host.tasks import SingleFlight
 from camserver.host.threads import DaemonThreads
-from camserver.polling.orchestrator import CameraPolling
+from camserver.polling.entry import CameraPolling
 from camserver.storage.published import facts_beside, facts_within
 
 THREADS = 2

@@ -13,7 +13,7 @@ from aiohttp import web
 from camserver.config import Camera
 from camserver.leases import Claim, DeviceStatistics, Holder, Priority, RtspManager
 from camserver.model import Attempt
-from camserver.polling.orchestrator import CameraPolling
+from camserver.polling.entry import CameraPolling
 from camserver.storage.outcomes import Outcomes
 
 MAX_WAIT_S = 3600.0

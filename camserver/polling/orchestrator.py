@@ -19,23 +19,19 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from camserver.config import Camera
 from camserver.events import CameraFresh, CameraRecovered, Event, PollFailed, PollSkipped
-from camserver.freshness import Freshness, FreshnessLimits
+from camserver.freshness import Freshness
 from camserver.host.clock import utc_now
 from camserver.model import Attempt, Result
+from camserver.polling.entry import SLOT_DIVISORS, CameraPolling, Entry, PollingStatistics
 from camserver.polling.schedule import following_due, next_due, phase, retry_delay_s
 
 Poll = Callable[[Camera, int], Awaitable[Attempt]]
 """Takes and stores one picture. The number counts the failures in a row before this poll."""
 
-SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
-"""The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
-
-Among the poll groups with a free slot, the camera that has been due for the longest time starts.
-"""
 NOT_FAILING = frozenset((Result.BUSY, Result.OVERLOADED))
 """The results that say nothing against the camera."""
 RECHECK_S = 30.0
@@ -43,71 +39,6 @@ RECHECK_S = 30.0
 
 WALL_CLOCK_DRIFT_S = 0.05
 """How far the wall clock may drift from the loop's clock before aligned cameras are rescheduled."""
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    camera: Camera
-    number: int
-    due: float = 0.0
-    version: int = 0  # a heap item with another version is ignored
-    task: asyncio.Task[None] | None = None
-    queued: bool = False  # due, and waits for its start
-    again: bool = False  # the camera was changed while its poll ran
-    removed: bool = False
-    # No session came free for the last poll, so nothing was sent to the camera
-    busy: bool = False
-    failures: int = 0
-    skipped: int = 0
-    results: Counter[Result] = field(default_factory=Counter)
-    fresh_at: float | None = None
-
-    def freshness(self, now: float) -> Freshness:
-        """The freshness of the newest picture that was published since the start."""
-        return FreshnessLimits.of(self.camera.interval_s).judge(
-            None if self.fresh_at is None else now - self.fresh_at
-        )
-
-    @property
-    def poll_group(self) -> str:
-        """The state of the camera by its newest polls: a key of SLOT_DIVISORS."""
-        return (
-            "failing"
-            if self.failures or self.busy
-            else "healthy"
-            if self.fresh_at is not None
-            else "new"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class CameraPolling:
-    """Frozen statistics of one camera's schedule. Counters run since the start.
-
-    `due_in_s` is negative while the camera is late.
-    """
-
-    camera: str
-    interval_s: float
-    running: bool
-    due_in_s: float
-    failures: int
-    skipped: int
-    results: dict[Result, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PollingStatistics:
-    """Frozen statistics of the schedule. Counters run since the start, times are in seconds."""
-
-    cameras: int
-    fresh: int
-    failing: int
-    running: int
-    polls: int
-    skipped: int
-    lateness_s_total: float = 0.0
-    lateness_s_max: float = 0.0
 
 
 class PollingOrchestrator:
@@ -137,13 +68,11 @@ class PollingOrchestrator:
         # Wall clock minus loop's clock when the aligned cameras were last rescheduled
         self._wall_offset_s = 0.0
         self._chance = chance
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._numbers = 0
-        self._heap: list[tuple[float, int, int, _Entry]] = []
+        self._heap: list[tuple[float, int, int, Entry]] = []
         self._sequence = 0
-        self._ready: dict[str, deque[_Entry]] = {
-            poll_group: deque() for poll_group in SLOT_DIVISORS
-        }
+        self._ready: dict[str, deque[Entry]] = {poll_group: deque() for poll_group in SLOT_DIVISORS}
         # Task -> the poll group of its camera at the start of the poll
         self._running: dict[asyncio.Task[None], str] = {}
         self._next_open = 0.0
@@ -158,23 +87,56 @@ class PollingOrchestrator:
         """
         if open_rate is not None:
             self._open_rate = open_rate
-        now = _now()
         wanted = {c.id: c for c in cameras}
         for camera_id in set(self._entries) - set(wanted):
-            entry = self._entries.pop(camera_id)
-            entry.removed = True
-            entry.version += 1
+            self._remove(camera_id)
         for camera in wanted.values():
             known = self._entries.get(camera.id)
             if known is None:
-                known = self._entries[camera.id] = _Entry(camera, self._numbers)
-                self._numbers += 1
-            elif known.camera == camera:
-                continue
-            known.camera, known.failures, known.again = camera, 0, known.task is not None
-            if known.task is None and not known.queued:  # a queued one starts soon, with the change
-                self._schedule(known, self._aligned_due(known) if camera.align else now)
+                self.add(camera)
+            elif known.camera != camera:
+                self._change(known, camera)
         self._wake.set()
+
+    def add(self, camera: Camera, due_in_s: float | None = None) -> None:
+        """Poll one camera more, first in `due_in_s` seconds, and then in the phase of that poll.
+
+        Without `due_in_s` it is due at once, and its phase is spread among the others.
+        """
+        phase_s = phase(self._numbers) * camera.interval_s
+        due = _now()
+        if due_in_s is not None:
+            due += max(0.0, due_in_s)
+            phase_s = due % camera.interval_s
+        entry = self._entries[camera.id] = Entry(camera, self._numbers, phase_s)
+        self._numbers += 1
+        self._schedule(entry, self._aligned_due(entry) if camera.align else due)
+        self._wake.set()
+
+    async def hand_over(self, camera_id: str) -> float | None:
+        """Poll a camera no more, and wait for the end of its running poll.
+
+        Returns in how many seconds it is due. None: it was not polled here.
+        """
+        entry = self._remove(camera_id)
+        if entry is None:
+            return None
+        if entry.task is not None:
+            await asyncio.wait({entry.task})
+        return 0.0 if entry.busy else entry.due - _now()
+
+    def _remove(self, camera_id: str) -> Entry | None:
+        entry = self._entries.pop(camera_id, None)
+        if entry is not None:
+            entry.removed = True
+            entry.version += 1
+        return entry
+
+    def _change(self, entry: Entry, camera: Camera) -> None:
+        entry.phase_s = phase(entry.number) * camera.interval_s
+        entry.camera, entry.failures, entry.again = camera, 0, entry.task is not None
+        if entry.task is None and not entry.queued:  # a queued one starts soon, with the change
+            self._schedule(entry, self._aligned_due(entry) if camera.align else _now())
 
     async def run(self) -> None:
         """Poll until `stop` is called or this is cancelled.
@@ -215,18 +177,7 @@ class PollingOrchestrator:
     def cameras(self) -> tuple[CameraPolling, ...]:
         """Frozen statistics of every camera."""
         now = _now()
-        return tuple(
-            CameraPolling(
-                e.camera.id,
-                e.camera.interval_s,
-                e.task is not None,
-                e.due - now,
-                e.failures,
-                e.skipped,
-                dict(e.results),
-            )
-            for e in self._entries.values()
-        )
+        return tuple(entry.statistics(now) for entry in self._entries.values())
 
     def failures(self, camera_id: str) -> int:
         """The number of failed polls of a camera since its last picture."""
@@ -235,21 +186,20 @@ class PollingOrchestrator:
 
     # ---- schedule
 
-    def _schedule(self, entry: _Entry, due: float) -> None:
+    def _schedule(self, entry: Entry, due: float) -> None:
         entry.version += 1
         entry.due = due
         self._sequence += 1
         heapq.heappush(self._heap, (due, self._sequence, entry.version, entry))
 
-    def _aligned_due(self, entry: _Entry) -> float:
+    def _aligned_due(self, entry: Entry) -> float:
         wall = self._wall()
         return _now() + next_due(wall, entry.camera.interval_s, 0.0) - wall
 
-    def _regular_due(self, entry: _Entry) -> float:
+    def _regular_due(self, entry: Entry) -> float:
         if entry.camera.align:
             return self._aligned_due(entry)
-        interval_s = entry.camera.interval_s
-        return following_due(_now(), interval_s, phase(entry.number) * interval_s)
+        return following_due(_now(), entry.camera.interval_s, entry.phase_s)
 
     def _collect_due(self) -> None:
         now = _now()
@@ -284,7 +234,7 @@ class PollingOrchestrator:
             entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
             self._running[entry.task] = entry.poll_group
 
-    def _next_ready(self) -> _Entry | None:
+    def _next_ready(self) -> Entry | None:
         if len(self._running) >= self._sessions:
             return None
         running = Counter(self._running.values())
@@ -325,7 +275,7 @@ class PollingOrchestrator:
 
     # ---- one poll
 
-    async def _run_one(self, entry: _Entry) -> None:
+    async def _run_one(self, entry: Entry) -> None:
         camera = entry.camera
         try:
             attempt = await self._poll(camera, entry.failures)
@@ -343,7 +293,7 @@ class PollingOrchestrator:
         entry.results[attempt.result] += 1
         self._reschedule(entry, attempt)
 
-    def _reschedule(self, entry: _Entry, attempt: Attempt) -> None:
+    def _reschedule(self, entry: Entry, attempt: Attempt) -> None:
         entry.busy = attempt.result is Result.BUSY
         if attempt.ok and attempt.snapshot is not None:
             if entry.failures:

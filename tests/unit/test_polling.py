@@ -302,3 +302,35 @@ def test_more_than_the_open_rate_allows_is_shared_fairly() -> None:
     assert len(fleet.starts) == 600
     assert max(polls) - min(polls) <= 4
     assert min(len(starts) for starts in fleet.starts.values()) > 15
+
+
+async def test_a_camera_that_another_host_polled_keeps_its_rhythm() -> None:
+    fleet = Fleet(quick)
+    fleet.orchestrator.configure([])
+    running = asyncio.create_task(fleet.orchestrator.run())
+    fleet.orchestrator.add(camera(interval_s=10.0), due_in_s=3.0)
+    await asyncio.sleep(40)
+    assert fleet.starts["cam"] == pytest.approx([3.0, 13.0, 23.0, 33.0], abs=0.01)
+    assert await fleet.orchestrator.hand_over("cam") == pytest.approx(3.0, abs=0.01)
+    assert await fleet.orchestrator.hand_over("cam") is None
+    await asyncio.sleep(20)
+    assert len(fleet.starts["cam"]) == 4
+    await fleet.orchestrator.stop(0.0)
+    await running
+
+
+async def test_the_hand_over_of_a_camera_waits_for_its_poll() -> None:
+    """A poll that gave its session back without a picture is due at once."""
+
+    async def preempted(c: Camera) -> Attempt:
+        await asyncio.sleep(2)
+        return outcome(c, Result.BUSY)
+
+    fleet = Fleet(preempted)
+    fleet.orchestrator.configure([camera(interval_s=10.0)])
+    running = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(0.5)
+    assert await fleet.orchestrator.hand_over("cam") == 0.0
+    assert fleet.running == 0
+    await fleet.orchestrator.stop(0.0)
+    await running

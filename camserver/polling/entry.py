@@ -1,0 +1,98 @@
+"""What the orchestrator knows of each camera, and what it shows of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+from camserver.config import Camera
+from camserver.freshness import Freshness, FreshnessLimits
+from camserver.model import Result
+
+SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
+"""The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
+
+Among the poll groups with a free slot, the camera that has been due for the longest time starts.
+"""
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One camera's schedule. Only the orchestrator changes it."""
+
+    camera: Camera
+    number: int
+    phase_s: float
+    """The moment of its interval at which it is due, in seconds."""
+    due: float = 0.0
+    version: int = 0  # a heap item with another version is ignored
+    task: asyncio.Task[None] | None = None
+    queued: bool = False  # due, and waits for its start
+    again: bool = False  # the camera was changed while its poll ran
+    removed: bool = False
+    # No session came free for the last poll, so nothing was sent to the camera
+    busy: bool = False
+    failures: int = 0
+    skipped: int = 0
+    results: Counter[Result] = field(default_factory=Counter)
+    fresh_at: float | None = None
+
+    def freshness(self, now: float) -> Freshness:
+        """The freshness of the newest picture that was published since the start."""
+        return FreshnessLimits.of(self.camera.interval_s).judge(
+            None if self.fresh_at is None else now - self.fresh_at
+        )
+
+    @property
+    def poll_group(self) -> str:
+        """The state of the camera by its newest polls: a key of SLOT_DIVISORS."""
+        return (
+            "failing"
+            if self.failures or self.busy
+            else "healthy"
+            if self.fresh_at is not None
+            else "new"
+        )
+
+    def statistics(self, now: float) -> CameraPolling:
+        """A frozen copy."""
+        return CameraPolling(
+            self.camera.id,
+            self.camera.interval_s,
+            self.task is not None,
+            self.due - now,
+            self.failures,
+            self.skipped,
+            dict(self.results),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPolling:
+    """Frozen statistics of one camera's schedule. Counters run since the start.
+
+    `due_in_s` is negative while the camera is late.
+    """
+
+    camera: str
+    interval_s: float
+    running: bool
+    due_in_s: float
+    failures: int
+    skipped: int
+    results: dict[Result, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PollingStatistics:
+    """Frozen statistics of the schedule. Counters run since the start, times are in seconds."""
+
+    cameras: int
+    fresh: int
+    failing: int
+    running: int
+    polls: int
+    skipped: int
+    lateness_s_total: float = 0.0
+    lateness_s_max: float = 0.0
