@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
 from camserver.api.read_routes import ReadRoutes
@@ -55,6 +55,10 @@ from camserver.reload import InventoryReloader
 from camserver.snapshots.service import SnapshotService
 from camserver.snapshots.sources import Sources
 
+if TYPE_CHECKING:
+    from camserver.config.fleet import FleetTable
+    from camserver.fleet.build import Fleet
+
 STATUS_S = 10.0
 SUMMARY_S = 60.0
 
@@ -85,7 +89,7 @@ class Daemon:
         self._emit = EventBus(self._log, stream)
         self._reloader = InventoryReloader(path, inventory, self._apply, self._emit)
         self._journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"), self._emit)
-        self.manager = RtspManager(self._emit, self._journal)
+        self.manager = RtspManager(self._emit, self._journal, in_fleet=inventory.fleet is not None)
         self._streams = StreamRegistry(self._emit, inventory.api.socket.with_suffix(".streams"))
         self._go2rtc = Go2rtc(self.manager, self._emit, self._streams)
         polling, output = inventory.polling, inventory.output
@@ -104,6 +108,7 @@ class Daemon:
         self.orchestrator = PollingOrchestrator(
             self._poll, sessions=polling.sessions, open_rate=polling.open_rate, emit=self._emit
         )
+        self._fleet = None if inventory.fleet is None else self._fleet_of(inventory.fleet)
         # The wall has its own decoder worker: a wall that opens must not delay a poll.
         self._thumbnails = build_capture(output.quality)
         self._metrics = Metrics(self._metrics_snapshot)
@@ -121,10 +126,17 @@ class Daemon:
             self._output,
             self._api,
             self._web,
+            *(() if self._fleet is None else (self._fleet,)),
         )
         self._stop = asyncio.Event()
         self._status = 0
         self._stop_limit = StopLimit(self._log.say_stop_forced)
+
+    def _fleet_of(self, table: FleetTable) -> Fleet:
+        # A host on its own needs none of it
+        from camserver.fleet.build import Fleet  # noqa: PLC0415
+
+        return Fleet(table, self._inventory, self.manager, self.orchestrator, self._emit)
 
     def _services(self) -> Services:
         return Services(
@@ -136,7 +148,12 @@ class Daemon:
             snapshot=self._snapshot,
             reload=self._reloader.reload,
             confirm_clock=self._output.archive.retention.confirm,
+            fleet=None if self._fleet is None else self._fleet.view,
+            owner_elsewhere=self._owner_elsewhere,
         )
+
+    def _owner_elsewhere(self, camera: Camera) -> str | None:
+        return None if self._fleet is None else self._fleet.owner_elsewhere(camera.device)
 
     @property
     def _inventory(self) -> Inventory:
@@ -174,6 +191,7 @@ class Daemon:
             "inventory watch": self._reloader.watch(),
             "status": self._status_loop(),
             "summary": self._summary_loop(),
+            **({} if self._fleet is None else {"fleet": self._fleet.run()}),
         }
 
     async def _say_ready(self) -> None:
@@ -294,6 +312,9 @@ class Daemon:
         # 1. No new polls and requests. Running ones may finish; then their sessions are closed.
         limit.waits_for = "polls and requests"
         self._go2rtc.expedite_close()
+        if self._fleet is not None:
+            limit.waits_for = "the fleet: devices are handed over"
+            await self._fleet.leave(limit_s * 0.7)
         await asyncio.gather(
             self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop()
         )
@@ -309,6 +330,8 @@ class Daemon:
             job.cancel()
         if jobs:
             await asyncio.wait(jobs)
+        if self._fleet is not None:
+            await self._fleet.close()
         limit.waits_for = "the disk: pictures are being written"
         await self._output.close(limit_s * 0.2)
         self._journal.close()
@@ -326,13 +349,16 @@ class Daemon:
             {c.device: budget_of(c) for c in cameras}, {c.id: c.device for c in cameras}
         )
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
-        self.orchestrator.configure(cameras, open_rate=self._inventory.polling.open_rate)
+        polled = cameras if self._fleet is None else self._fleet.polled
+        self.orchestrator.configure(polled, open_rate=self._inventory.polling.open_rate)
         for warning in self._inventory.warnings:
             self._emit(InventoryWarning(warning=warning))
 
     async def _apply(self, old: Inventory, new: Inventory) -> None:
         """Configure all parts by a new inventory."""
         self._redactor.replace_secrets((*old.secrets, *new.secrets))
+        if self._fleet is None and new.fleet is not None:
+            self._emit(InventoryNeedsRestart(key="fleet"))
         for part in self._configurables:
             for key in part.configure(new):
                 self._emit(InventoryNeedsRestart(key=key))

@@ -65,7 +65,7 @@ class ControlRoutes:
         yield web.post("/v1/retention/confirm", self._confirm_clock)
 
     async def _snapshot(self, request: web.Request) -> web.Response:
-        camera = self._services.wanted(request)
+        camera = self._services.polled_here(request)
         attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
         if attempt.snapshot is not None:
             jpeg = jpeg_of(attempt.snapshot)
@@ -113,6 +113,10 @@ class ControlRoutes:
         line when the lease is withdrawn; it says how many seconds the client has.
         """
         camera = self._services.wanted(request)
+        if self._services.fleet is not None:
+            raise refusal(
+                web.HTTPNotImplemented, "hosts of a fleet give no leases to other programs yet"
+            )
         if self.stopping:
             raise refusal(web.HTTPServiceUnavailable, "the daemon is stopping")
         priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)

@@ -85,6 +85,7 @@ class ReadRoutes:
         yield web.get("/v1/cameras/{id}/archive", self._archive_of_a_day)
         yield web.get("/v1/cameras/{id}/archive/{path:.+}", self._archived)
         yield web.get("/v1/leases", self._leases)
+        yield web.get("/v1/fleet", self._fleet)
         yield web.get("/v1/events", self.events.answer, allow_head=False)
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -141,6 +142,11 @@ class ReadRoutes:
         return web.json_response(
             [device_view(device, now) for device in self.services.manager.statistics()]
         )
+
+    async def _fleet(self, _: web.Request) -> web.Response:
+        if self.services.fleet is None:
+            raise refusal(web.HTTPNotFound, "this host is on its own: it has no [fleet] table")
+        return web.json_response(self.services.fleet())
 
     # ---- pictures
 

@@ -36,6 +36,10 @@ class Services:
     """Reads the inventory again; returns its faults, or none when it was applied."""
     confirm_clock: Callable[[], Awaitable[str | None]]
     """Confirms the clock for retention; returns what was doubted, or None."""
+    fleet: Callable[[], dict[str, object]] | None = None
+    """Shows the fleet as JSON values. None: this host is on its own."""
+    owner_elsewhere: Callable[[Camera], str | None] = lambda _: None
+    """The other host that owns a camera's device; "" when none does. None: it is this host."""
 
     def wanted(self, request: web.Request) -> Camera:
         """Return the camera that the request's path names. Raises 404."""
@@ -44,6 +48,17 @@ class Services:
         if camera is None:
             raise refusal(web.HTTPNotFound, f"no enabled camera {wanted[:64]!r}")
         return camera
+
+    def polled_here(self, request: web.Request) -> Camera:
+        """Return the camera of the path, if this host polls it. Raises 404, 503."""
+        camera = self.wanted(request)
+        owner = self.owner_elsewhere(camera)
+        if owner is None:
+            return camera
+        where = f"host {owner} has" if owner else "no host has"
+        raise refusal(
+            web.HTTPServiceUnavailable, f"{where} the sessions of {camera.id}", host=owner
+        )
 
 
 def refusal(kind: type[web.HTTPException], error: str, **more: object) -> web.HTTPException:

@@ -214,7 +214,7 @@ class WebServer:
         ):
             raise refusal(web.HTTPForbidden, f"the header {ACTION_HEADER}: snapshot is missing")
         attempt = await self._services.snapshot(
-            self._services.wanted(request), Holder("snapshot", "wall page")
+            self._services.polled_here(request), Holder("snapshot", "wall page")
         )
         return web.json_response({"result": attempt.result, "error": attempt.error})
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from camserver.config.fleet import FleetTable
 from camserver.config.inventory import Camera
-from camserver.config.model import PollingTable
+from camserver.config.model import Go2rtcTable, PollingTable
 
 
 def rate_warning(cameras: Iterable[Camera], polling: PollingTable) -> str:
@@ -32,9 +33,26 @@ def device_faults(cameras: Iterable[Camera]) -> Iterator[str]:
             ("max_sessions", camera.max_sessions, other.max_sessions),
             ("cooldown", camera.cooldown_s, other.cooldown_s),
             ("unclean_cooldown", camera.unclean_cooldown_s, other.unclean_cooldown_s),
+            ("lost_cooldown", camera.lost_cooldown_s, other.lost_cooldown_s),
+            ("hosts", camera.hosts, other.hosts),
         ):
             if mine != theirs:
                 yield (
-                    f"camera {camera.id!r}: {key}: {mine:g} here, {theirs:g}"
+                    f"camera {camera.id!r}: {key}: {_text(mine)} here, {_text(theirs)}"
                     f" in camera {other.id!r}, but both are sessions of device {camera.device}"
                 )
+
+
+def fleet_faults(fleet: FleetTable, go2rtc: Go2rtcTable) -> Iterator[str]:
+    """What a host of a fleet cannot do yet."""
+    if go2rtc.api is not None:
+        yield (
+            f"[fleet]: a host with [go2rtc] cannot be in fleet {fleet.name} yet: the others would"
+            " not count its sessions"
+        )
+
+
+def _text(value: float | tuple[str, ...] | None) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return "none" if value is None else f"{value:g}"

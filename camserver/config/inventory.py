@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from camserver.config.fleet import FleetTable
 from camserver.config.model import ApiTable, Go2rtcTable, HttpTable, LogTable, PollingTable
 from camserver.config.output import CameraRetention, OutputTable, RetentionTable
 from camserver.config.sources import InventorySources
 from camserver.config.urls import HTTP_PORTS, RTSP_PORTS
+
+ANY_HOST = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Camera:
     tls_verify: bool
     # A change of it must not change the camera's schedule
     retention: CameraRetention | None = field(default=None, compare=False)
+    lost_cooldown_s: float | None = None
+    hosts: tuple[str, ...] = ANY_HOST
 
     @property
     def address(self) -> str:
@@ -62,6 +67,8 @@ class Inventory:
     api: ApiTable
     log: LogTable
     go2rtc: Go2rtcTable
+    fleet: FleetTable | None
+    """None: this host is on its own."""
     cameras: tuple[Camera, ...]
     disabled: int
     sources: InventorySources
@@ -70,6 +77,7 @@ class Inventory:
     @property
     def secrets(self) -> tuple[str, ...]:
         """All passwords, for the redactor."""
+        tables = (self.go2rtc, self.http, self.fleet)
         found = {c.password for c in self.cameras if c.password}
-        found |= {table.password for table in (self.go2rtc, self.http) if table.password}
+        found |= {table.password for table in tables if table is not None and table.password}
         return tuple(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from camserver.config.checks import device_faults, rate_warning
+from camserver.config.checks import device_faults, fleet_faults, rate_warning
 from camserver.config.files import InventoryFiles, builtin_profiles
+from camserver.config.fleet import PASSWORDS, FleetTable
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import (
-    PASSWORDS,
     SECTIONS,
     CameraKeys,
     CameraTable,
@@ -101,6 +102,7 @@ class _Loader:
             name: self._table(model, raw.get(name, {}), f"{self.path}: [{name}]")
             for name, model in SECTIONS.items()
         }
+        tables["fleet"] = self._fleet(raw["fleet"]) if "fleet" in raw else None
         profiles = self._profiles(raw.get("profiles", {}))
         defaults = self._keys(raw.get("defaults", {}), f"{self.path}: [defaults]")
         entries = self.files.entries(raw, self.path) + self.files.included(raw.get("include", []))
@@ -121,6 +123,7 @@ class _Loader:
                 )
             tables["http"] = http.model_copy(update={"password": password})
         tables["go2rtc"] = self._go2rtc(tables["go2rtc"], cameras)
+        self._check_fleet(tables)
         polling = tables["polling"]
         if isinstance(polling, PollingTable) and (warning := rate_warning(cameras, polling)):
             self.warnings.append(f"{self.path}: {warning}")
@@ -270,9 +273,13 @@ class _Loader:
             go2rtc=(table.id if table.go2rtc is True else table.go2rtc or None),
             tls_verify=table.tls_verify,
             retention=table.retention,
+            lost_cooldown_s=table.lost_cooldown,
+            hosts=tuple(table.hosts),
         )
 
-    def _password(self, table: CameraTable | Go2rtcTable | HttpTable, where: str) -> str | None:
+    def _password(
+        self, table: CameraTable | FleetTable | Go2rtcTable | HttpTable, where: str
+    ) -> str | None:
         if not self.passwords and (table.password_file or table.password_credential):
             return UNREAD
         if table.password_file is not None:
@@ -294,6 +301,27 @@ class _Loader:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.faults.append(f"{where}: {key}: {path} cannot be read: {reason}")
             return None
+
+    def _fleet(self, raw: object) -> Table | None:
+        """The [fleet] table with its password, and with the whole path of its file."""
+        where = f"{self.path}: [fleet]"
+        table = self._table(FleetTable, raw, where)
+        if not isinstance(table, FleetTable):
+            return table
+        ca_file = table.ca_file and self.path.absolute().parent / table.ca_file
+        if ca_file is not None:
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except OSError as error:  # ssl.SSLError is one
+                reason = error.strerror or "it holds no certificate"
+                self.faults.append(f"{where}: ca_file: {ca_file} cannot be used: {reason}")
+        password = self._password(table, where)
+        return table.model_copy(update={"password": password, "ca_file": ca_file})
+
+    def _check_fleet(self, tables: Mapping[str, Table | None]) -> None:
+        fleet, go2rtc = tables["fleet"], tables["go2rtc"]
+        if isinstance(fleet, FleetTable) and isinstance(go2rtc, Go2rtcTable):
+            self.faults += [f"{self.path}: {fault}" for fault in fleet_faults(fleet, go2rtc)]
 
     def _go2rtc(self, table: Table | None, cameras: list[Camera]) -> Table | None:
         """The [go2rtc] table with its password and the URL of its RTSP server."""
@@ -337,7 +365,13 @@ class _Loader:
             self.faults.append(f"{where}: {key}: {text}" if key else f"{where}: {text}")
 
 
-_STAND_INS = {"id": "x", "url": "rtsp://x/", "snapshot_url": "http://x/"}
+_STAND_INS: Mapping[str, object] = {
+    "id": "x",
+    "url": "rtsp://x/",
+    "snapshot_url": "http://x/",
+    "name": "x",
+    "etcd": ["http://x"],
+}
 
 
 def _did_you_mean(word: str, known: Mapping[str, object]) -> str:

@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from camserver.config.fleet import PASSWORDS, FleetTable
 from camserver.config.output import CameraRetention, OutputTable, RetentionTable
 from camserver.config.table import Table
 from camserver.config.units import Duration
 from camserver.config.urls import HttpUrl, RtspUrl
 
 CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-PASSWORDS = ("password", "password_file", "password_credential")
-"""The keys for a password. Only one of them may be given."""
 
 
 class PollingTable(Table):
@@ -213,6 +212,20 @@ class CameraKeys(Table):
             " hung camera busy."
         ),
     )
+    lost_cooldown: Duration | None = Field(
+        None,
+        le=3600,
+        description=(
+            "In a fleet: the same after the host that had the session was lost, perhaps without"
+            " power; default: unclean_cooldown."
+        ),
+    )
+    hosts: list[str] = Field(
+        ["*"],
+        min_length=1,
+        description="In a fleet: the hosts that reach the camera, as patterns of names or labels.",
+        examples=[["site-a-*"]],
+    )
     transport: Literal["tcp", "udp"] = Field("tcp", description="How RTP comes.")
     engine: Literal["auto", "native", "libav"] = Field(
         "auto",
@@ -283,6 +296,7 @@ class InventoryTable(Table):
     api: ApiTable = ApiTable()
     log: LogTable = LogTable()
     go2rtc: Go2rtcTable = Go2rtcTable()
+    fleet: FleetTable | None = None
     defaults: CameraKeys = CameraKeys()
     profiles: dict[str, CameraKeys] = Field({})
     camera: list[CameraTable] = Field([])

@@ -27,6 +27,12 @@ class Candidate:
 
     name: str
     weight: float = 1.0
+    labels: tuple[str, ...] = ()
+
+    def is_meant_by(self, patterns: Iterable[str]) -> bool:
+        """Whether a pattern matches its name or one of its labels."""
+        names = (self.name, *self.labels)
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
 
 
 def assign(
@@ -34,8 +40,8 @@ def assign(
 ) -> dict[str, str | None]:
     """The owner of each device.
 
-    `devices` says which hosts reach a device, as patterns of host names (fnmatch). None: no host
-    that is there reaches it.
+    `devices` says which hosts reach a device, as patterns of names and labels (fnmatch). None: no
+    host that is there reaches it.
     """
     candidates = sorted(hosts, key=lambda candidate: candidate.name)
     names = sorted(devices, key=_hash)  # the same order on every host, and no device's name first
@@ -45,11 +51,7 @@ def assign(
     for number, name in enumerate(names):
         groups.setdefault(devices[name], []).append(number)
     reach = {
-        patterns: [
-            n
-            for n, candidate in enumerate(candidates)
-            if any(fnmatch.fnmatchcase(candidate.name, pattern) for pattern in patterns)
-        ]
+        patterns: [n for n, candidate in enumerate(candidates) if candidate.is_meant_by(patterns)]
         for patterns in groups
     }
     room = _capacities(candidates, {patterns: len(n) for patterns, n in groups.items()}, reach)

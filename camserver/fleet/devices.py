@@ -32,6 +32,8 @@ class Devices:
         """Devices of ours that another host should have: their sessions must end."""
         self.acquired: deque[Take] = deque()
         """Devices that have become ours, until the driver takes them over."""
+        self.lost: deque[str] = deque()
+        """Devices that are not ours any more without a hand-over, until the driver ends them."""
         self._host = host
         self._epoch = epoch
         self._mirror = mirror
@@ -104,6 +106,8 @@ class Devices:
             if self._is_leaving or (self._wanted is not None and target != self._host):
                 self.handing_over.add(device)
             return
+        if device in self.owned and device not in self._remains:
+            self.lost.append(device)
         self.owned.discard(device)
         self.handing_over.discard(device)
         self._remains.pop(device, None)

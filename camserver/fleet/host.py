@@ -65,6 +65,10 @@ class FleetHost:
             return 0.0
         return max(0.0, self._terms.silence_s - self.silence.silent_s(self.name, now))
 
+    def set_inventory(self, inventory: str) -> None:
+        """Set the hash of the inventory, for the next renewal."""
+        self._me = self._me.model_copy(update={"inventory": inventory})
+
     # ---- what happened
 
     def leave(self) -> None:
@@ -74,13 +78,18 @@ class FleetHost:
             self._next_renewal = 0.0
             self.devices.leave()
 
-    def replace(self, snapshot: Snapshot, now: float) -> None:
-        """Take over all that the store has, after it was away or at the start."""
+    def replace(self, snapshot: Snapshot, now: float, *, was_away: bool = True) -> None:
+        """Take over all that the store has.
+
+        `was_away`: the store did not answer for some time. Then silence is counted anew, because
+        others could not renew either.
+        """
         if snapshot.revision < self.mirror.revision:
             self._fence(Fenced.HISTORY_CHANGED)
             return
         self.mirror.replace(snapshot, now)
-        self.silence.was_away(now)
+        if was_away:
+            self.silence.was_away(now)
         self.devices.read_anew(now)
         self._see(now)
 

@@ -49,6 +49,8 @@ class Mirror:
     owners: dict[str, Known] = field(default_factory=dict)
     external: dict[tuple[str, int], Known] = field(default_factory=dict)
     hold: str = ""
+    drained: set[str] = field(default_factory=set)
+    """The hosts that shall own nothing."""
     devices_of: dict[str, set[str]] = field(default_factory=dict)
     """The devices whose newest record names a host as owner, by host."""
     faults: dict[str, str] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class Mirror:
         tables = (self.hosts, self.owners, self.external, self.faults, self.devices_of)
         for table in tables:
             table.clear()
+        self.drained.clear()
         self._apply(snapshot.entries, snapshot.revision, now)
 
     def apply(self, change: Change, now: float) -> None:
@@ -124,6 +127,8 @@ class Mirror:
                     self.meta = Known(decode(MetaRecord, key, entry.value), entry.revision)
             case "hold", ():
                 self.hold = "" if entry is None else entry.value.decode("ascii", "replace")
+            case "drain", (name,):
+                (self.drained.discard if entry is None else self.drained.add)(name)
             case "host", (name,):
                 _put(self.hosts, name, key, entry, HostRecord)
                 if entry is None:

@@ -160,6 +160,10 @@ class Keys:
         """The key of a host."""
         return f"{self.prefix}host/{quote(name, safe='')}"
 
+    def drain(self, name: str) -> str:
+        """The key that says that a host shall own nothing."""
+        return f"{self.prefix}drain/{quote(name, safe='')}"
+
     def own(self, device: str) -> str:
         """The key of a device's owner."""
         return f"{self.prefix}own/{quote(device, safe='')}"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 MARGIN_S = 0.4
 """This long before the end of its validity a host has ended every session."""
+CLOSE_S = 0.5
+"""How long the end of a session may take: the answer to TEARDOWN is waited for."""
 CLOCK_DRIFT = 0.01
 """The most that the clocks of two hosts may differ over a time, as a share of it."""
 KILL_S = 0.5
@@ -37,7 +39,7 @@ class FleetTerms:
                 f" still open sessions: more than {least:g} s are needed with {self.valid_s:g} s of"
                 " validity"
             )
-        if self.renew_s * 3 > self.valid_s - MARGIN_S:
+        if self.renew_s * 3 > self.valid_s - MARGIN_S - CLOSE_S:
             found.append(
                 f"a renewal every {self.renew_s:g} s is too seldom for {self.valid_s:g} s of"
                 " validity: two that fail would end it"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from camserver.fleet.terms import MARGIN_S, FleetTerms
+from camserver.fleet.terms import CLOSE_S, MARGIN_S, FleetTerms
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ class Validity:
 
     @property
     def sessions_end_at(self) -> float:
-        """When every session is ended, if the validity is not extended before."""
-        return self.until - MARGIN_S
+        """When this host begins to end every session, if the validity is not extended before."""
+        return self.until - MARGIN_S - CLOSE_S
 
     def may_bury(self, now: float) -> bool:
         """Whether this host may declare others dead: its own renewals get through."""

@@ -14,12 +14,12 @@ offer.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
-from camserver.errors import LeaseStateError, RtspBusy
+from camserver.errors import RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased, LeaseWithdrawn
 from camserver.leases.busy import busy_error
 from camserver.leases.journal import JournalState, LeaseJournal, session_entries
@@ -216,14 +216,14 @@ class RtspManager:
         Returns when all have ended, with what the device still counts.
         """
         self._table.disown(device)
-        with suppress(LeaseStateError):
-            self._preempt(device)
         if self._table.is_held(device):
+            self._preempt(device)
             await self._vacancy.of_device(device)
         return self._table.remaining(device, _now())
 
     async def end_all(self) -> None:
-        """End every session, because the right to it is over. Returns when all have ended."""
+        """Let this host have no sessions until `extend`. Returns when all have ended."""
+        self._table.right.until = -math.inf
         for device in {device for ticket in self._preempted for device in devices_of(ticket)}:
             self._preempt(device)
         if self._holds_own():

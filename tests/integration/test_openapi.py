@@ -86,6 +86,7 @@ async def ask_what_can_be_read(api: Described, desk: Desk) -> None:
     assert (await api.ask("GET", one))[0] == 404
     assert (await api.ask("GET", "/v1/cameras/{id}/latest.jpg?width=-3"))[0] == 400
     assert (await api.ask("GET", "/metrics"))[0] == 200
+    assert (await api.ask("GET", "/v1/fleet"))[0] == 404
 
 
 async def ask_nonsense(session: aiohttp.ClientSession) -> None:
@@ -120,7 +121,9 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
         )
     api.seen |= {
         ("POST", lease, "200"),
+        ("POST", lease, "501"),  # in a fleet
         ("POST", lease, "503"),
+        ("GET", "/v1/fleet", "200"),  # in a fleet: test_fleet.py
         ("GET", "/v1/events", "200"),  # 503: only at a stop
         ("POST", "/v1/retention/confirm", "503"),  # while the index can't be used
         ("POST", "/v1/cameras/{id}/snapshot", "503"),  # while no decoder is free

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from camserver import events
+from camserver.events import fleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +24,13 @@ def documented() -> dict[str, set[str]]:
 
 def test_every_event_is_documented_with_its_keys() -> None:
     known = documented()
-    kinds = {kind.EVENT: kind for name in events.__all__ if is_event(kind := getattr(events, name))}
+    modules = events, fleet
+    kinds = {
+        kind.EVENT: kind
+        for module in modules
+        for name in dir(module)
+        if is_event(kind := getattr(module, name))
+    }
     assert known.keys() == kinds.keys()
     for name, kind in kinds.items():
         assert known[name] - {"camera"} == {f.name for f in fields(kind)} - {"camera"}, name

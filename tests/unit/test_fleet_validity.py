@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from camserver.fleet.silence import Silence
-from camserver.fleet.terms import MARGIN_S, FleetTerms
+from camserver.fleet.terms import CLOSE_S, MARGIN_S, FleetTerms
 from camserver.fleet.validity import Validity
 
 TERMS = FleetTerms()
@@ -40,8 +40,8 @@ def test_validity_counts_from_the_moment_of_sending() -> None:
     assert not validity.may_open(100.0)
     validity.committed(1)
     assert validity.until == 105.0
-    assert validity.may_open(105.0 - MARGIN_S - 0.01)
-    assert not validity.may_open(105.0 - MARGIN_S)
+    assert validity.may_open(105.0 - MARGIN_S - CLOSE_S - 0.01)
+    assert not validity.may_open(105.0 - MARGIN_S - CLOSE_S)
 
 
 def test_a_renewal_that_lands_late_moves_nothing_back() -> None:

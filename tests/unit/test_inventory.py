@@ -10,6 +10,7 @@ import pytest
 import tomli
 from hypothesis import given
 from hypothesis import strategies as st
+from inventories import faults, load
 
 from camserver.config import load_inventory, schema
 from camserver.config.units import parse_duration, parse_size
@@ -18,20 +19,6 @@ from camserver.errors import InventoryError
 from camserver.host.redact import Redactor
 
 REFERENCE = Path(__file__).parents[2] / "config" / "cameras.toml"
-
-
-def load(folder: Path, text: str, **files: str) -> object:
-    for name, content in files.items():
-        (folder / name).write_text(content)
-    path = folder / "cameras.toml"
-    path.write_text(text)
-    return load_inventory(path, {"CREDENTIALS_DIRECTORY": str(folder)})
-
-
-def faults(folder: Path, text: str) -> list[str]:
-    with pytest.raises(InventoryError) as caught:
-        load(folder, text)
-    return [f.removeprefix(f"{folder}/cameras.toml: ") for f in caught.value.faults]
 
 
 def test_the_reference_inventory_is_valid_and_fits_the_schema() -> None:

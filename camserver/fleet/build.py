@@ -1,0 +1,116 @@
+"""Builds this host's part in a fleet from its inventory."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from camserver.config import Camera, Inventory
+from camserver.config.fleet import FleetTable
+from camserver.events import Event
+from camserver.fleet.etcd import EtcdStore
+from camserver.fleet.local import LocalDevices
+from camserver.fleet.member import FleetMember, Identity
+from camserver.fleet.records import HostRecord, HostState
+from camserver.fleet.status import fleet_view
+from camserver.fleet.terms import FleetTerms
+from camserver.host.clock import boot_time
+from camserver.host.kernel_timer import KernelTimer
+from camserver.leases import RtspManager
+from camserver.polling.orchestrator import PollingOrchestrator
+
+MACHINE_ID, BOOT_ID = Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id")
+
+
+class Fleet:
+    """The fleet as the daemon sees it."""
+
+    def __init__(
+        self,
+        table: FleetTable,
+        inventory: Inventory,
+        manager: RtspManager,
+        orchestrator: PollingOrchestrator,
+        emit: Callable[[Event], None],
+    ) -> None:
+        """Raises OSError when etcd's ca_file cannot be used, or the kernel gives no timer."""
+        self._table = table
+        self._store = EtcdStore(
+            tuple(table.etcd),
+            username=table.username or "",
+            password=table.password or "",
+            tls=None if table.ca_file is None else ssl.create_default_context(cafile=table.ca_file),
+        )
+        self._local = LocalDevices(manager, orchestrator)
+        self._local.configure(inventory.cameras)
+        record = HostRecord(
+            machine_id=_read(MACHINE_ID),
+            boot_id=_read(BOOT_ID),
+            epoch=1,
+            sequence=0,
+            state=HostState.LIVE,
+            seen=0,
+            url="",
+            inventory=inventory_hash(inventory.cameras),
+            weight=table.weight,
+            labels=tuple(table.labels),
+        )
+        self.member = FleetMember(
+            Identity(table.name, table.host_name, record),
+            FleetTerms(),
+            self._store,
+            self._local,
+            KernelTimer(),
+            emit,
+            boot_time,
+        )
+
+    def configure(self, inventory: Inventory) -> tuple[str, ...]:
+        """Take over a new inventory. Returns the changed keys that need a restart."""
+        self._local.configure(inventory.cameras)
+        self.member.inventory_changed(inventory_hash(inventory.cameras))
+        return () if inventory.fleet == self._table else ("fleet",)
+
+    @property
+    def polled(self) -> tuple[Camera, ...]:
+        """The cameras that this host polls now."""
+        return self._local.polled
+
+    def owner_elsewhere(self, device: str) -> str | None:
+        """The other host that owns a device. "" when none does. None: it is this host."""
+        host = self.member.host
+        if host is not None and device in host.devices.owned:
+            return None
+        owner = None if host is None else host.mirror.owner(device)
+        return owner.host if owner is not None and owner.held else ""
+
+    def view(self) -> dict[str, object]:
+        """The fleet as JSON values, for the API."""
+        return fleet_view(self.member, boot_time())
+
+    async def run(self) -> None:
+        """Be a member of the fleet, until `leave` is done."""
+        await self.member.run()
+
+    async def leave(self, limit_s: float) -> None:
+        """Hand over every device, within a limit."""
+        await self.member.leave(limit_s)
+
+    async def close(self) -> None:
+        """Close the connections to the store."""
+        await self._store.close()
+
+
+def inventory_hash(cameras: Iterable[Camera]) -> str:
+    """The same for the same cameras. It has no passwords in it."""
+    texts = sorted(repr(camera) for camera in cameras)  # a repr shows no password
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

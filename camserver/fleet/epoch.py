@@ -1,0 +1,333 @@
+"""Drives one epoch of this host: it makes the swaps, follows the store, and moves devices.
+
+The protocol (`host.py`) decides. This module does what it says, and ends every session when the
+validity of the host is over:
+
+- Before a session may be opened, the kernel's timer stands at the end of the validity.
+- The timer is taken back only when every session of this process has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
+
+from camserver.events import Event
+from camserver.events.fleet import (
+    FleetDevicesFreed,
+    FleetDevicesTaken,
+    FleetHostBuried,
+    FleetJoined,
+    FleetNotValid,
+    FleetValid,
+)
+from camserver.fleet.assignment import Candidate, assign
+from camserver.fleet.health import StoreHealth
+from camserver.fleet.host import FleetHost
+from camserver.fleet.news import News
+from camserver.fleet.orders import Order, Phase, Purpose, Remains
+from camserver.fleet.ownership import Take
+from camserver.fleet.records import HostState
+from camserver.fleet.store import Change, FleetStore, StoreError, StoreUnknownError
+from camserver.fleet.terms import FleetTerms
+
+TICK_S = 0.2
+"""How often the protocol is asked, at least, what is to be done."""
+QUIET_S = 2.5
+"""A watch without news for so long hangs: every host's renewals are news."""
+READ_S = 10.0
+"""How long the store may take to give everything."""
+RETRY_S = 0.3
+OVER = frozenset((Phase.LEFT, Phase.FENCED))
+
+
+class DevicesOfHost(Protocol):
+    """What the host does with its devices; `LocalDevices` is the real one."""
+
+    version: int
+
+    @property
+    def reach(self) -> Mapping[str, tuple[str, ...]]:
+        """The hosts that reach each device, as patterns."""
+
+    def extend(self, for_s: float) -> None:
+        """Let this host have sessions for some time."""
+
+    def take_over(self, take: Take, elapsed_s: float) -> None:
+        """Begin with a device."""
+
+    async def hand_over(self, device: str) -> Remains:
+        """End with a device, and return when all its sessions have ended."""
+
+    async def end_all(self) -> None:
+        """End every session, and return when all have ended."""
+
+
+class Timer(Protocol):
+    """The kernel's timer."""
+
+    def arm(self, at: float) -> None:
+        """Kill this process at a moment."""
+
+    def disarm(self) -> None:
+        """Let it live."""
+
+
+class Epoch:
+    """One epoch, from joining until it has left or was fenced."""
+
+    def __init__(
+        self,
+        host: FleetHost,
+        fleet: str,
+        terms: FleetTerms,
+        store: FleetStore,
+        local: DevicesOfHost,
+        timer: Timer,
+        health: StoreHealth,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` counts in suspend, too. The mirror of `host` has just been read."""
+        self.host = host
+        self._fleet = fleet
+        self._terms = terms
+        self._store = store
+        self._local = local
+        self._timer = timer
+        self._health = health
+        self._emit = emit
+        self._clock = clock
+        self._news = News(host.name, emit)
+        self._wake = asyncio.Event()
+        self._extended = asyncio.Event()
+        self._extended_until = 0.0
+        self._assigned: object = None
+        self._is_assigning = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Timeout | None = None
+        self._handing: set[str] = set()
+
+    async def run(self) -> None:
+        """Run until the epoch is over. Afterwards no session of this process is open."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._start(group, self._follow(), "fleet store")
+                self._start(group, self._guard(), "fleet validity")
+                await self._work(group)
+                await self._local.end_all()
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            await self._local.end_all()
+            self._timer.disarm()
+
+    def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def leave(self) -> None:
+        """Hand over every device, and leave."""
+        self.host.leave()
+        self._wake.set()
+
+    def inventory_changed(self, inventory: str) -> None:
+        """Take over a change of the inventory, and its hash."""
+        self.host.set_inventory(inventory)
+        self._wake.set()
+
+    # ---- what the protocol wants
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while self.host.phase not in OVER:
+            self._wake.clear()
+            now = self._clock()
+            self._assign(group)
+            for order in list(self.host.orders(now)):
+                self._say(order, now)
+                self._start(group, self._make(order), f"fleet {order.purpose}")
+            self._take_over(now)
+            self._hand_over(group)
+            self._news.look(self.host.mirror)
+            try:
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _assign(self, group: asyncio.TaskGroup) -> None:
+        """Compute the assignment anew when hosts or devices have changed."""
+        mirror = self.host.mirror
+        candidates = tuple(
+            Candidate(name, record.weight, record.labels)
+            for name, record in sorted(mirror.live())
+            if record.state is HostState.LIVE and name not in mirror.drained
+        )
+        key = candidates, self._local.version
+        if key != self._assigned and not self._is_assigning:
+            self._assigned, self._is_assigning = key, True
+            self._start(group, self._assign_to(candidates), "fleet assignment")
+
+    async def _assign_to(self, candidates: tuple[Candidate, ...]) -> None:
+        reach = dict(self._local.reach)
+        self.host.devices.want(await asyncio.to_thread(assign, reach, candidates))
+        self._is_assigning = False
+        self._wake.set()
+
+    async def _make(self, order: Order) -> None:
+        """Make a swap, and tell the protocol what became of it."""
+        started = self._clock()
+        try:
+            revision = await self._store.swap(order.swap)
+        except StoreUnknownError as error:
+            self._health.failed(error)
+            self.host.unknown(order)
+        except StoreError as error:
+            self._health.failed(error)
+            self.host.refused(order)
+        else:
+            self._health.answered()
+            self._health.latency_s = self._clock() - started
+            if revision is not None:
+                self.host.committed(order, revision)
+                self._extend()
+                if order.purpose is Purpose.FREE:
+                    self._emit(FleetDevicesFreed(devices=len(order.about)))
+            else:
+                self.host.refused(order)
+                self._read_anew()  # the mirror is older than the store
+        self._wake.set()
+
+    def _say(self, order: Order, now: float) -> None:
+        if order.purpose is Purpose.BURY:
+            self._emit(
+                FleetHostBuried(
+                    host=order.about[0],
+                    silent_s=self.host.silence.silent_s(order.about[0], now),
+                    limit_s=self._terms.silence_s,
+                )
+            )
+
+    # ---- devices
+
+    def _extend(self) -> None:
+        """Let sessions begin, after the kernel's timer was set."""
+        validity = self.host.validity
+        if validity.until <= self._extended_until or self.host.phase not in (
+            Phase.LIVE,
+            Phase.LEAVING,
+        ):
+            return
+        if not self._extended_until:
+            self._emit(
+                FleetJoined(
+                    fleet=self._fleet,
+                    host=self.host.name,
+                    epoch=self.host.epoch,
+                    members=sum(1 for _ in self.host.mirror.live()),
+                )
+            )
+        self._timer.arm(validity.until)
+        self._extended_until = validity.until
+        self._local.extend(validity.sessions_end_at - self._clock())
+        self._extended.set()
+
+    def _take_over(self, now: float) -> None:
+        acquired = self.host.devices.acquired
+        takes = [acquired.popleft() for _ in range(len(acquired))]
+        for take in takes:
+            self._local.take_over(take, now - take.seen_at)
+        if takes:
+            lost = sum(take.lost for take in takes)
+            self._emit(FleetDevicesTaken(devices=len(takes), lost=lost))
+
+    def _hand_over(self, group: asyncio.TaskGroup) -> None:
+        devices = self.host.devices
+        leaving = (devices.handing_over | set(devices.lost)) - self._handing
+        devices.lost.clear()
+        for device in leaving:
+            self._handing.add(device)
+            self._start(group, self._hand_over_one(device), f"hand over {device}")
+
+    async def _hand_over_one(self, device: str) -> None:
+        remains = await self._local.hand_over(device)
+        self._handing.discard(device)
+        self.host.devices.ended(device, remains)
+        self._wake.set()
+
+    async def _guard(self) -> None:
+        """End every session when the validity is over, then take the kernel's timer back."""
+        validity = self.host.validity
+        while True:
+            self._extended.clear()
+            await self._extended.wait()
+            await self._lapse()
+            self._emit(
+                FleetNotValid(
+                    for_s=self._clock() - validity.renewed_at,
+                    limit_s=self._terms.valid_s,
+                    reason=self._health.reason or "the store was not reached",
+                )
+            )
+            await self._local.end_all()
+            if not validity.may_open(self._clock()):
+                self._timer.disarm()
+                self._extended.clear()
+                await self._extended.wait()
+            self._emit(FleetValid())
+
+    async def _lapse(self) -> None:
+        """Wait until the validity is over. It is extended again and again meanwhile."""
+        validity = self.host.validity
+        while (left_s := validity.sessions_end_at - self._clock()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(left_s)
+
+    # ---- the store
+
+    async def _follow(self) -> None:
+        """Keep the mirror at what the store has."""
+        was_away = False
+        while True:
+            try:
+                await self._watch()
+                was_away = False
+            except StoreError as error:
+                self._health.failed(error)
+                was_away = True
+                await asyncio.sleep(RETRY_S)
+            try:
+                async with asyncio.timeout(READ_S):
+                    snapshot = await self._store.read(self.host.mirror.keys.prefix)
+            except (StoreError, TimeoutError) as error:
+                self._health.failed(StoreError(str(error) or f"no answer within {READ_S:g} s"))
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._health.answered()
+            self.host.replace(snapshot, self._clock(), was_away=was_away)
+            self._wake.set()
+
+    async def _watch(self) -> None:
+        """Apply changes until the watch is quiet for too long. Raises StoreError."""
+        loop = asyncio.get_running_loop()
+        watch = self._store.watch(self.host.mirror.keys.prefix, self.host.mirror.revision)
+        try:
+            async with asyncio.timeout(QUIET_S) as self._watching:
+                async for change in watch:
+                    self._see(change)
+                    if not self._watching.expired():
+                        self._watching.reschedule(loop.time() + QUIET_S)
+        except TimeoutError:
+            return
+        finally:
+            self._watching = None
+
+    def _see(self, change: Change) -> None:
+        self.host.apply(change, self._clock())
+        self._extend()
+        self._wake.set()
+
+    def _read_anew(self) -> None:
+        if self._watching is not None and not self._watching.expired():
+            self._watching.reschedule(asyncio.get_running_loop().time())

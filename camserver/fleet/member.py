@@ -1,0 +1,184 @@
+"""The host as a member of its fleet: it joins, lives one epoch after another, and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from camserver.events import Event
+from camserver.events.fleet import FleetFenced, FleetLeaveIncomplete, FleetLeft, FleetWaiting
+from camserver.fleet.epoch import Epoch, Timer
+from camserver.fleet.health import StoreHealth
+from camserver.fleet.host import FleetHost, next_epoch
+from camserver.fleet.local import LocalDevices
+from camserver.fleet.mirror import Mirror
+from camserver.fleet.orders import Fenced, Phase
+from camserver.fleet.records import HostRecord, Keys, MetaRecord
+from camserver.fleet.store import FleetStore, Snapshot, StoreError
+from camserver.fleet.terms import FleetTerms
+
+RETRY_S = 2.0
+"""How often a host that cannot join tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this host is. `record` is its record without an epoch."""
+
+    fleet: str
+    name: str
+    record: HostRecord
+
+
+class FleetMember:
+    """One host in its fleet. `run` is a job of the daemon; `leave` ends it in order."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        terms: FleetTerms,
+        store: FleetStore,
+        local: LocalDevices,
+        timer: Timer,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`clock` counts in suspend, too."""
+        self.identity = identity
+        self.terms = terms
+        self.health = StoreHealth(emit, clock)
+        self.waits_for = "the store"
+        """Why it is not in the fleet. Empty when it is."""
+        self._store = store
+        self._local = local
+        self._timer = timer
+        self._emit = emit
+        self._clock = clock
+        self._keys = Keys(identity.fleet)
+        self._record = identity.record
+        self._epoch: Epoch | None = None
+        self._is_leaving = False
+        self._done = asyncio.Event()
+        self._said = ""
+
+    @property
+    def host(self) -> FleetHost | None:
+        """The present epoch. None before the store was read for the first time."""
+        return None if self._epoch is None else self._epoch.host
+
+    def inventory_changed(self, inventory: str) -> None:
+        """Take over the hash of a new inventory."""
+        self._record = self._record.model_copy(update={"inventory": inventory})
+        if self._epoch is not None:
+            self._epoch.inventory_changed(inventory)
+
+    async def run(self) -> None:
+        """Be a member, until `leave` is done."""
+        try:
+            while not self._is_leaving:
+                self._epoch = await self._begin()
+                watching = asyncio.create_task(self._say_waiting(self._epoch.host))
+                try:
+                    await self._epoch.run()
+                finally:
+                    watching.cancel()
+                await self._local.forget_all()
+                await self._after(self._epoch.host)
+        finally:
+            self._done.set()
+
+    async def leave(self, limit_s: float) -> None:
+        """Hand over every device, within a limit."""
+        self._is_leaving = True
+        host = self.host
+        if self._epoch is None or host is None or host.phase is Phase.JOINING:
+            return
+        self._epoch.leave()
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._done.wait()
+        except TimeoutError:
+            reason = self.health.reason or "their sessions have not ended"
+            self._emit(
+                FleetLeaveIncomplete(
+                    devices=len(host.devices.owned), limit_s=limit_s, reason=reason
+                )
+            )
+
+    async def _begin(self) -> Epoch:
+        """A new epoch, as soon as the store can be read and its terms are ours."""
+        while True:
+            try:
+                snapshot = await self._store.read(self._keys.prefix)
+            except StoreError as error:
+                self.health.failed(error)
+                self._wait_for(str(error))
+            else:
+                self.health.answered()
+                mirror = Mirror(self._keys, self.terms)
+                mirror.replace(snapshot, self._clock())
+                if why := _refusal(mirror, self.terms):
+                    self._wait_for(why)
+                else:
+                    return self._epoch_of(mirror, snapshot)
+            await asyncio.sleep(RETRY_S)
+
+    def _epoch_of(self, mirror: Mirror, snapshot: Snapshot) -> Epoch:
+        name = self.identity.name
+        host = FleetHost(name, next_epoch(mirror, name, self._record), mirror, self.terms)
+        host.replace(snapshot, self._clock())
+        return Epoch(
+            host,
+            self.identity.fleet,
+            self.terms,
+            self._store,
+            self._local,
+            self._timer,
+            self.health,
+            self._emit,
+            self._clock,
+        )
+
+    async def _say_waiting(self, host: FleetHost) -> None:
+        """Say when the name of this host is in use for longer than an earlier process may live."""
+        started = self._clock()
+        while host.phase is Phase.JOINING:
+            record = host.mirror.host(self.identity.name)
+            if record is not None and host.name_is_free_in_s(self._clock()) > 0:
+                where = "another machine" if record.machine_id != self._record.machine_id else "it"
+                why = f"its name is in use until {where} was silent for {self.terms.silence_s:g} s"
+                self.waits_for = why
+                if self._clock() - started > 2 * self.terms.silence_s:
+                    self._wait_for(why)
+            await asyncio.sleep(RETRY_S / 4)
+        self.waits_for = self._said = ""
+
+    def _wait_for(self, reason: str) -> None:
+        self.waits_for = reason
+        if reason != self._said:
+            self._said = reason
+            self._emit(
+                FleetWaiting(fleet=self.identity.fleet, host=self.identity.name, reason=reason)
+            )
+
+    async def _after(self, host: FleetHost) -> None:
+        """Say how an epoch has ended, and wait until the next one may begin."""
+        fleet, name = self.identity.fleet, self.identity.name
+        if host.fenced is None:
+            self._emit(FleetLeft(fleet=fleet, host=name))
+            return
+        self._emit(FleetFenced(fleet=fleet, host=name, reason=host.fenced))
+        if host.fenced is Fenced.HISTORY_CHANGED:
+            # What the store says of owners may be old. All that were valid are not after W.
+            self.waits_for = host.fenced
+            await asyncio.sleep(self.terms.silence_s)
+
+
+def _refusal(mirror: Mirror, terms: FleetTerms) -> str:
+    """Why this host must not join. Empty when it may."""
+    if mirror.meta is None:
+        return ""
+    if not isinstance(mirror.meta.record, MetaRecord):
+        return f"the terms of the fleet cannot be read: {mirror.faults.get(mirror.keys.meta, '')}"
+    return mirror.meta.record.refusal(terms) or ""

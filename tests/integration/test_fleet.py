@@ -1,0 +1,91 @@
+"""Several hosts, one fleet: by the cameras' own record never a session too many, or too early."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+from fleet_hosts import INTERVAL_S, FleetHosts, fleet_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[FleetHosts]:
+    async with fleet_of(tmp_path) as fleet:
+        yield fleet
+
+
+async def start(fleet: FleetHosts, *names: str) -> None:
+    for name in names:
+        await fleet.host(name).start()
+    await fleet.until_shared()
+    await fleet.until_polled()
+
+
+async def test_what_a_host_says_of_its_fleet(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+    description = json.loads((files("camserver.api") / "openapi.json").read_text())
+    view = fleet.hosts["a"].view()
+    schema = {"components": description["components"], "$ref": "#/components/schemas/Fleet"}
+    jsonschema.Draft202012Validator(schema).validate(view)
+    assert [host["host"] for host in view["hosts"]] == ["a", "b"]
+    assert sum(host["owned"] for host in view["hosts"]) == len(fleet.house.fleet.cameras)
+
+
+async def test_a_host_that_is_killed_is_replaced(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b", "c")
+    fleet.hosts["a"].signal(signal.SIGKILL)
+    assert await fleet.hosts["a"].ended() == -signal.SIGKILL
+    await fleet.until_shared()
+    await fleet.until_polled()
+    await fleet.hosts["a"].start()
+    await fleet.until_shared()
+    await fleet.until_polled()
+    assert fleet.verdict() == {}
+
+
+async def test_a_host_that_is_stopped_is_ended_by_the_kernel(fleet: FleetHosts) -> None:
+    """A stopped process keeps its sessions, and would go on with them when it is continued."""
+    await start(fleet, "a", "b")
+    fleet.hosts["a"].signal(signal.SIGSTOP)
+    assert await fleet.hosts["a"].ended() == -signal.SIGKILL
+    await fleet.until_shared()
+    await fleet.until_polled()
+    assert fleet.verdict() == {}
+
+
+async def test_a_rolling_restart_loses_no_interval(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b", "c")
+    since = time.monotonic()
+    for host in fleet.hosts.values():
+        assert await host.stop() == 0
+        await fleet.until_shared()
+        await host.start()
+        await fleet.until_shared()
+    await fleet.until_polled()
+    assert fleet.verdict() == {}
+    assert fleet.longest_gap_s(since) < INTERVAL_S + 5, "the limit is for a busy machine"
+
+
+async def test_without_its_store_a_fleet_stops_and_goes_on(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+    fleet.etcd.signal(signal.SIGSTOP)
+    hosts = fleet.hosts.values()
+    await fleet.until(lambda: all(host.view()["valid_s"] == 0 for host in hosts))
+    cameras = fleet.house.fleet.cameras.values()
+    await fleet.until(lambda: not any(camera.record.sessions_now for camera in cameras))
+    opened = {camera.id: camera.record.opens for camera in cameras}
+    await asyncio.sleep(3)  # longer than any interval
+    assert {camera.id: camera.record.opens for camera in cameras} == opened
+    fleet.etcd.signal(signal.SIGCONT)
+    await fleet.until_polled()
+    assert fleet.verdict() == {}
+    assert all(host.process is not None for host in hosts), "the kernel's timer was taken back"
