@@ -145,14 +145,16 @@ def split_login(url: str) -> tuple[str, str, str | None]:
     The password may contain @, #, ? and any letter. It is None when there is none.
 
     The login ends at the last @ before the path. If there is no @ before the first /, and the text
-    there is no host and port, the login ends at the last @ of the URL. Escapes such as %40 are
-    decoded.
+    there is no host and port, the login ends at the last @ of the URL. A URL without a / may have
+    an @ in its query. Escapes such as %40 are decoded.
 
     Raises WrongUsage when a / and an @ make it unclear where the password ends.
     """
     scheme, _, rest = url.partition("://")
     authority = rest.partition("/")[0]
-    if "@" not in rest or _is_address(re.split("[?#]", authority)[0]):
+    beginning, *end = re.split("[?#]", authority, maxsplit=1)
+    is_query = "/" not in rest and "=" in "".join(end)
+    if "@" not in rest or (_is_address(beginning) and ("@" not in authority or is_query)):
         return url, "", None
     if "@" in authority:
         login = authority.rpartition("@")[0]

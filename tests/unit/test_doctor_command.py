@@ -47,6 +47,9 @@ def test_a_login_is_found_whatever_the_password_holds(user: str, password: str, 
         ("rtsp://192.0.2.10:554?user=a@b", ("rtsp://192.0.2.10:554?user=a@b", "", None)),
         ("rtsp://host/s?user=a@b", ("rtsp://host/s?user=a@b", "", None)),
         ("rtsp://viewer:p?x@host/s", ("rtsp://host/s", "viewer", "p?x")),
+        # It begins like a host and a port
+        ("rtsp://viewer:1234#@host/s", ("rtsp://host/s", "viewer", "1234#")),
+        ("rtsp://viewer:1234?a=b@host/s", ("rtsp://host/s", "viewer", "1234?a=b")),
     ],
 )
 def test_logins_as_people_write_them(url: str, expected: tuple[str, str, str | None]) -> None:
