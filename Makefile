@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos soak fuzz screenshots
+.PHONY: help demo test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos chaos-fleet soak fuzz screenshots
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make test   install what is missing, pass all tests"
@@ -81,6 +81,10 @@ bench: test-packages .venv/.installed
 # ARGS: --minutes 30 --seed 1
 chaos: test-packages .venv/.installed
 	$(BIN)/python tests/chaos.py $(ARGS)
+
+# ARGS: --minutes 30 --seed 1 --nodes 3
+chaos-fleet: test-packages .venv/.installed
+	$(BIN)/python tests/chaos_fleet.py $(ARGS)
 
 # ARGS: --minutes 60 --cameras 200 --interval 10s
 soak: test-packages .venv/.installed

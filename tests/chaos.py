@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chaos_fleet import FAULTS, MARGIN_S, ONE_SESSION, fleet
+from chaos_cameras import FAULTS, MARGIN_S, ONE_SESSION, fleet
 from desk import Desk
 from house import House, with_house
 from support import free_port, workers_of

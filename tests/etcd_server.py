@@ -1,7 +1,8 @@
-"""A real etcd of one node, for tests."""
+"""A real etcd for tests: one node, or a cluster, all on loopback."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -10,11 +11,13 @@ from support import free_port, until
 
 
 class Etcd:
-    """A server of one node, with its data in a folder."""
+    """One node, with its data in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "default") -> None:
+        self.name = name
+        self.port, peer = free_port(), free_port()
+        self.peer = f"http://127.0.0.1:{peer}"
         self._folder = folder
-        self.port, self._peer = free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -22,25 +25,30 @@ class Etcd:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *more: str) -> None:
-        peer = f"http://127.0.0.1:{self._peer}"
+        self.launch({self.name: self.peer}, *more)
+        self.wait()
+
+    def launch(self, cluster: dict[str, str], *more: str) -> None:
+        """Start it, in a cluster of nodes with these names and peer URLs."""
         self._process = subprocess.Popen(
             [
                 "etcd",
-                f"--data-dir={self._folder / 'data'}",
+                f"--name={self.name}",
+                f"--data-dir={self._folder / f'data-{self.name}'}",
                 f"--listen-client-urls={self.url}",
                 f"--advertise-client-urls={self.url}",
-                f"--listen-peer-urls={peer}",
-                f"--initial-advertise-peer-urls={peer}",
-                f"--initial-cluster=default={peer}",
+                f"--listen-peer-urls={self.peer}",
+                f"--initial-advertise-peer-urls={self.peer}",
+                f"--initial-cluster={','.join(f'{n}={url}' for n, url in cluster.items())}",
                 *more,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until(self._answers, 60, "etcd")
 
-    def _answers(self) -> bool:
-        return self.control("endpoint/health") == 0
+    def wait(self) -> None:
+        """Wait until it answers."""
+        until(lambda: self.control("endpoint/health") == 0, 60, "etcd")
 
     def control(self, method: str, body: str = "{}") -> int:
         """The exit status of curl for a call of the gateway, or of /health."""
@@ -61,3 +69,40 @@ class Etcd:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+class EtcdCluster:
+    """Several nodes, each with its own folder."""
+
+    def __init__(self, folder: Path, nodes: int = 1) -> None:
+        self.nodes = [Etcd(folder, f"node{n}") for n in range(nodes)]
+        self._peers = {node.name: node.peer for node in self.nodes}
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.launch(self._peers)
+        for node in self.nodes:
+            node.wait()
+
+    def restart(self, node: Etcd) -> None:
+        """Start a node that was stopped."""
+        node.launch(self._peers)
+
+    def leader(self) -> Etcd:
+        """The node that leads now."""
+        for node in self.nodes:
+            call = ["curl", "-sf", "-m", "2", "-d", "{}", f"{node.url}/v3/maintenance/status"]
+            done = subprocess.run(call, check=False, capture_output=True)
+            if done.returncode == 0:
+                status = json.loads(done.stdout)
+                if status["leader"] == status["header"]["member_id"]:
+                    return node
+        raise AssertionError("no node leads")
+
+    def signal(self, number: int) -> None:
+        for node in self.nodes:
+            node.signal(number)
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from etcd_server import Etcd
+from cut_link import CutLink
+from etcd_server import EtcdCluster
 from house import House, house_of
 
 from camserver.client import DaemonUnavailableError, SyncLeaseClient
@@ -29,8 +32,10 @@ MARGIN_S = 0.5
 class HostProcess:
     """One host: a daemon with its own socket and output."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, links: list[CutLink]) -> None:
         self.name = name
+        self.links = links
+        """Its links to the nodes of the store."""
         self.config, self.log = folder / f"{name}.toml", folder / f"{name}.log"
         self.output, self.socket = folder / name, folder / f"{name}.sock"
         self.client = SyncLeaseClient(self.socket)
@@ -73,21 +78,27 @@ class HostProcess:
 class FleetHosts:
     """The hosts of a fleet, their store, and the cameras that they share."""
 
-    def __init__(self, house: House, etcd: Etcd, folder: Path) -> None:
+    def __init__(self, house: House, etcd: EtcdCluster, folder: Path) -> None:
         self.house = house
         self.etcd = etcd
         self.folder = folder
         self.hosts: dict[str, HostProcess] = {}
+        self.ended: Counter[str] = Counter()
+        """How often the process of each host has ended by itself. It is started again."""
         self.opened: dict[str, list[float]] = {camera: [] for camera in house.fleet.cameras}
         """When each camera saw a session begin."""
 
-    def host(self, name: str, more: str = "", cameras: str = "") -> HostProcess:
-        host = self.hosts[name] = HostProcess(name, self.folder)
+    async def host(self, name: str, more: str = "", cameras: str = "") -> HostProcess:
+        links = [CutLink(node.port) for node in self.etcd.nodes]
+        for link in links:
+            await link.start()
+        host = self.hosts[name] = HostProcess(name, self.folder, links)
+        urls = [f"http://127.0.0.1:{link.port}" for link in links]
         inventory = cameras or self.house.fleet.inventory(
             interval=f"{INTERVAL_S:g}s", unclean_cooldown=f"{UNCLEAN_S + MARGIN_S:g}s"
         )
         host.config.write_text(
-            f'[fleet]\nname = "test"\nhost = "{name}"\netcd = ["{self.etcd.url}"]\n{more}\n'
+            f'[fleet]\nname = "test"\nhost = "{name}"\netcd = {json.dumps(urls)}\n{more}\n'
             f'[polling]\nstop_timeout = "5s"\n'
             f'[http]\nlisten = ""\n[output]\ndirectory = "{host.output}"\n'
             f'[api]\nsocket = "{host.socket}"\n{inventory}'
@@ -97,7 +108,18 @@ class FleetHosts:
     async def until(self, condition: Any, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):
             while not await asyncio.to_thread(condition):
+                await self._revive()
                 await asyncio.sleep(0.05)
+
+    async def _revive(self) -> None:
+        """Start hosts again that have ended by themselves, as systemd does.
+
+        On a machine that is very busy, a host that cannot end its sessions in time is killed.
+        """
+        for host in self.hosts.values():
+            if host.process is not None and host.process.returncode is not None:
+                self.ended[host.name] += 1
+                await host.start()
 
     async def until_shared(self) -> None:
         """Until every device is owned, and every host that runs owns some."""
@@ -144,13 +166,13 @@ class FleetHosts:
 
 
 @asynccontextmanager
-async def fleet_of(folder: Path, cameras: int = 6) -> AsyncIterator[FleetHosts]:
+async def fleet_of(folder: Path, cameras: int = 6, nodes: int = 1) -> AsyncIterator[FleetHosts]:
     """A fleet without hosts yet. What runs at the end is stopped."""
     simulated = [
         SimulatedCamera(f"cam{n}", f"Cam {n}", gop=2, unclean_cooldown_s=UNCLEAN_S)
         for n in range(cameras)
     ]
-    etcd = Etcd(folder)
+    etcd = EtcdCluster(folder, nodes)
     await asyncio.to_thread(etcd.start)
     try:
         async with house_of(simulated) as house:
@@ -161,7 +183,9 @@ async def fleet_of(folder: Path, cameras: int = 6) -> AsyncIterator[FleetHosts]:
             finally:
                 watching.cancel()
                 for host in fleet.hosts.values():
-                    if host.process is not None:
+                    for link in host.links:
+                        await link.stop()
+                    if host.process is not None and host.process.returncode is None:
                         host.process.kill()
                         await host.process.wait()
     finally:

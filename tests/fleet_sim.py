@@ -45,7 +45,7 @@ class Host:
         self._paused = False
         self._host: FleetHost | None = None
         self._heard_at = 0.0
-        self._is_reading = False
+        self._is_reading = self._is_behind = False
         self._open: dict[str, int] = {}
         self._next_poll: dict[str, float] = {}
         self._may_from: dict[str, float] = {}
@@ -171,12 +171,12 @@ class Host:
             return
         if change.revision != self._host.mirror.revision + 1:
             if change.revision > self._host.mirror.revision:
-                self._heard_at = self.clock - 100  # a change is missing: read again
+                self._is_behind = True  # a change is missing: read again
             return
         self._heard_at = self.clock
         self._host.apply(change, self.clock)
 
-    def _read(self) -> None:
+    def _read(self, *, was_away: bool) -> None:
         if self._is_reading or not (self._passes("mute") and self._passes("deaf")):
             return
         self._is_reading = True
@@ -189,7 +189,8 @@ class Host:
             def take() -> None:
                 self._is_reading = False
                 if self._host is not None and snapshot.revision >= self._host.mirror.revision:
-                    self._host.replace(snapshot, self.clock)
+                    self._is_behind = False
+                    self._host.replace(snapshot, self.clock, was_away=was_away)
                     self._heard_at = self.clock
 
             self._later(self._delay(), take)
@@ -236,8 +237,9 @@ class Host:
         if host is None:
             return
         self._later(TICK_S * self.world.random.uniform(0.8, 1.2), self._tick)
-        if self.clock - self._heard_at > WATCH_S:
-            self._read()
+        was_away = self.clock - self._heard_at > WATCH_S
+        if was_away or self._is_behind:
+            self._read(was_away=was_away)
         elif self._passes("deaf") and self.world.store.revision == host.mirror.revision:
             self._heard_at = self.clock  # a heartbeat of the watch
         if host.phase in (Phase.FENCED, Phase.LEFT):

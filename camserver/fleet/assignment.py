@@ -81,7 +81,8 @@ def _capacities(
         total = sum(candidates[n].weight for n in reach[patterns])
         for n in reach[patterns]:
             shares[n] += count * candidates[n].weight / total
-    return [math.ceil(CAPACITY_BOUND * share) for share in shares]
+    # In a small fleet one device more than the share would leave another host without any
+    return [max(math.ceil(share - 1e-9), math.floor(CAPACITY_BOUND * share)) for share in shares]
 
 
 def _preferences(names: Sequence[str], candidates: Sequence[Candidate]) -> list[list[int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 MARGIN_S = 0.4
 """This long before the end of its validity a host has ended every session."""
-CLOSE_S = 0.5
+CLOSE_S = 0.8
 """How long the end of a session may take: the answer to TEARDOWN is waited for."""
 CLOCK_DRIFT = 0.01
 """The most that the clocks of two hosts may differ over a time, as a share of it."""

@@ -25,7 +25,7 @@ async def fleet(tmp_path: Path) -> AsyncIterator[FleetHosts]:
 
 async def start(fleet: FleetHosts, *names: str) -> None:
     for name in names:
-        await fleet.host(name).start()
+        await (await fleet.host(name)).start()
     await fleet.until_shared()
     await fleet.until_polled()
 
@@ -62,6 +62,23 @@ async def test_a_host_that_is_stopped_is_ended_by_the_kernel(fleet: FleetHosts) 
     assert fleet.verdict() == {}
 
 
+@pytest.mark.parametrize("direction", ["requests", "answers"])
+async def test_a_host_that_is_cut_from_the_store_is_replaced(
+    fleet: FleetHosts, direction: str
+) -> None:
+    """It still reaches its cameras. Its sessions have ended before another host has one."""
+    await start(fleet, "a", "b")
+    for link in fleet.hosts["a"].links:
+        link.cut(direction)
+    await fleet.until(lambda: fleet.hosts["b"].owned == len(fleet.opened))
+    await fleet.until_polled()
+    for link in fleet.hosts["a"].links:
+        link.heal()
+    await fleet.until_shared()
+    await fleet.until_polled()
+    assert fleet.verdict() == {}
+
+
 async def test_a_rolling_restart_loses_no_interval(fleet: FleetHosts) -> None:
     await start(fleet, "a", "b", "c")
     since = time.monotonic()
@@ -88,4 +105,3 @@ async def test_without_its_store_a_fleet_stops_and_goes_on(fleet: FleetHosts) ->
     fleet.etcd.signal(signal.SIGCONT)
     await fleet.until_polled()
     assert fleet.verdict() == {}
-    assert all(host.process is not None for host in hosts), "the kernel's timer was taken back"

@@ -21,6 +21,12 @@ def test_every_host_gets_its_share() -> None:
     assert min(counts.values()) >= 850
 
 
+def test_a_small_fleet_leaves_no_host_without_devices() -> None:
+    for seed in range(50):
+        devices = {f"{seed}-{n}": ANYWHERE for n in range(6)}
+        assert sorted(Counter(assign(devices, HOSTS[:3]).values()).values()) == [2, 2, 2]
+
+
 def test_a_leave_moves_only_the_devices_of_that_host() -> None:
     before, after = assign(DEVICES, HOSTS), assign(DEVICES, HOSTS[1:])
     moved = {device for device in DEVICES if before[device] != after[device]}

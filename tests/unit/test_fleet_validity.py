@@ -26,7 +26,7 @@ def valid(*sent: float) -> Validity:
         (FleetTerms(5.0, 5.0, 1.0), False),
         (FleetTerms(5.0, 5.5, 1.0), False),
         (FleetTerms(5.0, 6.5, 2.0), False),
-        (FleetTerms(10.0, 12.0, 3.0), True),
+        (FleetTerms(12.0, 14.0, 3.0), True),
     ],
 )
 def test_times_that_are_not_safe_are_refused(terms: FleetTerms, is_safe: bool) -> None:
