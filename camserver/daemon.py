@@ -37,7 +37,6 @@ from camserver.events import (
     InventoryNeedsRestart,
     InventoryWarning,
     Listener,
-    PollsSummary,
     WallNotServed,
 )
 from camserver.go2rtc.registry import StreamRegistry
@@ -54,13 +53,11 @@ from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.reload import InventoryReloader
 from camserver.snapshots.service import SnapshotService
 from camserver.snapshots.sources import Sources
+from camserver.summary import keep_status, keep_summary
 
 if TYPE_CHECKING:
     from camserver.config.fleet import FleetTable
     from camserver.fleet.build import Fleet
-
-STATUS_S = 10.0
-SUMMARY_S = 60.0
 
 
 class Configurable(Protocol):
@@ -149,6 +146,7 @@ class Daemon:
             reload=self._reloader.reload,
             confirm_clock=self._output.archive.retention.confirm,
             fleet=None if self._fleet is None else self._fleet.view,
+            drain=None if self._fleet is None else self._fleet.drain,
             owner_elsewhere=self._owner_elsewhere,
         )
 
@@ -189,8 +187,10 @@ class Daemon:
             "output directory": self._keep_directory(),
             "reload": self._reloader.run(),
             "inventory watch": self._reloader.watch(),
-            "status": self._status_loop(),
-            "summary": self._summary_loop(),
+            "status": keep_status(self.orchestrator),
+            "summary": keep_summary(
+                self._log, self._output, self.orchestrator, self.manager, self._emit
+            ),
             **({} if self._fleet is None else {"fleet": self._fleet.run()}),
         }
 
@@ -365,34 +365,6 @@ class Daemon:
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             await self._output.remember(new)
-
-    # ---- status
-
-    async def _status_loop(self) -> None:
-        while True:
-            s = self.orchestrator.statistics()
-            notify.notify(
-                f"STATUS={s.cameras} cameras: {s.fresh} fresh, {s.failing} failing, {s.running}"
-                " being polled"
-            )
-            await asyncio.sleep(STATUS_S)
-
-    async def _summary_loop(self) -> None:
-        """Write a summary each minute, while routine lines are not written one by one."""
-        while True:
-            await asyncio.sleep(SUMMARY_S)
-            counts = self._log.take_counts()
-            if self._log.is_summarised:
-                ages = sorted(self._output.outcomes.ages_s().values())
-                self._emit(
-                    PollsSummary(
-                        pictures=counts.pictures,
-                        failures=counts.failures,
-                        failing=self.orchestrator.statistics().failing,
-                        freshness_p99_s=ages[(len(ages) - 1) * 99 // 100] if ages else None,
-                        sessions=sum(len(d.held) for d in self.manager.statistics()),
-                    )
-                )
 
 
 def budget_of(camera: Camera) -> Budget:

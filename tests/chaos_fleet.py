@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import signal
 import statistics
@@ -80,14 +81,26 @@ class Chaos:
         host = self.fleet.hosts[self.dice.choice(HOSTS)]
         cameras = await self._cameras_of(host)
         since = time.monotonic()
+        print(f"{what} of {host.name}", flush=True)
         await fault(host)
-        await self._settle()
+        try:
+            await self._settle()
+        except TimeoutError:
+            self._say_stuck()
+            raise
         is_of_one = what in ("kill -9", "SIGSTOP", "cut, requests", "cut, answers")
         for camera in cameras if is_of_one else self.fleet.opened:
             self.gaps[what].append(self._gap(camera, since))
         for camera, fault_text in self.fleet.verdict().items():
             self.wrong.append(f"after {what}: {camera}: {fault_text}")
-        print(f"{what} of {host.name}: longest gap {self.gaps[what][-1]:.1f} s", flush=True)
+        print(f"  longest gap {self.gaps[what][-1]:.1f} s", flush=True)
+
+    def _say_stuck(self) -> None:
+        now = time.monotonic()
+        for camera, times in self.fleet.opened.items():
+            print(f"{camera}: the last session was {now - times[-1]:.1f} s ago")
+        for host in self.fleet.hosts.values():
+            print(host.name, json.dumps(host.view(), indent=1), host.log.read_text()[-6000:])
 
     async def _settle(self) -> None:
         await self.fleet.until_shared()

@@ -63,6 +63,8 @@ class ControlRoutes:
         yield web.post("/v1/cameras/{id}/lease", self._lease)
         yield web.post("/v1/reload", self._reload)
         yield web.post("/v1/retention/confirm", self._confirm_clock)
+        yield web.post("/v1/fleet/drain", self._drain)
+        yield web.post("/v1/fleet/undrain", self._drain)
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
@@ -90,6 +92,18 @@ class ControlRoutes:
                 web.HTTPServiceUnavailable, f"the index of the archive: {error}"
             ) from None
         return web.json_response({"doubt": doubt})
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        if self._services.drain is None:
+            raise refusal(web.HTTPNotFound, "this host is on its own: it has no [fleet] table")
+        host, drained = request.query.get("host", ""), request.path.endswith("/drain")
+        try:
+            problem = await self._services.drain(host, drained)
+        except LookupError:
+            raise refusal(web.HTTPNotFound, f"no host {host[:64]!r} in the fleet") from None
+        if problem is not None:
+            raise refusal(web.HTTPServiceUnavailable, f"the store of the fleet: {problem}")
+        return web.json_response({"host": host, "drained": drained})
 
     async def _reload(self, _: web.Request) -> web.Response:
         # When the client disconnects, the reload must not stop halfway. So it has its own task.

@@ -38,6 +38,11 @@ class Services:
     """Confirms the clock for retention; returns what was doubted, or None."""
     fleet: Callable[[], dict[str, object]] | None = None
     """Shows the fleet as JSON values. None: this host is on its own."""
+    drain: Callable[[str, bool], Awaitable[str | None]] | None = None
+    """Says whether a host of the fleet shall own nothing; returns why that could not be said.
+
+    Raises LookupError for an unknown host.
+    """
     owner_elsewhere: Callable[[Camera], str | None] = lambda _: None
     """The other host that owns a camera's device; "" when none does. None: it is this host."""
 

@@ -112,6 +112,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true")
 
 
+def add_fleet(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `camserver fleet`."""
+    parser.add_argument(
+        "action",
+        choices=["status", "drain", "undrain"],
+        help="show the hosts; let a host hand over all its devices; give it devices again",
+    )
+    parser.add_argument("host", nargs="?", metavar="HOST", help="for drain and undrain")
+    parser.add_argument("--json", action="store_true", help="of the status")
+
+
 def add_nothing(_: argparse.ArgumentParser) -> None:
     """Add nothing, for a command without arguments of its own."""
 

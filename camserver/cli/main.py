@@ -153,6 +153,12 @@ def _retention(arguments: argparse.Namespace) -> int:
     return retention_command.run(arguments)
 
 
+def _fleet(arguments: argparse.Namespace) -> int:
+    from camserver.cli import fleet_command
+
+    return fleet_command.run(arguments)
+
+
 def _lease(arguments: argparse.Namespace) -> int:
     from camserver.cli import daemon_commands
 
@@ -227,6 +233,13 @@ COMMANDS = (
         "what retention would delete from the archive now; --confirm: the clock is right",
         take.add_retention,
         _retention,
+        asks_daemon=True,
+    ),
+    Command(
+        "fleet",
+        "the hosts that share the cameras; drain a host before it is serviced",
+        take.add_fleet,
+        _fleet,
         asks_daemon=True,
     ),
     Command(

@@ -15,6 +15,7 @@ from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.records import HostRecord, HostState
 from camserver.fleet.status import fleet_view
+from camserver.fleet.store import StoreError
 from camserver.fleet.terms import FleetTerms
 from camserver.host.clock import boot_time
 from camserver.host.kernel_timer import KernelTimer
@@ -89,6 +90,17 @@ class Fleet:
     def view(self) -> dict[str, object]:
         """The fleet as JSON values, for the API."""
         return fleet_view(self.member, boot_time())
+
+    async def drain(self, host: str, drained: bool) -> str | None:
+        """Say whether a host shall own nothing. Returns why that could not be said.
+
+        Raises LookupError for a host that was never in the fleet.
+        """
+        try:
+            await self.member.drain(host, drained=drained)
+        except StoreError as error:
+            return str(error)
+        return None
 
     async def run(self) -> None:
         """Be a member of the fleet, until `leave` is done."""

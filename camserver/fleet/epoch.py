@@ -10,6 +10,7 @@ validity of the host is over:
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -148,8 +149,8 @@ class Epoch:
             for order in list(self.host.orders(now)):
                 self._say(order, now)
                 self._start(group, self._make(order), f"fleet {order.purpose}")
-            self._take_over(now)
             self._hand_over(group)
+            self._take_over(now)
             self._news.look(self.host.mirror)
             try:
                 async with asyncio.timeout(TICK_S):
@@ -236,7 +237,10 @@ class Epoch:
 
     def _take_over(self, now: float) -> None:
         acquired = self.host.devices.acquired
-        takes = [acquired.popleft() for _ in range(len(acquired))]
+        takes = [take for take in acquired if take.device not in self._handing]
+        self.host.devices.acquired = deque(
+            take for take in acquired if take.device in self._handing
+        )
         for take in takes:
             self._local.take_over(take, now - take.seen_at)
         if takes:
@@ -306,6 +310,7 @@ class Epoch:
                 continue
             self._health.answered()
             self.host.replace(snapshot, self._clock(), was_away=was_away)
+            self._extend()
             self._wake.set()
 
     async def _watch(self) -> None:

@@ -15,7 +15,7 @@ from camserver.fleet.local import LocalDevices
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.orders import Fenced, Phase
 from camserver.fleet.records import HostRecord, Keys, MetaRecord
-from camserver.fleet.store import FleetStore, Snapshot, StoreError
+from camserver.fleet.store import FleetStore, Snapshot, StoreError, Swap
 from camserver.fleet.terms import FleetTerms
 
 RETRY_S = 2.0
@@ -105,6 +105,20 @@ class FleetMember:
                     devices=len(host.devices.owned), limit_s=limit_s, reason=reason
                 )
             )
+
+    async def drain(self, name: str, *, drained: bool) -> None:
+        """Say whether a host shall own nothing. Raises StoreError, LookupError for an unknown host.
+
+        The host need not run. It hands over its devices, and stays in the fleet.
+        """
+        host = self.host
+        if host is None or name not in host.mirror.hosts:
+            raise LookupError(name)
+        key, revision = self._keys.drain(name), host.mirror.drained.get(name, 0)
+        if bool(revision) == drained:
+            return
+        if await self._store.swap(Swap({key: revision}, {key: b"1" if drained else None})) is None:
+            raise StoreError("somebody else has just changed it")
 
     async def _begin(self) -> Epoch:
         """A new epoch, as soon as the store can be read and its terms are ours."""

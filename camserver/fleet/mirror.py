@@ -49,8 +49,8 @@ class Mirror:
     owners: dict[str, Known] = field(default_factory=dict)
     external: dict[tuple[str, int], Known] = field(default_factory=dict)
     hold: str = ""
-    drained: set[str] = field(default_factory=set)
-    """The hosts that shall own nothing."""
+    drained: dict[str, int] = field(default_factory=dict)
+    """The hosts that shall own nothing, and the revision of that record."""
     devices_of: dict[str, set[str]] = field(default_factory=dict)
     """The devices whose newest record names a host as owner, by host."""
     faults: dict[str, str] = field(default_factory=dict)
@@ -128,7 +128,9 @@ class Mirror:
             case "hold", ():
                 self.hold = "" if entry is None else entry.value.decode("ascii", "replace")
             case "drain", (name,):
-                (self.drained.discard if entry is None else self.drained.add)(name)
+                self.drained.pop(name, None)
+                if entry is not None:
+                    self.drained[name] = entry.revision
             case "host", (name,):
                 _put(self.hosts, name, key, entry, HostRecord)
                 if entry is None:

@@ -14,6 +14,8 @@ import jsonschema
 import pytest
 from fleet_hosts import INTERVAL_S, FleetHosts, fleet_of
 
+from camserver.client import ApiRefusal
+
 pytestmark = pytest.mark.anyio
 
 
@@ -76,6 +78,20 @@ async def test_a_host_that_is_cut_from_the_store_is_replaced(
         link.heal()
     await fleet.until_shared()
     await fleet.until_polled()
+    assert fleet.verdict() == {}
+
+
+async def test_a_host_that_is_drained_hands_over(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+    a, b = fleet.hosts["a"], fleet.hosts["b"]
+    answer = await asyncio.to_thread(b.client.post, "/v1/fleet/drain?host=a")
+    assert answer == {"host": "a", "drained": True}
+    await fleet.until(lambda: (a.owned, b.owned) == (0, len(fleet.opened)))
+    await fleet.until_polled()
+    await asyncio.to_thread(a.client.post, "/v1/fleet/undrain?host=a")
+    await fleet.until_shared()
+    with pytest.raises(ApiRefusal, match="no host 'nobody' in the fleet"):
+        await asyncio.to_thread(a.client.post, "/v1/fleet/drain?host=nobody")
     assert fleet.verdict() == {}
 
 
