@@ -238,6 +238,8 @@ class Host:
             return
         self._later(TICK_S * self.world.random.uniform(0.8, 1.2), self._tick)
         was_away = self.clock - self._heard_at > WATCH_S
+        if was_away:
+            host.lost_sight()
         if was_away or self._is_behind:
             self._read(was_away=was_away)
         elif self._passes("deaf") and self.world.store.revision == host.mirror.revision:

@@ -68,6 +68,11 @@ class Devices:
         self._is_leaving = True
         self._stale |= self.owned
 
+    @property
+    def to_end(self) -> set[str]:
+        """The devices that are handed over and whose sessions have not ended yet."""
+        return self.handing_over - self._remains.keys()
+
     def ended(self, device: str, remains: Remains) -> None:
         """Note that all sessions of a device that is handed over have ended."""
         if device in self.handing_over:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from camserver.events import Event
@@ -40,6 +40,7 @@ QUIET_S = 2.5
 READ_S = 10.0
 """How long the store may take to give everything."""
 RETRY_S = 0.3
+MANY_DEVICES = 1000
 OVER = frozenset((Phase.LEFT, Phase.FENCED))
 
 
@@ -149,8 +150,9 @@ class Epoch:
             for order in list(self.host.orders(now)):
                 self._say(order, now)
                 self._start(group, self._make(order), f"fleet {order.purpose}")
-            self._hand_over(group)
+            self._end_lost(group)
             self._take_over(now)
+            self._hand_over(group, self.host.devices.to_end)
             self._news.look(self.host.mirror)
             try:
                 async with asyncio.timeout(TICK_S):
@@ -173,7 +175,11 @@ class Epoch:
 
     async def _assign_to(self, candidates: tuple[Candidate, ...]) -> None:
         reach = dict(self._local.reach)
-        self.host.devices.want(await asyncio.to_thread(assign, reach, candidates))
+        if len(reach) > MANY_DEVICES:  # it would block the event loop
+            wanted = await asyncio.to_thread(assign, reach, candidates)
+        else:
+            wanted = assign(reach, candidates)
+        self.host.devices.want(wanted)
         self._is_assigning = False
         self._wake.set()
 
@@ -214,12 +220,15 @@ class Epoch:
     # ---- devices
 
     def _extend(self) -> None:
-        """Let sessions begin, after the kernel's timer was set."""
-        validity = self.host.validity
-        if validity.until <= self._extended_until or self.host.phase not in (
-            Phase.LIVE,
-            Phase.LEAVING,
-        ):
+        """Let sessions begin, after the kernel's timer was set.
+
+        A renewal may be proven so late that its time is over already. That extends nothing, and
+        the timer would kill this process at once.
+        """
+        validity, now = self.host.validity, self._clock()
+        is_member = self.host.phase in (Phase.LIVE, Phase.LEAVING)
+        is_new = validity.until > self._extended_until and validity.may_open(now)
+        if not is_member or not is_new:
             return
         if not self._extended_until:
             self._emit(
@@ -232,33 +241,38 @@ class Epoch:
             )
         self._timer.arm(validity.until)
         self._extended_until = validity.until
-        self._local.extend(validity.sessions_end_at - self._clock())
+        self._local.extend(validity.sessions_end_at - now)
         self._extended.set()
 
     def _take_over(self, now: float) -> None:
-        acquired = self.host.devices.acquired
-        takes = [take for take in acquired if take.device not in self._handing]
-        self.host.devices.acquired = deque(
-            take for take in acquired if take.device in self._handing
-        )
+        devices = self.host.devices
+        acquired, devices.acquired = devices.acquired, deque()
+        takes = []
+        for take in acquired:
+            if take.device in self._handing:  # it was ours before, and that has not ended yet
+                devices.acquired.append(take)
+            elif take.device in devices.owned:
+                takes.append(take)
         for take in takes:
             self._local.take_over(take, now - take.seen_at)
         if takes:
             lost = sum(take.lost for take in takes)
             self._emit(FleetDevicesTaken(devices=len(takes), lost=lost))
 
-    def _hand_over(self, group: asyncio.TaskGroup) -> None:
-        devices = self.host.devices
-        leaving = (devices.handing_over | set(devices.lost)) - self._handing
-        devices.lost.clear()
-        for device in leaving:
+    def _end_lost(self, group: asyncio.TaskGroup) -> None:
+        lost, self.host.devices.lost = self.host.devices.lost, deque()
+        self._hand_over(group, lost)
+
+    def _hand_over(self, group: asyncio.TaskGroup, devices: Iterable[str]) -> None:
+        for device in set(devices) - self._handing:
             self._handing.add(device)
             self._start(group, self._hand_over_one(device), f"hand over {device}")
 
     async def _hand_over_one(self, device: str) -> None:
         remains = await self._local.hand_over(device)
         self._handing.discard(device)
-        self.host.devices.ended(device, remains)
+        if all(take.device != device for take in self.host.devices.acquired):
+            self.host.devices.ended(device, remains)
         self._wake.set()
 
     async def _guard(self) -> None:
@@ -300,11 +314,14 @@ class Epoch:
             except StoreError as error:
                 self._health.failed(error)
                 was_away = True
+            self.host.lost_sight()
+            if was_away:
                 await asyncio.sleep(RETRY_S)
             try:
                 async with asyncio.timeout(READ_S):
                     snapshot = await self._store.read(self.host.mirror.keys.prefix)
             except (StoreError, TimeoutError) as error:
+                was_away = True
                 self._health.failed(StoreError(str(error) or f"no answer within {READ_S:g} s"))
                 await asyncio.sleep(RETRY_S)
                 continue

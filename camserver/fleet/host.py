@@ -42,6 +42,7 @@ class FleetHost:
         self._joined_at = 0  # the store's revision
         self._my_revision = 0
         self._next_renewal = 0.0
+        self._is_blind = False
         self._orders: set[Order] = set()  # renewals and burials
 
     # ---- what may be done
@@ -78,6 +79,10 @@ class FleetHost:
             self._next_renewal = 0.0
             self.devices.leave()
 
+    def lost_sight(self) -> None:
+        """Note that changes of the store may be unseen: nobody is declared dead until `replace`."""
+        self._is_blind = True
+
     def replace(self, snapshot: Snapshot, now: float, *, was_away: bool = True) -> None:
         """Take over all that the store has.
 
@@ -87,6 +92,7 @@ class FleetHost:
         if snapshot.revision < self.mirror.revision:
             self._fence(Fenced.HISTORY_CHANGED)
             return
+        self._is_blind = False
         self.mirror.replace(snapshot, now)
         if was_away:
             self.silence.was_away(now)
@@ -109,7 +115,7 @@ class FleetHost:
         if order not in self._orders:
             self.devices.committed(order, revision)
             return
-        self._orders.discard(order)
+        self._done(order)
         if order.purpose is Purpose.RENEW:
             self.validity.committed(order.sequence)
             self._my_revision = max(self._my_revision, revision)
@@ -123,14 +129,14 @@ class FleetHost:
     def unknown(self, order: Order) -> None:
         """Note that it is not known whether a swap was made, or will be. It may land later."""
         self._done(order)
-        if order.purpose is Purpose.BURY:
-            self.silence.outcome_unknown(order.about[0])
 
     def _done(self, order: Order) -> None:
-        if order in self._orders:
-            self._orders.discard(order)
-        else:
+        if order not in self._orders:
             self.devices.done(order)
+            return
+        self._orders.discard(order)
+        if order.purpose is Purpose.BURY:
+            self.silence.tried(order.about[0])
 
     def _see(self, now: float) -> None:
         self._see_own_record()
@@ -249,6 +255,8 @@ class FleetHost:
         yield self._order(Purpose.RENEW, self.name, Swap(expected, changes), self._me.sequence)
 
     def _burials(self, now: float) -> Iterator[Order]:
+        if self._is_blind:
+            return
         under_way = {o.about[0] for o in self._orders if o.purpose is Purpose.BURY}
         for burial in list(self.silence.burials(self.validity, now)):
             record = self.mirror.host(burial.host)

@@ -37,8 +37,8 @@ class Silence:
     terms: FleetTerms
     _seen: dict[str, Sighting] = field(default_factory=dict)
     _spared: set[str] = field(default_factory=set)
-    """Hosts whose record must change before they may be declared dead: the outcome of our last
-    swap of it is not known.
+    """Hosts whose record must change before they may be declared dead: we have tried to swap this
+    one. It was made, or the record had changed, or the outcome is not known.
     """
     _promised: dict[str, float] = field(default_factory=dict)
     """Until when we have promised not to declare a host dead."""
@@ -59,8 +59,8 @@ class Silence:
         """Note that we have not seen the store for some time: all silence is counted anew."""
         self._counts_since = now
 
-    def outcome_unknown(self, host: str) -> None:
-        """Note that we do not know whether our swap of a host's record was committed."""
+    def tried(self, host: str) -> None:
+        """Note that we have tried to declare a host dead."""
         self._spared.add(host)
 
     def promise(self, host: str, now: float) -> bool:

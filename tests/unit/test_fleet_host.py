@@ -128,6 +128,32 @@ def test_a_free_device_is_taken_at_once_with_what_its_owner_left() -> None:
     assert (take.last, take.lost) == (free, False)
 
 
+def silent_other(rig: Rig) -> None:
+    """Another host has been silent for more than W, and we have renewed a moment ago."""
+    rig.do(0.0)
+    rig.see(KEYS.host("b"), host_record(machine_id="b"), 0.1)
+    for now in range(1, 7):
+        rig.do(now)
+
+
+def test_a_silent_host_is_declared_dead_once() -> None:
+    rig = Rig()
+    silent_other(rig)
+    orders = [o for o in rig.host.orders(W + 0.2) if o.purpose is Purpose.BURY]
+    assert [order.about for order in orders] == [("b",)]
+    rig.host.refused(orders[0])  # its record has changed, and we have not seen it yet
+    assert Purpose.BURY not in purposes(list(rig.host.orders(W + 0.3)))
+
+
+def test_nobody_is_declared_dead_by_a_host_that_does_not_see_the_store() -> None:
+    rig = Rig()
+    silent_other(rig)
+    rig.host.lost_sight()
+    assert Purpose.BURY not in purposes(list(rig.host.orders(W + 0.2)))
+    rig.host.replace(rig.snapshot, W + 0.3)
+    assert Purpose.BURY not in purposes(list(rig.host.orders(W + 0.3))), "it counts anew"
+
+
 def test_a_host_leaves_when_every_device_is_free() -> None:
     rig = Rig()
     rig.host.devices.want({"d": "a"})

@@ -92,7 +92,7 @@ def test_a_promise_keeps_a_host_alive_for_w() -> None:
 def test_after_an_unknown_outcome_nobody_is_vouched_for_until_the_record_moves() -> None:
     silence = Silence(TERMS)
     silence.looked({"b": 7}, 100.0)
-    silence.outcome_unknown("b")
+    silence.tried("b")
     assert not silence.promise("b", 101.0)
     assert not list(silence.burials(valid(107.0), 107.0))
     silence.looked({"b": 8}, 107.5)
