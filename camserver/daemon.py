@@ -147,11 +147,12 @@ class Daemon:
             confirm_clock=self._output.archive.retention.confirm,
             fleet=None if self._fleet is None else self._fleet.view,
             drain=None if self._fleet is None else self._fleet.drain,
-            owner_elsewhere=self._owner_elsewhere,
+            owner_of=None if self._fleet is None else self._fleet.owner_of,
+            polls_here=self._polls_here,
         )
 
-    def _owner_elsewhere(self, camera: Camera) -> str | None:
-        return None if self._fleet is None else self._fleet.owner_elsewhere(camera.device)
+    def _polls_here(self, camera: Camera) -> bool:
+        return self._fleet is None or self._fleet.owns(camera.device)
 
     @property
     def _inventory(self) -> Inventory:
@@ -280,15 +281,23 @@ class Daemon:
             self._output.directory.path,
             self._output.directory.is_usable,
             self._journal.is_written,
-            self._output.outcomes.ages_s(),
-            self._output.outcomes.captured_at(),
+            self._of_this_host(self._output.outcomes.ages_s()),
+            self._of_this_host(self._output.outcomes.captured_at()),
             self._output.archive.statistics(),
             {
                 name: sum(p.restarts for p in pools if p.name == name)
                 for name in ("decoder", "session")
             },
             self._go2rtc.up,
+            None if self._fleet is None else self._fleet.statistics(),
         )
+
+    def _of_this_host(self, values: dict[str, float]) -> dict[str, float]:
+        """The values of the cameras that this host polls. Another one has newer pictures."""
+        if self._fleet is None:
+            return values
+        polled = {camera.id for camera in self._fleet.polled}
+        return {camera: value for camera, value in values.items() if camera in polled}
 
     async def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run a job. An exception is logged and stops the daemon; systemd starts it again."""

@@ -29,6 +29,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from camserver import __version__
+from camserver.api.fleet_metrics import fleet_metrics
 from camserver.archive.build import ArchiveStatistics
 from camserver.events import Event, SnapshotPublished
 from camserver.freshness import FreshnessLimits
@@ -57,6 +58,8 @@ class MetricsSnapshot:
     archive: ArchiveStatistics
     worker_restarts: dict[str, int]
     go2rtc_up: bool | None
+    fleet: dict[str, float] | None
+    """The values of the fleet's metrics. None: this host is on its own."""
 
 
 @dataclass(slots=True)
@@ -124,6 +127,7 @@ class Metrics:
                     *_daemon(snapshot),
                     *_disk(disk),
                     *_archive(snapshot.archive),
+                    *(() if snapshot.fleet is None else fleet_metrics(snapshot.fleet)),
                     *self._phases.collect(),
                 )
             )

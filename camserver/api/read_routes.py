@@ -125,6 +125,8 @@ class ReadRoutes:
             **asdict(FreshnessLimits.of(camera.interval_s)),
             "max_sessions": camera.max_sessions,
             "go2rtc": camera.go2rtc,
+            "host": self.services.owner_of and self.services.owner_of(camera.device),
+            "polled_here": self.services.polls_here(camera),
             "latest": outcome and outcome.latest(camera.id),
             "age_s": None if age_s is None else round(age_s, 3),
             "polling": polling

@@ -43,8 +43,10 @@ class Services:
 
     Raises LookupError for an unknown host.
     """
-    owner_elsewhere: Callable[[Camera], str | None] = lambda _: None
-    """The other host that owns a camera's device; "" when none does. None: it is this host."""
+    owner_of: Callable[[str], str] | None = None
+    """The host that owns a device; "" when none does. None: this host is on its own."""
+    polls_here: Callable[[Camera], bool] = lambda _: True
+    """Whether this host polls a camera."""
 
     def wanted(self, request: web.Request) -> Camera:
         """Return the camera that the request's path names. Raises 404."""
@@ -57,9 +59,9 @@ class Services:
     def polled_here(self, request: web.Request) -> Camera:
         """Return the camera of the path, if this host polls it. Raises 404, 503."""
         camera = self.wanted(request)
-        owner = self.owner_elsewhere(camera)
-        if owner is None:
+        if self.polls_here(camera):
             return camera
+        owner = "" if self.owner_of is None else self.owner_of(camera.device)
         where = f"host {owner} has" if owner else "no host has"
         raise refusal(
             web.HTTPServiceUnavailable, f"{where} the sessions of {camera.id}", host=owner

@@ -32,7 +32,6 @@ from camserver.client import (
 from camserver.client.sync import DEFAULT_SOCKET
 from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
-from camserver.freshness import Freshness
 from camserver.host import unit
 
 EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = (
@@ -183,7 +182,7 @@ def _status(
         show(found, console)
     if not daemon:
         return EX_UNAVAILABLE
-    return int(any(s.freshness in (Freshness.STALE, Freshness.NEVER) for s in found))
+    return int(any(s.is_stale for s in found))
 
 
 @answered

@@ -65,11 +65,22 @@ class CameraStatus:
     busy: int | None
     failures: int
     due_in_s: float | None
+    host: str | None
+    """The host of the fleet that polls it; None without a fleet."""
+    is_elsewhere: bool
+    """Whether another host polls it. Then its picture here may be old."""
 
     @property
-    def rank(self) -> tuple[int, int, float]:
+    def rank(self) -> tuple[bool, int, int, float]:
         """The sort key that puts the worst camera first."""
-        return self.freshness.rank, -self.failures, -(self.age_s or 0.0)
+        is_fine = self.is_elsewhere and bool(self.host)
+        return is_fine, self.freshness.rank, -self.failures, -(self.age_s or 0.0)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its picture is too old, and no other host has a newer one."""
+        is_old = self.freshness in (Freshness.STALE, Freshness.NEVER)
+        return is_old and not (self.is_elsewhere and self.host)
 
 
 def from_files(inventory: Inventory, now: datetime | None = None) -> list[CameraStatus]:
@@ -107,6 +118,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     age_s = camera.get("age_s")  # the daemon's: nobody can set the clock that it is taken from
     if age_s is None:
         age_s = _age_s(latest.get("captured_at"), now)
+    is_elsewhere = not camera.get("polled_here", True)
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(
@@ -115,7 +127,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         FreshnessLimits.of(camera["interval_s"]).judge(age_s),
         age_s,
         (latest.get("attempt") or {}).get("result"),
-        label(latest),
+        _elsewhere(camera) if is_elsewhere else label(latest),
         latest.get("source"),
         f"{width}x{height}" if width else None,
         latest.get("bytes"),
@@ -124,7 +136,13 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         None if polling is None else results.get("busy", 0) + results.get("full", 0),
         latest.get("consecutive_failures", 0),
         (polling or {}).get("due_in_s"),
+        camera.get("host"),
+        is_elsewhere,
     )
+
+
+def _elsewhere(camera: dict[str, Any]) -> str:
+    return f"polled by host {camera['host']}" if camera["host"] else "polled by no host"
 
 
 def _age_s(captured_at: Any, now: datetime) -> float | None:
@@ -165,8 +183,8 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
                 COLUMNS,
                 (
                     s.camera,
-                    Text(span(s.age_s), COLOURS[s.freshness]),
-                    Text(s.label, "" if s.result == Result.OK else "red"),
+                    Text(span(s.age_s), "" if s.is_elsewhere else COLOURS[s.freshness]),
+                    Text(s.label, "" if s.result == Result.OK or s.is_elsewhere else "red"),
                     s.source or NOTHING,
                     s.resolution or NOTHING,
                     kilobytes,

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 from camserver.config import Camera, Inventory
 from camserver.config.fleet import FleetTable
-from camserver.events import Event
+from camserver.events import Event, EventBus
+from camserver.fleet.counters import FleetCounters
 from camserver.fleet.etcd import EtcdStore
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.records import HostRecord, HostState
-from camserver.fleet.status import fleet_view
+from camserver.fleet.status import fleet_statistics, fleet_view
 from camserver.fleet.store import StoreError
 from camserver.fleet.terms import FleetTerms
 from camserver.host.clock import boot_time
@@ -38,6 +40,7 @@ class Fleet:
     ) -> None:
         """Raises OSError when etcd's ca_file cannot be used, or the kernel gives no timer."""
         self._table = table
+        self._counters = FleetCounters()
         self._store = EtcdStore(
             tuple(table.etcd),
             username=table.username or "",
@@ -64,7 +67,7 @@ class Fleet:
             self._store,
             self._local,
             KernelTimer(),
-            emit,
+            EventBus(self._counters, emit),
             boot_time,
         )
 
@@ -79,13 +82,21 @@ class Fleet:
         """The cameras that this host polls now."""
         return self._local.polled
 
-    def owner_elsewhere(self, device: str) -> str | None:
-        """The other host that owns a device. "" when none does. None: it is this host."""
+    def owner_of(self, device: str) -> str:
+        """The host that owns a device. Empty when none does."""
         host = self.member.host
-        if host is not None and device in host.devices.owned:
-            return None
         owner = None if host is None else host.mirror.owner(device)
         return owner.host if owner is not None and owner.held else ""
+
+    def owns(self, device: str) -> bool:
+        """Whether this host owns a device."""
+        host = self.member.host
+        return host is not None and device in host.devices.owned
+
+    def statistics(self) -> dict[str, float]:
+        """The values of the metrics, by their names."""
+        counted = asdict(self._counters)
+        return fleet_statistics(self.member, boot_time()) | counted
 
     def view(self) -> dict[str, object]:
         """The fleet as JSON values, for the API."""

@@ -7,6 +7,18 @@ from collections import Counter
 from camserver.fleet.member import FleetMember
 
 
+def fleet_statistics(member: FleetMember, now: float) -> dict[str, float]:
+    """The gauges of the metrics, by name. Times are in seconds."""
+    host = member.host
+    return {
+        "members": 0 if host is None else sum(1 for _ in host.mirror.live()),
+        "owned": 0 if host is None else len(host.devices.owned),
+        "validity_seconds": 0.0 if host is None else max(0.0, host.validity.until - now),
+        "store_up": int(not member.health.reason),
+        "store_latency_seconds": member.health.latency_s,
+    }
+
+
 def fleet_view(member: FleetMember, now: float) -> dict[str, object]:
     """What this host knows of itself, its store, and all hosts. Times are in seconds."""
     view: dict[str, object] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
@@ -39,6 +40,15 @@ async def test_what_a_host_says_of_its_fleet(fleet: FleetHosts) -> None:
     schema = {"components": description["components"], "$ref": "#/components/schemas/Fleet"}
     jsonschema.Draft202012Validator(schema).validate(view)
     assert [host["host"] for host in view["hosts"]] == ["a", "b"]
+    text = await asyncio.to_thread(
+        subprocess.check_output,
+        ["curl", "-s", "--unix-socket", str(fleet.hosts["a"].socket), "http://x/metrics"],
+    )
+    assert b"camserver_fleet_members 2.0" in text
+    assert text.count(b"camserver_freshness_seconds{") == view["owned"], "only of its own cameras"
+    cameras = fleet.hosts["a"].client.get("/v1/cameras")
+    assert {camera["host"] for camera in cameras} == {"a", "b"}
+    assert sum(camera["polled_here"] for camera in cameras) == view["owned"]
     assert sum(host["owned"] for host in view["hosts"]) == len(fleet.house.fleet.cameras)
 
 
