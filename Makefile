@@ -20,9 +20,10 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos chaos-fleet soak fuzz screenshots
+.PHONY: help demo demo-fleet test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos chaos-fleet soak fuzz screenshots
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
+	@echo "make demo-fleet   three hosts on this machine share 60 simulated cameras; one of them is killed"
 	@echo "make test   install what is missing, pass all tests"
 	@echo "make check  lint, types, import layers"
 	@echo "sudo make install / uninstall   the daemon under systemd"
@@ -44,6 +45,10 @@ js-packages:
 
 demo: .venv/.installed
 	@$(BIN)/camserver demo $(ARGS)
+
+# three hosts on one machine, and a real etcd; one of the hosts is killed
+demo-fleet: test-packages .venv/.installed
+	@$(BIN)/python tests/demo_fleet.py $(ARGS)
 
 # four at a time: most of them wait
 test: test-packages .venv/.installed

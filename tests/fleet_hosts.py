@@ -23,6 +23,7 @@ from camserver.client import DaemonUnavailableError, SyncLeaseClient
 from camserver.simulator.camera import SimulatedCamera
 
 INTERVAL_S = 1.0
+"""The interval of the cameras, where a test names no other."""
 UNCLEAN_S = 3.0
 """How long a simulated camera counts a session that was lost."""
 MARGIN_S = 0.5
@@ -78,10 +79,13 @@ class HostProcess:
 class FleetHosts:
     """The hosts of a fleet, their store, and the cameras that they share."""
 
-    def __init__(self, house: House, etcd: EtcdCluster, folder: Path) -> None:
+    def __init__(
+        self, house: House, etcd: EtcdCluster, folder: Path, interval_s: float = INTERVAL_S
+    ) -> None:
         self.house = house
         self.etcd = etcd
         self.folder = folder
+        self.interval_s = interval_s
         self.hosts: dict[str, HostProcess] = {}
         self.ended: Counter[str] = Counter()
         """How often the process of each host has ended by itself. It is started again."""
@@ -95,7 +99,7 @@ class FleetHosts:
         host = self.hosts[name] = HostProcess(name, self.folder, links)
         urls = [f"http://127.0.0.1:{link.port}" for link in links]
         inventory = cameras or self.house.fleet.inventory(
-            interval=f"{INTERVAL_S:g}s", unclean_cooldown=f"{UNCLEAN_S + MARGIN_S:g}s"
+            interval=f"{self.interval_s:g}s", unclean_cooldown=f"{UNCLEAN_S + MARGIN_S:g}s"
         )
         host.config.write_text(
             f'[fleet]\nname = "test"\nhost = "{name}"\netcd = {json.dumps(urls)}\n{more}\n'
@@ -166,7 +170,9 @@ class FleetHosts:
 
 
 @asynccontextmanager
-async def fleet_of(folder: Path, cameras: int = 6, nodes: int = 1) -> AsyncIterator[FleetHosts]:
+async def fleet_of(
+    folder: Path, cameras: int = 6, nodes: int = 1, interval_s: float = INTERVAL_S
+) -> AsyncIterator[FleetHosts]:
     """A fleet without hosts yet. What runs at the end is stopped."""
     simulated = [
         SimulatedCamera(f"cam{n}", f"Cam {n}", gop=2, unclean_cooldown_s=UNCLEAN_S)
@@ -176,7 +182,7 @@ async def fleet_of(folder: Path, cameras: int = 6, nodes: int = 1) -> AsyncItera
     await asyncio.to_thread(etcd.start)
     try:
         async with house_of(simulated) as house:
-            fleet = FleetHosts(house, etcd, folder)
+            fleet = FleetHosts(house, etcd, folder, interval_s)
             watching = asyncio.create_task(fleet.watch())
             try:
                 yield fleet
