@@ -42,7 +42,7 @@ export function failing(camera) {
 
 /** @param {Camera} camera why there is no newer picture; "" when there is nothing to say */
 export function label(camera) {
-  if (!camera.polled_here) return camera.host ? `polled by host ${camera.host}` : "polled by no host";
+  if (!camera.polled_here) return `polled by ${camera.host ? `host ${camera.host}` : "no host"}`;
   if (camera.latest === null || !failing(camera)) return "";
   const { result, error, label } = camera.latest.attempt;
   return label ?? error ?? result;
