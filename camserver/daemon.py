@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
+from camserver.api.peer_server import PeerServer
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
@@ -39,6 +40,7 @@ from camserver.events import (
     Listener,
     WallNotServed,
 )
+from camserver.events.fleet import FleetNotServed
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import Go2rtc
 from camserver.host import notify
@@ -117,6 +119,7 @@ class Daemon:
         )
         self._api = ApiServer(services, self._reading)
         self._web = WebServer(inventory, services, self._reading, self._emit)
+        self._peers = self._peer_server(services)
         self._configurables: tuple[Configurable, ...] = (
             self._capture,
             self._log,
@@ -145,14 +148,14 @@ class Daemon:
             snapshot=self._snapshot,
             reload=self._reloader.reload,
             confirm_clock=self._output.archive.retention.confirm,
-            fleet=None if self._fleet is None else self._fleet.view,
-            drain=None if self._fleet is None else self._fleet.drain,
-            owner_of=None if self._fleet is None else self._fleet.owner_of,
-            polls_here=self._polls_here,
+            fleet=self._fleet,
         )
 
-    def _polls_here(self, camera: Camera) -> bool:
-        return self._fleet is None or self._fleet.owns(camera.device)
+    def _peer_server(self, services: Services) -> PeerServer | None:
+        listener = None if self._fleet is None else self._fleet.listener()
+        if self._fleet is None or listener is None:
+            return None
+        return PeerServer(*listener, services, self._reading, self._fleet.member.promise)
 
     @property
     def _inventory(self) -> Inventory:
@@ -266,6 +269,11 @@ class Daemon:
             await self._web.start()
         except WebUnavailable as error:
             self._emit(WallNotServed(reason=str(error)))
+        if self._peers is not None:
+            try:
+                await self._peers.start()
+            except OSError as error:
+                self._emit(FleetNotServed(reason=error.strerror or str(error)))
         await self._go2rtc.look()  # its sessions must be counted before a lease is granted
         await self._api.serve()
         return True
@@ -325,7 +333,10 @@ class Daemon:
             limit.waits_for = "the fleet: devices are handed over"
             await self._fleet.leave(limit_s * 0.7)
         await asyncio.gather(
-            self.orchestrator.stop(limit_s * 0.4), self._api.stop(), self._web.stop()
+            self.orchestrator.stop(limit_s * 0.4),
+            self._api.stop(),
+            self._web.stop(),
+            *(() if self._peers is None else (self._peers.stop(),)),
         )
         limit.waits_for = "go2rtc"
         await self._go2rtc.close()

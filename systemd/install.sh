@@ -22,7 +22,7 @@ fi
 /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs /usr/bin/python3 >= 3.11" >&2; exit 1; }
 [ -x "$prefix/bin/python" ] || /usr/bin/python3 -m venv "$prefix"
 "$prefix/bin/pip" install -q --disable-pip-version-check -c constraints.txt wheel setuptools
-"$prefix/bin/pip" install -q --disable-pip-version-check -c constraints.txt --upgrade .
+"$prefix/bin/pip" install -q --disable-pip-version-check -c constraints.txt --upgrade ".[fleet]"
 if ours || [ ! -e "$link" ]; then
   ln -sfn "$prefix/bin/camserver" "$link"
 else

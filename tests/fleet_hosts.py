@@ -18,8 +18,10 @@ from typing import Any
 from cut_link import CutLink
 from etcd_server import EtcdCluster
 from house import House, house_of
+from support import free_port
 
 from camserver.client import DaemonUnavailableError, SyncLeaseClient
+from camserver.fleet.authority import CA_FILE, issue, make_authority
 from camserver.simulator.camera import SimulatedCamera
 
 INTERVAL_S = 1.0
@@ -97,12 +99,17 @@ class FleetHosts:
         for link in links:
             await link.start()
         host = self.hosts[name] = HostProcess(name, self.folder, links)
+        port = free_port()
+        certificate, key = issue(self.folder / "ca", name)
         urls = [f"http://127.0.0.1:{link.port}" for link in links]
         inventory = cameras or self.house.fleet.inventory(
             interval=f"{self.interval_s:g}s", unclean_cooldown=f"{UNCLEAN_S + MARGIN_S:g}s"
         )
         host.config.write_text(
             f'[fleet]\nname = "test"\nhost = "{name}"\netcd = {json.dumps(urls)}\n{more}\n'
+            f'listen = "127.0.0.1:{port}"\nurl = "https://127.0.0.1:{port}"\n'
+            f'ca_file = "{self.folder}/ca/{CA_FILE}"\ncert_file = "{certificate}"\n'
+            f'key_file = "{key}"\n'
             f'[polling]\nstop_timeout = "5s"\n'
             f'[http]\nlisten = ""\n[output]\ndirectory = "{host.output}"\n'
             f'[api]\nsocket = "{host.socket}"\n{inventory}'
@@ -178,6 +185,7 @@ async def fleet_of(
         SimulatedCamera(f"cam{n}", f"Cam {n}", gop=2, unclean_cooldown_s=UNCLEAN_S)
         for n in range(cameras)
     ]
+    make_authority(folder / "ca", "test")
     etcd = EtcdCluster(folder, nodes)
     await asyncio.to_thread(etcd.start)
     try:

@@ -68,21 +68,7 @@ class ControlRoutes:
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
-        attempt = await self._services.snapshot(camera, _holder(request, "snapshot"))
-        if attempt.snapshot is not None:
-            jpeg = jpeg_of(attempt.snapshot)
-            facts = facts_of(attempt.snapshot, len(jpeg))
-            known = self._services.outcomes.get(camera.id)
-            if known is not None and known.picture["captured_at"] == facts["captured_at"]:
-                facts = dict(known.picture)  # with its name in the archive
-            return web.Response(
-                body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)}
-            )
-        if attempt.result in (Result.BUSY, Result.FULL):
-            raise self._busy(camera, attempt.error or "", result=attempt.result)
-        overloaded = attempt.result is Result.OVERLOADED
-        kind = web.HTTPServiceUnavailable if overloaded else web.HTTPBadGateway
-        raise refusal(kind, attempt.error or "", result=attempt.result)
+        return await snapshot_answer(self._services, camera, _holder(request, "snapshot"))
 
     async def _confirm_clock(self, _: web.Request) -> web.Response:
         try:
@@ -94,11 +80,11 @@ class ControlRoutes:
         return web.json_response({"doubt": doubt})
 
     async def _drain(self, request: web.Request) -> web.Response:
-        if self._services.drain is None:
+        if self._services.fleet is None:
             raise refusal(web.HTTPNotFound, "this host is on its own: it has no [fleet] table")
         host, drained = request.query.get("host", ""), request.path.endswith("/drain")
         try:
-            problem = await self._services.drain(host, drained)
+            problem = await self._services.fleet.drain(host, drained)
         except LookupError:
             raise refusal(web.HTTPNotFound, f"no host {host[:64]!r} in the fleet") from None
         if problem is not None:
@@ -211,19 +197,41 @@ class ControlRoutes:
                 camera.id, camera.device, holder, priority=priority, lease_wait_s=wait_s
             )
         except RtspBusy as busy:
-            raise self._busy(camera, str(busy)) from None
+            raise busy_refusal(self._services, camera, str(busy)) from None
         except LeaseStateError:
             raise refusal(
                 web.HTTPServiceUnavailable, "the device has just left the inventory: ask again"
             ) from None
 
-    def _busy(self, camera: Camera, error: str, **more: object) -> web.HTTPException:
-        """Return a 409 that says who holds the device's sessions, and for how long."""
-        now = asyncio.get_running_loop().time()
-        with contextlib.suppress(LeaseStateError):  # its device has just left the inventory
-            device = self._services.manager.device_statistics(camera.device)
-            more = device_view(device, now) | more
-        return refusal(web.HTTPConflict, error, **more)
+
+async def snapshot_answer(services: Services, camera: Camera, holder: Holder) -> web.Response:
+    """Take a picture now, and return it with its facts. Raises 409, 502, 503."""
+    attempt = await services.snapshot(camera, holder)
+    if attempt.snapshot is not None:
+        jpeg = jpeg_of(attempt.snapshot)
+        facts = facts_of(attempt.snapshot, len(jpeg))
+        known = services.outcomes.get(camera.id)
+        if known is not None and known.picture["captured_at"] == facts["captured_at"]:
+            facts = dict(known.picture)  # with its name in the archive
+        return web.Response(
+            body=jpeg, content_type="image/jpeg", headers={FACTS_HEADER: json.dumps(facts)}
+        )
+    if attempt.result in (Result.BUSY, Result.FULL):
+        raise busy_refusal(services, camera, attempt.error or "", result=attempt.result)
+    overloaded = attempt.result is Result.OVERLOADED
+    kind = web.HTTPServiceUnavailable if overloaded else web.HTTPBadGateway
+    raise refusal(kind, attempt.error or "", result=attempt.result)
+
+
+def busy_refusal(
+    services: Services, camera: Camera, error: str, **more: object
+) -> web.HTTPException:
+    """Return a 409 that says who holds the device's sessions, and for how long."""
+    now = asyncio.get_running_loop().time()
+    with contextlib.suppress(LeaseStateError):  # its device has just left the inventory
+        device = services.manager.device_statistics(camera.device)
+        more = device_view(device, now) | more
+    return refusal(web.HTTPConflict, error, **more)
 
 
 def _holder(request: web.Request, kind: str) -> Holder:

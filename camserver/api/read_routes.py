@@ -125,7 +125,7 @@ class ReadRoutes:
             **asdict(FreshnessLimits.of(camera.interval_s)),
             "max_sessions": camera.max_sessions,
             "go2rtc": camera.go2rtc,
-            "host": self.services.owner_of and self.services.owner_of(camera.device),
+            "host": self.services.fleet and self.services.fleet.owner_of(camera.device),
             "polled_here": self.services.polls_here(camera),
             "latest": outcome and outcome.latest(camera.id),
             "age_s": None if age_s is None else round(age_s, 3),
@@ -148,7 +148,7 @@ class ReadRoutes:
     async def _fleet(self, _: web.Request) -> web.Response:
         if self.services.fleet is None:
             raise refusal(web.HTTPNotFound, "this host is on its own: it has no [fleet] table")
-        return web.json_response(self.services.fleet())
+        return web.json_response(self.services.fleet.view())
 
     # ---- pictures
 

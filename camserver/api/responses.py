@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -19,6 +19,28 @@ from camserver.storage.outcomes import Outcomes
 MAX_WAIT_S = 3600.0
 MAX_TTL_S = 7 * 86400.0
 MAX_LABEL_CHARS = 64
+
+
+class FleetOfHost(Protocol):
+    """What the API uses of the fleet."""
+
+    def view(self) -> dict[str, object]:
+        """Show the fleet as JSON values."""
+
+    async def drain(self, host: str, drained: bool) -> str | None:
+        """Say whether a host shall own nothing; return why that could not be said.
+
+        Raises LookupError for an unknown host.
+        """
+
+    def owner_of(self, device: str) -> str:
+        """Return the host that owns a device; "" when none does."""
+
+    def owns(self, device: str) -> bool:
+        """Return whether this host owns a device."""
+
+    async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
+        """Let another host answer a request; return None when it cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +58,12 @@ class Services:
     """Reads the inventory again; returns its faults, or none when it was applied."""
     confirm_clock: Callable[[], Awaitable[str | None]]
     """Confirms the clock for retention; returns what was doubted, or None."""
-    fleet: Callable[[], dict[str, object]] | None = None
-    """Shows the fleet as JSON values. None: this host is on its own."""
-    drain: Callable[[str, bool], Awaitable[str | None]] | None = None
-    """Says whether a host of the fleet shall own nothing; returns why that could not be said.
+    fleet: FleetOfHost | None = None
+    """None: this host is on its own."""
 
-    Raises LookupError for an unknown host.
-    """
-    owner_of: Callable[[str], str] | None = None
-    """The host that owns a device; "" when none does. None: this host is on its own."""
-    polls_here: Callable[[Camera], bool] = lambda _: True
-    """Whether this host polls a camera."""
+    def polls_here(self, camera: Camera) -> bool:
+        """Whether this host polls a camera."""
+        return self.fleet is None or self.fleet.owns(camera.device)
 
     def wanted(self, request: web.Request) -> Camera:
         """Return the camera that the request's path names. Raises 404."""
@@ -59,9 +76,9 @@ class Services:
     def polled_here(self, request: web.Request) -> Camera:
         """Return the camera of the path, if this host polls it. Raises 404, 503."""
         camera = self.wanted(request)
-        if self.polls_here(camera):
+        if self.fleet is None or self.fleet.owns(camera.device):
             return camera
-        owner = "" if self.owner_of is None else self.owner_of(camera.device)
+        owner = self.fleet.owner_of(camera.device)
         where = f"host {owner} has" if owner else "no host has"
         raise refusal(
             web.HTTPServiceUnavailable, f"{where} the sessions of {camera.id}", host=owner

@@ -15,6 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from camserver.api.control_routes import GRACE_S, ControlRoutes
+from camserver.api.forward import forwarding
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
@@ -52,7 +53,8 @@ class ApiServer:
     ) -> None:
         self._control = ControlRoutes(services, grace_s)
         app = web.Application(
-            client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()]
+            client_max_size=MAX_BODY_BYTES,
+            middlewares=[explain, known_parameters(), forwarding(services)],
         )
         app.add_routes([*reading.routes(), *self._control.routes()])
         self._listener = HttpListener(app, connections=connections, silent_s=silent_s)

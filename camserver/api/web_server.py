@@ -27,6 +27,7 @@ from aiohttp.typedefs import Handler
 from cachetools import LRUCache
 
 from camserver.api.addresses import is_address, is_loopback, network_of
+from camserver.api.forward import forwarding
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.login_limit import (
     MAX_CLIENTS,
@@ -85,7 +86,8 @@ class WebServer:
         self._services = services
         self.configure(inventory)
         app = web.Application(
-            client_max_size=MAX_BODY_BYTES, middlewares=[self._guard, explain, known_parameters()]
+            client_max_size=MAX_BODY_BYTES,
+            middlewares=[self._guard, explain, known_parameters(), forwarding(services)],
         )
         app.on_response_prepare.append(self._mark)
         app.add_routes(

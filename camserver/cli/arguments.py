@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def count(text: str) -> int:
@@ -116,10 +117,24 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `camserver fleet`."""
     parser.add_argument(
         "action",
-        choices=["status", "drain", "undrain"],
-        help="show the hosts; let a host hand over all its devices; give it devices again",
+        choices=["status", "drain", "undrain", "ca"],
+        help=(
+            "show the hosts; let a host hand over all its devices; give it devices again; make"
+            " certificates"
+        ),
     )
-    parser.add_argument("host", nargs="?", metavar="HOST", help="for drain and undrain")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="HOST",
+        help="for drain and undrain; for ca: init, or issue HOST",
+    )
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        metavar="DIR",
+        help="of the certificates (default: beside the inventory)",
+    )
     parser.add_argument("--json", action="store_true", help="of the status")
 
 

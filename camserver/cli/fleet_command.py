@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +14,25 @@ from rich.table import Table
 from rich.text import Text
 
 from camserver.cli.daemon_commands import answered, client, console, running
+from camserver.config import load_inventory
+from camserver.config.fleet import NAME
+from camserver.errors import InventoryError
 
 COLUMNS = ("HOST", "STATE", "DEVICES", "SILENT", "EPOCH", "WEIGHT", "LABELS", "INVENTORY")
 
 
-@answered
 def run(arguments: argparse.Namespace) -> int:
-    """Show the fleet, or drain a host. `status` returns 1 when this host is not valid."""
+    """Show the fleet, drain a host, or make certificates."""
+    expected = {"status": 0, "ca": len(arguments.words)}.get(arguments.action, 1)
+    if len(arguments.words) != expected:
+        print(f"camserver fleet {arguments.action}: expected {expected} HOST", file=sys.stderr)
+        return 2
+    return _ca(arguments) if arguments.action == "ca" else _ask(arguments)
+
+
+@answered
+def _ask(arguments: argparse.Namespace) -> int:
+    """Ask the daemon. `status` returns 1 when this host is not valid."""
     asked = running(client(arguments))
     if arguments.action == "status":
         view = asked.get("/v1/fleet")
@@ -28,16 +41,54 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             show(view, console())
         return 0 if view["valid_s"] > 0 else 1
-    if not arguments.host:
-        print(f"camserver fleet {arguments.action}: expected a HOST", file=sys.stderr)
-        return 2
-    asked.post(f"/v1/fleet/{arguments.action}?host={quote(arguments.host, safe='')}")
+    (host,) = arguments.words
+    asked.post(f"/v1/fleet/{arguments.action}?host={quote(host, safe='')}")
     print(
-        f"{arguments.host} hands over its devices, and gets no others"
+        f"{host} hands over its devices, and gets no others"
         if arguments.action == "drain"
-        else f"{arguments.host} gets its devices again"
+        else f"{host} gets its devices again"
     )
     return 0
+
+
+def _ca(arguments: argparse.Namespace) -> int:
+    """Make the fleet's authority, or the certificate of a host."""
+    try:
+        from camserver.fleet import authority
+    except ImportError:
+        print(
+            "camserver fleet ca: needs the package cryptography: pip install 'camserver[fleet]'",
+            file=sys.stderr,
+        )
+        return 1
+    folder = arguments.dir or arguments.config.absolute().parent
+    try:
+        match arguments.words:
+            case ["init"]:
+                made = authority.make_authority(folder, _fleet_name(arguments))
+                print(f"{made}: give it to every host; {authority.CA_KEY} stays here, and secret")
+            case ["issue", host] if re.fullmatch(NAME, host):
+                certificate, key = authority.issue(folder, host)
+                print(f"{certificate}, {key}: for {host}; the key is secret")
+            case _:
+                print("camserver fleet ca: expected init, or issue HOST", file=sys.stderr)
+                return 2
+    except FileExistsError as error:
+        print(f"camserver fleet ca: {error.filename} is there already", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        print(f"camserver fleet ca: {why} (`camserver fleet ca init` comes first)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fleet_name(arguments: argparse.Namespace) -> str:
+    try:
+        inventory = load_inventory(arguments.config, passwords=False)
+    except InventoryError:
+        return ""
+    return "" if inventory.fleet is None else inventory.fleet.name
 
 
 def show(view: dict[str, Any], screen: Console) -> None:

@@ -15,6 +15,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 PASSWORDS = ("password", "password_file", "password_credential")
 """The keys for a password. Only one of them may be given."""
 
+TLS_FILES = ("ca_file", "cert_file", "key_file")
+
 
 class FleetTable(Table):
     """Several hosts share their cameras through etcd. Without this table a host is on its own."""
@@ -34,10 +36,32 @@ class FleetTable(Table):
     password_credential: str | None = Field(
         None, description="Name of a systemd credential (LoadCredential=)."
     )
-    ca_file: Path | None = Field(
+    etcd_ca_file: Path | None = Field(
         None,
         description="PEM file of the authority that signed etcd's certificates; default: the"
         " system's authorities.",
+    )
+    listen: str = Field(
+        "",
+        description='host:port for the other hosts of the fleet, e.g. "0.0.0.0:3443"; "" turns it'
+        " off: then they cannot show this host's pictures.",
+    )
+    url: HttpUrl | None = Field(
+        None,
+        description="Where the other hosts reach `listen`; default: https://, the name of this"
+        " host, and the port.",
+    )
+    ca_file: Path | None = Field(
+        None, description="PEM file of the fleet's authority, which signed the hosts' certificates."
+    )
+    cert_file: Path | None = Field(
+        None, description="PEM file of this host's certificate; it is for the host's name."
+    )
+    key_file: Path | None = Field(None, description="PEM file of the certificate's key.")
+    vouch: bool = Field(
+        False,
+        description="Hosts that cannot reach etcd go on when all other hosts agree; needs listen,"
+        " and the same value on all hosts.",
     )
     labels: list[str] = Field(
         [],
@@ -63,6 +87,31 @@ class FleetTable(Table):
             raise ValueError(f"{' and '.join(given)} exclude each other")
         if bool(given) != (self.username is not None):
             raise ValueError("username and a password belong together")
-        if self.ca_file is not None and not all(url.startswith("https:") for url in self.etcd):
-            raise ValueError("ca_file: is for https:// URLs only")
+        is_https = all(url.startswith("https:") for url in self.etcd)
+        if self.etcd_ca_file is not None and not is_https:
+            raise ValueError("etcd_ca_file: is for https:// URLs only")
+        self._check_listen()
         return self
+
+    def _check_listen(self) -> None:
+        files = [getattr(self, key) is not None for key in TLS_FILES]
+        host, _, port = self.listen.rpartition(":")
+        if self.listen and not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError('listen: expected host:port, e.g. "0.0.0.0:3443", or ""')
+        if bool(self.listen) != all(files) or any(files) != all(files):
+            raise ValueError(f"listen, {', '.join(TLS_FILES)} belong together")
+        if self.vouch and not self.listen:
+            raise ValueError("vouch: needs listen, so that the other hosts can ask")
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """(host, port) of `listen`. None when it is turned off."""
+        host, _, port = self.listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if self.listen else None
+
+    @property
+    def own_url(self) -> str:
+        """Where the other hosts reach this one. Empty when they cannot."""
+        if self.address is None:
+            return ""
+        return (self.url or f"https://{self.host_name}:{self.address[1]}").rstrip("/")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from camserver.config.checks import device_faults, fleet_faults, rate_warning
 from camserver.config.files import InventoryFiles, builtin_profiles
-from camserver.config.fleet import PASSWORDS, FleetTable
+from camserver.config.fleet import PASSWORDS, TLS_FILES, FleetTable
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import (
     SECTIONS,
@@ -308,15 +308,34 @@ class _Loader:
         table = self._table(FleetTable, raw, where)
         if not isinstance(table, FleetTable):
             return table
-        ca_file = table.ca_file and self.path.absolute().parent / table.ca_file
-        if ca_file is not None:
-            try:
-                ssl.create_default_context(cafile=ca_file)
-            except OSError as error:  # ssl.SSLError is one
-                reason = error.strerror or "it holds no certificate"
-                self.faults.append(f"{where}: ca_file: {ca_file} cannot be used: {reason}")
+        files: dict[str, Path | None] = {
+            key: path and self.path.absolute().parent / path
+            for key in ("etcd_ca_file", *TLS_FILES)
+            for path in (getattr(table, key),)
+        }
+        for key in ("etcd_ca_file", "ca_file"):
+            if (path := files[key]) is not None:
+                self._check_authority(f"{where}: {key}", path)
+        if self.passwords and (certificate := files["cert_file"]) is not None:
+            self._check_certificate(where, certificate, files["key_file"])
         password = self._password(table, where)
-        return table.model_copy(update={"password": password, "ca_file": ca_file})
+        return table.model_copy(update={"password": password, **files})
+
+    def _check_certificate(self, where: str, certificate: Path, key: Path | None) -> None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key)
+        except OSError as error:
+            reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+            self.faults.append(
+                f"{where}: cert_file, key_file: {certificate} and {key} cannot be used: {reason}"
+            )
+
+    def _check_authority(self, where: str, path: Path) -> None:
+        try:
+            ssl.create_default_context(cafile=path)
+        except OSError as error:  # ssl.SSLError is one
+            reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else None
+            self.faults.append(f"{where}: {path} cannot be used: {reason or error.strerror}")
 
     def _check_fleet(self, tables: Mapping[str, Table | None]) -> None:
         fleet, go2rtc = tables["fleet"], tables["go2rtc"]

@@ -177,3 +177,13 @@ class FleetRecordUnreadable(Event):
     LEVEL: ClassVar[Level] = "warning"
     TEXT: ClassVar[str] = "a record of the fleet cannot be read: {fault}"
     fault: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetNotServed(Event):
+    """The address for other hosts cannot be used, so they cannot show this host's pictures."""
+
+    EVENT: ClassVar[str] = "fleet.unserved"
+    LEVEL: ClassVar[Level] = "warning"
+    TEXT: ClassVar[str] = "[fleet] listen cannot be used: {reason}"
+    reason: str

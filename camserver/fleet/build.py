@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from aiohttp import web
+
 from camserver.config import Camera, Inventory
 from camserver.config.fleet import FleetTable
 from camserver.events import Event, EventBus
@@ -15,10 +17,12 @@ from camserver.fleet.counters import FleetCounters
 from camserver.fleet.etcd import EtcdStore
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
+from camserver.fleet.peers import Peers
 from camserver.fleet.records import HostRecord, HostState
 from camserver.fleet.status import fleet_statistics, fleet_view
 from camserver.fleet.store import StoreError
 from camserver.fleet.terms import FleetTerms
+from camserver.fleet.tls import client_context, server_context
 from camserver.host.clock import boot_time
 from camserver.host.kernel_timer import KernelTimer
 from camserver.leases import RtspManager
@@ -38,15 +42,24 @@ class Fleet:
         orchestrator: PollingOrchestrator,
         emit: Callable[[Event], None],
     ) -> None:
-        """Raises OSError when etcd's ca_file cannot be used, or the kernel gives no timer."""
+        """Raises OSError when a TLS file cannot be used, or the kernel gives no timer."""
         self._table = table
         self._counters = FleetCounters()
         self._store = EtcdStore(
             tuple(table.etcd),
             username=table.username or "",
             password=table.password or "",
-            tls=None if table.ca_file is None else ssl.create_default_context(cafile=table.ca_file),
+            tls=None
+            if table.etcd_ca_file is None
+            else ssl.create_default_context(cafile=table.etcd_ca_file),
         )
+        self._tls_files = _tls_files(table)
+        self.peers = (
+            None
+            if self._tls_files is None
+            else Peers(client_context(*self._tls_files), self._url_of)
+        )
+        """The other hosts. None when this host has no certificate."""
         self._local = LocalDevices(manager, orchestrator)
         self._local.configure(inventory.cameras)
         record = HostRecord(
@@ -56,20 +69,31 @@ class Fleet:
             sequence=0,
             state=HostState.LIVE,
             seen=0,
-            url="",
+            url=table.own_url,
             inventory=inventory_hash(inventory.cameras),
             weight=table.weight,
             labels=tuple(table.labels),
         )
         self.member = FleetMember(
             Identity(table.name, table.host_name, record),
-            FleetTerms(),
+            FleetTerms(vouch=table.vouch),
             self._store,
             self._local,
             KernelTimer(),
             EventBus(self._counters, emit),
             boot_time,
+            None if self.peers is None else self.peers.promise,
         )
+
+    def listener(self) -> tuple[tuple[str, int], ssl.SSLContext] | None:
+        """The address for other hosts, and its TLS. None when it is turned off. Raises OSError."""
+        address = self._table.address
+        if address is None or self._tls_files is None:
+            return None
+        return address, server_context(*self._tls_files)
+
+    def _url_of(self, host: str) -> str:
+        return self.member.url_of(host)
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
         """Take over a new inventory. Returns the changed keys that need a restart."""
@@ -113,6 +137,10 @@ class Fleet:
             return str(error)
         return None
 
+    async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
+        """Let another host answer a request. None when it cannot be asked."""
+        return None if self.peers is None else await self.peers.relay(host, request)
+
     async def run(self) -> None:
         """Be a member of the fleet, until `leave` is done."""
         await self.member.run()
@@ -122,14 +150,22 @@ class Fleet:
         await self.member.leave(limit_s)
 
     async def close(self) -> None:
-        """Close the connections to the store."""
+        """Close the connections to the store and to other hosts."""
         await self._store.close()
+        if self.peers is not None:
+            await self.peers.close()
 
 
 def inventory_hash(cameras: Iterable[Camera]) -> str:
     """The same for the same cameras. It has no passwords in it."""
     texts = sorted(repr(camera) for camera in cameras)  # a repr shows no password
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
+def _tls_files(table: FleetTable) -> tuple[Path, Path, Path] | None:
+    if table.ca_file is None or table.cert_file is None or table.key_file is None:
+        return None
+    return table.ca_file, table.cert_file, table.key_file
 
 
 def _read(path: Path) -> str:

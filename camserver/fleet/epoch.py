@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from camserver.events import Event
@@ -31,7 +31,7 @@ from camserver.fleet.orders import Order, Phase, Purpose, Remains
 from camserver.fleet.ownership import Take
 from camserver.fleet.records import HostState
 from camserver.fleet.store import Change, FleetStore, StoreError, StoreUnknownError
-from camserver.fleet.terms import FleetTerms
+from camserver.fleet.vouching import Asking
 
 TICK_S = 0.2
 """How often the protocol is asked, at least, what is to be done."""
@@ -42,6 +42,10 @@ READ_S = 10.0
 RETRY_S = 0.3
 MANY_DEVICES = 1000
 OVER = frozenset((Phase.LEFT, Phase.FENCED))
+
+
+Ask = Callable[[str, int], Awaitable[bool]]
+"""Asks a host, in the epoch in which we know it, to promise to wait for us."""
 
 
 class DevicesOfHost(Protocol):
@@ -82,25 +86,28 @@ class Epoch:
     def __init__(
         self,
         host: FleetHost,
-        fleet: str,
-        terms: FleetTerms,
         store: FleetStore,
         local: DevicesOfHost,
         timer: Timer,
         health: StoreHealth,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
+        ask: Ask | None,
     ) -> None:
-        """`clock` counts in suspend, too. The mirror of `host` has just been read."""
+        """`clock` counts in suspend, too. The mirror of `host` has just been read.
+
+        `ask` asks another host to vouch for this one. None: this host cannot ask.
+        """
         self.host = host
-        self._fleet = fleet
-        self._terms = terms
+        self._fleet = host.mirror.keys.fleet
+        self._terms = host.validity.terms
         self._store = store
         self._local = local
         self._timer = timer
         self._health = health
         self._emit = emit
         self._clock = clock
+        self._ask_one = ask
         self._news = News(host.name, emit)
         self._wake = asyncio.Event()
         self._extended = asyncio.Event()
@@ -150,6 +157,8 @@ class Epoch:
             for order in list(self.host.orders(now)):
                 self._say(order, now)
                 self._start(group, self._make(order), f"fleet {order.purpose}")
+            if self._ask_one is not None and (asking := self.host.asking(now)) is not None:
+                self._start(group, self._ask(asking, self._ask_one), "fleet vouching")
             self._end_lost(group)
             self._take_over(now)
             self._hand_over(group, self.host.devices.to_end)
@@ -206,6 +215,14 @@ class Epoch:
                 self.host.refused(order)
                 self._read_anew()  # the mirror is older than the store
         self._wake.set()
+
+    async def _ask(self, asking: Asking, ask_one: Ask) -> None:
+        """Ask all other hosts to vouch for this one, because the store is away."""
+        hosts = list(asking.hosts)
+        answers = await asyncio.gather(*(ask_one(host, asking.hosts[host]) for host in hosts))
+        agreed = [host for host, agrees in zip(hosts, answers, strict=True) if agrees]
+        self.host.answered(asking, agreed)
+        self._extend()
 
     def _say(self, order: Order, now: float) -> None:
         if order.purpose is Purpose.BURY:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from camserver.events import Event
 from camserver.events.fleet import FleetFenced, FleetLeaveIncomplete, FleetLeft, FleetWaiting
@@ -12,12 +13,14 @@ from camserver.fleet.epoch import Epoch, Timer
 from camserver.fleet.health import StoreHealth
 from camserver.fleet.host import FleetHost, next_epoch
 from camserver.fleet.local import LocalDevices
-from camserver.fleet.mirror import Mirror
+from camserver.fleet.mirror import ENDED, Mirror
 from camserver.fleet.orders import Fenced, Phase
 from camserver.fleet.records import HostRecord, Keys, MetaRecord
 from camserver.fleet.store import FleetStore, Snapshot, StoreError, Swap
 from camserver.fleet.terms import FleetTerms
 
+AskPeer = Callable[[str, dict[str, object]], Awaitable[bool]]
+"""Asks a host to vouch for this one: (its name, the question)."""
 RETRY_S = 2.0
 """How often a host that cannot join tries again."""
 
@@ -43,8 +46,9 @@ class FleetMember:
         timer: Timer,
         emit: Callable[[Event], None],
         clock: Callable[[], float],
+        ask: AskPeer | None = None,
     ) -> None:
-        """`clock` counts in suspend, too."""
+        """`clock` counts in suspend, too. `ask` asks other hosts; None: it cannot."""
         self.identity = identity
         self.terms = terms
         self.health = StoreHealth(emit, clock)
@@ -55,6 +59,7 @@ class FleetMember:
         self._timer = timer
         self._emit = emit
         self._clock = clock
+        self._ask_peer = ask
         self._keys = Keys(identity.fleet)
         self._record = identity.record
         self._epoch: Epoch | None = None
@@ -144,15 +149,29 @@ class FleetMember:
         host.replace(snapshot, self._clock())
         return Epoch(
             host,
-            self.identity.fleet,
-            self.terms,
             self._store,
             self._local,
             self._timer,
             self.health,
             self._emit,
             self._clock,
+            None if self._ask_peer is None else partial(self._ask, host.epoch, self._ask_peer),
         )
+
+    async def _ask(self, epoch: int, ask: AskPeer, host: str, its_epoch: int) -> bool:
+        question = {"host": self.identity.name, "epoch": epoch, "yours": its_epoch}
+        return await ask(host, question)
+
+    def promise(self, host: str, its_epoch: int, our_epoch: int) -> bool:
+        """Promise not to declare a host dead for W, because it has asked. False: refused."""
+        mine = self.host
+        return mine is not None and mine.promise(host, its_epoch, our_epoch, self._clock())
+
+    def url_of(self, name: str) -> str:
+        """Where another host is reached. Empty when it cannot be, or is not live."""
+        mine = self.host
+        record = None if mine is None else mine.mirror.host(name)
+        return "" if record is None or record.state in ENDED else record.url
 
     async def _say_waiting(self, host: FleetHost) -> None:
         """Say when the name of this host is in use for longer than an earlier process may live."""

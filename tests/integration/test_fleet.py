@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
 
+import aiohttp
 import jsonschema
 import pytest
 from fleet_hosts import INTERVAL_S, FleetHosts, fleet_of
 
 from camserver.client import ApiRefusal
+from camserver.fleet.authority import issue, make_authority
+from camserver.fleet.tls import client_context
 
 pytestmark = pytest.mark.anyio
 
@@ -50,6 +54,75 @@ async def test_what_a_host_says_of_its_fleet(fleet: FleetHosts) -> None:
     assert {camera["host"] for camera in cameras} == {"a", "b"}
     assert sum(camera["polled_here"] for camera in cameras) == view["owned"]
     assert sum(host["owned"] for host in view["hosts"]) == len(fleet.house.fleet.cameras)
+
+
+async def test_any_host_shows_the_pictures_of_all(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+    a, b = fleet.hosts["a"], fleet.hosts["b"]
+    cameras = await asyncio.to_thread(a.client.get, "/v1/cameras")
+    elsewhere = [camera["id"] for camera in cameras if camera["host"] == "b"]
+    for camera in elsewhere:
+        await fleet.until((b.output / camera / "latest.jpg").exists)
+        latest = await asyncio.to_thread(a.client.latest, camera)
+        assert latest.jpeg.startswith(b"\xff\xd8")
+        assert latest.jpeg.endswith(b"\xff\xd9")
+        assert latest.facts["source"] == "rtsp"
+        assert not (a.output / camera).exists(), "it is on the disk of its owner only"
+    taken = await asyncio.to_thread(a.client.snapshot, elsewhere[0])
+    assert taken.jpeg.startswith(b"\xff\xd8")
+    day = taken.facts["captured_at"][:10]
+    archive = f"/v1/cameras/{elsewhere[0]}/archive?day={day}"
+    assert await asyncio.to_thread(a.client.get, archive)
+    assert fleet.verdict() == {}
+
+
+async def test_only_members_of_the_fleet_are_answered(fleet: FleetHosts, tmp_path: Path) -> None:
+    """Without a certificate of the fleet nothing; and each host speaks only for itself."""
+    await start(fleet, "a", "b")
+    hosts = await asyncio.to_thread(lambda: fleet.hosts["a"].view()["hosts"])
+    url, epochs = hosts[0]["url"], {host["host"]: host["epoch"] for host in hosts}
+    authority, other = fleet.folder / "ca" / "ca.pem", tmp_path / "other"
+    make_authority(other, "other")
+    stranger = client_context(authority, *issue(other, "b"))
+    nobody = ssl.create_default_context(cafile=authority)
+    member = client_context(authority, fleet.folder / "ca/b.pem", fleet.folder / "ca/b.key")
+    async with aiohttp.ClientSession() as session:
+        for context in (stranger, nobody):
+            with pytest.raises((aiohttp.ClientError, OSError)):
+                async with session.get(f"{url}/v1/cameras", ssl=context, server_hostname="a"):
+                    pass
+        async with session.get(f"{url}/v1/cameras", ssl=member, server_hostname="a") as answer:
+            assert answer.status == 200
+        for host, status in (("b", 200), ("a", 403), ("c", 403)):
+            question = {"host": host, "epoch": epochs.get(host, 1), "yours": epochs["a"]}
+            async with session.post(
+                f"{url}/v1/fleet/promise", json=question, ssl=member, server_hostname="a"
+            ) as answer:
+                assert answer.status == status
+        async with session.post(
+            f"{url}/v1/fleet/promise", data=b"[]", ssl=member, server_hostname="a"
+        ) as answer:
+            assert answer.status == 400
+        async with session.post(
+            f"{url}/v1/cameras/cam0/lease", ssl=member, server_hostname="a"
+        ) as answer:
+            assert answer.status == 404
+
+
+async def test_hosts_that_vouch_go_on_without_their_store(fleet: FleetHosts) -> None:
+    for name in ("a", "b"):
+        await (await fleet.host(name, "vouch = true")).start()
+    await fleet.until_shared()
+    fleet.etcd.signal(signal.SIGSTOP)
+    away_s, since = 12.0, time.monotonic()
+    await fleet.until(lambda: time.monotonic() - since > away_s)
+    for _ in range(3):
+        await fleet.until_polled()
+    fleet.etcd.signal(signal.SIGCONT)
+    await fleet.until_polled()
+    hosts = fleet.hosts.values()
+    assert not any("fleet.invalid" in host.log.read_text() for host in hosts)
+    assert fleet.verdict() == {}
 
 
 async def test_a_host_that_is_killed_is_replaced(fleet: FleetHosts) -> None:

@@ -13,6 +13,7 @@ import tomli
 from inventories import faults, load
 
 from camserver.config import Inventory, schema
+from camserver.fleet.authority import issue, make_authority
 
 CAMERA = '[[camera]]\nid = "cam"\nurl = "rtsp://10.0.0.1/x"\n'
 FLEET = '[fleet]\nname = "home"\netcd = ["https://10.0.0.2:2379"]\n'
@@ -58,8 +59,12 @@ def test_a_whole_table(tmp_path: Path) -> None:
         (FLEET.replace("10.0.0.2", "user:pw@10.0.0.2"), "as username and password"),
         (FLEET + 'username = "cams"\n', "belong together"),
         (FLEET + 'username = "c"\npassword = "p"\npassword_file = "f"\n', "exclude each other"),
-        (FLEET + 'ca_file = "none.pem"\n', "none.pem cannot be used"),
-        (FLEET.replace("https", "http") + 'ca_file = "none.pem"\n', "https"),
+        (FLEET + 'etcd_ca_file = "none.pem"\n', "none.pem cannot be used"),
+        (FLEET.replace("https", "http") + 'etcd_ca_file = "none.pem"\n', "https"),
+        (FLEET + 'listen = "3443"\n', "host:port"),
+        (FLEET + 'listen = "0.0.0.0:3443"\n', "belong together"),
+        (FLEET + 'cert_file = "cert.pem"\n', "belong together"),
+        (FLEET + "vouch = true\n", "needs listen"),
         (FLEET + "weight = 0\n", "weight"),
         (FLEET + '[go2rtc]\napi = "http://127.0.0.1:1984"\n', "go2rtc"),
     ],
@@ -68,6 +73,21 @@ def test_what_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     found = faults(tmp_path, text + CAMERA)
     assert len(found) == 1
     assert fault in found[0]
+
+
+def test_a_host_that_others_reach(tmp_path: Path) -> None:
+    make_authority(tmp_path, "home")
+    certificate, key = issue(tmp_path, "site-a-1")
+    files = f'ca_file = "ca.pem"\ncert_file = "{certificate.name}"\nkey_file = "{key.name}"\n'
+    listen = 'host = "site-a-1"\nlisten = "[::]:3443"\nvouch = true\n'
+    fleet = inventory_of(tmp_path, FLEET + listen + files + CAMERA).fleet
+    assert fleet is not None
+    assert fleet.address == ("::", 3443)
+    assert fleet.own_url == "https://site-a-1:3443"
+    key.write_text("no key")
+    found = faults(tmp_path, FLEET + listen + files + CAMERA)
+    assert len(found) == 1
+    assert "cannot be used" in found[0]
 
 
 def test_cameras_of_one_device_have_the_same_hosts(tmp_path: Path) -> None:

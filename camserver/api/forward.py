@@ -1,0 +1,41 @@
+"""Requests for a camera that another host of the fleet polls: that host answers them.
+
+One host asks at most one other host: the listener for other hosts does not forward.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from camserver.api.responses import Services
+
+FORWARDED = frozenset(
+    (
+        "/v1/cameras/{id}",
+        "/v1/cameras/{id}/latest.jpg",
+        "/v1/cameras/{id}/archive",
+        "/v1/cameras/{id}/archive/{path}",
+        "/v1/cameras/{id}/snapshot",
+    )
+)
+
+
+def forwarding(services: Services) -> Middleware:
+    """Return the middleware. When the owner cannot be asked, this host says what it knows."""
+
+    @web.middleware
+    async def forward(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        is_forwarded = resource is not None and resource.canonical in FORWARDED
+        if services.fleet is None or not is_forwarded:
+            return await handler(request)
+        device = services.wanted(request).device
+        owner = services.fleet.owner_of(device)
+        if owner and not services.fleet.owns(device):
+            answer = await services.fleet.relay(owner, request)
+            if answer is not None:
+                return answer
+        return await handler(request)
+
+    return forward

@@ -1,0 +1,101 @@
+"""What this host asks other hosts of the fleet, over mutual TLS: promises, and pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+
+import aiohttp
+from aiohttp import web
+
+from camserver.client.exchange import FACTS_HEADER
+
+ASK_S = 0.8
+"""How long the answer to a question may take. Validity does not wait."""
+CONNECT_S = 2.0
+RELAY_S = 60.0
+"""How long one relayed answer may take in all."""
+RELAYED_AT_ONCE = 32
+"""Answers of one host that are relayed at the same time; others wait."""
+ASKED = ("If-None-Match", "If-Modified-Since", "X-Camserver-Action")
+ANSWERED = (
+    "Content-Type",
+    "Content-Length",
+    "ETag",
+    "Last-Modified",
+    "Cache-Control",
+    "Retry-After",
+    FACTS_HEADER,
+)
+HOST_HEADER = "X-Camserver-Host"
+"""The host that has answered."""
+
+
+class Peers:
+    """The other hosts. `url_of` gives the URL of a host by its name, or "" when it has none."""
+
+    def __init__(self, tls: ssl.SSLContext, url_of: Callable[[str], str]) -> None:
+        self._tls = tls
+        self._url_of = url_of
+        self._session: aiohttp.ClientSession | None = None
+
+    async def promise(self, host: str, question: dict[str, object]) -> bool:
+        """Ask a host to vouch for this one. False also when it does not answer."""
+        if not (url := self._url_of(host)):
+            return False
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            async with (
+                asyncio.timeout(ASK_S),
+                self._connections().post(
+                    f"{url}/v1/fleet/promise", json=question, server_hostname=host
+                ) as answer,
+            ):
+                said = await answer.json()
+                return answer.status == 200 and said.get("promised") is True
+        return False
+
+    async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
+        """Let another host answer a request. None when it cannot be asked."""
+        if not (url := self._url_of(host)):
+            return None
+        headers = {name: request.headers[name] for name in ASKED if name in request.headers}
+        begun: web.StreamResponse | None = None
+        try:
+            async with (
+                asyncio.timeout(RELAY_S),
+                self._connections().request(
+                    request.method,
+                    f"{url}{request.path_qs}",
+                    headers=headers,
+                    server_hostname=host,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                kept = {name: answer.headers[name] for name in ANSWERED if name in answer.headers}
+                begun = web.StreamResponse(status=answer.status, headers=kept | {HOST_HEADER: host})
+                await begun.prepare(request)
+                async for data in answer.content.iter_chunked(65536):
+                    await begun.write(data)
+                await begun.write_eof()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            if begun is not None and begun.prepared and request.transport is not None:
+                request.transport.abort()  # a part of a picture must not look like a whole one
+        return begun
+
+    async def close(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _connections(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=RELAYED_AT_ONCE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=RELAY_S, connect=CONNECT_S),
+            )
+        return self._session
