@@ -94,7 +94,9 @@ class FleetHosts:
         self.opened: dict[str, list[float]] = {camera: [] for camera in house.fleet.cameras}
         """When each camera saw a session begin."""
 
-    async def host(self, name: str, more: str = "", cameras: str = "") -> HostProcess:
+    async def host(
+        self, name: str, more: str = "", cameras: str = "", http: str = ""
+    ) -> HostProcess:
         links = [CutLink(node.port) for node in self.etcd.nodes]
         for link in links:
             await link.start()
@@ -111,10 +113,14 @@ class FleetHosts:
             f'ca_file = "{self.folder}/ca/{CA_FILE}"\ncert_file = "{certificate}"\n'
             f'key_file = "{key}"\n'
             f'[polling]\nstop_timeout = "5s"\n'
-            f'[http]\nlisten = ""\n[output]\ndirectory = "{host.output}"\n'
+            f'[http]\nlisten = "{http}"\n[output]\ndirectory = "{host.output}"\n'
             f'[api]\nsocket = "{host.socket}"\n{inventory}'
         )
         return host
+
+    async def get(self, client: SyncLeaseClient, route: str) -> Any:
+        """Ask a host, without blocking the links of all hosts."""
+        return await asyncio.to_thread(client.get, route)
 
     async def until(self, condition: Any, seconds: float = 60) -> None:
         async with asyncio.timeout(seconds):

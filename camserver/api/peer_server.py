@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from camserver.api.control_routes import snapshot_answer
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, STOP_S, explain
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
-from camserver.api.responses import Services, refusal
+from camserver.api.responses import ASKED_BY_HOST, Services, refusal
 from camserver.leases import Holder
 
 HANDSHAKE_S = 5.0
@@ -44,7 +45,7 @@ class PeerServer:
         self._services = services
         self._promise_to = promise
         app = web.Application(
-            client_max_size=MAX_BODY_BYTES, middlewares=[explain, known_parameters()]
+            client_max_size=MAX_BODY_BYTES, middlewares=[_from_host, explain, known_parameters()]
         )
         app.add_routes(
             [
@@ -103,6 +104,12 @@ class PeerServer:
     def _hosts(self, request: web.Request) -> tuple[str, ...]:
         transport = request.transport
         return _names_in(None if transport is None else transport.get_extra_info("peercert"))
+
+
+@web.middleware
+async def _from_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request[ASKED_BY_HOST] = True
+    return await handler(request)
 
 
 def _names_in(certificate: Mapping[str, Any] | None) -> tuple[str, ...]:

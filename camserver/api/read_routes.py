@@ -19,7 +19,7 @@ from aiohttp import web
 
 from camserver.api.listener import cut_off
 from camserver.api.metrics import Metrics
-from camserver.api.responses import Services, device_view, refusal
+from camserver.api.responses import ASKED_BY_HOST, Services, device_view, refusal
 from camserver.api.sse import EventStream
 from camserver.api.thumbnails import WIDTHS, Thumbnails, ThumbnailsBusy
 from camserver.archive.listing import ArchiveListing
@@ -50,6 +50,8 @@ After them the answer has only the facts that the JPEG itself contains.
 """
 SEND_S = 60.0
 """Seconds that a client may take to receive one picture; then it is cut off."""
+OF_OWNER = ("latest", "age_s", "polling")
+"""What only the host knows that polls a camera."""
 T = TypeVar("T")
 
 
@@ -99,9 +101,14 @@ class ReadRoutes:
 
     # ---- cameras
 
-    async def _cameras(self, _: web.Request) -> web.Response:
-        polling = self._polling()
-        facts = [self._facts(c, polling.get(c.id)) for c in self.services.cameras()]
+    async def _cameras(self, request: web.Request) -> web.Response:
+        polling, cameras = self._polling(), self.services.cameras()
+        others: dict[str, dict[str, Any]] = {}
+        if ASKED_BY_HOST in request:
+            cameras = tuple(camera for camera in cameras if self.services.polls_here(camera))
+        elif self.services.fleet is not None:
+            others = await self.services.fleet.cameras()
+        facts = [self._facts(c, polling.get(c.id), others.get(c.id)) for c in cameras]
         body = await self._read(lambda: json.dumps(facts).encode())
         return web.Response(body=body, content_type="application/json")
 
@@ -112,8 +119,17 @@ class ReadRoutes:
     def _polling(self) -> dict[str, CameraPolling]:
         return {c.camera: c for c in self.services.polling()}
 
-    def _facts(self, camera: Camera, polling: CameraPolling | None) -> dict[str, Any]:
-        """Return a camera as JSON values."""
+    def _facts(
+        self,
+        camera: Camera,
+        polling: CameraPolling | None,
+        of_owner: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Return a camera as JSON values. `of_owner` is what the host says that polls it."""
+        is_here = self.services.polls_here(camera)
+        if of_owner is not None and not is_here:
+            known = {key: of_owner[key] for key in OF_OWNER if key in of_owner}
+            return self._facts(camera, None) | known | {"from_owner": True}
         outcome = self.services.outcomes.get(camera.id)
         age_s = self.services.outcomes.age_s(camera.id)
         return {
@@ -126,7 +142,8 @@ class ReadRoutes:
             "max_sessions": camera.max_sessions,
             "go2rtc": camera.go2rtc,
             "host": self.services.fleet and self.services.fleet.owner_of(camera.device),
-            "polled_here": self.services.polls_here(camera),
+            "polled_here": is_here,
+            "from_owner": is_here,
             "latest": outcome and outcome.latest(camera.id),
             "age_s": None if age_s is None else round(age_s, 3),
             "polling": polling

@@ -39,6 +39,9 @@ class FleetOfHost(Protocol):
     def owns(self, device: str) -> bool:
         """Return whether this host owns a device."""
 
+    async def cameras(self) -> dict[str, dict[str, Any]]:
+        """Return what other hosts say of the cameras that they poll, by camera id."""
+
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request; return None when it cannot be asked."""
 
@@ -83,6 +86,10 @@ class Services:
         raise refusal(
             web.HTTPServiceUnavailable, f"{where} the sessions of {camera.id}", host=owner
         )
+
+
+ASKED_BY_HOST = "camserver.asked_by_host"
+"""Set for requests of other hosts of the fleet: they are answered from this host alone."""
 
 
 def refusal(kind: type[web.HTTPException], error: str, **more: object) -> web.HTTPException:

@@ -68,7 +68,7 @@ class CameraStatus:
     host: str | None
     """The host of the fleet that polls it; None without a fleet."""
     is_elsewhere: bool
-    """Whether another host polls it. Then its picture here may be old."""
+    """Whether another host polls it, and does not answer. Then what is known here may be old."""
 
     @property
     def rank(self) -> tuple[bool, int, int, float]:
@@ -118,7 +118,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
     age_s = camera.get("age_s")  # the daemon's: nobody can set the clock that it is taken from
     if age_s is None:
         age_s = _age_s(latest.get("captured_at"), now)
-    is_elsewhere = not camera.get("polled_here", True)
+    is_elsewhere = not camera.get("from_owner", True)
     width, height = latest.get("width"), latest.get("height")
     results = (polling or {}).get("results", {})
     return CameraStatus(
@@ -142,7 +142,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
 
 
 def _elsewhere(camera: dict[str, Any]) -> str:
-    return f"polled by host {camera['host']}" if camera["host"] else "polled by no host"
+    return f"no news from host {camera['host']}" if camera["host"] else "no host has it"
 
 
 def _age_s(captured_at: Any, now: datetime) -> float | None:

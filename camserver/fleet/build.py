@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ssl
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -25,9 +27,11 @@ from camserver.fleet.terms import FleetTerms
 from camserver.fleet.tls import client_context, server_context
 from camserver.host.clock import boot_time
 from camserver.host.kernel_timer import KernelTimer
+from camserver.host.tasks import SingleFlight
 from camserver.leases import RtspManager
 from camserver.polling.orchestrator import PollingOrchestrator
 
+KNOWN_S = 1.0
 MACHINE_ID, BOOT_ID = Path("/etc/machine-id"), Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -45,6 +49,9 @@ class Fleet:
         """Raises OSError when a TLS file cannot be used, or the kernel gives no timer."""
         self._table = table
         self._counters = FleetCounters()
+        self._known: dict[str, dict[str, Any]] = {}
+        self._known_until = 0.0
+        self._asking: SingleFlight[str, None] = SingleFlight()
         self._store = EtcdStore(
             tuple(table.etcd),
             username=table.username or "",
@@ -137,6 +144,26 @@ class Fleet:
             return str(error)
         return None
 
+    async def cameras(self) -> dict[str, dict[str, Any]]:
+        """What the other hosts say of the cameras that they poll, by camera id.
+
+        Callers within KNOWN_S share one answer. A host that does not answer is left out.
+        """
+        if self.peers is None:
+            return {}
+        if asyncio.get_running_loop().time() >= self._known_until:
+            await self._asking.do("cameras", self._ask_cameras, "cameras of the fleet")
+        return self._known
+
+    async def _ask_cameras(self) -> None:
+        peers, host = self.peers, self.member.host
+        if peers is None or host is None:
+            return
+        others = [name for name, _ in host.mirror.live() if name != host.name]
+        answers = await asyncio.gather(*(peers.cameras(name) for name in others))
+        self._known = {str(each.get("id")): each for answer in answers for each in answer}
+        self._known_until = asyncio.get_running_loop().time() + KNOWN_S
+
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request. None when it cannot be asked."""
         return None if self.peers is None else await self.peers.relay(host, request)
@@ -151,6 +178,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Close the connections to the store and to other hosts."""
+        await self._asking.cancel()
         await self._store.close()
         if self.peers is not None:
             await self.peers.close()

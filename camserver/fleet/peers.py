@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -14,6 +15,8 @@ from camserver.client.exchange import FACTS_HEADER
 
 ASK_S = 0.8
 """How long the answer to a question may take. Validity does not wait."""
+CAMERAS_S = 2.0
+"""How long a host may take to say what it knows of its cameras."""
 CONNECT_S = 2.0
 RELAY_S = 60.0
 """How long one relayed answer may take in all."""
@@ -55,6 +58,20 @@ class Peers:
                 said = await answer.json()
                 return answer.status == 200 and said.get("promised") is True
         return False
+
+    async def cameras(self, host: str) -> list[dict[str, Any]]:
+        """What a host says of the cameras that it polls. Empty when it does not answer."""
+        if not (url := self._url_of(host)):
+            return []
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            async with (
+                asyncio.timeout(CAMERAS_S),
+                self._connections().get(f"{url}/v1/cameras", server_hostname=host) as answer,
+            ):
+                said = await answer.json()
+                if answer.status == 200 and isinstance(said, list):
+                    return [each for each in said if isinstance(each, dict)]
+        return []
 
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request. None when it cannot be asked."""

@@ -50,8 +50,9 @@ async def test_what_a_host_says_of_its_fleet(fleet: FleetHosts) -> None:
     )
     assert b"camserver_fleet_members 2.0" in text
     assert text.count(b"camserver_freshness_seconds{") == view["owned"], "only of its own cameras"
-    cameras = fleet.hosts["a"].client.get("/v1/cameras")
+    cameras = await asyncio.to_thread(fleet.hosts["a"].client.get, "/v1/cameras")
     assert {camera["host"] for camera in cameras} == {"a", "b"}
+    assert all(camera["from_owner"] and camera["age_s"] < 10 for camera in cameras)
     assert sum(camera["polled_here"] for camera in cameras) == view["owned"]
     assert sum(host["owned"] for host in view["hosts"]) == len(fleet.house.fleet.cameras)
 

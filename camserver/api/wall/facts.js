@@ -9,7 +9,7 @@
  *   attempt: {at: string, result: string, error: string|null, label?: string}}} Latest
  * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number,
  * stale_after_s: number, max_sessions: number, go2rtc: string|null,
- * host: string|null, polled_here: boolean,
+ * host: string|null, from_owner: boolean,
  *   latest: Latest|null, age_s: number|null, asked_at: number}} Camera `age_s` is the age of the
  *   newest picture at `asked_at` (performance.now()): a clock that is set changes no age
  * @typedef {{holder: string, label: string, pid: number|null, for_s: number}} Holder
@@ -42,7 +42,8 @@ export function failing(camera) {
 
 /** @param {Camera} camera why there is no newer picture; "" when there is nothing to say */
 export function label(camera) {
-  if (!camera.polled_here) return `polled by ${camera.host ? `host ${camera.host}` : "no host"}`;
+  if (!camera.from_owner)
+    return camera.host ? `no news from host ${camera.host}` : "no host has it";
   if (camera.latest === null || !failing(camera)) return "";
   const { result, error, label } = camera.latest.attempt;
   return label ?? error ?? result;

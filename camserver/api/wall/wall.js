@@ -14,6 +14,7 @@ import { View } from "./view.js";
 
 /** @type {<T extends HTMLElement>(id: string) => T} */
 const element = (id) => /** @type {any} */ (document.getElementById(id));
+const FLEET_MS = 5000;
 const wall = element("wall");
 /** @type {HTMLTemplateElement} */
 const template = element("tile");
@@ -292,6 +293,10 @@ addEventListener("hashchange", () => view.follow());
 await view.begin();
 listen();
 setInterval(tick, 1000);
+// The events are those of this host; what other hosts of a fleet do is asked for
+setInterval(() => {
+  if ([...tiles.values()].some(({ camera }) => camera.host !== null)) load().catch(() => {});
+}, FLEET_MS);
 load().then(
   () => view.follow(),
   () => say("camserver does not answer."),
