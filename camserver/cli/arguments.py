@@ -82,6 +82,9 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="every camera of the inventory, a line for each"
     )
     parser.add_argument(
+        "--fleet", action="store_true", help="the hosts of the fleet, their store and certificates"
+    )
+    parser.add_argument(
         "--username",
         metavar="NAME",
         help="with a URL; the password is asked for, or read from stdin",

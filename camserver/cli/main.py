@@ -166,6 +166,10 @@ def _lease(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    if arguments.fleet:
+        from camserver.cli.doctor_fleet import doctor_fleet
+
+        return doctor_fleet(arguments)
     from camserver.cli.doctor import doctor
 
     return doctor(arguments)

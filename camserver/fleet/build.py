@@ -16,7 +16,7 @@ from camserver.config import Camera, Inventory
 from camserver.config.fleet import FleetTable
 from camserver.events import Event, EventBus
 from camserver.fleet.counters import FleetCounters
-from camserver.fleet.etcd import EtcdStore
+from camserver.fleet.examination import store_of
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.peers import Peers
@@ -52,14 +52,7 @@ class Fleet:
         self._known: dict[str, dict[str, Any]] = {}
         self._known_until = 0.0
         self._asking: SingleFlight[str, None] = SingleFlight()
-        self._store = EtcdStore(
-            tuple(table.etcd),
-            username=table.username or "",
-            password=table.password or "",
-            tls=None
-            if table.etcd_ca_file is None
-            else ssl.create_default_context(cafile=table.etcd_ca_file),
-        )
+        self._store = store_of(table, tuple(table.etcd))
         self._tls_files = _tls_files(table)
         self.peers = (
             None

@@ -16,6 +16,7 @@ import json
 import os
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -31,6 +32,16 @@ PAGE_KEYS = 5000
 UNAUTHENTICATED, INVALID_TOKEN = 16, "etcdserver: invalid auth token"
 NOT_MADE = frozenset((3, 5, 7, 8, 9, 11, 16))
 """gRPC codes with which etcd refuses a call before it does anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What one node of etcd says of itself. `problems` are its alarms, in its own words."""
+
+    version: str
+    bytes: int
+    has_leader: bool
+    problems: tuple[str, ...]
 
 
 class EtcdStore:
@@ -115,6 +126,19 @@ class EtcdStore:
             raise StoreUnknownError(
                 f"{self.endpoint}: answers something that is not etcd's"
             ) from None
+
+    async def status(self) -> NodeStatus:
+        """What the node says of itself. Raises StoreError."""
+        answer = await self._call("maintenance/status", {})
+        try:
+            return NodeStatus(
+                str(answer["version"]),
+                int(answer.get("dbSize", 0)),
+                bool(int(answer.get("leader", 0))),
+                tuple(str(problem) for problem in answer.get("errors", ())),
+            )
+        except (KeyError, ValueError, TypeError):
+            raise StoreError(f"{self.endpoint}: answers something that is not etcd's") from None
 
     async def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
         """All changes after a revision. The first one is a heartbeat: the watch has begun.

@@ -7,10 +7,12 @@ import json
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import jsonschema
@@ -108,6 +110,31 @@ async def test_only_members_of_the_fleet_are_answered(fleet: FleetHosts, tmp_pat
             f"{url}/v1/cameras/cam0/lease", ssl=member, server_hostname="a"
         ) as answer:
             assert answer.status == 404
+
+
+async def test_the_doctor_examines_a_fleet(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+
+    async def doctor() -> tuple[int | None, list[dict[str, Any]]]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "camserver", "doctor", "--fleet", "--json"),
+            *("--config", str(fleet.hosts["a"].config)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+        return process.returncode, json.loads(out)
+
+    status, found = await doctor()
+    assert (status, [f["text"] for f in found if not f["ok"]]) == (0, [])
+    assert {text.partition(":")[0].split()[0] for text in (f["text"] for f in found)} == {
+        "etcd",
+        "host",
+    }
+    fleet.hosts["b"].signal(signal.SIGKILL)
+    await fleet.hosts["b"].ended()
+    status, found = await doctor()
+    assert status == 1
+    assert any("host b" in f["text"] and "has not renewed" in f["text"] for f in found)
 
 
 async def test_hosts_that_vouch_go_on_without_their_store(fleet: FleetHosts) -> None:
