@@ -15,7 +15,7 @@ import aiohttp
 from camserver.config.fleet import FleetTable
 from camserver.fleet.etcd import EtcdStore
 from camserver.fleet.mirror import Mirror
-from camserver.fleet.records import HostRecord, Keys, MetaRecord
+from camserver.fleet.records import HostRecord, HostState, Keys, MetaRecord
 from camserver.fleet.store import StoreError
 from camserver.fleet.terms import FleetTerms
 from camserver.fleet.tls import client_context
@@ -132,6 +132,10 @@ def _records(
             yield FleetFinding(False, f"{text}, another inventory than this one", advice)
         else:
             yield FleetFinding(True, text)
+    for name in sorted(second.hosts):
+        ended = second.host(name)
+        if ended is not None and ended.state is HostState.DEAD:
+            yield FleetFinding(False, f"host {name} was declared dead", "start it again")
     if second.host(table.host_name) is None:
         yield FleetFinding(
             False, f"this host, {table.host_name}, has never been in the fleet", "start camserver"
