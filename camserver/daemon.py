@@ -331,7 +331,7 @@ class Daemon:
         self._go2rtc.expedite_close()
         if self._fleet is not None:
             limit.waits_for = "the fleet: devices are handed over"
-            await self._fleet.leave(limit_s * 0.7)
+            await self._fleet.leave(limit_s * 0.5)
         await asyncio.gather(
             self.orchestrator.stop(limit_s * 0.4),
             self._api.stop(),

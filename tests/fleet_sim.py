@@ -85,7 +85,9 @@ class Host:
     def _begin_epoch(self) -> None:
         terms = self.world.rules.terms
         mirror = Mirror(KEYS, terms)
-        mirror.replace(Snapshot(self.world.store.revision, dict(self.world.store.entries)), 0.0)
+        mirror.replace(
+            Snapshot(self.world.store.revision, dict(self.world.store.entries)), self.clock
+        )
         me = next_epoch(mirror, self.name, host_record(machine_id=self.name))
         self._host = FleetHost(self.name, me, mirror, terms)
         self._may_from.clear()

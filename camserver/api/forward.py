@@ -5,11 +5,15 @@ One host asks at most one other host: the listener for other hosts does not forw
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from camserver.api.responses import Services
 
+READING = frozenset(("GET", "HEAD"))
+METHODS = READING | {"POST"}
 FORWARDED = frozenset(
     (
         "/v1/cameras/{id}",
@@ -21,14 +25,17 @@ FORWARDED = frozenset(
 )
 
 
-def forwarding(services: Services) -> Middleware:
-    """Return the middleware. When the owner cannot be asked, this host says what it knows."""
+def forwarding(services: Services, *, methods: Collection[str] = METHODS) -> Middleware:
+    """Return the middleware. When the owner cannot be asked, this host says what it knows.
+
+    The web server forwards only reading: it checks itself who may act.
+    """
 
     @web.middleware
     async def forward(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         is_forwarded = resource is not None and resource.canonical in FORWARDED
-        if services.fleet is None or not is_forwarded:
+        if services.fleet is None or not is_forwarded or request.method not in methods:
             return await handler(request)
         device = services.wanted(request).device
         owner = services.fleet.owner_of(device)

@@ -27,7 +27,7 @@ from aiohttp.typedefs import Handler
 from cachetools import LRUCache
 
 from camserver.api.addresses import is_address, is_loopback, network_of
-from camserver.api.forward import forwarding
+from camserver.api.forward import READING, forwarding
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.login_limit import (
     MAX_CLIENTS,
@@ -87,7 +87,12 @@ class WebServer:
         self.configure(inventory)
         app = web.Application(
             client_max_size=MAX_BODY_BYTES,
-            middlewares=[self._guard, explain, known_parameters(), forwarding(services)],
+            middlewares=[
+                self._guard,
+                explain,
+                known_parameters(),
+                forwarding(services, methods=READING),
+            ],
         )
         app.on_response_prepare.append(self._mark)
         app.add_routes(

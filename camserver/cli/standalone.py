@@ -14,6 +14,7 @@ from dataclasses import replace
 from camserver.capture.build import build_capture
 from camserver.config import Camera, Inventory
 from camserver.daemon import budget_of
+from camserver.errors import RtspBusy
 from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_snapshot
 from camserver.host.redact import Redactor
@@ -32,9 +33,15 @@ async def leases_of(
 
     Yields None when a daemon has the output directory.
 
-    Raises TimeoutError when another process has the device for longer than `wait_s`, OSError when
-    the output directory, where the locks are, cannot be written.
+    Raises RtspBusy on a host of a fleet, TimeoutError when another process has the device for
+    longer than `wait_s`, OSError when the output directory, where the locks are, cannot be written.
     """
+    if inventory.fleet is not None:
+        raise RtspBusy(
+            "this host is in a fleet, and its daemon does not run: another host may have the"
+            " sessions; ask a host whose daemon runs",
+            camera=camera.id,
+        )
     locks = await lock_for_snapshot(inventory.output.directory, camera.device, wait_s)
     if locks is None:
         yield None
@@ -69,6 +76,8 @@ async def take_one(inventory: Inventory, camera: Camera) -> Attempt | None:
     try:
         async with leases_of(inventory, camera, camera.lease_wait_s) as manager:
             return None if manager is None else await _take(inventory, camera, manager)
+    except RtspBusy as busy:
+        return Attempt(camera.id, utc_now(), Result.BUSY, str(busy))
     except TimeoutError:
         return Attempt(
             camera.id,

@@ -100,6 +100,8 @@ class FleetTable(Table):
             raise ValueError('listen: expected host:port, e.g. "0.0.0.0:3443", or ""')
         if bool(self.listen) != all(files) or any(files) != all(files):
             raise ValueError(f"listen, {', '.join(TLS_FILES)} belong together")
+        if self.url is not None and not self.url.startswith("https:"):
+            raise ValueError("url: expected https://")
         if self.vouch and not self.listen:
             raise ValueError("vouch: needs listen, so that the other hosts can ask")
 

@@ -41,8 +41,12 @@ def make_authority(folder: Path, fleet: str) -> Path:
 def issue(folder: Path, host: str) -> tuple[Path, Path]:
     """Make the certificate and the key of a host: (certificate, key). Older ones are replaced.
 
-    Raises OSError when there is no authority in the folder.
+    Raises OSError when there is no authority in the folder, ValueError when the files of this
+    name are others than a host's.
     """
+    files = folder / f"{host}.pem", folder / f"{host}.key"
+    if files[0].name == CA_FILE or files[0].exists() != files[1].exists():
+        raise ValueError(f"{files[0]} or {files[1]} is no host's: it is not replaced")
     authority = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
     signer = serialization.load_pem_private_key((folder / CA_KEY).read_bytes(), None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
@@ -59,11 +63,8 @@ def issue(folder: Path, host: str) -> tuple[Path, Path]:
         .add_extension(issuer, critical=False)
         .sign(signer, hashes.SHA256())
     )
-    files = folder / f"{host}.pem", folder / f"{host}.key"
-    for path in files:
-        path.unlink(missing_ok=True)
-    _write(files[1], _key_bytes(key), 0o600)
-    _write(files[0], certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    _replace(files[1], _key_bytes(key), 0o600)
+    _replace(files[0], certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     return files
 
 
@@ -107,6 +108,14 @@ def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    """Write a file, or replace it at once. Raises OSError."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    _write(new, data, mode)
+    new.replace(path)
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -40,9 +40,9 @@ class Devices:
         self._terms = terms
         self._is_leaving = False
         self._wanted: Mapping[str, str | None] | None = None  # None: not known yet
-        self._watched_since: float | None = None
         self._stale: set[str] = set()  # to be looked at again
-        self._unrecorded: set[str] = set()  # should be ours, and have no record
+        # Devices that should be ours, and since when we know that they have no record
+        self._unrecorded: dict[str, float] = {}
         self._takes: dict[str, Take] = {}  # should be ours, and are not
         self._taken: dict[str, Take] = {}  # how they were taken whose swap may be committed
         self._remains: dict[str, Remains] = {}
@@ -78,10 +78,8 @@ class Devices:
         if device in self.handing_over:
             self._remains[device] = remains
 
-    def read_anew(self, now: float) -> None:
+    def read_anew(self) -> None:
         """Note that the mirror was replaced."""
-        if self._watched_since is None:
-            self._watched_since = now
         self._stale |= self._mirror.owners.keys() | self.owned | (self._wanted or {}).keys()
 
     def changed(self, devices: Iterable[str]) -> None:
@@ -105,7 +103,8 @@ class Devices:
         what = standing(self._mirror, device, self._host, self._epoch, now)
         target = None if self._wanted is None else self._wanted.get(device)
         self._takes.pop(device, None)
-        self._unrecorded.discard(device)
+        if target != self._host or device in self._mirror.owners:
+            self._unrecorded.pop(device, None)
         if what is Standing.OURS:
             self._own(device)
             if self._is_leaving or (self._wanted is not None and target != self._host):
@@ -119,7 +118,7 @@ class Devices:
         if target != self._host:
             return
         if device not in self._mirror.owners:
-            self._unrecorded.add(device)
+            self._unrecorded.setdefault(device, now)
         elif what in (Standing.FREE, Standing.ORPHAN):
             self._takes[device] = take_of(self._mirror, device, what, now)
         elif self._owner_is_missing(device):
@@ -138,13 +137,12 @@ class Devices:
     def _look_at_unrecorded(self, now: float) -> None:
         """Take devices without a record when nobody can have a right to them any more.
 
-        The records may have been removed a moment ago, and their owner may not know it yet.
+        The record may have been removed a moment ago, and its owner may not know it yet. Or a
+        reload gives a device another name, and its owner has not read the inventory yet.
         """
-        if self._watched_since is None or now - self._watched_since <= self._terms.silence_s:
-            return
-        for device in self._unrecorded:
-            self._takes[device] = take_of(self._mirror, device, Standing.FREE, now)
-        self._unrecorded.clear()
+        for device, since in self._unrecorded.items():
+            if now - since > self._terms.silence_s and device not in self._takes:
+                self._takes[device] = take_of(self._mirror, device, Standing.FREE, now)
 
     # ---- swaps
 

@@ -113,7 +113,7 @@ class Epoch:
         self._extended = asyncio.Event()
         self._extended_until = 0.0
         self._assigned: object = None
-        self._is_assigning = False
+        self._is_assigning = self._is_abandoned = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Timeout | None = None
         self._handing: set[str] = set()
@@ -139,6 +139,7 @@ class Epoch:
 
     def leave(self) -> None:
         """Hand over every device, and leave."""
+        self._is_abandoned = self.host.phase is Phase.JOINING
         self.host.leave()
         self._wake.set()
 
@@ -150,7 +151,7 @@ class Epoch:
     # ---- what the protocol wants
 
     async def _work(self, group: asyncio.TaskGroup) -> None:
-        while self.host.phase not in OVER:
+        while self.host.phase not in OVER and not self._is_abandoned:
             self._wake.clear()
             now = self._clock()
             self._assign(group)
@@ -177,7 +178,8 @@ class Epoch:
             for name, record in sorted(mirror.live())
             if record.state is HostState.LIVE and name not in mirror.drained
         )
-        key = candidates, self._local.version
+        inventories = tuple(sorted((n, record.inventory) for n, record in mirror.live()))
+        key = candidates, self._local.version, inventories
         if key != self._assigned and not self._is_assigning:
             self._assigned, self._is_assigning = key, True
             self._start(group, self._assign_to(candidates), "fleet assignment")
@@ -188,9 +190,27 @@ class Epoch:
             wanted = await asyncio.to_thread(assign, reach, candidates)
         else:
             wanted = assign(reach, candidates)
-        self.host.devices.want(wanted)
+        self.host.devices.want(self._kept(wanted))
         self._is_assigning = False
         self._wake.set()
+
+    def _kept(self, wanted: dict[str, str | None]) -> dict[str, str | None]:
+        """The assignment, without hand-overs to hosts that have another inventory.
+
+        They compute another assignment, so they may not take the device.
+        """
+        mirror, me = self.host.mirror, self.host.name
+        mine = mirror.host(me)
+        others = {
+            name
+            for name, record in mirror.live()
+            if mine is not None and record.inventory != mine.inventory
+        }
+        owned = self.host.devices.owned
+        return {
+            device: me if target in others and device in owned else target
+            for device, target in wanted.items()
+        }
 
     async def _make(self, order: Order) -> None:
         """Make a swap, and tell the protocol what became of it."""
@@ -202,6 +222,7 @@ class Epoch:
             self.host.unknown(order)
         except StoreError as error:
             self._health.failed(error)
+            await asyncio.sleep(RETRY_S)  # it refused at once, and would do so again
             self.host.refused(order)
         else:
             self._health.answered()
@@ -212,8 +233,9 @@ class Epoch:
                 if order.purpose is Purpose.FREE:
                     self._emit(FleetDevicesFreed(devices=len(order.about)))
             else:
-                self.host.refused(order)
                 self._read_anew()  # the mirror is older than the store
+                await asyncio.sleep(RETRY_S)
+                self.host.refused(order)
         self._wake.set()
 
     async def _ask(self, asking: Asking, ask_one: Ask) -> None:
@@ -296,8 +318,9 @@ class Epoch:
         """End every session when the validity is over, then take the kernel's timer back."""
         validity = self.host.validity
         while True:
-            self._extended.clear()
-            await self._extended.wait()
+            while not validity.may_open(self._clock()):
+                self._extended.clear()
+                await self._extended.wait()
             await self._lapse()
             self._emit(
                 FleetNotValid(
@@ -309,8 +332,9 @@ class Epoch:
             await self._local.end_all()
             if not validity.may_open(self._clock()):
                 self._timer.disarm()
-                self._extended.clear()
-                await self._extended.wait()
+                while not validity.may_open(self._clock()):
+                    self._extended.clear()
+                    await self._extended.wait()
             self._emit(FleetValid())
 
     async def _lapse(self) -> None:

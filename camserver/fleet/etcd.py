@@ -30,6 +30,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 """The longest message of a watch: all that one swap changes, and more."""
 PAGE_KEYS = 5000
 UNAUTHENTICATED, INVALID_TOKEN = 16, "etcdserver: invalid auth token"
+RUBBISH = (KeyError, ValueError, TypeError, AttributeError, ArithmeticError)
 NOT_MADE = frozenset((3, 5, 7, 8, 9, 11, 16))
 """gRPC codes with which etcd refuses a call before it does anything."""
 
@@ -93,7 +94,7 @@ class EtcdStore:
                 found = answer.get("kvs", [])
                 for kv in found:
                     entries[_key_of(kv)] = _entry_of(kv)
-            except (KeyError, ValueError, TypeError, AttributeError):
+            except RUBBISH:
                 raise StoreError(f"{self.endpoint}: answers something that is not etcd's") from None
             if not answer.get("more") or not found:
                 return Snapshot(revision, entries)
@@ -122,7 +123,7 @@ class EtcdStore:
         answer = await self._call("kv/txn", {"compare": compare, "success": success}, changes=True)
         try:
             return int(answer["header"]["revision"]) if answer.get("succeeded") else None
-        except (KeyError, ValueError, TypeError):
+        except RUBBISH:
             raise StoreUnknownError(
                 f"{self.endpoint}: answers something that is not etcd's"
             ) from None
@@ -137,7 +138,7 @@ class EtcdStore:
                 bool(int(answer.get("leader", 0))),
                 tuple(str(problem) for problem in answer.get("errors", ())),
             )
-        except (KeyError, ValueError, TypeError):
+        except RUBBISH:
             raise StoreError(f"{self.endpoint}: answers something that is not etcd's") from None
 
     async def watch(self, prefix: str, after: int) -> AsyncIterator[Change]:
@@ -161,10 +162,10 @@ class EtcdStore:
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
             ) as answer:
                 async for line in _lines(answer):
-                    yield _change_of(line)
+                    yield _change_of(line, after)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreError(f"{self.endpoint}: the watch broke ({_why(error)})") from None
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except RUBBISH:
             raise StoreError(f"{self.endpoint}: answers something that is not etcd's") from None
         raise StoreError(f"{self.endpoint}: the watch was ended")
 
@@ -250,8 +251,14 @@ async def _lines(answer: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]
                 yield json.loads(line)
 
 
-def _change_of(line: dict[str, Any]) -> Change:
-    """A message of a watch. Raises StoreError when it says that the watch has ended."""
+def _change_of(line: dict[str, Any], after: int) -> Change:
+    """A message of a watch that began after a revision.
+
+    The header has the newest revision of the store. Changes up to it may still come, except when
+    the message has no events and is not the first one (a progress notification).
+
+    Raises StoreError when it says that the watch has ended.
+    """
     if "error" in line:
         raise StoreError(f"the watch was refused: {_says(line['error'])}")
     result = line["result"]
@@ -263,7 +270,10 @@ def _change_of(line: dict[str, Any]) -> Change:
     for event in result.get("events", ()):
         kv = event["kv"]
         entries[_key_of(kv)] = None if event.get("type") == "DELETE" else _entry_of(kv)
-    return Change(int(result["header"]["revision"]), entries)
+    if result.get("created"):
+        return Change(after)
+    changed = [int(event["kv"]["mod_revision"]) for event in result.get("events", ())]
+    return Change(max(changed, default=int(result["header"]["revision"])), entries)
 
 
 def _says(answer: Any) -> str:
@@ -282,7 +292,7 @@ def _why(error: BaseException) -> str:
 
 
 def _key_of(kv: dict[str, Any]) -> str:
-    return base64.b64decode(kv["key"]).decode()
+    return base64.b64decode(kv["key"]).decode(errors="replace")
 
 
 def _entry_of(kv: dict[str, Any]) -> Entry:

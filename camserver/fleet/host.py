@@ -10,6 +10,7 @@ this machine, which counts in suspend, too.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator
 
 from camserver.fleet.devices import Devices
@@ -96,19 +97,25 @@ class FleetHost:
         self.mirror.replace(snapshot, now)
         if was_away:
             self.silence.was_away(now)
-        self.devices.read_anew(now)
+        self.devices.read_anew()
         self._see(now)
 
     def apply(self, change: Change, now: float) -> None:
         """Take over what has changed in the store. A heartbeat changes nothing."""
+        lives = {name: self._life_of(name) for name in self.mirror.hosts}
         self.mirror.apply(change, now)
         for key in change.entries:
             match self.mirror.keys.parse(key):
                 case "own", (device,):
                     self.devices.changed((device,))
-                case "host", (name,):
+                case "host", (name,) if self._life_of(name) != lives.get(name):
                     self.devices.changed(self.mirror.devices_of.get(name, ()))
         self._see(now)
+
+    def _life_of(self, name: str) -> tuple[HostState, int] | None:
+        """What of a host's record decides about its devices. Renewals do not change it."""
+        record = self.mirror.host(name)
+        return None if record is None else (record.state, record.epoch)
 
     def committed(self, order: Order, revision: int) -> None:
         """Note that a swap was made."""
@@ -158,17 +165,19 @@ class FleetHost:
         record = self.mirror.host(self.name)
         is_joining = self.phase is Phase.JOINING
         if record is None:
-            if not is_joining and self.name not in self.mirror.hosts:
+            if not is_joining:  # it is not there, or cannot be read
                 self._fence(Fenced.RECORD_REMOVED)
             return
         revision = self.mirror.hosts[self.name].revision
-        is_ours = record.epoch == self.epoch and record.machine_id == self._me.machine_id
+        is_ours = record.epoch == self.epoch and record.token == self._me.token
         if is_joining and record.epoch < self.epoch:
             self._my_revision = revision
         elif not is_ours:
             self._fence(Fenced.NAME_TAKEN)
         elif record.state is HostState.DEAD:
             self._fence(Fenced.DECLARED_DEAD)
+        elif revision < self._my_revision <= self.mirror.revision:
+            self._fence(Fenced.HISTORY_CHANGED)  # the store has an older record than we wrote
         else:
             self._my_revision = max(self._my_revision, revision)
             if is_joining:
@@ -191,7 +200,8 @@ class FleetHost:
 
     def answered(self, asking: Asking, agreed: Iterable[str]) -> None:
         """Note which hosts have promised to wait for this one."""
-        if self.phase is Phase.LIVE and all_agree(asking, agreed, self._others()):
+        is_known = all(self.mirror.host(name) is not None for name in self.mirror.hosts)
+        if self.phase is Phase.LIVE and is_known and all_agree(asking, agreed, self._others()):
             self.validity.vouched(asking.asked_at)
 
     def promise(self, host: str, its_epoch: int, our_epoch: int, now: float) -> bool:
@@ -272,4 +282,6 @@ class FleetHost:
 def next_epoch(mirror: Mirror, name: str, me: HostRecord) -> HostRecord:
     """The record with which a host joins: its epoch is after all that it ever had."""
     before = mirror.host(name)
-    return me.model_copy(update={"epoch": 1 if before is None else before.epoch + 1})
+    owned = (own.epoch for d in mirror.devices_of.get(name, ()) if (own := mirror.owner(d)))
+    last = max((0 if before is None else before.epoch, *owned))
+    return me.model_copy(update={"epoch": last + 1, "token": secrets.token_hex(8)})

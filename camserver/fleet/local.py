@@ -97,8 +97,8 @@ class LocalDevices:
         await self._manager.end_all()
 
     async def forget_all(self) -> None:
-        """Own nothing any more."""
-        await self.end_all()
+        """Own nothing any more. Returns when all sessions have ended."""
+        await self._manager.end_all(disown=True)
         for device in list(self._owned):
             await self.hand_over(device)
 

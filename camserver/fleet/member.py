@@ -83,6 +83,8 @@ class FleetMember:
         try:
             while not self._is_leaving:
                 self._epoch = await self._begin()
+                if self._is_leaving:
+                    return
                 watching = asyncio.create_task(self._say_waiting(self._epoch.host))
                 try:
                     await self._epoch.run()
@@ -97,7 +99,7 @@ class FleetMember:
         """Hand over every device, within a limit."""
         self._is_leaving = True
         host = self.host
-        if self._epoch is None or host is None or host.phase is Phase.JOINING:
+        if self._epoch is None or host is None:
             return
         self._epoch.leave()
         try:
@@ -171,7 +173,9 @@ class FleetMember:
         """Where another host is reached. Empty when it cannot be, or is not live."""
         mine = self.host
         record = None if mine is None else mine.mirror.host(name)
-        return "" if record is None or record.state in ENDED else record.url
+        if record is None or record.state in ENDED or not record.url.startswith("https://"):
+            return ""
+        return record.url
 
     async def _say_waiting(self, host: FleetHost) -> None:
         """Say when the name of this host is in use for longer than an earlier process may live."""
@@ -198,6 +202,8 @@ class FleetMember:
     async def _after(self, host: FleetHost) -> None:
         """Say how an epoch has ended, and wait until the next one may begin."""
         fleet, name = self.identity.fleet, self.identity.name
+        if host.phase is Phase.JOINING:  # it was stopped before it had joined
+            return
         if host.fenced is None:
             self._emit(FleetLeft(fleet=fleet, host=name))
             return

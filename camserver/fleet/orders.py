@@ -25,7 +25,7 @@ class Fenced(StrEnum):
 
     DECLARED_DEAD = "another host has declared this one dead"
     NAME_TAKEN = "another host has taken its name"
-    RECORD_REMOVED = "its record was removed from the store"
+    RECORD_REMOVED = "its record was removed from the store, or cannot be read"
     HISTORY_CHANGED = "the store has lost changes: it was restored, or it is another one"
 
 

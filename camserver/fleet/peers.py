@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from camserver.client.exchange import FACTS_HEADER
 
@@ -17,6 +19,7 @@ ASK_S = 0.8
 """How long the answer to a question may take. Validity does not wait."""
 CAMERAS_S = 2.0
 """How long a host may take to say what it knows of its cameras."""
+CAMERAS_BYTES = 32 * 1024 * 1024
 CONNECT_S = 2.0
 RELAY_S = 60.0
 """How long one relayed answer may take in all."""
@@ -42,7 +45,7 @@ class Peers:
     def __init__(self, tls: ssl.SSLContext, url_of: Callable[[str], str]) -> None:
         self._tls = tls
         self._url_of = url_of
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     async def promise(self, host: str, question: dict[str, object]) -> bool:
         """Ask a host to vouch for this one. False also when it does not answer."""
@@ -51,12 +54,16 @@ class Peers:
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
             async with (
                 asyncio.timeout(ASK_S),
-                self._connections().post(
-                    f"{url}/v1/fleet/promise", json=question, server_hostname=host
+                self._connections("promises").post(
+                    f"{url}/v1/fleet/promise",
+                    json=question,
+                    server_hostname=host,
+                    allow_redirects=False,
                 ) as answer,
             ):
                 said = await answer.json()
-                return answer.status == 200 and said.get("promised") is True
+                agrees = isinstance(said, dict) and said.get("promised") is True
+                return answer.status == 200 and agrees
         return False
 
     async def cameras(self, host: str) -> list[dict[str, Any]]:
@@ -66,25 +73,29 @@ class Peers:
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
             async with (
                 asyncio.timeout(CAMERAS_S),
-                self._connections().get(f"{url}/v1/cameras", server_hostname=host) as answer,
+                self._connections("cameras").get(
+                    f"{url}/v1/cameras", server_hostname=host, allow_redirects=False
+                ) as answer,
             ):
-                said = await answer.json()
+                data = await _at_most(answer, CAMERAS_BYTES)
+                said = await asyncio.to_thread(json.loads, data)
                 if answer.status == 200 and isinstance(said, list):
                     return [each for each in said if isinstance(each, dict)]
         return []
 
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request. None when it cannot be asked."""
-        if not (url := self._url_of(host)):
+        url = self._url_of(host)
+        if not url or ".." in request.path.split("/"):
             return None
         headers = {name: request.headers[name] for name in ASKED if name in request.headers}
         begun: web.StreamResponse | None = None
         try:
             async with (
                 asyncio.timeout(RELAY_S),
-                self._connections().request(
+                self._connections("pictures").request(
                     request.method,
-                    f"{url}{request.path_qs}",
+                    URL(f"{url}{request.raw_path}", encoded=True),
                     headers=headers,
                     server_hostname=host,
                     allow_redirects=False,
@@ -103,16 +114,28 @@ class Peers:
 
     async def close(self) -> None:
         """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
-    def _connections(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
+    def _connections(self, purpose: str) -> aiohttp.ClientSession:
+        """The connections for one purpose: those that send pictures must not delay a promise."""
+        if purpose not in self._sessions:
+            self._sessions[purpose] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=RELAYED_AT_ONCE),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=RELAY_S, connect=CONNECT_S),
             )
-        return self._session
+        return self._sessions[purpose]
+
+
+async def _at_most(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body of an answer. Raises ValueError when it is larger."""
+    pieces, size = [], 0
+    async for piece in answer.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            raise ValueError
+    return b"".join(pieces)

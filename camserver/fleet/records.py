@@ -27,7 +27,7 @@ class RecordError(Exception):
 class Record(BaseModel):
     """A record. Fields that this version does not know are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
     def encode(self) -> bytes:
         """The bytes for the store."""
@@ -58,8 +58,10 @@ class HostRecord(Record):
     """Where other hosts reach it."""
     inventory: str
     """A hash of its inventory without passwords."""
-    weight: float = Field(gt=0)
+    weight: float = Field(gt=0, le=1000)
     labels: tuple[str, ...] = Field((), strict=False)
+    token: str = ""
+    """Drawn anew for each epoch, so that two hosts of one name tell their records apart."""
     hold: str = ""
     """The planned outage of the store that it has acknowledged."""
 

@@ -25,6 +25,8 @@ class Validity:
 
     def sending(self, sequence: int, now: float) -> None:
         """Note that a renewal is being sent."""
+        old = now - 2 * self.terms.valid_s  # such a renewal proves nothing any more
+        self._sent = {number: at for number, at in self._sent.items() if at > old}
         self._sent[sequence] = now
 
     def committed(self, sequence: int) -> None:

@@ -214,9 +214,15 @@ def _write_all(fd: int, data: bytes, at: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def session_entries(entries: Iterable[SessionEntry]) -> dict[tuple[str, int], SessionEntry]:
-    """`entries` by device and generation, as in JournalState.sessions."""
-    return {(entry.device, entry.generation): entry for entry in entries}
+def state_of(
+    generation: int, entries: Iterable[SessionEntry], learned: Mapping[str, Learned], shift_s: float
+) -> JournalState:
+    """The state of a table, with its moments moved by `shift_s` seconds to the wall clock."""
+    return JournalState(
+        generation,
+        {(entry.device, entry.generation): entry.shifted(shift_s) for entry in entries},
+        {device: cap.shifted(shift_s) for device, cap in learned.items()},
+    )
 
 
 def _read_session(entry: Mapping[str, object]) -> SessionEntry:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from camserver.errors import RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased, LeaseWithdrawn
 from camserver.leases.busy import busy_error
-from camserver.leases.journal import JournalState, LeaseJournal, session_entries
+from camserver.leases.journal import JournalState, LeaseJournal, state_of
 from camserver.leases.lease import RtspLease
 from camserver.leases.right import HostRight, Inherited, Preemption, Remaining
 from camserver.leases.table import LEARNED_S, LeaseTable, devices_of
@@ -66,8 +66,7 @@ class RtspManager:
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._vacancy = Vacancy()
-        # One future for each lease. The leases themselves are not kept here: a reference would
-        # hide a lease that was dropped without release.
+        # Not the leases: a reference would hide a lease that was dropped without release
         self._preempted: dict[Ticket, asyncio.Future[Preemption]] = {}
         # (camera, device) of polls -> the moment since when they get no lease
         self._starved_since: dict[tuple[str, str], float] = {}
@@ -221,17 +220,19 @@ class RtspManager:
             await self._vacancy.of_device(device)
         return self._table.remaining(device, _now())
 
-    async def end_all(self) -> None:
-        """Let this host have no sessions until `extend`. Returns when all have ended."""
+    async def end_all(self, *, disown: bool = False) -> None:
+        """Let this host have no sessions until `extend`; `disown`: and no devices.
+
+        Returns when all sessions of this process have ended that it has now.
+        """
+        if disown:
+            self._table.right.owned.clear()
         self._table.right.until = -math.inf
         for device in {device for ticket in self._preempted for device in devices_of(ticket)}:
             self._preempt(device)
-        if self._holds_own():
-            await self._vacancy.of_all()
-
-    def _holds_own(self) -> bool:
-        """Whether this process has sessions. Other programs have theirs."""
-        return any(not ticket.holder.external for ticket in self._preempted)
+        held = [ticket for ticket in self._preempted if not ticket.holder.external]
+        while any(ticket in self._preempted for ticket in held):
+            await self._vacancy.of_any()
 
     # ---- called by the leases
 
@@ -267,7 +268,7 @@ class RtspManager:
             self._arm(device)
             until = self._table.cooldown_until(device, end, now)
             self._record(replace(ticket.entry(device), cooling_until=until))
-        self._vacancy.released(devices_of(ticket), self._table.is_held, self._holds_own)
+        self._vacancy.released(devices_of(ticket), self._table.is_held)
         self._emit(
             LeaseReleased(
                 camera=ticket.camera,
@@ -361,13 +362,9 @@ class RtspManager:
         if self._journal is None or self._journal.shared:
             return
         now, shift_s = _now(), self._wall() - _now()
-        self._journal.rewrite(
-            JournalState(
-                self._table.generation,
-                session_entries(entry.shifted(shift_s) for entry in self._table.entries(now)),
-                {name: cap.shifted(shift_s) for name, cap in self._table.learned(now).items()},
-            )
-        )
+        table = self._table
+        state = state_of(table.generation, table.entries(now), table.learned(now), shift_s)
+        self._journal.rewrite(state)
 
     # ---- waiters
 

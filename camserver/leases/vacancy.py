@@ -1,4 +1,4 @@
-"""Waiting until sessions have ended: those of one device, or all of this process."""
+"""Waiting until sessions have ended."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ class Vacancy:
 
     def __init__(self) -> None:
         self._devices: dict[str, asyncio.Event] = {}
-        self._all = asyncio.Event()
+        self._any = asyncio.Event()
 
     async def of_device(self, device: str) -> None:
         """Wait until `released` is called, and the device has no session."""
         await self._devices.setdefault(device, asyncio.Event()).wait()
 
-    async def of_all(self) -> None:
-        """Wait until `released` is called, and no session of this process is left."""
-        self._all.clear()
-        await self._all.wait()
+    async def of_any(self) -> None:
+        """Wait until `released` is called."""
+        await self._any.wait()
 
-    def released(
-        self, devices: Iterable[str], is_held: Callable[[str], bool], any_held: Callable[[], bool]
-    ) -> None:
+    def released(self, devices: Iterable[str], is_held: Callable[[str], bool]) -> None:
         """Note that a session of `devices` has ended."""
         for device in devices:
             if device in self._devices and not is_held(device):
                 self._devices.pop(device).set()
-        if not self._all.is_set() and not any_held():
-            self._all.set()
+        self._any.set()
+        self._any = asyncio.Event()

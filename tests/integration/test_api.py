@@ -18,7 +18,7 @@ from camserver.api.unix_server import ApiServer
 from camserver.client import ApiRefusal, LeaseClient, LeaseRequest, SyncLeaseClient
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, RtspManager
-from camserver.leases.journal import JournalState, session_entries
+from camserver.leases.journal import state_of
 from camserver.leases.ticket import SessionEntry
 from camserver.simulator.camera import Fault, SimulatedCamera
 
@@ -210,7 +210,7 @@ async def test_a_claim_of_somebody_who_has_left_is_not_taken(tmp_path: Path) -> 
     """
     path, manager = tmp_path / "s", RtspManager()
     manager.configure({"cam": Budget(1, 0.0, 5.0)})
-    manager.restore(JournalState(7, session_entries([SessionEntry("cam", 7, external=True)])))
+    manager.restore(state_of(7, [SessionEntry("cam", 7, external=True)], {}, 0.0))
     server = ApiServer(*bare(tmp_path, manager))
     await server.listen(path)
     claim = LeaseRequest("cam", wait_s=0.0, claim="7")

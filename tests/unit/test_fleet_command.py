@@ -33,6 +33,12 @@ def test_an_authority_and_certificates_are_made(tmp_path: Path) -> None:
     assert verified.returncode == 0
     assert ca(tmp_path, "issue", "../a")[0] == 2
     assert ca(tmp_path, "renew")[0] == 2
+    before = (tmp_path / "ca.pem").read_bytes()
+    (tmp_path / "etcd-ca.pem").write_text("of etcd")
+    for name in ("ca", "etcd-ca"):
+        assert "is not replaced" in ca(tmp_path, "issue", name)[1]
+    assert (tmp_path / "ca.pem").read_bytes() == before
+    assert (tmp_path / "etcd-ca.pem").read_text() == "of etcd"
 
 
 def view(**changes: Any) -> dict[str, Any]:

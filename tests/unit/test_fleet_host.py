@@ -86,7 +86,9 @@ def test_a_name_that_another_host_renews_is_not_taken() -> None:
 def test_a_host_that_was_declared_dead_knows_why() -> None:
     rig = Rig()
     rig.do(0.0)
-    rig.see(KEYS.host("a"), host_record(epoch=1, state=HostState.DEAD), 1.0)
+    buried = rig.host.mirror.host("a")
+    assert buried is not None
+    rig.see(KEYS.host("a"), buried.model_copy(update={"state": HostState.DEAD}), 1.0)
     assert (rig.host.phase, rig.host.fenced) == (Phase.FENCED, Fenced.DECLARED_DEAD)
 
 
@@ -95,6 +97,41 @@ def test_a_host_whose_name_was_taken_knows_why() -> None:
     rig.do(0.0)
     rig.see(KEYS.host("a"), host_record(epoch=2, machine_id="another"), 1.0)
     assert rig.host.fenced is Fenced.NAME_TAKEN
+
+
+def test_two_hosts_of_one_name_and_one_machine_are_never_both_live() -> None:
+    """As clones, or containers without a machine-id, that start together: the swap decides."""
+    rig = Rig()
+    mirror = Mirror(KEYS, TERMS)
+    mirror.replace(rig.snapshot, 0.0)
+    other = FleetHost("a", next_epoch(mirror, "a", host_record()), mirror, TERMS)
+    other.replace(rig.snapshot, 0.0)
+    assert other.epoch == rig.host.epoch
+    (lost,) = other.orders(0.0)
+    rig.do(0.0)
+    other.refused(lost)
+    other.replace(rig.snapshot, 0.1)
+    assert (other.phase, other.fenced) == (Phase.FENCED, Fenced.NAME_TAKEN)
+    assert not other.validity.may_open(0.2)
+
+
+def test_an_older_record_of_ours_in_a_newer_store_ends_the_epoch() -> None:
+    """A backup may be restored with its revision raised."""
+    rig = Rig()
+    rig.do(0.0)
+    old = rig.snapshot
+    rig.do(1.0)
+    rig.host.replace(Snapshot(rig.revision + 1000, old.entries), 2.0)
+    assert rig.host.fenced is Fenced.HISTORY_CHANGED
+
+
+def test_a_new_epoch_is_after_all_that_the_host_ever_owned() -> None:
+    """Its record may have been removed, but not those of its devices."""
+    rig = Rig()
+    rig.write(KEYS.own("d"), OwnRecord(host="a", epoch=7, held=True))
+    mirror = Mirror(KEYS, TERMS)
+    mirror.replace(rig.snapshot, 0.0)
+    assert next_epoch(mirror, "a", host_record()).epoch == 8
 
 
 def test_a_store_that_has_lost_changes_ends_the_epoch() -> None:

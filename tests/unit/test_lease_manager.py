@@ -11,7 +11,7 @@ from support import VirtualLoop
 
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Preempted, Priority, RtspManager
-from camserver.leases.journal import JournalState, session_entries
+from camserver.leases.journal import state_of
 from camserver.leases.ticket import Claim, SessionEntry
 from camserver.model import SessionEnd
 
@@ -214,7 +214,7 @@ async def test_a_dropped_lease_warns_and_heals() -> None:
 async def test_a_claimed_lease_is_preempted_by_live_that_came_before_the_claim() -> None:
     """After a restart: the recorder still has its session, and is told that live wants it."""
     m = manager()
-    m.restore(JournalState(7, session_entries([SessionEntry("d", 7, external=True)])))
+    m.restore(state_of(7, [SessionEntry("d", 7, external=True)], {}, 0.0))
     live = asyncio.create_task(
         m.acquire("gate", "d", Holder("live"), priority=Priority.LIVE, lease_wait_s=60.0)
     )

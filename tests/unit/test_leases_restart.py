@@ -13,7 +13,7 @@ import pytest
 
 from camserver.errors import RtspBusy
 from camserver.leases import Budget, Holder, Priority, RtspManager
-from camserver.leases.journal import JournalState, LeaseJournal, load, session_entries
+from camserver.leases.journal import LeaseJournal, load, state_of
 from camserver.leases.ticket import Claim, SessionEntry
 from camserver.model import SessionEnd
 
@@ -76,9 +76,9 @@ async def test_a_camera_that_leaves_a_box_frees_nothing_there() -> None:
     after = RtspManager()  # the next process, after kill -9 of one that had not ended it
     after.configure({"nvr": budget, "own": budget}, {"gate": "own", "yard": "nvr"})
     after.restore(
-        JournalState(
-            7, session_entries([SessionEntry("nvr", 7, external=False, camera="gate")])
-        ).on({"gate": "own", "yard": "nvr"})
+        state_of(7, [SessionEntry("nvr", 7, external=False, camera="gate")], {}, 0.0).on(
+            {"gate": "own", "yard": "nvr"}
+        )
     )
     assert after.try_acquire("yard", "nvr", HOLDER) is None
     assert after.try_acquire("gate", "own", HOLDER) is None
@@ -123,14 +123,14 @@ async def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None
 
     One that was only observed is taken over when it is seen again.
     """
-    left = JournalState(
+    left = state_of(
         8,
-        session_entries(
-            [
-                SessionEntry("old", 7, external=True, camera="gate"),
-                SessionEntry("old", 8, external=True, camera="gate", observed=True),
-            ]
-        ),
+        [
+            SessionEntry("old", 7, external=True, camera="gate"),
+            SessionEntry("old", 8, external=True, camera="gate", observed=True),
+        ],
+        {},
+        0.0,
     ).on({"gate": "new"})
     m = RtspManager()
     m.configure({"new": Budget(2, 0.0, 4.0)}, {"gate": "new"})
@@ -148,7 +148,7 @@ async def test_a_device_renamed_while_nobody_looked_keeps_its_sessions() -> None
 async def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten() -> None:
     m = RtspManager()
     m.configure({})
-    m.restore(JournalState(7, session_entries([SessionEntry("d", 7, external=True)])))
+    m.restore(state_of(7, [SessionEntry("d", 7, external=True)], {}, 0.0))
     await asyncio.sleep(100)
     m.configure({"d": Budget(1, 0.0, 4.0)})
     assert m.try_acquire("gate", "d", HOLDER) is None
