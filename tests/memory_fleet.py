@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from fleet_records import host_record
-from fleet_world import KEYS, UNCLEAN_S, Judge
+from fleet_world import KEYS, UNCLEAN_S, Judge, Store
 
 from camserver.config import Camera
 from camserver.errors import RtspBusy
@@ -20,7 +20,7 @@ from camserver.events import Event
 from camserver.fleet import store as fleet_store
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
-from camserver.fleet.store import Change, Entry, StoreError, StoreUnknownError, Swap
+from camserver.fleet.store import Change, StoreError, StoreUnknownError, Swap
 from camserver.fleet.terms import FleetTerms
 from camserver.host.clock import utc_now
 from camserver.leases import Budget, Holder, Preempted, RtspManager
@@ -36,33 +36,20 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-class MemoryStore:
-    """The store itself: keys with revisions."""
+class MemoryStore(Store):
+    """The store itself, with all changes since its start."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self.random = random.Random(seed)
-        self.revision = 0
-        self.entries: dict[str, Entry] = {}
         self.changes: list[Change] = []
         self.changed = asyncio.Event()
-        self.is_away = False
+        self.watchers.append(self._note)
 
-    def swap(self, swap: Swap) -> int | None:
-        for key, revision in swap.expected.items():
-            entry = self.entries.get(key)
-            if (0 if entry is None else entry.revision) != revision:
-                return None
-        self.revision += 1
-        changed: dict[str, Entry | None] = {}
-        for key, value in swap.changes.items():
-            self.entries.pop(key, None)
-            changed[key] = None
-            if value is not None:
-                changed[key] = self.entries[key] = Entry(value, self.revision)
-        self.changes.append(Change(self.revision, changed))
+    def _note(self, change: Change) -> None:
+        self.changes.append(change)
         self.changed.set()
         self.changed = asyncio.Event()
-        return self.revision
 
 
 class StoreLink:
@@ -74,7 +61,7 @@ class StoreLink:
 
     async def _pass(self) -> None:
         await asyncio.sleep(self.store.random.choice([0.001, 0.005, 0.02]))
-        if self.is_cut or self.store.is_away:
+        if self.is_cut or not self.store.is_up:
             await asyncio.sleep(CALL_S)
             raise StoreError("no answer")
 
@@ -238,10 +225,8 @@ class MemoryHost:
 class MemoryFleet:
     """The hosts, their store, and the judge."""
 
-    def __init__(
-        self, seed: int, cameras: list[Camera], names: str = "abc", *, vouch: bool = False
-    ) -> None:
-        self.terms = FleetTerms(vouch=vouch)
+    def __init__(self, seed: int, cameras: list[Camera], names: str = "abc") -> None:
+        self.terms = FleetTerms()
         self.store = MemoryStore(seed)
         self.judge = Judge()
         self.cameras = cameras

@@ -252,7 +252,6 @@ class FleetHost:
                 "sequence": self._me.sequence + 1,
                 "seen": mirror.revision,
                 "state": state,
-                "hold": mirror.hold,
             }
         )
         expected = {keys.host(self.name): self._my_revision}

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from camserver.fleet.records import (
-    ExternalRecord,
     HostRecord,
     HostState,
     Keys,
@@ -23,7 +21,6 @@ from camserver.fleet.records import (
 from camserver.fleet.store import Change, Entry, Snapshot
 from camserver.fleet.terms import FleetTerms
 
-K = TypeVar("K")
 ENDED = frozenset((HostState.LEFT, HostState.DEAD))
 """The states in which an epoch of a host is over: it has no session any more."""
 
@@ -32,7 +29,7 @@ ENDED = frozenset((HostState.LEFT, HostState.DEAD))
 class Known:
     """A record and the store's revision at its last change."""
 
-    record: HostRecord | OwnRecord | ExternalRecord | MetaRecord | None
+    record: HostRecord | OwnRecord | MetaRecord | None
     """None: it cannot be read."""
     revision: int
 
@@ -47,8 +44,6 @@ class Mirror:
     meta: Known | None = None
     hosts: dict[str, Known] = field(default_factory=dict)
     owners: dict[str, Known] = field(default_factory=dict)
-    external: dict[tuple[str, int], Known] = field(default_factory=dict)
-    hold: str = ""
     drained: dict[str, int] = field(default_factory=dict)
     """The hosts that shall own nothing, and the revision of that record."""
     devices_of: dict[str, set[str]] = field(default_factory=dict)
@@ -60,8 +55,8 @@ class Mirror:
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over everything that the store has."""
-        self.meta, self.hold = None, ""
-        tables = (self.hosts, self.owners, self.external, self.faults, self.devices_of)
+        self.meta = None
+        tables = (self.hosts, self.owners, self.faults, self.devices_of)
         for table in tables:
             table.clear()
         self.drained.clear()
@@ -125,8 +120,6 @@ class Mirror:
                 self.meta = None if entry is None else Known(None, entry.revision)
                 if entry is not None:
                     self.meta = Known(decode(MetaRecord, key, entry.value), entry.revision)
-            case "hold", ():
-                self.hold = "" if entry is None else entry.value.decode("ascii", "replace")
             case "drain", (name,):
                 self.drained.pop(name, None)
                 if entry is not None:
@@ -142,9 +135,7 @@ class Mirror:
                     self._note_end(name, record, now)
             case "own", (device,):
                 self._put_owner(device, key, entry)
-            case "ext", (device, generation) if generation.isdigit():
-                _put(self.external, (device, int(generation)), key, entry, ExternalRecord)
-            case _:
+            case _ if entry is not None:
                 raise RecordError(f"{key}: not a key that this camserver knows")
 
     def _put_owner(self, device: str, key: str, entry: Entry | None) -> None:
@@ -163,11 +154,11 @@ class Mirror:
 
 
 def _put(
-    table: dict[K, Known],
-    name: K,
+    table: dict[str, Known],
+    name: str,
     key: str,
     entry: Entry | None,
-    kind: type[HostRecord | OwnRecord | ExternalRecord],
+    kind: type[HostRecord | OwnRecord],
 ) -> None:
     if entry is None:
         table.pop(name, None)

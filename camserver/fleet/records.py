@@ -17,7 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from camserver.fleet.terms import FleetTerms
 
 FORMAT = 1
-"""The format of the records. A host refuses a fleet of a newer format."""
+"""The format of the records. A host refuses a fleet of a newer format.
+
+A new kind of record that all hosts must heed needs a new format.
+"""
 
 
 class RecordError(Exception):
@@ -62,8 +65,6 @@ class HostRecord(Record):
     labels: tuple[str, ...] = Field((), strict=False)
     token: str = ""
     """Drawn anew for each epoch, so that two hosts of one name tell their records apart."""
-    hold: str = ""
-    """The planned outage of the store that it has acknowledged."""
 
 
 class OwnRecord(Record):
@@ -81,17 +82,6 @@ class OwnRecord(Record):
     """For how long that is believed."""
     due_s: dict[str, float] = Field(default_factory=dict)
     """When each camera is due."""
-
-
-class ExternalRecord(Record):
-    """A lease of a device whose holder is on another host than its owner."""
-
-    host: str
-    """The holder's host."""
-    epoch: int = Field(ge=1)
-    camera: str
-    holder: str
-    generation: int = Field(ge=1)
 
 
 class MetaRecord(Record):
@@ -153,11 +143,6 @@ class Keys:
         """The key of the MetaRecord."""
         return f"{self.prefix}meta"
 
-    @property
-    def hold(self) -> str:
-        """The key of a planned outage."""
-        return f"{self.prefix}hold"
-
     def host(self, name: str) -> str:
         """The key of a host."""
         return f"{self.prefix}host/{quote(name, safe='')}"
@@ -169,10 +154,6 @@ class Keys:
     def own(self, device: str) -> str:
         """The key of a device's owner."""
         return f"{self.prefix}own/{quote(device, safe='')}"
-
-    def external(self, device: str, generation: int) -> str:
-        """The key of a lease whose holder is on another host."""
-        return f"{self.prefix}ext/{quote(device, safe='')}/{generation}"
 
     def parse(self, key: str) -> tuple[str, tuple[str, ...]]:
         """The kind of a key and the names in it. Raises RecordError for keys of others."""

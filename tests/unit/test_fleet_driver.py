@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 import pytest
 from memory_fleet import MemoryFleet, MemoryHost
@@ -33,15 +34,14 @@ async def beside_faults(fleet: MemoryFleet, seed: int) -> None:
                 await asyncio.sleep(long_s)
                 host.link.is_cut = False
             case "away":
-                fleet.store.is_away = True
+                fleet.store.is_up = False
                 await asyncio.sleep(long_s)
-                fleet.store.is_away = False
+                fleet.store.is_up = True
         revive(fleet.hosts.values())
 
 
-def revive(hosts: object) -> None:
-    for host in hosts:  # type: ignore[attr-defined]
-        assert isinstance(host, MemoryHost)
+def revive(hosts: Iterable[MemoryHost]) -> None:
+    for host in hosts:
         if not host.is_alive:
             host.start()
 
@@ -71,11 +71,11 @@ def test_a_host_without_its_store_ends_its_sessions_and_lives() -> None:
         fleet.start()
         await asyncio.sleep(20)
         assert fleet.unpolled(3.0) == []
-        fleet.store.is_away = True
+        fleet.store.is_up = False
         await asyncio.sleep(30)
         assert not fleet.judge.open
         assert len(fleet.unpolled(20.0)) == len(CAMERAS)
-        fleet.store.is_away = False
+        fleet.store.is_up = True
         await asyncio.sleep(8)
         assert fleet.unpolled(3.0) == []
         assert all(host.deaths == 0 for host in fleet.hosts.values())

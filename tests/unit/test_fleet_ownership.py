@@ -143,3 +143,12 @@ def test_a_snapshot_replaces_everything(store: Store) -> None:
 def test_takes_come_in_batches() -> None:
     takes = [Take(str(n), 0, None, False, 0.0) for n in range(25)]
     assert [len(batch) for batch in batches(takes, 10)] == [10, 10, 5]
+
+
+def test_a_key_that_nobody_knows_is_named_until_it_is_removed(store: Store) -> None:
+    """A newer version may have written it."""
+    key = f"{KEYS.prefix}ext/d/7"
+    store.put(key, b"{}")
+    assert list(store.mirror.faults) == [key]
+    store.remove(key, 1.0)
+    assert store.mirror.faults == {}
