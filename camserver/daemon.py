@@ -155,7 +155,8 @@ class Daemon:
         listener = None if self._fleet is None else self._fleet.listener()
         if self._fleet is None or listener is None:
             return None
-        return PeerServer(*listener, services, self._reading, self._fleet.member.promise)
+        fleet = self._fleet
+        return PeerServer(*listener, services, self._reading, fleet.member.promise, fleet.lend)
 
     @property
     def _inventory(self) -> Inventory:

@@ -96,6 +96,10 @@ class RtspBusy(RtspError):  # noqa: N818 - the name describes the state
         super().__init__(f"{camera}: {reason}" if camera else reason)
 
 
+class NotOwnerError(CamserverError):
+    """Raised in a fleet when this host cannot give leases of a device: it does not own it now."""
+
+
 class LeaseStateError(RtspError):
     """Raised when a ticket's state does not allow an event, or when a device is not known.
 

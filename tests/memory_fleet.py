@@ -7,6 +7,7 @@ killed, by a test or by the timer that stands for the kernel's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -15,15 +16,17 @@ from fleet_records import host_record
 from fleet_world import KEYS, UNCLEAN_S, Judge, Store
 
 from camserver.config import Camera
-from camserver.errors import RtspBusy
+from camserver.errors import NotOwnerError, RtspBusy
 from camserver.events import Event
 from camserver.fleet import store as fleet_store
+from camserver.fleet.borrowing import Borrowing
+from camserver.fleet.lending import Lending, Lent, Wish, holder_of
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.store import Change, StoreError, StoreUnknownError, Swap
 from camserver.fleet.terms import FleetTerms
 from camserver.host.clock import utc_now
-from camserver.leases import Budget, Holder, Preempted, RtspManager
+from camserver.leases import Budget, Holder, Preempted, Priority, RtspManager
 from camserver.model import Attempt, Result, SessionEnd, Snapshot, Source, Still
 from camserver.polling.orchestrator import PollingOrchestrator
 
@@ -134,7 +137,7 @@ class MemoryHost:
         self.deaths = 0
         self.is_alive = False
         self._fleet = fleet
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._open: set[str] = set()
 
     def start(self) -> None:
@@ -145,7 +148,9 @@ class MemoryHost:
         self.orchestrator = PollingOrchestrator(
             self._poll, sessions=100, open_rate=1000.0, emit=self.said
         )
-        local = LocalDevices(self.manager, self.orchestrator)
+        self.lending = Lending(self.manager, self.link, now)
+        self.borrowing = Borrowing(self._ask_owner, now)
+        local = LocalDevices(self.manager, self.orchestrator, self.lending, self.borrowing)
         local.configure(cameras)
         self.timer = FakeTimer(self.die)
         record = host_record(machine_id=self.name)
@@ -161,6 +166,29 @@ class MemoryHost:
         assert self.member._keys == KEYS
         self._spawn(self.member.run())
         self._spawn(self.orchestrator.run())
+
+    async def _ask_owner(self, owner: str, camera: Camera, wish: Wish, holder: Holder) -> Lent:
+        """Ask another host, which may die meanwhile, as the real ones do over HTTP."""
+        other = self._fleet.hosts[owner]
+        if other is self:
+            return await self.lending.give(camera, wish, holder)
+        await asyncio.sleep(0.01)
+        if not other.is_alive:
+            raise NotOwnerError("no answer")
+        wish = Wish.model_validate_json(wish.encode())
+        giving = asyncio.get_running_loop().create_task(
+            other.lending.give(camera, wish, holder_of(wish.record))
+        )
+        other._tasks.add(giving)
+        try:
+            return await giving
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise NotOwnerError("it died") from None
+        finally:
+            other._tasks.discard(giving)
 
     def said(self, event: Event) -> None:
         if event.EVENT.startswith("fleet"):
@@ -182,8 +210,13 @@ class MemoryHost:
         for device in self._open:
             self._fleet.judge.ends(device, self.name, now(), lost=True)
         self._open.clear()
+        self.borrowing._leases.clear()  # nobody is told anything any more
         for task in self._tasks:
             task.cancel()
+        for lease in self.lending._lent.values():
+            lease.abandon()  # its manager dies, too
+        for watching in self.lending._watching.values():
+            watching.cancel()
 
     async def stop(self) -> None:
         """As SIGTERM."""
@@ -220,6 +253,56 @@ class MemoryHost:
         if device in self._open:
             self._open.discard(device)
             self._fleet.judge.ends(device, self.name, now(), lost=False)
+
+
+class Program:
+    """A program on a host that has sessions under leases, as `camserver lease -- ffmpeg` has.
+
+    It lives on when the daemon of its host dies. The kernel ends it when its right is over.
+    """
+
+    def __init__(self, fleet: MemoryFleet, seed: int, *, has_timer: bool = True) -> None:
+        self.has_timer = has_timer
+        self.sessions = 0
+        self.is_stopping = False
+        self._fleet = fleet
+        self._dice = random.Random(seed)
+
+    async def run(self) -> None:
+        """Have sessions of any camera on any host, until it is stopping."""
+        while not self.is_stopping:
+            await asyncio.sleep(self._dice.uniform(0.5, 5.0))
+            host = self._fleet.hosts[self._dice.choice(sorted(self._fleet.hosts))]
+            camera = self._dice.choice(self._fleet.cameras)
+            if host.is_alive:
+                priority = self._dice.choice(list(Priority))
+                with contextlib.suppress(RtspBusy):
+                    await self.session(host, camera, self._dice.uniform(0.5, 15.0), priority)
+
+    async def session(
+        self, host: MemoryHost, camera: Camera, lasts_s: float, priority: Priority = Priority.LIVE
+    ) -> None:
+        """Have one session on a host. Raises RtspBusy."""
+        daemon, holder = host.borrowing, Holder("external", "ffmpeg")
+        lease = await daemon.acquire(camera, holder, priority, 3.0)
+        name, until = f"a program of {host.name}", lease.right[1]
+        judge, ends_at = self._fleet.judge, now() + lasts_s
+        judge.begins(lease.device, name, now())
+        self.sessions += 1
+        while now() < (min(ends_at, until) if self.has_timer else ends_at):
+            if lease.withdrawn.done():
+                break
+            await asyncio.sleep(0.05)
+            if host.is_alive and host.borrowing is daemon:
+                until = lease.right[1]
+        if now() >= until and self.has_timer:
+            judge.ends(lease.device, name, now(), lost=True)
+        else:
+            await asyncio.sleep(TEARDOWN_S)
+            judge.ends(lease.device, name, now(), lost=False)
+            lease.ended(SessionEnd.CLEAN)
+        if host.is_alive and host.borrowing is daemon:
+            lease.release()
 
 
 class MemoryFleet:

@@ -22,6 +22,7 @@ from camserver.api.listener import PEER
 from camserver.api.responses import (
     MAX_LABEL_CHARS,
     MAX_TTL_S,
+    FleetLease,
     Services,
     claim_of,
     device_view,
@@ -30,7 +31,13 @@ from camserver.api.responses import (
     seconds_of,
 )
 from camserver.archive.index import IndexUnavailable
-from camserver.client.exchange import CLAIM_BY_SECRET, CLAIM_HEADER, FACTS_HEADER
+from camserver.client.exchange import (
+    CLAIM_BY_SECRET,
+    CLAIM_HEADER,
+    FACTS_HEADER,
+    RIGHT_HEADER,
+    TELL_RIGHT,
+)
 from camserver.config import Camera
 from camserver.errors import LeaseStateError, RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
@@ -110,13 +117,10 @@ class ControlRoutes:
 
         A client may send a chunked body. The end of the body ends the lease. The line
         `{"end": "clean"}` in it says that the session had a clean end. The daemon sends a second
-        line when the lease is withdrawn; it says how many seconds the client has.
+        line when the lease is withdrawn; it says how many seconds the client has. In a fleet, a
+        client that asks for it is told again and again until when it may have its session.
         """
         camera = self._services.wanted(request)
-        if self._services.fleet is not None:
-            raise refusal(
-                web.HTTPNotImplemented, "hosts of a fleet give no leases to other programs yet"
-            )
         if self.stopping:
             raise refusal(web.HTTPServiceUnavailable, "the daemon is stopping")
         priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
@@ -139,6 +143,7 @@ class ControlRoutes:
                     generation=lease.generation,
                     claim=lease.claim,
                     wait_ms=round(lease.wait_s * 1000, 1),
+                    **(_right_of(lease) if _wants_right(request) else {}),
                 )
                 await self._hold(request, response, lease, ttl_s)
             except asyncio.CancelledError:
@@ -149,7 +154,11 @@ class ControlRoutes:
             return response
 
     async def _hold(
-        self, request: web.Request, response: web.StreamResponse, lease: RtspLease, ttl_s: float
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        lease: RtspLease | FleetLease,
+        ttl_s: float,
     ) -> None:
         """Wait until the client gives the lease back.
 
@@ -157,18 +166,20 @@ class ControlRoutes:
         because only the client can prove that. Only a ttl limits a holder that hangs: `grace_s`
         after the end of the ttl the lease ends as unclean.
         """
-        notice = asyncio.create_task(
-            self._tell_withdrawal(response, lease, ttl_s), name="lease withdrawal"
-        )
+        told = [self._tell_withdrawal(response, lease, ttl_s)]
+        if _wants_right(request) and not isinstance(lease, RtspLease):
+            told.append(_tell_right(response, lease))
+        notices = [asyncio.create_task(each, name="lease notice") for each in told]
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ttl_s + self._grace_s if ttl_s else None):
                     await _ended(request, lease)
         finally:
-            notice.cancel()
+            for notice in notices:
+                notice.cancel()
 
     async def _tell_withdrawal(
-        self, response: web.StreamResponse, lease: RtspLease, ttl_s: float
+        self, response: web.StreamResponse, lease: RtspLease | FleetLease, ttl_s: float
     ) -> None:
         """Wait until the lease is preempted or its ttl is over, then tell the client."""
         try:
@@ -176,8 +187,11 @@ class ControlRoutes:
                 why: str = await lease.preempted()
         except TimeoutError:
             why = f"its time of {ttl_s:g} s is over"
+        grace_s = self._grace_s
+        if not isinstance(lease, RtspLease):
+            grace_s = min(grace_s, lease.may_last_s)
         with contextlib.suppress(ConnectionError):  # then the lease has ended already
-            await _say(response, state="withdrawn", why=why, grace_s=self._grace_s)
+            await _say(response, state="withdrawn", why=why, grace_s=round(grace_s, 3))
 
     async def _acquire(
         self,
@@ -186,7 +200,9 @@ class ControlRoutes:
         holder: Holder,
         priority: Priority,
         wait_s: float,
-    ) -> RtspLease:
+    ) -> RtspLease | FleetLease:
+        if self._services.fleet is not None:
+            return await self._borrow(request, camera, holder, priority, wait_s)
         manager = self._services.manager
         if (claim := claim_of(request)) is not None and (
             lease := manager.claim(camera.id, camera.device, holder, claim, priority=priority)
@@ -202,6 +218,26 @@ class ControlRoutes:
             raise refusal(
                 web.HTTPServiceUnavailable, "the device has just left the inventory: ask again"
             ) from None
+
+    async def _borrow(
+        self,
+        request: web.Request,
+        camera: Camera,
+        holder: Holder,
+        priority: Priority,
+        wait_s: float,
+    ) -> FleetLease:
+        """A lease from the host of the fleet that owns the device."""
+        fleet = self._services.fleet
+        assert fleet is not None  # noqa: S101 - the caller has looked
+        if claim_of(request) is not None:
+            raise refusal(
+                web.HTTPConflict, "a lease of a fleet ends with the daemon that gave it: ask anew"
+            )
+        try:
+            return await fleet.borrow(camera, holder, priority, wait_s)
+        except RtspBusy as busy:
+            raise refusal(web.HTTPConflict, str(busy)) from None
 
 
 async def snapshot_answer(services: Services, camera: Camera, holder: Holder) -> web.Response:
@@ -274,7 +310,27 @@ async def _say(response: web.StreamResponse, **words: object) -> None:
     await response.write(json.dumps(words).encode() + b"\n")
 
 
-async def _ended(request: web.Request, lease: RtspLease) -> None:
+def _wants_right(request: web.Request) -> bool:
+    return request.headers.get(RIGHT_HEADER) == TELL_RIGHT
+
+
+def _right_of(lease: RtspLease | FleetLease) -> dict[str, float]:
+    """Return until when a program of a fleet may have its session; nothing on a host of its own."""
+    if isinstance(lease, RtspLease):
+        return {}
+    end_at, until = lease.right
+    return {"end_at": round(end_at, 3), "until": round(until, 3)}
+
+
+async def _tell_right(response: web.StreamResponse, lease: FleetLease) -> None:
+    """Tell the client each extension of its right. A client that is gone has no right to extend."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await lease.extended()
+            await _say(response, state="right", **_right_of(lease))
+
+
+async def _ended(request: web.Request, lease: RtspLease | FleetLease) -> None:
     """Wait until the client's body ends, and tell the lease whether the session had a clean end.
 
     Without a body this waits until the connection ends; then the handler is cancelled.

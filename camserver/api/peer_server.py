@@ -11,7 +11,7 @@ import contextlib
 import json
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -22,11 +22,14 @@ from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, STOP_S, explain
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import ASKED_BY_HOST, Services, refusal
+from camserver.errors import NotOwnerError, RtspBusy
 from camserver.leases import Holder
 
 HANDSHAKE_S = 5.0
 Promise = Callable[[str, int, int], bool]
 """Promises to wait for a host: (its name, its epoch, our epoch as it knows it)."""
+Lend = Callable[[bytes, tuple[str, ...]], Awaitable[dict[str, object]]]
+"""Gives a lease to a program on another host: (the question, the names of the host)."""
 
 
 class PeerServer:
@@ -39,11 +42,13 @@ class PeerServer:
         services: Services,
         reading: ReadRoutes,
         promise: Promise,
+        lend: Lend,
     ) -> None:
         self._address = address
         self._tls = tls
         self._services = services
         self._promise_to = promise
+        self._lend_to = lend
         app = web.Application(
             client_max_size=MAX_BODY_BYTES, middlewares=[_from_host, explain, known_parameters()]
         )
@@ -52,6 +57,7 @@ class PeerServer:
                 *reading.routes(),
                 web.post("/v1/cameras/{id}/snapshot", self._snapshot),
                 web.post("/v1/fleet/promise", self._promise),
+                web.post("/v1/fleet/lease", self._lend),
             ]
         )
         self._runner = web.AppRunner(
@@ -100,6 +106,23 @@ class PeerServer:
         if host not in self._hosts(request):
             raise refusal(web.HTTPForbidden, f"the certificate is not for host {host[:64]!r}")
         return web.json_response({"promised": self._promise_to(host, *epochs)})
+
+    async def _lend(self, request: web.Request) -> web.Response:
+        try:
+            lent = await self._lend_to(await request.read(), self._hosts(request))
+        except ValueError as error:
+            raise refusal(web.HTTPBadRequest, str(error)) from None
+        except PermissionError as error:
+            raise refusal(
+                web.HTTPForbidden, f"the certificate is not for host {str(error)[:64]!r}"
+            ) from None
+        except LookupError as error:
+            raise refusal(web.HTTPNotFound, f"no enabled camera {str(error)[:64]}") from None
+        except RtspBusy as busy:
+            raise refusal(web.HTTPConflict, str(busy)) from None
+        except NotOwnerError as error:
+            raise refusal(web.HTTPMisdirectedRequest, str(error)) from None
+        return web.json_response(lent)
 
     def _hosts(self, request: web.Request) -> tuple[str, ...]:
         transport = request.transport

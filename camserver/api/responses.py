@@ -6,19 +6,57 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from aiohttp import web
 
 from camserver.config import Camera
 from camserver.leases import Claim, DeviceStatistics, Holder, Priority, RtspManager
-from camserver.model import Attempt
+from camserver.model import Attempt, SessionEnd
 from camserver.polling.entry import CameraPolling
 from camserver.storage.outcomes import Outcomes
 
 MAX_WAIT_S = 3600.0
 MAX_TTL_S = 7 * 86400.0
 MAX_LABEL_CHARS = 64
+
+
+class FleetLease(Protocol):
+    """A lease of a program on this host, which a host of the fleet has given."""
+
+    generation: int
+    claim: str
+    wait_s: float
+
+    @property
+    def right(self) -> tuple[float, float]:
+        """When the program must begin to end, and when it must have ended (CLOCK_BOOTTIME)."""
+
+    @property
+    def may_last_s(self) -> float:
+        """How long the session may go on when it must end."""
+
+    async def extended(self) -> None:
+        """Wait until the right is extended."""
+
+    def preempted(self) -> Awaitable[str]:
+        """Wait until the session must end, and say why."""
+
+    def ended(self, end: SessionEnd) -> None:
+        """Set how the session ended."""
+
+    def abandon(self) -> None:
+        """Leave the session to the program."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
 
 
 class FleetOfHost(Protocol):
@@ -38,6 +76,11 @@ class FleetOfHost(Protocol):
 
     def owns(self, device: str) -> bool:
         """Return whether this host owns a device."""
+
+    async def borrow(
+        self, camera: Camera, holder: Holder, priority: Priority, wait_s: float
+    ) -> FleetLease:
+        """Return a lease for a program on this host. Raises RtspBusy."""
 
     async def cameras(self) -> dict[str, dict[str, Any]]:
         """Return what other hosts say of the cameras that they poll, by camera id."""

@@ -22,6 +22,7 @@ from camserver.client.lease_exchange import (
     LeaseNotice,
     LeaseRequest,
     LeaseState,
+    Right,
     route_of,
 )
 from camserver.client.sync import DEFAULT_SOCKET, GIVE_BACK_S, MAX_LEASE_WAIT_S, MAX_WORK_S
@@ -48,6 +49,11 @@ class AsyncHeldLease:
         self._exchange = exchange
         self._notice: asyncio.Future[LeaseNotice] = asyncio.get_running_loop().create_future()
         self._listening = asyncio.create_task(self._listen(), name=f"lease of {granted.camera}")
+
+    @property
+    def right(self) -> Right | None:
+        """Until when the session may be open; None on a host that is in no fleet."""
+        return self._exchange.right
 
     async def withdrawn(self) -> LeaseNotice:
         """Wait until the session must be ended: the lease is withdrawn, or the daemon is gone."""

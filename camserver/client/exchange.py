@@ -21,6 +21,8 @@ ANSWER_S = 15.0
 """Seconds that the daemon may take to answer a request that needs no camera."""
 CLAIM_HEADER, CLAIM_BY_SECRET = "X-Camserver-Claim", "secret"
 """A client that keeps the secret of its lease says so. Others claim by the generation."""
+RIGHT_HEADER, TELL_RIGHT = "X-Camserver-Right", "tell"
+"""A client that wants to know until when its host may have sessions, in a fleet, says so."""
 FACTS_HEADER = "X-Camserver-Facts"
 """The HTTP header with the facts of the picture in the body: JSON, with the keys of latest.json."""
 

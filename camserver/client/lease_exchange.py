@@ -13,7 +13,13 @@ from urllib.parse import quote, urlencode
 
 import h11
 
-from camserver.client.exchange import CLAIM_BY_SECRET, CLAIM_HEADER, refusal
+from camserver.client.exchange import (
+    CLAIM_BY_SECRET,
+    CLAIM_HEADER,
+    RIGHT_HEADER,
+    TELL_RIGHT,
+    refusal,
+)
 
 _CLEAN = b'{"end": "clean"}\n'
 
@@ -82,10 +88,23 @@ class LeaseNotice:
     grace_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Until when a program may have its session, in a fleet of hosts (CLOCK_BOOTTIME, seconds).
+
+    The program begins to end its session at `end_at`, and has ended it at `until`.
+    """
+
+    end_at: float
+    until: float
+
+
 class LeaseExchange:
     """One lease, from its request to its end. Feed it received bytes, send the bytes it returns."""
 
     def __init__(self, request: LeaseRequest) -> None:
+        self.right: Right | None = None
+        """The newest one that the daemon has told. None: the host is not in a fleet."""
         self._request = request
         self._http = h11.Connection(h11.CLIENT)
         self._status = 0
@@ -99,6 +118,7 @@ class LeaseExchange:
             ("Connection", "close"),
             ("Transfer-Encoding", "chunked"),
             (CLAIM_HEADER, CLAIM_BY_SECRET),
+            (RIGHT_HEADER, TELL_RIGHT),
         ]
         head = h11.Request(method="POST", target=self._request.target(), headers=headers)
         return self._http.send(head) or b""
@@ -134,6 +154,8 @@ class LeaseExchange:
         if self._status != 200 or (line := self._line()) is None:
             return None
         data = json.loads(line)
+        if "until" in data:
+            self.right = Right(float(data["end_at"]), float(data["until"]))
         return Granted(
             data["camera"],
             data["device"],
@@ -147,13 +169,13 @@ class LeaseExchange:
 
         Raises ValueError and LookupError for a line that makes no sense.
         """
-        line = self._line()
-        if line is None:
-            return LeaseNotice(LeaseState.GONE) if self._over else None
-        data = json.loads(line)
-        return LeaseNotice(
-            LeaseState(data["state"]), str(data.get("why", "")), float(data.get("grace_s", 0.0))
-        )
+        while (line := self._line()) is not None:
+            data = json.loads(line)
+            if data["state"] != "right":
+                grace_s = float(data.get("grace_s", 0.0))
+                return LeaseNotice(LeaseState(data["state"]), str(data.get("why", "")), grace_s)
+            self.right = Right(float(data["end_at"]), float(data["until"]))
+        return LeaseNotice(LeaseState.GONE) if self._over else None
 
     def end(self, *, clean: bool) -> bytes:
         """Return the bytes that give the lease back; none the second time.

@@ -25,6 +25,7 @@ from camserver.client.lease_exchange import (
     LeaseNotice,
     LeaseRequest,
     LeaseState,
+    Right,
     route_of,
 )
 from camserver.errors import CamserverError
@@ -47,6 +48,11 @@ class HeldLease:
         self._sock = sock
         self._exchange = exchange
         self.granted = granted
+
+    @property
+    def right(self) -> Right | None:
+        """The newest right that `next_notice` has read; None on a host that is in no fleet."""
+        return self._exchange.right
 
     def fileno(self) -> int:
         """Return the connection's descriptor; a process that inherits it keeps the lease, too."""

@@ -14,13 +14,16 @@ from aiohttp import web
 
 from camserver.config import Camera, Inventory
 from camserver.config.fleet import FleetTable
+from camserver.errors import NotOwnerError, RtspBusy
 from camserver.events import Event, EventBus
+from camserver.fleet.borrowing import BorrowedLease, Borrowing
 from camserver.fleet.counters import FleetCounters
 from camserver.fleet.examination import store_of
+from camserver.fleet.lending import Lending, Lent, Wish, holder_of
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.peers import Peers
-from camserver.fleet.records import HostRecord, HostState
+from camserver.fleet.records import HostRecord, HostState, RecordError, decode
 from camserver.fleet.status import fleet_statistics, fleet_view
 from camserver.fleet.store import StoreError
 from camserver.fleet.terms import FleetTerms
@@ -28,7 +31,7 @@ from camserver.fleet.tls import client_context, server_context
 from camserver.host.clock import boot_time
 from camserver.host.kernel_timer import KernelTimer
 from camserver.host.tasks import SingleFlight
-from camserver.leases import RtspManager
+from camserver.leases import Holder, Priority, RtspManager
 from camserver.polling.orchestrator import PollingOrchestrator
 
 KNOWN_S = 1.0
@@ -60,7 +63,9 @@ class Fleet:
             else Peers(client_context(*self._tls_files), self._url_of)
         )
         """The other hosts. None when this host has no certificate."""
-        self._local = LocalDevices(manager, orchestrator)
+        self._lending = Lending(manager, self._store, boot_time)
+        self._borrowing = Borrowing(self._ask_owner, boot_time)
+        self._local = LocalDevices(manager, orchestrator, self._lending, self._borrowing)
         self._local.configure(inventory.cameras)
         record = HostRecord(
             machine_id=_read(MACHINE_ID),
@@ -136,6 +141,44 @@ class Fleet:
         except StoreError as error:
             return str(error)
         return None
+
+    # ---- leases of programs
+
+    async def borrow(
+        self, camera: Camera, holder: Holder, priority: Priority, wait_s: float
+    ) -> BorrowedLease:
+        """A lease for a program on this host, from the host that owns the device.
+
+        Raises RtspBusy.
+        """
+        return await self._borrowing.acquire(camera, holder, priority, wait_s)
+
+    async def _ask_owner(self, owner: str, camera: Camera, wish: Wish, holder: Holder) -> Lent:
+        """Raises RtspBusy, NotOwnerError, StoreError."""
+        if owner == self._table.host_name:
+            return await self._lending.give(camera, wish, holder)
+        if self.peers is None:
+            raise NotOwnerError(f"host {owner} has its sessions, and cannot be asked: no `listen`")
+        return await self.peers.lease(owner, wish)
+
+    async def lend(self, question: bytes, hosts: Iterable[str]) -> dict[str, object]:
+        """Give a lease to a program on another host, which asks with a certificate for `hosts`.
+
+        Raises ValueError for a question that makes no sense, PermissionError when the host asks
+        for another one, LookupError for an unknown camera; RtspBusy and NotOwnerError.
+        """
+        try:
+            wish = decode(Wish, "the question", question)
+        except RecordError as error:
+            raise ValueError(str(error)) from None
+        if wish.record.host not in hosts:
+            raise PermissionError(wish.record.host)
+        camera = self._local.camera(wish.device, wish.record.camera)
+        try:
+            lent = await self._lending.give(camera, wish, holder_of(wish.record))
+        except StoreError as error:
+            raise RtspBusy(f"the store of the fleet: {error}", camera=camera.id) from None
+        return asdict(lent)
 
     async def cameras(self) -> dict[str, dict[str, Any]]:
         """What the other hosts say of the cameras that they poll, by camera id.

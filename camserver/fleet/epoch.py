@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 from camserver.events import Event
 from camserver.events.fleet import (
@@ -27,8 +27,8 @@ from camserver.fleet.assignment import Candidate, assign
 from camserver.fleet.health import StoreHealth
 from camserver.fleet.host import FleetHost
 from camserver.fleet.news import News
-from camserver.fleet.orders import Order, Phase, Purpose, Remains
-from camserver.fleet.ownership import Take
+from camserver.fleet.orders import Order, Phase, Purpose
+from camserver.fleet.parts import Ask, DevicesOfHost, Timer
 from camserver.fleet.records import HostState
 from camserver.fleet.store import Change, FleetStore, StoreError, StoreUnknownError
 from camserver.fleet.vouching import Asking
@@ -42,42 +42,6 @@ READ_S = 10.0
 RETRY_S = 0.3
 MANY_DEVICES = 1000
 OVER = frozenset((Phase.LEFT, Phase.FENCED))
-
-
-Ask = Callable[[str, int], Awaitable[bool]]
-"""Asks a host, in the epoch in which we know it, to promise to wait for us."""
-
-
-class DevicesOfHost(Protocol):
-    """What the host does with its devices; `LocalDevices` is the real one."""
-
-    version: int
-
-    @property
-    def reach(self) -> Mapping[str, tuple[str, ...]]:
-        """The hosts that reach each device, as patterns."""
-
-    def extend(self, for_s: float) -> None:
-        """Let this host have sessions for some time."""
-
-    def take_over(self, take: Take, elapsed_s: float) -> None:
-        """Begin with a device."""
-
-    async def hand_over(self, device: str) -> Remains:
-        """End with a device, and return when all its sessions have ended."""
-
-    async def end_all(self) -> None:
-        """End every session, and return when all have ended."""
-
-
-class Timer(Protocol):
-    """The kernel's timer."""
-
-    def arm(self, at: float) -> None:
-        """Kill this process at a moment."""
-
-    def disarm(self) -> None:
-        """Let it live."""
 
 
 class Epoch:
@@ -120,6 +84,7 @@ class Epoch:
 
     async def run(self) -> None:
         """Run until the epoch is over. Afterwards no session of this process is open."""
+        self._local.begin(self.host, self._wake.set)
         try:
             async with asyncio.TaskGroup() as group:
                 self._start(group, self._follow(), "fleet store")
@@ -162,6 +127,7 @@ class Epoch:
                 self._start(group, self._ask(asking, self._ask_one), "fleet vouching")
             self._end_lost(group)
             self._take_over(now)
+            self._local.look()
             self._hand_over(group, self.host.devices.to_end)
             self._news.look(self.host.mirror)
             try:

@@ -14,8 +14,9 @@ import secrets
 from collections.abc import Iterable, Iterator
 
 from camserver.fleet.devices import Devices
+from camserver.fleet.external import Externals, LeaseName
 from camserver.fleet.mirror import ENDED, Mirror
-from camserver.fleet.orders import Fenced, Order, Phase, Purpose
+from camserver.fleet.orders import OF_PROGRAMS, Fenced, Order, Phase, Purpose
 from camserver.fleet.records import HostRecord, HostState, MetaRecord
 from camserver.fleet.silence import Silence
 from camserver.fleet.store import Change, Snapshot, Swap
@@ -37,6 +38,7 @@ class FleetHost:
         self.validity = Validity(terms)
         self.silence = Silence(terms)
         self.devices = Devices(name, me.epoch, mirror, terms)
+        self.externals = Externals(name, me.epoch, mirror)
         self._me = me
         self._terms = terms
         self._vouching = Vouching(terms) if terms.vouch else None
@@ -98,6 +100,7 @@ class FleetHost:
         if was_away:
             self.silence.was_away(now)
         self.devices.read_anew()
+        self.externals.read_anew()
         self._see(now)
 
     def apply(self, change: Change, now: float) -> None:
@@ -108,8 +111,11 @@ class FleetHost:
             match self.mirror.keys.parse(key):
                 case "own", (device,):
                     self.devices.changed((device,))
+                case "ext", (device, number):
+                    self.externals.changed((LeaseName(device, number),))
                 case "host", (name,) if self._life_of(name) != lives.get(name):
                     self.devices.changed(self.mirror.devices_of.get(name, ()))
+                    self.externals.host_changed(name)
         self._see(now)
 
     def _life_of(self, name: str) -> tuple[HostState, int] | None:
@@ -119,6 +125,9 @@ class FleetHost:
 
     def committed(self, order: Order, revision: int) -> None:
         """Note that a swap was made."""
+        if order.purpose in OF_PROGRAMS:
+            self.externals.committed(order, revision)
+            return
         if order not in self._orders:
             self.devices.committed(order, revision)
             return
@@ -138,6 +147,9 @@ class FleetHost:
         self._done(order)
 
     def _done(self, order: Order) -> None:
+        if order.purpose in OF_PROGRAMS:
+            self.externals.done(order)
+            return
         if order not in self._orders:
             self.devices.done(order)
             return
@@ -230,6 +242,7 @@ class FleetHost:
         self.devices.look(now)
         yield from self._burials(now)
         yield from self.devices.orders()
+        yield from self.externals.orders(now)
 
     def _order(self, purpose: Purpose, about: str, swap: Swap, sequence: int = 0) -> Order:
         order = Order(purpose, (about,), swap, sequence)
@@ -242,7 +255,7 @@ class FleetHost:
             return
         keys, mirror, state = self.mirror.keys, self.mirror, HostState.LIVE
         if self.phase is Phase.LEAVING:
-            is_done = self.devices.is_empty and not self._orders
+            is_done = self.devices.is_empty and self.externals.is_empty and not self._orders
             state = HostState.LEFT if is_done else HostState.LEAVING
         is_due = now >= self._next_renewal or state is HostState.LEFT
         if not is_due or self.name_is_free_in_s(now) > 0:

@@ -1,18 +1,26 @@
-"""What this host does with the devices that it owns: it gives leases, and polls their cameras."""
+"""What this host does with the devices that it owns: it gives leases, and polls their cameras.
+
+It also passes on what happens to the leases of programs: of those on this host, and of those that
+have a session of a device of this host.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from camserver.config import Camera
 from camserver.errors import LeaseStateError
+from camserver.fleet.borrowing import Borrowing
+from camserver.fleet.host import FleetHost
+from camserver.fleet.lending import Lending
 from camserver.fleet.orders import Remains
 from camserver.fleet.ownership import Take
 from camserver.leases import RtspManager
-from camserver.leases.right import Inherited
+from camserver.leases.right import Inherited, Preemption
 from camserver.polling.orchestrator import PollingOrchestrator
 
+LEAVES = "this host leaves the fleet"
 POLL_ENDS_S = 0.4
 """How long a running poll may go on when its device is handed over. Then it is preempted."""
 
@@ -20,11 +28,20 @@ POLL_ENDS_S = 0.4
 class LocalDevices:
     """The devices of the inventory, and those among them that this host owns."""
 
-    def __init__(self, manager: RtspManager, orchestrator: PollingOrchestrator) -> None:
+    def __init__(
+        self,
+        manager: RtspManager,
+        orchestrator: PollingOrchestrator,
+        lending: Lending,
+        borrowing: Borrowing,
+    ) -> None:
         self.version = 0
         """Grows with each change of the inventory."""
         self._manager = manager
         self._orchestrator = orchestrator
+        self._lending = lending
+        self._borrowing = borrowing
+        self._host: FleetHost | None = None
         self._cameras: dict[str, list[Camera]] = {}
         self._owned: set[str] = set()
 
@@ -33,6 +50,9 @@ class LocalDevices:
         self._cameras = {}
         for camera in cameras:
             self._cameras.setdefault(camera.device, []).append(camera)
+        self._lending.lost_cooldown_s = {
+            device: _lost_cooldown_s(cameras[0]) for device, cameras in self._cameras.items()
+        }
         self.version += 1
 
     @property
@@ -40,14 +60,37 @@ class LocalDevices:
         """The hosts that reach each device, as patterns."""
         return {device: cameras[0].hosts for device, cameras in self._cameras.items()}
 
+    def camera(self, device: str, camera: str) -> Camera:
+        """A camera of a device. Raises LookupError."""
+        for each in self._cameras.get(device, ()):
+            if each.id == camera:
+                return each
+        raise LookupError(camera)
+
     @property
     def polled(self) -> tuple[Camera, ...]:
         """The cameras that this host polls."""
         return tuple(camera for device in self._owned for camera in self._cameras.get(device, ()))
 
+    def begin(self, host: FleetHost, wake: Callable[[], None]) -> None:
+        """Begin an epoch. `wake` lets its driver look for what is to be done."""
+        self._host = host
+        self._lending.begin(host.externals)
+        self._borrowing.begin(host, wake)
+
     def extend(self, for_s: float) -> None:
         """Let this host have sessions for `for_s` seconds from now."""
         self._manager.extend(_now() + for_s)
+        self._borrowing.extend()
+
+    def look(self) -> None:
+        """Find out what has become of the leases of programs."""
+        if self._host is None:
+            return
+        externals = self._host.externals
+        news, externals.news = externals.news, set()
+        self._lending.look(news)
+        self._borrowing.look(news)
 
     def take_over(self, take: Take, elapsed_s: float) -> None:
         """Begin with a device. `elapsed_s`: how long ago its last owner's record was seen."""
@@ -56,6 +99,7 @@ class LocalDevices:
             return
         inherited = _inherited(take, cameras[0], _now() - elapsed_s)
         try:
+            self._lending.take_over(take.device)
             self._manager.own(take.device, inherited)
         except LeaseStateError:
             return
@@ -81,6 +125,7 @@ class LocalDevices:
         }
         if polls:
             await asyncio.wait(polls.values(), timeout=POLL_ENDS_S)
+        self._lending.hand_over(device)
         remaining = await self._manager.disown(device)
         if polls:  # what is left of a poll has no session, but a disk may hang
             await asyncio.wait(polls.values(), timeout=POLL_ENDS_S)
@@ -93,22 +138,29 @@ class LocalDevices:
         )
 
     async def end_all(self) -> None:
-        """End every session. Returns when all have ended. `extend` lets them begin again."""
+        """End every session. `extend` lets them begin again.
+
+        Returns when those of this process have ended. Programs are told, and have kernel timers.
+        """
+        self._borrowing.withdraw_all(Preemption.NO_RIGHT)
         await self._manager.end_all()
 
+    def leave(self, within_s: float) -> None:
+        """Let the programs of this host end their sessions, because the host leaves."""
+        self._borrowing.withdraw_all(LEAVES, within_s)
+
     async def forget_all(self) -> None:
-        """Own nothing any more. Returns when all sessions have ended."""
+        """Own nothing any more. Returns when all sessions have ended, also those of programs."""
         await self._manager.end_all(disown=True)
         for device in list(self._owned):
             await self.hand_over(device)
+        await self._borrowing.all_ended()
 
 
 def _inherited(take: Take, camera: Camera, seen_at: float) -> Inherited:
     """What a device still counts. `seen_at`: the moment from which its record's times count."""
     if take.lost:
-        lost_s = camera.lost_cooldown_s
-        until = seen_at + (camera.unclean_cooldown_s if lost_s is None else lost_s)
-        return Inherited((until,) * camera.max_sessions)
+        return Inherited((seen_at + _lost_cooldown_s(camera),) * camera.max_sessions)
     last = take.last
     if last is None:
         return Inherited()
@@ -117,6 +169,11 @@ def _inherited(take: Take, camera: Camera, seen_at: float) -> Inherited:
         last.learned_cap,
         seen_at + last.learned_s,
     )
+
+
+def _lost_cooldown_s(camera: Camera) -> float:
+    lost_s = camera.lost_cooldown_s
+    return camera.unclean_cooldown_s if lost_s is None else lost_s
 
 
 def _now() -> float:

@@ -9,12 +9,13 @@ from functools import partial
 
 from camserver.events import Event
 from camserver.events.fleet import FleetFenced, FleetLeaveIncomplete, FleetLeft, FleetWaiting
-from camserver.fleet.epoch import Epoch, Timer
+from camserver.fleet.epoch import Epoch
 from camserver.fleet.health import StoreHealth
 from camserver.fleet.host import FleetHost, next_epoch
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.mirror import ENDED, Mirror
 from camserver.fleet.orders import Fenced, Phase
+from camserver.fleet.parts import Timer
 from camserver.fleet.records import HostRecord, Keys, MetaRecord
 from camserver.fleet.store import FleetStore, Snapshot, StoreError, Swap
 from camserver.fleet.terms import FleetTerms
@@ -102,6 +103,7 @@ class FleetMember:
         if self._epoch is None or host is None:
             return
         self._epoch.leave()
+        self._local.leave(limit_s * 0.8)
         try:
             async with asyncio.timeout(limit_s):
                 await self._done.wait()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from camserver.fleet.records import (
+    ExternalRecord,
     HostRecord,
     HostState,
     Keys,
@@ -29,7 +30,7 @@ ENDED = frozenset((HostState.LEFT, HostState.DEAD))
 class Known:
     """A record and the store's revision at its last change."""
 
-    record: HostRecord | OwnRecord | MetaRecord | None
+    record: HostRecord | OwnRecord | ExternalRecord | MetaRecord | None
     """None: it cannot be read."""
     revision: int
 
@@ -48,6 +49,8 @@ class Mirror:
     """The hosts that shall own nothing, and the revision of that record."""
     devices_of: dict[str, set[str]] = field(default_factory=dict)
     """The devices whose newest record names a host as owner, by host."""
+    externals: dict[str, dict[str, Known]] = field(default_factory=dict)
+    """The leases of programs, by device and lease."""
     faults: dict[str, str] = field(default_factory=dict)
     """What cannot be read, by key."""
     _ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -56,7 +59,7 @@ class Mirror:
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over everything that the store has."""
         self.meta = None
-        tables = (self.hosts, self.owners, self.faults, self.devices_of)
+        tables = (self.hosts, self.owners, self.externals, self.faults, self.devices_of)
         for table in tables:
             table.clear()
         self.drained.clear()
@@ -78,6 +81,12 @@ class Mirror:
         known = self.owners.get(device)
         record = None if known is None else known.record
         return record if isinstance(record, OwnRecord) else None
+
+    def external(self, device: str, lease: str) -> ExternalRecord | None:
+        """The lease of a program. None when it is not there or cannot be read."""
+        known = self.externals.get(device, {}).get(lease)
+        record = None if known is None else known.record
+        return record if isinstance(record, ExternalRecord) else None
 
     def live(self) -> Iterable[tuple[str, HostRecord]]:
         """The hosts that are there, also those that are leaving."""
@@ -135,6 +144,11 @@ class Mirror:
                     self._note_end(name, record, now)
             case "own", (device,):
                 self._put_owner(device, key, entry)
+            case "ext", (device, lease):
+                of_device = self.externals.setdefault(device, {})
+                _put(of_device, lease, key, entry, ExternalRecord)
+                if not of_device:
+                    del self.externals[device]
             case _ if entry is not None:
                 raise RecordError(f"{key}: not a key that this camserver knows")
 
@@ -158,7 +172,7 @@ def _put(
     name: str,
     key: str,
     entry: Entry | None,
-    kind: type[HostRecord | OwnRecord],
+    kind: type[HostRecord | OwnRecord | ExternalRecord],
 ) -> None:
     if entry is None:
         table.pop(name, None)

@@ -36,11 +36,20 @@ class Purpose(StrEnum):
     BURY = "bury"
     TAKE = "take"
     FREE = "free"
+    END = "end"
+    """A program's session has ended."""
+    REMOVE = "remove"
+    """The record of a program's ended session is not needed any more."""
+    WITHDRAW = "withdraw"
+    """A program must end its session."""
+
+
+OF_PROGRAMS = frozenset((Purpose.END, Purpose.REMOVE, Purpose.WITHDRAW))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """A swap to make. `about` are the hosts or devices that it is about."""
+    """A swap to make. `about` are the hosts or devices that it is about, or a program's lease."""
 
     purpose: Purpose
     about: tuple[str, ...]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import ssl
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -14,11 +15,16 @@ from aiohttp import web
 from yarl import URL
 
 from camserver.client.exchange import FACTS_HEADER
+from camserver.errors import NotOwnerError, RtspBusy
+from camserver.fleet.lending import Lent, Wish
 
 ASK_S = 0.8
 """How long the answer to a question may take. Validity does not wait."""
+LEASE_S = 5.0
+"""How long the answer to a request for a lease may take, besides the waiting for a session."""
 CAMERAS_S = 2.0
 """How long a host may take to say what it knows of its cameras."""
+LEASE_BYTES = 64 * 1024
 CAMERAS_BYTES = 32 * 1024 * 1024
 CONNECT_S = 2.0
 RELAY_S = 60.0
@@ -65,6 +71,33 @@ class Peers:
                 agrees = isinstance(said, dict) and said.get("promised") is True
                 return answer.status == 200 and agrees
         return False
+
+    async def lease(self, host: str, wish: Wish) -> Lent:
+        """Ask the owner of a device for a lease. Raises RtspBusy and NotOwnerError.
+
+        When this is cancelled, the owner stops waiting for a session.
+        """
+        if not (url := self._url_of(host)):
+            raise NotOwnerError(f"host {host} has its sessions, and cannot be asked")
+        try:
+            async with (
+                asyncio.timeout(wish.wait_s + LEASE_S),
+                self._connections("leases", at_once=0).post(
+                    f"{url}/v1/fleet/lease",
+                    data=wish.encode(),
+                    server_hostname=host,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                said = json.loads(await _at_most(answer, LEASE_BYTES))
+                if answer.status == HTTPStatus.OK:
+                    return Lent(int(said["generation"]), int(said["revision"]))
+                why = str(said["error"])
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, LookupError, TypeError):
+            raise NotOwnerError(f"host {host} has its sessions, and does not answer") from None
+        if answer.status == HTTPStatus.CONFLICT:
+            raise RtspBusy(why)
+        raise NotOwnerError(f"host {host}: {why}")
 
     async def cameras(self, host: str) -> list[dict[str, Any]]:
         """What a host says of the cameras that it polls. Empty when it does not answer."""
@@ -118,14 +151,17 @@ class Peers:
         for session in sessions.values():
             await session.close()
 
-    def _connections(self, purpose: str) -> aiohttp.ClientSession:
-        """The connections for one purpose: those that send pictures must not delay a promise."""
+    def _connections(self, purpose: str, at_once: int = RELAYED_AT_ONCE) -> aiohttp.ClientSession:
+        """The connections for one purpose: those that send pictures must not delay a promise.
+
+        `at_once` is the most to one host; 0 is no limit.
+        """
         if purpose not in self._sessions:
             self._sessions[purpose] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit_per_host=RELAYED_AT_ONCE),
+                connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, limit_per_host=at_once),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=RELAY_S, connect=CONNECT_S),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
             )
         return self._sessions[purpose]
 

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from camserver.fleet.terms import FleetTerms
+from camserver.model import SessionEnd
 
 FORMAT = 1
 """The format of the records. A host refuses a fleet of a newer format.
@@ -82,6 +83,27 @@ class OwnRecord(Record):
     """For how long that is believed."""
     due_s: dict[str, float] = Field(default_factory=dict)
     """When each camera is due."""
+
+
+class ExternalRecord(Record):
+    """A session that a program has, by a lease of the device's owner.
+
+    The owner writes it before the program is told, and removes it when the session has ended. The
+    host of the program says how it ended. When the device gets another owner, the record stays.
+    """
+
+    host: str
+    """The host on which the program runs. Without the right of that host it has no session."""
+    epoch: int = Field(ge=1)
+    camera: str
+    holder: str
+    """The name of the program, for a person."""
+    kind: str = Field(pattern="^(live|external)$")
+    priority: str = Field(pattern="^(live|event|poll)$")
+    withdrawn: str = ""
+    """Why the program must end its session. Empty: it need not."""
+    ended: SessionEnd | None = Field(None, strict=False)
+    """None: the program may have a session."""
 
 
 class MetaRecord(Record):
@@ -154,6 +176,10 @@ class Keys:
     def own(self, device: str) -> str:
         """The key of a device's owner."""
         return f"{self.prefix}own/{quote(device, safe='')}"
+
+    def external(self, device: str, lease: str) -> str:
+        """The key of a lease that a program has."""
+        return f"{self.prefix}ext/{quote(device, safe='')}/{quote(lease, safe='')}"
 
     def parse(self, key: str) -> tuple[str, tuple[str, ...]]:
         """The kind of a key and the names in it. Raises RecordError for keys of others."""

@@ -122,8 +122,12 @@ class Device:
         return [t for t in reversed(held) if t.gives_way][:wanted]
 
     def to_end(self) -> list[Ticket]:
-        """The held tickets that were not asked to end before."""
-        return [t for t in (*self.taken, *self.moved) if t.held and not t.preempted]
+        """The held tickets of this process that were not asked to end before.
+
+        In a fleet, the session of another program is a right of the host on which it runs.
+        """
+        held = (t for t in (*self.taken, *self.moved) if t.held)
+        return [t for t in held if not t.preempted and not t.holder.external]
 
     def remaining(self, now: float) -> Remaining:
         """What the device still counts, as durations."""

@@ -38,10 +38,10 @@ from camserver.leases.ticket import (
     TicketState,
 )
 from camserver.leases.vacancy import Vacancy
+from camserver.leases.waiters import Waiters
 from camserver.model import SessionEnd
 
 LEASE_WAIT_S = 5.0
-CLOCK_RESOLUTION_S = 1e-6
 
 
 class RtspManager:
@@ -63,8 +63,7 @@ class RtspManager:
         self._emit = emit
         self._journal = journal
         self._wall = wall
-        self._waiters: dict[Ticket, asyncio.Future[None]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._waiters = Waiters(self._table)
         self._vacancy = Vacancy()
         # Not the leases: a reference would hide a lease that was dropped without release
         self._preempted: dict[Ticket, asyncio.Future[Preemption]] = {}
@@ -79,9 +78,9 @@ class RtspManager:
         `cameras` says which device each camera is on. When a camera changes its device, its holders
         and waiters move with it.
         """
-        self._wake(self._table.configure(budgets, _now(), cameras))
+        self._waiters.wake(self._table.configure(budgets, _now(), cameras))
         for device in budgets:
-            self._arm(device)
+            self._waiters.arm(device)
             self._preempt(device)
         self._starved_since = {
             key: since for key, since in self._starved_since.items() if key[1] in budgets
@@ -144,7 +143,7 @@ class RtspManager:
         ticket, offered = self._table.request(
             device, holder, priority, _now(), camera=camera, ageing_since=ageing_since
         )
-        self._wake(offered)
+        self._waiters.wake(offered)
         if ticket.state is TicketState.WAITING:
             try:
                 await self._wait(ticket, camera, lease_wait_s)
@@ -155,7 +154,7 @@ class RtspManager:
         if poll:
             self._starved_since.pop(key, None)
         if why := self._objection(ticket, device):
-            self._wake(self._table.withdraw(ticket, _now(), busy=False))
+            self._waiters.wake(self._table.withdraw(ticket, _now(), busy=False))
             raise RtspBusy(why, camera=camera)
         return self._grant(ticket)
 
@@ -178,9 +177,9 @@ class RtspManager:
     ) -> RtspLease | None:
         """A lease of `device` if a session is free now and no ticket waits for it, else None."""
         ticket, offered = self._table.request(device, holder, priority, _now(), camera=camera)
-        self._wake(offered)
+        self._waiters.wake(offered)
         if ticket.state is TicketState.WAITING:
-            self._wake(self._table.withdraw(ticket, _now(), busy=True))
+            self._waiters.wake(self._table.withdraw(ticket, _now(), busy=True))
             return None
         return self._grant(ticket)
 
@@ -201,13 +200,24 @@ class RtspManager:
         right.until = max(right.until, until)
         if had_lapsed:
             for device in right.owned:
-                self._wake(self._table.offer(device, now))
-                self._arm(device)
+                self._waiters.wake(self._table.offer(device, now))
+                self._waiters.arm(device)
 
     def own(self, device: str, inherited: Inherited) -> None:
         """Become the owner of a device. Raises LeaseStateError for an unknown one."""
-        self._wake(self._table.own(device, inherited, _now()))
-        self._arm(device)
+        self._waiters.wake(self._table.own(device, inherited, _now()))
+        self._waiters.arm(device)
+
+    def hold(self, camera: str, device: str, holder: Holder, priority: Priority) -> RtspLease:
+        """Count a session that a program has by a lease of the device's last owner.
+
+        Raises LeaseStateError for an unknown device.
+        """
+        return self._lease(self._table.hold(device, camera, holder, priority, _now()))
+
+    def cool(self, device: str, until: float) -> None:
+        """Count a session that has ended elsewhere, until a moment of the loop's clock."""
+        self._table.cool(device, until)
 
     async def disown(self, device: str) -> Remaining:
         """Give up a device: no session is opened any more, and those that are open must end.
@@ -263,9 +273,9 @@ class RtspManager:
         """Take back the ticket's session: it is over, and its transport is closed."""
         now = _now()
         del self._preempted[ticket]
-        self._wake(self._table.release(ticket, end, now))
+        self._waiters.wake(self._table.release(ticket, end, now))
         for device in devices_of(ticket):
-            self._arm(device)
+            self._waiters.arm(device)
             until = self._table.cooldown_until(device, end, now)
             self._record(replace(ticket.entry(device), cooling_until=until))
         self._vacancy.released(devices_of(ticket), self._table.is_held)
@@ -300,13 +310,11 @@ class RtspManager:
             )
 
     async def _wait(self, ticket: Ticket, camera: str, lease_wait_s: float) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters[ticket] = waiter
-        self._arm(ticket.device)
+        waiting = self._waiters.wait(ticket)
         try:
             self._preempt(ticket.device)
             async with asyncio.timeout(lease_wait_s):
-                await waiter
+                await waiting
         except TimeoutError:
             # The slot was offered in the same loop turn, so this ticket takes it
             if ticket.state is TicketState.OFFERED:
@@ -314,13 +322,13 @@ class RtspManager:
             busy = busy_error(
                 self._table.device_statistics(ticket.device, _now()), camera, lease_wait_s, _now()
             )
-            self._wake(self._table.withdraw(ticket, _now(), busy=True))
+            self._waiters.wake(self._table.withdraw(ticket, _now(), busy=True))
             raise busy from None
         except BaseException:
-            self._wake(self._table.withdraw(ticket, _now(), busy=False))
+            self._waiters.wake(self._table.withdraw(ticket, _now(), busy=False))
             raise
         finally:
-            del self._waiters[ticket]
+            self._waiters.left(ticket)
 
     def _grant(self, ticket: Ticket) -> RtspLease:
         self._table.accept(ticket, _now())
@@ -365,32 +373,6 @@ class RtspManager:
         table = self._table
         state = state_of(table.generation, table.entries(now), table.learned(now), shift_s)
         self._journal.rewrite(state)
-
-    # ---- waiters
-
-    def _wake(self, offered: list[Ticket]) -> None:
-        for ticket in offered:
-            waiter = self._waiters.get(ticket)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
-
-    def _arm(self, device: str) -> None:
-        """Keep one timer for the device's next cool-down end, only while a ticket waits."""
-        timer = self._timers.pop(device, None)
-        if timer is not None:
-            timer.cancel()
-        thaw = self._table.next_free_slot_at(device, _now())
-        if thaw is not None:
-            self._timers[device] = asyncio.get_running_loop().call_at(
-                thaw, self._slot_freed, device
-            )
-
-    def _slot_freed(self, device: str) -> None:
-        del self._timers[device]
-        # The loop may call a timer early, by up to the resolution of its clock. So this adds the
-        # resolution: the cool-down must count as passed.
-        self._wake(self._table.offer(device, _now() + CLOCK_RESOLUTION_S))
-        self._arm(device)
 
 
 def _now() -> float:

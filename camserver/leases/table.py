@@ -165,7 +165,7 @@ class LeaseTable:
         )
         if before is not None:
             self._devices[device].cooling.remove(before)
-        ticket = self._hold(device, camera, holder, Priority.LIVE, now)
+        ticket = self.hold(device, camera, holder, Priority.LIVE, now)
         ticket.observed = True
         return ticket, 0 if before is None else before.generation
 
@@ -187,8 +187,21 @@ class LeaseTable:
             is_holder = claim.is_of(session.generation, session.claim_hash, session.uid, holder.uid)
             if session.claimable and is_holder and session.until > now:
                 self._devices[device].cooling.remove(session)
-                return self._hold(device, camera, holder, priority, now)
+                return self.hold(device, camera, holder, priority, now)
         return None
+
+    def hold(
+        self, device: str, camera: str, holder: Holder, priority: Priority, now: float
+    ) -> Ticket:
+        """A ticket for a session that is open already, even above the cap.
+
+        Raises LeaseStateError for a device that was never configured.
+        """
+        ticket = self._ticket(device, camera, holder, priority, now)
+        ticket.apply(TicketEvent.OFFER)
+        self._devices[device].taken.append(ticket)
+        self.accept(ticket, now)
+        return ticket
 
     def accept(self, ticket: Ticket, now: float) -> None:
         """Turn an offer into a held session, with a new generation number."""
@@ -270,11 +283,15 @@ class LeaseTable:
         device = self._device(name)
         self.right.owned.add(name)
         for until in inherited.cooling_until:
-            self.generation += 1
-            device.cooling.append(CoolingSession(self.generation, "", until))
+            self.cool(name, until)
         if inherited.cap is not None and inherited.cap_until > now:
             device.learned = Learned(inherited.cap, inherited.cap_until)
         return self.offer(name, now)
+
+    def cool(self, name: str, until: float) -> None:
+        """Count a session that has ended elsewhere, until a moment."""
+        self.generation += 1
+        self._device(name).cooling.append(CoolingSession(self.generation, "", until))
 
     def disown(self, name: str) -> None:
         """Give up a device. The holders of its sessions must be preempted."""
@@ -371,16 +388,6 @@ class LeaseTable:
             now,
             now if ageing_since is None else ageing_since,
         )
-
-    def _hold(
-        self, device: str, camera: str, holder: Holder, priority: Priority, now: float
-    ) -> Ticket:
-        """A ticket for a session that is open already."""
-        ticket = self._ticket(device, camera, holder, priority, now)
-        ticket.apply(TicketEvent.OFFER)
-        self._devices[device].taken.append(ticket)
-        self.accept(ticket, now)
-        return ticket
 
 
 def devices_of(ticket: Ticket) -> Iterable[str]:

@@ -121,7 +121,6 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
         )
     api.seen |= {
         ("POST", lease, "200"),
-        ("POST", lease, "501"),  # in a fleet
         ("POST", lease, "503"),
         ("GET", "/v1/fleet", "200"),  # in a fleet: test_fleet.py
         *(

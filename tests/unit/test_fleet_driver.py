@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
+from functools import partial
 
 import pytest
-from memory_fleet import MemoryFleet, MemoryHost
+from memory_fleet import MemoryFleet, MemoryHost, Program
 from support import camera, run_virtual
+
+from camserver.fleet.lending import Lending
 
 CAMERAS = [camera(f"cam{n}", device=f"device{n}", interval_s=2.0) for n in range(6)]
 SECONDS = 240.0
@@ -63,6 +66,74 @@ def test_every_camera_is_polled_again_after_faults(seed: int) -> None:
             host.die()
 
     run_virtual(work)
+
+
+async def programs_beside_faults(seed: int) -> MemoryFleet:
+    """Programs on all hosts have sessions under leases. At the end they have ended."""
+    fleet = MemoryFleet(seed, CAMERAS)
+    fleet.start()
+    programs = [Program(fleet, seed * 10 + n) for n in range(4)]
+    running = [asyncio.create_task(program.run()) for program in programs]
+    await beside_faults(fleet, seed)
+    for _ in range(int(QUIET_S)):
+        await asyncio.sleep(1)
+        revive(fleet.hosts.values())
+    for program in programs:
+        program.is_stopping = True
+    await asyncio.gather(*running)
+    assert sum(program.sessions for program in programs) > 30
+    await asyncio.sleep(10)
+    for host in fleet.hosts.values():
+        host.die()
+    return fleet
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_programs_on_any_host_have_sessions_beside_faults(seed: int) -> None:
+    """Never a session too many or too early, and no lease is left behind."""
+
+    async def work() -> None:
+        fleet = await programs_beside_faults(seed)
+        assert fleet.judge.faults == []
+        assert fleet.unpolled(5.0) == [], "\n".join(fleet.log[-40:])
+        assert [key for key in fleet.store.entries if "/ext/" in key] == []
+
+    run_virtual(work)
+
+
+async def killed_beside_a_program(which: str, *, has_timer: bool = True) -> list[str]:
+    """What cameras object to when a host is killed: the program's, or the owner of its camera."""
+    fleet = MemoryFleet(1, CAMERAS)
+    fleet.start()
+    await asyncio.sleep(15)
+    devices = {name: host.manager._table.right.owned for name, host in fleet.hosts.items()}
+    owner = next(name for name in "bc" if devices[name])
+    camera = next(c for c in CAMERAS if c.device in devices[owner])
+    program = Program(fleet, 1, has_timer=has_timer)
+    running = asyncio.create_task(program.session(fleet.hosts["a"], camera, 40.0))
+    await asyncio.sleep(5)
+    fleet.hosts["a" if which == "program" else owner].die()
+    await running
+    for host in fleet.hosts.values():
+        host.die()
+    return fleet.judge.faults
+
+
+def test_a_program_needs_the_timer_of_the_kernel() -> None:
+    """Without it a program lives on when the daemon of its host is killed, and its host is dead."""
+    assert run_virtual(partial(killed_beside_a_program, "program")) == []
+    assert run_virtual(partial(killed_beside_a_program, "program", has_timer=False))
+
+
+def test_a_new_owner_needs_the_records_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them it would open sessions beside those of programs."""
+    assert run_virtual(partial(killed_beside_a_program, "owner")) == []
+
+    def take_over(self: Lending, device: str) -> None:
+        self._devices.add(device)
+
+    monkeypatch.setattr(Lending, "take_over", take_over)
+    assert run_virtual(partial(killed_beside_a_program, "owner"))
 
 
 def test_a_host_without_its_store_ends_its_sessions_and_lives() -> None:
