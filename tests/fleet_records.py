@@ -16,6 +16,7 @@ DEFAULTS: dict[str, Any] = {
     "url": "",
     "inventory": "",
     "weight": 1.0,
+    "valid_s": 5.0,
 }
 
 

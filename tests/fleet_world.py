@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from camserver.fleet.records import Keys
+from camserver.fleet.records import HoldRecord, Keys
 from camserver.fleet.store import Change, Entry, Swap
 from camserver.fleet.terms import FleetTerms
 
@@ -45,6 +45,8 @@ class Rules:
     anyone_buries: bool = False
     """Hosts also declare those dead which have not seen them join."""
     drift: float = 0.005
+    has_holds: bool = False
+    """Operators announce outages of the store."""
 
 
 class Store:
@@ -103,6 +105,7 @@ class Judge:
             self.counts_until[device] = now + UNCLEAN_S
 
 
+HOLD_S = 60.0
 KINDS = ("kill", "pause", "cut", "deaf", "mute", "isolated", "store", "leave")
 """cut: nothing passes between a host and the store. deaf: no answers. mute: no requests.
 isolated: neither the store nor other hosts.
@@ -162,12 +165,16 @@ class World:
             owners = [host.name for host in self.hosts if host.owns(device)]
             self.judge.owners(device, owners, self.now)
 
+    def _hold(self, record: bytes | None) -> None:
+        self.store.swap(Swap({}, {KEYS.hold: record}))
+
     def _random_faults(self, seconds: float) -> Iterator[Fault]:
         at = 20.0
         while at < seconds - 30:
             host = self.random.randrange(len(self.hosts))
             long_s = self.random.choice([0.5, 3.0, 6.0, 7.0, 9.0, 14.0, 25.0])
-            yield Fault(at, self.random.choice(KINDS), host, long_s)
+            kinds = (*KINDS, "hold", "hold", "hold") if self.rules.has_holds else KINDS
+            yield Fault(at, self.random.choice(kinds), host, long_s)
             at += self.random.uniform(1.0, 15.0)
 
     def _begin(self, fault: Fault) -> None:
@@ -184,6 +191,9 @@ class World:
                 self.after(long_s, lambda: setattr(self.store, "is_up", True))
             case "leave":
                 host.leave()
+            case "hold":
+                self._hold(HoldRecord(for_s=HOLD_S).encode())
+                self.after(long_s, partial(self._hold, None))
             case _:
                 host.cut = fault.kind
                 self.after(long_s, lambda: setattr(host, "cut", ""))

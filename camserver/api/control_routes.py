@@ -44,6 +44,8 @@ from camserver.leases import Holder, Priority, RtspLease
 from camserver.model import Result, SessionEnd
 from camserver.storage.published import facts_of, jpeg_of
 
+HOLD_S, HOLD_LEAST_S = 600.0, 60.0
+"""How long a hold lets hosts have sessions without the store: default, and least."""
 GRACE_S = 10.0
 """Seconds that a holder has to end its session after its lease is withdrawn.
 
@@ -72,6 +74,8 @@ class ControlRoutes:
         yield web.post("/v1/retention/confirm", self._confirm_clock)
         yield web.post("/v1/fleet/drain", self._drain)
         yield web.post("/v1/fleet/undrain", self._drain)
+        yield web.post("/v1/fleet/hold", self._hold_fleet)
+        yield web.post("/v1/fleet/release", self._hold_fleet)
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
@@ -97,6 +101,19 @@ class ControlRoutes:
         if problem is not None:
             raise refusal(web.HTTPServiceUnavailable, f"the store of the fleet: {problem}")
         return web.json_response({"host": host, "drained": drained})
+
+    async def _hold_fleet(self, request: web.Request) -> web.Response:
+        if self._services.fleet is None:
+            raise refusal(web.HTTPNotFound, "this host is on its own: it has no [fleet] table")
+        for_s = 0.0
+        if request.path.endswith("/hold"):
+            for_s = seconds_of(request, "for", HOLD_S)
+            if for_s < HOLD_LEAST_S:
+                raise refusal(web.HTTPBadRequest, f"for: expected at least {HOLD_LEAST_S:g} s")
+        problem, late = await self._services.fleet.hold(for_s)
+        if problem:
+            raise refusal(web.HTTPServiceUnavailable, f"the store of the fleet: {problem}")
+        return web.json_response({"for_s": for_s, "late": late})
 
     async def _reload(self, _: web.Request) -> web.Response:
         # When the client disconnects, the reload must not stop halfway. So it has its own task.

@@ -10,6 +10,7 @@ GAUGES = {
     "members": "Hosts that are live.",
     "owned": "Devices that this host owns.",
     "validity_seconds": "How long this host may have sessions without another renewal.",
+    "hold_seconds": "How long hosts may have sessions without the store during a hold; 0: no hold.",
     "store_up": "Whether the store can be used.",
     "store_latency_seconds": "How long the last change in the store took.",
 }

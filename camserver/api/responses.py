@@ -71,6 +71,12 @@ class FleetOfHost(Protocol):
         Raises LookupError for an unknown host.
         """
 
+    async def hold(self, for_s: float) -> tuple[str, tuple[str, ...]]:
+        """Let all hosts have sessions for longer without the store; 0 is as ever.
+
+        Return why that could not be said, or "", and the hosts that do not know it yet.
+        """
+
     def owner_of(self, device: str) -> str:
         """Return the host that owns a device; "" when none does."""
 

@@ -120,10 +120,10 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `camserver fleet`."""
     parser.add_argument(
         "action",
-        choices=["status", "drain", "undrain", "ca"],
+        choices=["status", "drain", "undrain", "hold", "release", "ca"],
         help=(
-            "show the hosts; let a host hand over all its devices; give it devices again; make"
-            " certificates"
+            "show the hosts; let a host hand over all its devices; give it devices again; let all"
+            " hosts go on while etcd is away as planned; end that; make certificates"
         ),
     )
     parser.add_argument(
@@ -137,6 +137,13 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="of the certificates (default: beside the inventory)",
+    )
+    parser.add_argument(
+        "--for",
+        dest="time",
+        default="10m",
+        metavar="TIME",
+        help="of hold: how long hosts go on without etcd, 60s to 1h (default: 10m)",
     )
     parser.add_argument("--json", action="store_true", help="of the status")
 

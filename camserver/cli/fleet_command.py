@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from camserver.cli.daemon_commands import answered, client, console, running
+from camserver.client import SyncLeaseClient
 from camserver.config import load_inventory
 from camserver.config.fleet import NAME
+from camserver.config.units import parse_duration
 from camserver.errors import InventoryError
 
 COLUMNS = ("HOST", "STATE", "DEVICES", "SILENT", "EPOCH", "WEIGHT", "LABELS", "INVENTORY")
@@ -23,7 +25,8 @@ COLUMNS = ("HOST", "STATE", "DEVICES", "SILENT", "EPOCH", "WEIGHT", "LABELS", "I
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the fleet, drain a host, or make certificates."""
-    expected = {"status": 0, "ca": len(arguments.words)}.get(arguments.action, 1)
+    words = {"drain": 1, "undrain": 1, "ca": len(arguments.words)}
+    expected = words.get(arguments.action, 0)
     if len(arguments.words) != expected:
         print(f"camserver fleet {arguments.action}: expected {expected} HOST", file=sys.stderr)
         return 2
@@ -41,12 +44,36 @@ def _ask(arguments: argparse.Namespace) -> int:
         else:
             show(view, console())
         return 0 if view["valid_s"] > 0 else 1
+    if arguments.action in ("hold", "release"):
+        return _hold(asked, arguments)
     (host,) = arguments.words
     asked.post(f"/v1/fleet/{arguments.action}?host={quote(host, safe='')}")
     print(
         f"{host} hands over its devices, and gets no others"
         if arguments.action == "drain"
         else f"{host} gets its devices again"
+    )
+    return 0
+
+
+def _hold(asked: SyncLeaseClient, arguments: argparse.Namespace) -> int:
+    """Begin or end a hold. 1 when a host does not know it yet."""
+    query = ""
+    if arguments.action == "hold":
+        try:
+            for_s = parse_duration(arguments.time)
+        except ValueError as error:
+            print(f"camserver fleet hold --for: {error}", file=sys.stderr)
+            return 2
+        query = f"?for={for_s:g}"
+    late = asked.post(f"/v1/fleet/{arguments.action}{query}")["late"]
+    if late:
+        print(f"not known yet to {', '.join(late)}: ask again before etcd is stopped")
+        return 1
+    print(
+        f"all hosts go on for {arguments.time} without etcd; afterwards: camserver fleet release"
+        if query
+        else "the hold is over"
     )
     return 0
 
@@ -123,4 +150,9 @@ def problems(view: dict[str, Any]) -> list[str]:
         found.append(f"{view['host']} may not have sessions now: no renewal gets through")
     if view["store"]["problem"]:
         found.append(f"the store cannot be used: {view['store']['problem']}")
+    if view["hold_s"]:
+        found.append(
+            f"a hold is on: a dead host is replaced after {view['hold_s']:g} s (camserver fleet"
+            " release)"
+        )
     return found + [f"a record cannot be read: {fault}" for fault in view["faults"]]

@@ -21,7 +21,7 @@ from camserver.fleet.lending import NOT_OURS, Lent, Wish
 from camserver.fleet.orders import Phase
 from camserver.fleet.records import ExternalRecord
 from camserver.fleet.store import StoreError
-from camserver.fleet.terms import MARGIN_S
+from camserver.fleet.terms import CLOSE_S, MARGIN_S
 from camserver.leases import Holder, Priority
 from camserver.model import SessionEnd
 
@@ -101,7 +101,7 @@ class Borrowing:
     def __init__(self, ask: AskOwner, clock: Callable[[], float]) -> None:
         """`clock` is the fleet's: CLOCK_BOOTTIME."""
         self.extended = asyncio.Event()
-        """Set for a moment, each time the validity of this host is extended."""
+        """Set for a moment, each time programs should be told their right again."""
         self._ask = ask
         self._clock = clock
         self._host: FleetHost | None = None
@@ -109,6 +109,7 @@ class Borrowing:
         self._leases: dict[LeaseName, BorrowedLease] = {}
         self._changed = asyncio.Event()
         self._ends_within_s = math.inf
+        self._told_until = self._tell_at = 0.0
 
     def begin(self, host: FleetHost, wake: Callable[[], None]) -> None:
         """Begin an epoch. `wake` lets its driver look for what is to be done."""
@@ -197,21 +198,33 @@ class Borrowing:
 
     @property
     def right(self) -> tuple[float, float]:
-        """When programs must begin to end, and when they must have ended (CLOCK_BOOTTIME)."""
+        """When programs must begin to end, and when they must have ended (CLOCK_BOOTTIME).
+
+        It is never longer than without a hold: what was told to a program that is stopped cannot
+        be taken back when the hold ends.
+        """
+        until = self._until()
+        self._told_until = max(self._told_until, until)
+        return until - MARGIN_S - CLOSE_S, until - MARGIN_S
+
+    def _until(self) -> float:
         if self._host is None:
-            return 0.0, 0.0
+            return 0.0
         validity = self._host.validity
-        return validity.sessions_end_at, validity.until - MARGIN_S
+        return min(validity.until, self._clock() + validity.terms.valid_s)
 
     @property
     def may_last_s(self) -> float:
         """How long the sessions of programs may go on that must end."""
-        return max(0.0, min(self._ends_within_s, self.right[1] - self._clock()))
+        return max(0.0, min(self._ends_within_s, self._until() - MARGIN_S - self._clock()))
 
-    def extend(self) -> None:
-        """Note that the validity of this host was extended."""
-        self.extended.set()
-        self.extended = asyncio.Event()
+    def tell(self) -> None:
+        """Tell programs their right again, from time to time: a hold extends it, too."""
+        host, now = self._host, self._clock()
+        if host is not None and now >= self._tell_at and self._is_valid(host):
+            self._tell_at = now + host.validity.terms.renew_s / 2
+            self.extended.set()
+            self.extended = asyncio.Event()
 
     def look(self, names: Iterable[LeaseName]) -> None:
         """Find out what has become of leases whose records have changed."""
@@ -233,7 +246,7 @@ class Borrowing:
 
     async def all_ended(self) -> None:
         """Wait until no program has a session: it has said so, or the kernel has ended it."""
-        while self._leases and (left_s := self.right[1] + MARGIN_S - self._clock()) > 0:
+        while self._leases and (left_s := self._told_until - self._clock()) > 0:
             try:
                 async with asyncio.timeout(left_s):
                     await self._changed.wait()

@@ -78,6 +78,7 @@ class Fleet:
             inventory=inventory_hash(inventory.cameras),
             weight=table.weight,
             labels=tuple(table.labels),
+            valid_s=FleetTerms().valid_s,
         )
         self.member = FleetMember(
             Identity(table.name, table.host_name, record),
@@ -141,6 +142,16 @@ class Fleet:
         except StoreError as error:
             return str(error)
         return None
+
+    async def hold(self, for_s: float) -> tuple[str, tuple[str, ...]]:
+        """Let all hosts have sessions for longer without the store; 0 is as ever.
+
+        Returns why that could not be said, or "", and the hosts that do not know it yet.
+        """
+        try:
+            return "", await self.member.hold(for_s)
+        except StoreError as error:
+            return str(error), ()
 
     # ---- leases of programs
 

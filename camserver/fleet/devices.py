@@ -140,8 +140,9 @@ class Devices:
         The record may have been removed a moment ago, and its owner may not know it yet. Or a
         reload gives a device another name, and its owner has not read the inventory yet.
         """
+        limit_s = self._mirror.silence_s if self._unrecorded else 0.0
         for device, since in self._unrecorded.items():
-            if now - since > self._terms.silence_s and device not in self._takes:
+            if now - since > limit_s and device not in self._takes:
                 self._takes[device] = take_of(self._mirror, device, Standing.FREE, now)
 
     # ---- swaps

@@ -123,6 +123,7 @@ class Epoch:
             for order in list(self.host.orders(now)):
                 self._say(order, now)
                 self._start(group, self._make(order), f"fleet {order.purpose}")
+            self._extend()  # before a renewal is sent that says less than the last one
             if self._ask_one is not None and (asking := self.host.asking(now)) is not None:
                 self._start(group, self._ask(asking, self._ask_one), "fleet vouching")
             self._end_lost(group)
@@ -218,7 +219,7 @@ class Epoch:
                 FleetHostBuried(
                     host=order.about[0],
                     silent_s=self.host.silence.silent_s(order.about[0], now),
-                    limit_s=self._terms.silence_s,
+                    limit_s=self.host.silence.limit_s(order.about[0]),
                 )
             )
 
@@ -228,11 +229,11 @@ class Epoch:
         """Let sessions begin, after the kernel's timer was set.
 
         A renewal may be proven so late that its time is over already. That extends nothing, and
-        the timer would kill this process at once.
+        the timer would kill this process at once. At the end of a hold the validity gets shorter.
         """
         validity, now = self.host.validity, self._clock()
         is_member = self.host.phase in (Phase.LIVE, Phase.LEAVING)
-        is_new = validity.until > self._extended_until and validity.may_open(now)
+        is_new = validity.until != self._extended_until and validity.may_open(now)
         if not is_member or not is_new:
             return
         if not self._extended_until:
@@ -291,7 +292,7 @@ class Epoch:
             self._emit(
                 FleetNotValid(
                     for_s=self._clock() - validity.renewed_at,
-                    limit_s=self._terms.valid_s,
+                    limit_s=validity.until - validity.renewed_at,
                     reason=self._health.reason or "the store was not reached",
                 )
             )
@@ -304,10 +305,10 @@ class Epoch:
             self._emit(FleetValid())
 
     async def _lapse(self) -> None:
-        """Wait until the validity is over. It is extended again and again meanwhile."""
+        """Wait until the validity is over. It is extended, or gets shorter, meanwhile."""
         validity = self.host.validity
         while (left_s := validity.sessions_end_at - self._clock()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(left_s)
+            await asyncio.sleep(min(left_s, self._terms.renew_s))
 
     # ---- the store
 

@@ -67,7 +67,8 @@ class FleetHost:
         record = self.mirror.host(self.name)
         if self.phase is not Phase.JOINING or record is None or record.state in ENDED:
             return 0.0
-        return max(0.0, self._terms.silence_s - self.silence.silent_s(self.name, now))
+        limit_s = self.silence.limit_s(self.name)
+        return max(0.0, limit_s - self.silence.silent_s(self.name, now))
 
     def set_inventory(self, inventory: str) -> None:
         """Set the hash of the inventory, for the next renewal."""
@@ -162,8 +163,8 @@ class FleetHost:
         is_joining = self.phase is Phase.JOINING  # then its name may be in use
         self.silence.looked(
             {
-                name: self.mirror.hosts[name].revision
-                for name, _ in self.mirror.live()
+                name: (self.mirror.hosts[name].revision, record.valid_s)
+                for name, record in self.mirror.live()
                 if name != self.name or is_joining
             },
             now,
@@ -265,6 +266,7 @@ class FleetHost:
                 "sequence": self._me.sequence + 1,
                 "seen": mirror.revision,
                 "state": state,
+                "valid_s": mirror.hold_s or self._terms.valid_s,
             }
         )
         expected = {keys.host(self.name): self._my_revision}
@@ -273,7 +275,7 @@ class FleetHost:
             expected[keys.meta] = 0
             changes[keys.meta] = MetaRecord.of(self._terms).encode()
         self._next_renewal = now + self._terms.renew_s
-        self.validity.sending(self._me.sequence, now)
+        self.validity.sending(self._me.sequence, now, self._me.valid_s)
         yield self._order(Purpose.RENEW, self.name, Swap(expected, changes), self._me.sequence)
 
     def _burials(self, now: float) -> Iterator[Order]:

@@ -81,12 +81,12 @@ class LocalDevices:
     def extend(self, for_s: float) -> None:
         """Let this host have sessions for `for_s` seconds from now."""
         self._manager.extend(_now() + for_s)
-        self._borrowing.extend()
 
     def look(self) -> None:
         """Find out what has become of the leases of programs."""
         if self._host is None:
             return
+        self._borrowing.tell()
         externals = self._host.externals
         news, externals.news = externals.news, set()
         self._lending.look(news)

@@ -16,12 +16,14 @@ from camserver.fleet.local import LocalDevices
 from camserver.fleet.mirror import ENDED, Mirror
 from camserver.fleet.orders import Fenced, Phase
 from camserver.fleet.parts import Timer
-from camserver.fleet.records import HostRecord, Keys, MetaRecord
+from camserver.fleet.records import HoldRecord, HostRecord, Keys, MetaRecord
 from camserver.fleet.store import FleetStore, Snapshot, StoreError, Swap
 from camserver.fleet.terms import FleetTerms
 
 AskPeer = Callable[[str, dict[str, object]], Awaitable[bool]]
 """Asks a host to vouch for this one: (its name, the question)."""
+HELD_S = 5.0
+"""How long the hosts may take to say that they know of a hold, or of its end."""
 RETRY_S = 2.0
 """How often a host that cannot join tries again."""
 
@@ -129,6 +131,29 @@ class FleetMember:
         if await self._store.swap(Swap({key: revision}, {key: b"1" if drained else None})) is None:
             raise StoreError("somebody else has just changed it")
 
+    async def hold(self, for_s: float) -> tuple[str, ...]:
+        """Let all hosts have sessions for `for_s` seconds after a renewal; 0 is as ever.
+
+        Returns the hosts whose records do not say so after HELD_S. Raises StoreError.
+        """
+        host = self.host
+        if host is None:
+            raise StoreError(self.waits_for)
+        known, key = host.mirror.hold, self._keys.hold
+        revision = 0 if known is None else known.revision
+        record = HoldRecord(for_s=for_s).encode() if for_s else None
+        if (known is not None or for_s) and await self._store.swap(
+            Swap({key: revision}, {key: record})
+        ) is None:
+            raise StoreError("somebody else has just changed it")
+        wanted = for_s or self.terms.valid_s
+        until = self._clock() + HELD_S
+        while (  # noqa: ASYNC110 - it follows the store, and may end at any time
+            late := _others_than(host.mirror, wanted)
+        ) and self._clock() < until:
+            await asyncio.sleep(RETRY_S / 10)
+        return late
+
     async def _begin(self) -> Epoch:
         """A new epoch, as soon as the store can be read and its terms are ours."""
         while True:
@@ -186,7 +211,8 @@ class FleetMember:
             record = host.mirror.host(self.identity.name)
             if record is not None and host.name_is_free_in_s(self._clock()) > 0:
                 where = "another machine" if record.machine_id != self._record.machine_id else "it"
-                why = f"its name is in use until {where} was silent for {self.terms.silence_s:g} s"
+                limit_s = host.silence.limit_s(self.identity.name)
+                why = f"its name is in use until {where} was silent for {limit_s:g} s"
                 self.waits_for = why
                 if self._clock() - started > 2 * self.terms.silence_s:
                     self._wait_for(why)
@@ -213,7 +239,12 @@ class FleetMember:
         if host.fenced is Fenced.HISTORY_CHANGED:
             # What the store says of owners may be old. All that were valid are not after W.
             self.waits_for = host.fenced
-            await asyncio.sleep(self.terms.silence_s)
+            await asyncio.sleep(host.mirror.silence_s)
+
+
+def _others_than(mirror: Mirror, valid_s: float) -> tuple[str, ...]:
+    """The live hosts whose records say another time of validity."""
+    return tuple(sorted(name for name, record in mirror.live() if record.valid_s != valid_s))
 
 
 def _refusal(mirror: Mirror, terms: FleetTerms) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from camserver.fleet.records import (
+    HOLD_MOST_S,
     ExternalRecord,
+    HoldRecord,
     HostRecord,
     HostState,
     Keys,
@@ -30,7 +32,7 @@ ENDED = frozenset((HostState.LEFT, HostState.DEAD))
 class Known:
     """A record and the store's revision at its last change."""
 
-    record: HostRecord | OwnRecord | ExternalRecord | MetaRecord | None
+    record: HostRecord | OwnRecord | ExternalRecord | HoldRecord | MetaRecord | None
     """None: it cannot be read."""
     revision: int
 
@@ -43,6 +45,7 @@ class Mirror:
     terms: FleetTerms
     revision: int = 0
     meta: Known | None = None
+    hold: Known | None = None
     hosts: dict[str, Known] = field(default_factory=dict)
     owners: dict[str, Known] = field(default_factory=dict)
     drained: dict[str, int] = field(default_factory=dict)
@@ -55,10 +58,12 @@ class Mirror:
     """What cannot be read, by key."""
     _ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
     _missing_since: dict[str, float] = field(default_factory=dict)
+    # Of each host, by its last record: how long it must be silent
+    _silence_of: dict[str, float] = field(default_factory=dict)
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over everything that the store has."""
-        self.meta = None
+        self.meta = self.hold = None
         tables = (self.hosts, self.owners, self.externals, self.faults, self.devices_of)
         for table in tables:
             table.clear()
@@ -88,6 +93,20 @@ class Mirror:
         record = None if known is None else known.record
         return record if isinstance(record, ExternalRecord) else None
 
+    @property
+    def hold_s(self) -> float | None:
+        """How long hosts may have sessions after a renewal while a hold is on. None: no hold."""
+        record = None if self.hold is None else self.hold.record
+        return record.for_s if isinstance(record, HoldRecord) else None
+
+    @property
+    def silence_s(self) -> float:
+        """How long every host must be silent before it is certain that it has no session."""
+        times = [record.valid_s for _, record in self.live()]
+        if self.hold is not None:
+            times.append(self.hold_s or HOLD_MOST_S)
+        return self.terms.silence_for(max(times, default=self.terms.valid_s))
+
     def live(self) -> Iterable[tuple[str, HostRecord]]:
         """The hosts that are there, also those that are leaving."""
         for name in self.hosts:
@@ -103,7 +122,7 @@ class Mirror:
         """
         if host not in self.hosts:
             missing_since = self._missing_since.setdefault(host, now)
-            return now - missing_since > self.terms.silence_s
+            return now - missing_since > max(self.silence_s, self._silence_of.get(host, 0.0))
         record = self.host(host)
         if record is None:  # it cannot be read: it may be there
             return False
@@ -129,28 +148,39 @@ class Mirror:
                 self.meta = None if entry is None else Known(None, entry.revision)
                 if entry is not None:
                     self.meta = Known(decode(MetaRecord, key, entry.value), entry.revision)
+            case "hold", ():
+                self.hold = None if entry is None else Known(None, entry.revision)
+                if entry is not None:
+                    self.hold = Known(decode(HoldRecord, key, entry.value), entry.revision)
             case "drain", (name,):
                 self.drained.pop(name, None)
                 if entry is not None:
                     self.drained[name] = entry.revision
             case "host", (name,):
-                _put(self.hosts, name, key, entry, HostRecord)
-                if entry is None:
-                    self._missing_since[name] = now
-                else:
-                    self._missing_since.pop(name, None)
-                record = self.host(name)
-                if record is not None:
-                    self._note_end(name, record, now)
+                self._put_host(name, key, entry, now)
             case "own", (device,):
                 self._put_owner(device, key, entry)
             case "ext", (device, lease):
-                of_device = self.externals.setdefault(device, {})
-                _put(of_device, lease, key, entry, ExternalRecord)
-                if not of_device:
-                    del self.externals[device]
+                self._put_external(device, lease, key, entry)
             case _ if entry is not None:
                 raise RecordError(f"{key}: not a key that this camserver knows")
+
+    def _put_host(self, name: str, key: str, entry: Entry | None, now: float) -> None:
+        _put(self.hosts, name, key, entry, HostRecord)
+        if entry is None:
+            self._missing_since[name] = now
+        else:
+            self._missing_since.pop(name, None)
+        record = self.host(name)
+        if record is not None:
+            self._silence_of[name] = self.terms.silence_for(record.valid_s)
+            self._note_end(name, record, now)
+
+    def _put_external(self, device: str, lease: str, key: str, entry: Entry | None) -> None:
+        of_device = self.externals.setdefault(device, {})
+        _put(of_device, lease, key, entry, ExternalRecord)
+        if not of_device:
+            del self.externals[device]
 
     def _put_owner(self, device: str, key: str, entry: Entry | None) -> None:
         before = self.owner(device)

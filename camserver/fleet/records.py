@@ -23,6 +23,8 @@ FORMAT = 1
 A new kind of record that all hosts must heed needs a new format.
 """
 
+HOLD_LEAST_S, HOLD_MOST_S = 60.0, 3600.0
+
 
 class RecordError(Exception):
     """Raised when a record cannot be read. The text names its key, never its content."""
@@ -64,6 +66,8 @@ class HostRecord(Record):
     """A hash of its inventory without passwords."""
     weight: float = Field(gt=0, le=1000)
     labels: tuple[str, ...] = Field((), strict=False)
+    valid_s: float = Field(gt=0, le=2 * HOLD_MOST_S)
+    """How long it may have sessions after this renewal. It is longer while a hold is on."""
     token: str = ""
     """Drawn anew for each epoch, so that two hosts of one name tell their records apart."""
 
@@ -104,6 +108,12 @@ class ExternalRecord(Record):
     """Why the program must end its session. Empty: it need not."""
     ended: SessionEnd | None = Field(None, strict=False)
     """None: the program may have a session."""
+
+
+class HoldRecord(Record):
+    """The store will be away as planned. Hosts may have sessions for longer after a renewal."""
+
+    for_s: float = Field(ge=HOLD_LEAST_S, le=HOLD_MOST_S)
 
 
 class MetaRecord(Record):
@@ -164,6 +174,11 @@ class Keys:
     def meta(self) -> str:
         """The key of the MetaRecord."""
         return f"{self.prefix}meta"
+
+    @property
+    def hold(self) -> str:
+        """The key of the HoldRecord."""
+        return f"{self.prefix}hold"
 
     def host(self, name: str) -> str:
         """The key of a host."""

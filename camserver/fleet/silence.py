@@ -19,6 +19,8 @@ class Sighting:
 
     revision: int
     seen_at: float
+    limit_s: float
+    """How long it must be silent before it may be declared dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Burial:
     host: str
     revision: int
     silent_s: float
+    limit_s: float
 
 
 @dataclass(slots=True)
@@ -44,15 +47,15 @@ class Silence:
     """Until when we have promised not to declare a host dead."""
     _counts_since: float = 0.0
 
-    def looked(self, records: Mapping[str, int], now: float) -> None:
-        """Note what the store has: the revisions of the records of live hosts, by host."""
+    def looked(self, records: Mapping[str, tuple[int, float]], now: float) -> None:
+        """Note what the store has of each live host: the revision of its record, and `valid_s`."""
         for host in self._seen.keys() - records.keys():
             del self._seen[host]
             self._spared.discard(host)
-        for host, revision in records.items():
+        for host, (revision, valid_s) in records.items():
             before = self._seen.get(host)
             if before is None or before.revision != revision:
-                self._seen[host] = Sighting(revision, now)
+                self._seen[host] = Sighting(revision, now, self.terms.silence_for(valid_s))
                 self._spared.discard(host)
 
     def was_away(self, now: float) -> None:
@@ -78,6 +81,11 @@ class Silence:
         sighting = self._seen.get(host)
         return 0.0 if sighting is None else now - max(sighting.seen_at, self._counts_since)
 
+    def limit_s(self, host: str) -> float:
+        """How long a host must be silent before it may be declared dead."""
+        sighting = self._seen.get(host)
+        return self.terms.silence_s if sighting is None else sighting.limit_s
+
     def burials(self, validity: Validity, now: float) -> Iterable[Burial]:
         """The hosts that this host may declare dead now."""
         if not validity.may_bury(now):
@@ -85,5 +93,5 @@ class Silence:
         for host, sighting in self._seen.items():
             silent_s = self.silent_s(host, now)
             is_promised = now < self._promised.get(host, now)
-            if silent_s > self.terms.silence_s and host not in self._spared and not is_promised:
-                yield Burial(host, sighting.revision, silent_s)
+            if silent_s > sighting.limit_s and host not in self._spared and not is_promised:
+                yield Burial(host, sighting.revision, silent_s, sighting.limit_s)

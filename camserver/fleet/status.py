@@ -14,6 +14,7 @@ def fleet_statistics(member: FleetMember, now: float) -> dict[str, float]:
         "members": 0 if host is None else sum(1 for _ in host.mirror.live()),
         "owned": 0 if host is None else len(host.devices.owned),
         "validity_seconds": 0.0 if host is None else max(0.0, host.validity.until - now),
+        "hold_seconds": 0.0 if host is None else host.mirror.hold_s or 0.0,
         "store_up": int(not member.health.reason),
         "store_latency_seconds": member.health.latency_s,
     }
@@ -35,6 +36,7 @@ def fleet_view(member: FleetMember, now: float) -> dict[str, object]:
         "owned": 0,
         "hosts": [],
         "drained": [],
+        "hold_s": 0.0,
         "faults": [],
     }
     host = member.host
@@ -50,6 +52,7 @@ def fleet_view(member: FleetMember, now: float) -> dict[str, object]:
         "valid_s": max(0.0, round(host.validity.until - now, 1)),
         "owned": len(host.devices.owned),
         "drained": sorted(mirror.drained),
+        "hold_s": mirror.hold_s or 0.0,
         "faults": sorted(mirror.faults.values()),
         "hosts": [
             {

@@ -29,6 +29,10 @@ class FleetTerms:
     renew_s: float = 1.0
     vouch: bool = False
 
+    def silence_for(self, valid_s: float) -> float:
+        """How long a host must be silent that may open sessions for `valid_s` after a renewal."""
+        return self.silence_s + max(0.0, valid_s - self.valid_s) * (1 + 2 * CLOCK_DRIFT)
+
     def faults(self) -> tuple[str, ...]:
         """Why these times are not safe. Empty when they are."""
         found = []

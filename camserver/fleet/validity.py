@@ -12,6 +12,19 @@ from dataclasses import dataclass, field
 from camserver.fleet.terms import CLOSE_S, MARGIN_S, FleetTerms
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A renewal that was sent."""
+
+    at: float
+    valid_s: float
+
+    @property
+    def until(self) -> float:
+        """How long this host may have sessions, if it is committed."""
+        return self.at + self.valid_s
+
+
 @dataclass(slots=True)
 class Validity:
     """The validity of one host in its present epoch."""
@@ -21,26 +34,34 @@ class Validity:
     """The moment at which the kernel ends this process, unless the validity is extended before."""
     renewed_at: float = -math.inf
     """When the newest renewal that is proven committed was sent."""
-    _sent: dict[int, float] = field(default_factory=dict)  # by sequence number
+    _sent: dict[int, Sent] = field(default_factory=dict)  # by sequence number
 
-    def sending(self, sequence: int, now: float) -> None:
-        """Note that a renewal is being sent."""
-        old = now - 2 * self.terms.valid_s  # such a renewal proves nothing any more
-        self._sent = {number: at for number, at in self._sent.items() if at > old}
-        self._sent[sequence] = now
+    def sending(self, sequence: int, now: float, valid_s: float) -> None:
+        """Note that a renewal is being sent which says `valid_s`.
+
+        Others may see it from now on, and wait for no longer than it says. So an earlier one that
+        said more (a hold was on) counts no longer than this one would.
+        """
+        self._sent = {
+            number: sent
+            for number, sent in self._sent.items()
+            if sent.until > now and sent.valid_s <= valid_s  # others prove nothing any more
+        }
+        self._sent[sequence] = Sent(now, valid_s)
+        self.until = min(self.until, now + valid_s)
 
     def committed(self, sequence: int) -> None:
         """Note that a renewal is proven committed. Earlier ones are not waited for any more.
 
         One that lands late, after newer ones, changes nothing.
         """
-        sent_at = self._sent.get(sequence)
-        if sent_at is None:
+        sent = self._sent.get(sequence)
+        if sent is None:
             return
         for number in [number for number in self._sent if number <= sequence]:
             del self._sent[number]
-        self.renewed_at = max(self.renewed_at, sent_at)
-        self.until = max(self.until, sent_at + self.terms.valid_s)
+        self.renewed_at = max(self.renewed_at, sent.at)
+        self.until = max(self.until, sent.until)
 
     def vouched(self, asked_at: float) -> None:
         """Note that all other live hosts promised at `asked_at` or later to wait for this one."""

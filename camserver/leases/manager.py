@@ -194,10 +194,13 @@ class RtspManager:
     # ---- a fleet: what this host may open
 
     def extend(self, until: float) -> None:
-        """Let this host have sessions of its devices until a moment of the loop's clock."""
+        """Let this host have sessions of its devices until a moment of the loop's clock.
+
+        The last call counts.
+        """
         now, right = _now(), self._table.right
         had_lapsed = right.until <= now
-        right.until = max(right.until, until)
+        right.until = until
         if had_lapsed:
             for device in right.owned:
                 self._waiters.wake(self._table.offer(device, now))

@@ -153,6 +153,32 @@ async def test_hosts_that_vouch_go_on_without_their_store(fleet: FleetHosts) -> 
     assert fleet.verdict() == {}
 
 
+async def test_hosts_go_on_without_their_store_during_a_hold(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+    hosts = fleet.hosts.values()
+
+    async def say(*words: str) -> int | None:
+        command = ("fleet", *words, "--socket", str(fleet.hosts["a"].socket))
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "camserver", *command)
+        return await process.wait()
+
+    assert await say("hold", "--for", "5s") != 0
+    assert await say("hold", "--for", "60s") == 0
+    fleet.etcd.signal(signal.SIGSTOP)
+    away_s, since = 12.0, time.monotonic()
+    await fleet.until(lambda: time.monotonic() - since > away_s)
+    for _ in range(3):
+        await fleet.until_polled()
+    assert all(host.view()["hold_s"] == 60.0 for host in hosts)
+    fleet.etcd.signal(signal.SIGCONT)
+    await fleet.until(lambda: not any(host.view()["store"]["problem"] for host in hosts))
+    assert await say("release") == 0
+    assert all(0.0 < host.view()["valid_s"] <= 5.0 for host in hosts)
+    await fleet.until_polled()
+    assert not any("fleet.invalid" in host.log.read_text() for host in hosts)
+    assert fleet.verdict() == {}
+
+
 async def test_a_host_that_is_killed_is_replaced(fleet: FleetHosts) -> None:
     await start(fleet, "a", "b", "c")
     fleet.hosts["a"].signal(signal.SIGKILL)

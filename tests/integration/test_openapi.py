@@ -125,9 +125,10 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
         ("GET", "/v1/fleet", "200"),  # in a fleet: test_fleet.py
         *(
             ("POST", f"/v1/fleet/{what}", status)
-            for what in ("drain", "undrain")
+            for what in ("drain", "undrain", "hold", "release")
             for status in ("200", "404", "503")
         ),
+        ("POST", "/v1/fleet/hold", "400"),
         ("GET", "/v1/events", "200"),  # 503: only at a stop
         ("POST", "/v1/retention/confirm", "503"),  # while the index can't be used
         ("POST", "/v1/cameras/{id}/snapshot", "503"),  # while no decoder is free

@@ -44,7 +44,7 @@ def test_an_authority_and_certificates_are_made(tmp_path: Path) -> None:
 def view(**changes: Any) -> dict[str, Any]:
     store = {"problem": "", "latency_s": 0.01}
     healthy: dict[str, Any] = {"host": "a", "waits_for": "", "valid_s": 4.2, "store": store}
-    return healthy | {"faults": []} | changes
+    return healthy | {"faults": [], "hold_s": 0.0} | changes
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -57,4 +57,6 @@ def test_what_is_wrong_is_said() -> None:
         "a may not have sessions now: no renewal gets through",
         "the store cannot be used: no answer within 2 s",
     ]
+    (hold,) = problems(view(hold_s=600.0))
+    assert "replaced after 600 s" in hold
     assert problems(view(faults=["x: bad"])) == ["a record cannot be read: x: bad"]

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterable
 from functools import partial
 
 import pytest
+from fleet_world import KEYS
 from memory_fleet import MemoryFleet, MemoryHost, Program
 from support import camera, run_virtual
 
 from camserver.fleet.lending import Lending
+from camserver.fleet.store import StoreError
 
 CAMERAS = [camera(f"cam{n}", device=f"device{n}", interval_s=2.0) for n in range(6)]
 SECONDS = 240.0
+HOLD_S = 60.0
 QUIET_S = 40.0
 """After this long without a fault every camera is polled again."""
 
 
-async def beside_faults(fleet: MemoryFleet, seed: int) -> None:
+async def beside_faults(fleet: MemoryFleet, seed: int, *, holds: int = 0) -> None:
     dice = random.Random(seed)
     end = asyncio.get_running_loop().time() + SECONDS
     while asyncio.get_running_loop().time() < end:
         await asyncio.sleep(dice.uniform(1.0, 15.0))
         host = fleet.hosts[dice.choice(sorted(fleet.hosts))]
         long_s = dice.choice([1.0, 3.0, 6.0, 10.0, 20.0])
-        match dice.choice(["kill", "stop", "cut", "away"]):
+        match dice.choice(["kill", "stop", "cut", "away", *["hold"] * holds]):
             case "kill":
                 host.die()
                 await asyncio.sleep(dice.choice([0.5, 10.0]))
@@ -40,6 +44,9 @@ async def beside_faults(fleet: MemoryFleet, seed: int) -> None:
                 fleet.store.is_up = False
                 await asyncio.sleep(long_s)
                 fleet.store.is_up = True
+            case "hold" if host.is_alive:
+                with contextlib.suppress(StoreError):
+                    await host.member.hold(dice.choice([0.0, 60.0]))
         revive(fleet.hosts.values())
 
 
@@ -68,13 +75,18 @@ def test_every_camera_is_polled_again_after_faults(seed: int) -> None:
     run_virtual(work)
 
 
-async def programs_beside_faults(seed: int) -> MemoryFleet:
+async def programs_beside_faults(seed: int, *, holds: int = 0) -> MemoryFleet:
     """Programs on all hosts have sessions under leases. At the end they have ended."""
     fleet = MemoryFleet(seed, CAMERAS)
     fleet.start()
     programs = [Program(fleet, seed * 10 + n) for n in range(4)]
     running = [asyncio.create_task(program.run()) for program in programs]
-    await beside_faults(fleet, seed)
+    await beside_faults(fleet, seed, holds=holds)
+    while KEYS.hold in fleet.store.entries:
+        await asyncio.sleep(1)
+        with contextlib.suppress(StoreError):
+            await fleet.hosts["a"].member.hold(0.0)
+    await asyncio.sleep(HOLD_S if holds else 0.0)
     for _ in range(int(QUIET_S)):
         await asyncio.sleep(1)
         revive(fleet.hosts.values())
@@ -88,12 +100,13 @@ async def programs_beside_faults(seed: int) -> MemoryFleet:
     return fleet
 
 
+@pytest.mark.parametrize("holds", [0, 2])
 @pytest.mark.parametrize("seed", range(6))
-def test_programs_on_any_host_have_sessions_beside_faults(seed: int) -> None:
+def test_programs_on_any_host_have_sessions_beside_faults(seed: int, holds: int) -> None:
     """Never a session too many or too early, and no lease is left behind."""
 
     async def work() -> None:
-        fleet = await programs_beside_faults(seed)
+        fleet = await programs_beside_faults(seed, holds=holds)
         assert fleet.judge.faults == []
         assert fleet.unpolled(5.0) == [], "\n".join(fleet.log[-40:])
         assert [key for key in fleet.store.entries if "/ext/" in key] == []

@@ -11,6 +11,7 @@ from fleet_sim import simulate
 from fleet_world import Fault, Rules
 
 from camserver.fleet.terms import FleetTerms
+from camserver.fleet.validity import Sent, Validity
 
 SECONDS, DEVICES = 150.0, 6
 SEEDS = range(8)
@@ -52,6 +53,40 @@ def test_only_a_host_that_was_seen_may_declare_another_one_dead() -> None:
         control = Rules(terms=FleetTerms(vouch=True), anyone_buries=True)
         world = simulate(seed, control, 80.0, plan=RETURN_DURING_A_CUT, devices=DEVICES)
         assert any("owned by" in fault for fault in world.judge.faults)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_device_has_two_owners_beside_holds(seed: int) -> None:
+    world = simulate(seed, Rules(has_holds=True), 2 * SECONDS, devices=DEVICES)
+    assert world.judge.faults == []
+
+
+OUTAGE_DURING_A_HOLD = (Fault(15.0, "hold", 0, 70.0), Fault(20.0, "store", 0, 45.0))
+
+
+def test_hosts_poll_on_during_a_hold() -> None:
+    world = simulate(1, Rules(), 80.0, plan=OUTAGE_DURING_A_HOLD, devices=DEVICES)
+    assert world.judge.faults == []
+    assert world.judge.sessions > 0.9 * (80.0 - 10.0) * DEVICES
+
+
+CUT_AT_THE_END_OF_A_HOLD = (Fault(15.0, "hold", 0, 10.0), Fault(25.1, "deaf", 0, 60.0))
+
+
+def test_the_end_of_a_hold_counts_before_it_is_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others may have seen the short renewal whose outcome this host does not know."""
+
+    def sending(self: Validity, sequence: int, now: float, valid_s: float) -> None:
+        self._sent[sequence] = Sent(now, valid_s)
+
+    def faults() -> list[str]:
+        rules, plan = Rules(), CUT_AT_THE_END_OF_A_HOLD
+        worlds = (simulate(seed, rules, 80.0, plan=plan, devices=DEVICES) for seed in range(6))
+        return [fault for world in worlds for fault in world.judge.faults]
+
+    assert faults() == []
+    monkeypatch.setattr(Validity, "sending", sending)
+    assert faults()
 
 
 def test_hosts_that_vouch_poll_on_while_the_store_is_away() -> None:

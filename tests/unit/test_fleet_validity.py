@@ -14,7 +14,7 @@ TERMS = FleetTerms()
 def valid(*sent: float) -> Validity:
     validity = Validity(TERMS)
     for number, at in enumerate(sent):
-        validity.sending(number, at)
+        validity.sending(number, at, TERMS.valid_s)
         validity.committed(number)
     return validity
 
@@ -36,7 +36,7 @@ def test_times_that_are_not_safe_are_refused(terms: FleetTerms, is_safe: bool) -
 def test_validity_counts_from_the_moment_of_sending() -> None:
     """Not from the answer, and not before the renewal is proven committed."""
     validity = Validity(TERMS)
-    validity.sending(1, 100.0)
+    validity.sending(1, 100.0, TERMS.valid_s)
     assert not validity.may_open(100.0)
     validity.committed(1)
     assert validity.until == 105.0
@@ -47,8 +47,8 @@ def test_validity_counts_from_the_moment_of_sending() -> None:
 def test_a_renewal_that_lands_late_moves_nothing_back() -> None:
     """After a cut an old renewal may be committed when a newer one already is."""
     validity = Validity(TERMS)
-    validity.sending(1, 100.0)
-    validity.sending(2, 103.0)
+    validity.sending(1, 100.0, TERMS.valid_s)
+    validity.sending(2, 103.0, TERMS.valid_s)
     validity.committed(2)
     validity.committed(1)
     assert validity.until == 108.0
@@ -57,7 +57,7 @@ def test_a_renewal_that_lands_late_moves_nothing_back() -> None:
 
 def test_only_a_host_whose_own_renewals_get_through_may_bury() -> None:
     silence, validity = Silence(TERMS), valid(100.0)
-    silence.looked({"b": 7}, 100.0)
+    silence.looked({"b": (7, TERMS.valid_s)}, 100.0)
     assert not list(silence.burials(validity, 107.0))
     validity = valid(106.5)
     assert [b.revision for b in silence.burials(validity, 107.0)] == [7]
@@ -67,14 +67,14 @@ def test_only_a_host_whose_own_renewals_get_through_may_bury() -> None:
 def test_a_record_that_changes_is_not_silent() -> None:
     silence = Silence(TERMS)
     for n in range(20):
-        silence.looked({"b": n}, 100.0 + n)
+        silence.looked({"b": (n, TERMS.valid_s)}, 100.0 + n)
     assert silence.silent_s("b", 119.5) == 0.5
     assert not list(silence.burials(valid(119.0), 119.5))
 
 
 def test_after_an_outage_of_its_own_a_host_counts_anew() -> None:
     silence = Silence(TERMS)
-    silence.looked({"b": 7}, 100.0)
+    silence.looked({"b": (7, TERMS.valid_s)}, 100.0)
     silence.was_away(160.0)
     assert not list(silence.burials(valid(165.9), 166.0))
     assert list(silence.burials(valid(166.4), 166.6))
@@ -82,7 +82,7 @@ def test_after_an_outage_of_its_own_a_host_counts_anew() -> None:
 
 def test_a_promise_keeps_a_host_alive_for_w() -> None:
     silence = Silence(TERMS)
-    silence.looked({"b": 7}, 100.0)
+    silence.looked({"b": (7, TERMS.valid_s)}, 100.0)
     assert silence.promise("b", 106.0)
     assert not list(silence.burials(valid(112.0), 112.4))
     assert list(silence.burials(valid(112.4), 112.6))
@@ -91,11 +91,11 @@ def test_a_promise_keeps_a_host_alive_for_w() -> None:
 
 def test_after_an_unknown_outcome_nobody_is_vouched_for_until_the_record_moves() -> None:
     silence = Silence(TERMS)
-    silence.looked({"b": 7}, 100.0)
+    silence.looked({"b": (7, TERMS.valid_s)}, 100.0)
     silence.tried("b")
     assert not silence.promise("b", 101.0)
     assert not list(silence.burials(valid(107.0), 107.0))
-    silence.looked({"b": 8}, 107.5)
+    silence.looked({"b": (8, TERMS.valid_s)}, 107.5)
     assert silence.promise("b", 108.0)
 
 
@@ -105,3 +105,29 @@ def test_vouching_extends_from_the_moment_of_asking() -> None:
     assert validity.until == 109.0
     assert validity.renewed_at == 100.0
     assert not validity.may_bury(104.0)
+
+
+def test_during_a_hold_a_renewal_counts_longer() -> None:
+    """Its record says so, and whoever declares a host dead has seen just that record."""
+    validity, silence = Validity(TERMS), Silence(TERMS)
+    validity.sending(1, 100.0, 600.0)
+    validity.committed(1)
+    assert validity.until == 700.0
+    silence.looked({"b": (7, 600.0)}, 100.0)
+    assert silence.limit_s("b") > 600.0 * 1.02
+    assert not list(silence.burials(valid(712.0), 712.0))
+    assert list(silence.burials(valid(714.0), 714.0))
+
+
+def test_at_the_end_of_a_hold_the_validity_is_short_before_anybody_can_know() -> None:
+    """The short renewal may be committed although its outcome is not known here."""
+    validity = Validity(TERMS)
+    validity.sending(1, 100.0, 600.0)
+    validity.sending(2, 110.0, 600.0)
+    validity.committed(1)
+    validity.sending(3, 120.0, TERMS.valid_s)
+    assert validity.until == 125.0
+    validity.committed(2)  # proven late: it does not count any more
+    assert validity.until == 125.0
+    validity.committed(3)
+    assert validity.until == 125.0
