@@ -84,6 +84,8 @@ class Judge:
     counts_until: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     sessions: int = 0
+    boxes: dict[str, str] = field(default_factory=dict)
+    """Devices that are the same box as another one, by another name."""
 
     def owners(self, device: str, hosts: list[str], now: float) -> None:
         """Note which hosts may have a session of a device at a moment."""
@@ -92,6 +94,7 @@ class Judge:
 
     def begins(self, device: str, host: str, now: float) -> None:
         self.sessions += 1
+        device = self.boxes.get(device, device)
         if device in self.open:
             self.faults.append(f"{now:.2f} {device}: {host} beside {self.open[device]}")
         elif now < self.counts_until.get(device, 0.0):
@@ -99,6 +102,7 @@ class Judge:
         self.open[device] = host
 
     def ends(self, device: str, host: str, now: float, *, lost: bool) -> None:
+        device = self.boxes.get(device, device)
         if self.open.get(device) == host:
             del self.open[device]
         if lost:

@@ -213,10 +213,9 @@ class MemoryHost:
         self.borrowing._leases.clear()  # nobody is told anything any more
         for task in self._tasks:
             task.cancel()
-        for lease in self.lending._lent.values():
-            lease.abandon()  # its manager dies, too
-        for watching in self.lending._watching.values():
-            watching.cancel()
+        for counted in self.lending._counted.values():
+            counted.lease.abandon()  # its manager dies, too
+            counted.watching.cancel()
 
     async def stop(self) -> None:
         """As SIGTERM."""

@@ -247,6 +247,12 @@ class ControlRoutes:
         """A lease from the host of the fleet that owns the device."""
         fleet = self._services.fleet
         assert fleet is not None  # noqa: S101 - the caller has looked
+        if not _wants_right(request):
+            raise refusal(
+                web.HTTPBadRequest,
+                f"in a fleet, a program must know its right: send {RIGHT_HEADER}: {TELL_RIGHT},"
+                " and end the session in time",
+            )
         if claim_of(request) is not None:
             raise refusal(
                 web.HTTPConflict, "a lease of a fleet ends with the daemon that gave it: ask anew"

@@ -1,7 +1,7 @@
 """What this host answers to the other hosts of its fleet, over mutual TLS.
 
-Who has a certificate of the fleet's authority may read everything here and take snapshots, as a
-member of the group camserver may on the unix socket.
+Who has a certificate of the fleet's authority may read everything here, take snapshots, and take
+leases for programs on its host, as a member of the group camserver may on the unix socket.
 """
 
 from __future__ import annotations

@@ -156,11 +156,16 @@ class ReadRoutes:
             },
         }
 
-    async def _leases(self, _: web.Request) -> web.Response:
-        now = asyncio.get_running_loop().time()
-        return web.json_response(
-            [device_view(device, now) for device in self.services.manager.statistics()]
-        )
+    async def _leases(self, request: web.Request) -> web.Response:
+        now, fleet = asyncio.get_running_loop().time(), self.services.fleet
+        mine = [device_view(device, now) for device in self.services.manager.statistics()]
+        if fleet is None or ASKED_BY_HOST in request:
+            return web.json_response(mine)
+        theirs, views = await fleet.leases(), []
+        for view in mine:
+            owner = fleet.owner_of(view["device"])
+            views.append(theirs.get((owner, view["device"]), view) | {"host": owner})
+        return web.json_response(views)
 
     async def _fleet(self, _: web.Request) -> web.Response:
         if self.services.fleet is None:

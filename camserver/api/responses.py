@@ -91,6 +91,9 @@ class FleetOfHost(Protocol):
     async def cameras(self) -> dict[str, dict[str, Any]]:
         """Return what other hosts say of the cameras that they poll, by camera id."""
 
+    async def leases(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return what other hosts say of the devices, by (host, device)."""
+
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request; return None when it cannot be asked."""
 

@@ -198,8 +198,11 @@ def leases(arguments: argparse.Namespace) -> int:
 
 def show_leases(devices: list[dict[str, Any]], console: Console) -> None:
     """Print a table of the devices, with one line for each holder."""
-    table = Table(*LEASE_COLUMNS, box=None, pad_edge=False, header_style="bold")
+    is_fleet = any("host" in device for device in devices)
+    columns = [LEASE_COLUMNS[0], *(("HOST",) if is_fleet else ()), *LEASE_COLUMNS[1:]]
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for d in devices:
+        host = (d.get("host", ""),) if is_fleet else ()
         learned = d["learned_cap"]
         budget = f"{len(d['held'])}/{d['max_sessions']}" + (
             f" (gives {learned['cap']} for {learned['for_s'] / 60:.0f} min)" if learned else ""
@@ -208,9 +211,9 @@ def show_leases(devices: list[dict[str, Any]], console: Console) -> None:
         cooling = ", ".join(f"{seconds:.1f} s" for seconds in d["cooling_s"])
         counts = (waiting, cooling, str(d["granted"]), str(d["busy"]))
         first, *others = [_holder_cells(h) for h in d["held"]] or [("", "", "", "")]
-        table.add_row(*map(Text, (d["device"], budget, *first, *counts)))
+        table.add_row(*map(Text, (d["device"], *host, budget, *first, *counts)))
         for cells in others:
-            table.add_row(*map(Text, ("", "", *cells)))
+            table.add_row(*map(Text, ("", *("" for _ in host), "", *cells)))
     console.print(table)
 
 

@@ -105,6 +105,8 @@ class Guardian:
         while self._reap():
             self._wait()
         child.returncode = status = self._status or 0  # reaped here
+        if self._timer is not None:
+            self._timer.disarm()  # nothing is left that could have a session
         if status == 0 and self._held is not None and self._kill_at is None:
             with contextlib.suppress(OSError):  # the daemon has just gone
                 self._held.give_back()

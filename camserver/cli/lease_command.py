@@ -6,9 +6,8 @@ that CMD leaves running.
 
 The lease lasts as long as any process of CMD, because a lease may end only when the transport is
 closed (rule one). The guardian ends with the last of these processes. When the wrapper dies, the
-guardian kills them all. When the guardian dies, the kernel kills CMD, and the processes that CMD
-left keep the connection, because they inherited it. After a restart of the daemon only the guardian
-has the new connection: whoever then kills the guardian with SIGKILL must also kill the others.
+guardian kills them all. When the guardian dies, the kernel kills CMD, and the wrapper kills what
+CMD has left.
 
 When the daemon stops, CMD continues, and the lease is claimed again as soon as a daemon is back.
 When the lease is withdrawn or lost, CMD is ended.
@@ -63,9 +62,7 @@ def run(
     # Forwarded signals go through a pipe: the kernel keeps only one of two equal pending signals,
     # and another process may send the same one to the guardian.
     orders, to_guardian = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    in_fleet = held is not None and held.right is not None
-    if in_fleet:
-        adopt_orphans()
+    adopt_orphans()
     me, guardian = os.getpid(), os.fork()
     if guardian == 0:
         status = 1
@@ -82,8 +79,7 @@ def run(
         held.close()  # the guardian has its own copy of the connection
     os.close(orders)
     status = _parent_loop(guardian, signals, to_guardian)
-    if in_fleet:
-        kill_all()  # the kernel may have ended the guardian, which could not end what CMD left
+    kill_all()  # a guardian that was killed could not end what CMD has left
     return status
 
 

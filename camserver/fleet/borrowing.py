@@ -25,8 +25,10 @@ from camserver.fleet.terms import CLOSE_S, MARGIN_S
 from camserver.leases import Holder, Priority
 from camserver.model import SessionEnd
 
+NO_RECORD = "its record in the store is gone, or cannot be read"
 AGAIN_S = 0.2
 """How soon another host is asked when a device is on its way to another owner."""
+MAX_HOLDER = 128
 SEEN_S = 2.0
 """How long the change of the store that made a lease may take to be seen here."""
 
@@ -38,8 +40,16 @@ class BorrowedLease:
     """A lease of a program on this host. It is used as an RtspLease is."""
 
     def __init__(
-        self, borrowing: Borrowing, name: LeaseName, lent: Lent, wait_s: float, camera: str
+        self,
+        borrowing: Borrowing,
+        host: FleetHost,
+        name: LeaseName,
+        lent: Lent,
+        wait_s: float,
+        camera: str,
     ) -> None:
+        """`host` is the epoch of this host that asked for it."""
+        self.host = host
         self.name = name
         self.camera = camera
         self.device = name.device
@@ -63,7 +73,7 @@ class BorrowedLease:
     @property
     def right(self) -> tuple[float, float]:
         """When the program must begin to end, and when it must have ended (CLOCK_BOOTTIME)."""
-        return self._borrowing.right
+        return self._borrowing.right_of(self)
 
     async def extended(self) -> None:
         """Wait until the right is extended."""
@@ -145,7 +155,7 @@ class Borrowing:
             host=host.name,
             epoch=host.epoch,
             camera=camera.id,
-            holder=holder.name,
+            holder=holder.name[:MAX_HOLDER],
             kind=holder.kind,
             priority=priority.name.lower(),
         )
@@ -156,9 +166,11 @@ class Borrowing:
         try:
             lent = await self._ask(own.host, camera, wish, holder)
             await self._until_seen(host, wish.name, lent.revision)
-            lease = BorrowedLease(self, wish.name, lent, self._clock() - started, camera.id)
+            wait_s = self._clock() - started
+            lease = BorrowedLease(self, host, wish.name, lent, wait_s, camera.id)
             self._leases[wish.name] = lease
             is_told = True
+            self.look((wish.name,))  # it may be withdrawn already
         except StoreError as error:
             raise RtspBusy(f"the store of the fleet: {error}", camera=camera.id) from None
         finally:
@@ -189,23 +201,21 @@ class Borrowing:
     def released(self, lease: BorrowedLease, end: SessionEnd) -> None:
         """Note that the session of a lease has ended."""
         self._leases.pop(lease.name, None)
-        if self._host is not None:
-            self._host.externals.ended(lease.name, end)
+        lease.host.externals.ended(lease.name, end)
         self._wake()
         self._change()
 
     # ---- this host
 
-    @property
-    def right(self) -> tuple[float, float]:
-        """When programs must begin to end, and when they must have ended (CLOCK_BOOTTIME).
+    def right_of(self, lease: BorrowedLease) -> tuple[float, float]:
+        """When a program must begin to end, and when it must have ended (CLOCK_BOOTTIME).
 
         It is never longer than without a hold: what was told to a program that is stopped cannot
-        be taken back when the hold ends.
+        be taken back when the hold ends. A lease of an earlier epoch gives no right.
         """
-        until = self._until()
+        until = self._until() if lease.host is self._host else 0.0
         self._told_until = max(self._told_until, until)
-        return until - MARGIN_S - CLOSE_S, until - MARGIN_S
+        return max(0.0, until - MARGIN_S - CLOSE_S), max(0.0, until - MARGIN_S)
 
     def _until(self) -> float:
         if self._host is None:
@@ -236,7 +246,7 @@ class Borrowing:
             lease, record = self._leases.get(name), host.externals.record(name)
             if lease is None or (record is not None and not record.withdrawn):
                 continue
-            self._withdraw(lease, "its record is gone" if record is None else record.withdrawn)
+            self._withdraw(lease, NO_RECORD if record is None else record.withdrawn)
 
     def withdraw_all(self, why: str, within_s: float = math.inf) -> None:
         """Tell all programs to end their sessions."""
@@ -251,7 +261,8 @@ class Borrowing:
                 async with asyncio.timeout(left_s):
                     await self._changed.wait()
             except TimeoutError:
-                return
+                break
+        self._leases.clear()
 
     def _withdraw(self, lease: BorrowedLease, why: str) -> None:
         if not lease.withdrawn.done():

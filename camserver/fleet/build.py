@@ -202,13 +202,27 @@ class Fleet:
             await self._asking.do("cameras", self._ask_cameras, "cameras of the fleet")
         return self._known
 
-    async def _ask_cameras(self) -> None:
+    async def leases(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What the other hosts say of the devices, by (host, device)."""
+        answers = await self._ask_others("/v1/leases")
+        return {
+            (host, str(each.get("device"))): each
+            for host, answer in answers.items()
+            for each in answer
+        }
+
+    async def _ask_others(self, route: str) -> dict[str, list[dict[str, Any]]]:
+        """The answers of the other hosts that are live, by host."""
         peers, host = self.peers, self.member.host
         if peers is None or host is None:
-            return
+            return {}
         others = [name for name, _ in host.mirror.live() if name != host.name]
-        answers = await asyncio.gather(*(peers.cameras(name) for name in others))
-        self._known = {str(each.get("id")): each for answer in answers for each in answer}
+        answers = await asyncio.gather(*(peers.rows(name, route) for name in others))
+        return dict(zip(others, answers, strict=True))
+
+    async def _ask_cameras(self) -> None:
+        answers = await self._ask_others("/v1/cameras")
+        self._known = {str(each.get("id")): each for answer in answers.values() for each in answer}
         self._known_until = asyncio.get_running_loop().time() + KNOWN_S
 
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:

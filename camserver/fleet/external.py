@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from camserver.fleet.mirror import Known, Mirror
+from camserver.fleet.mirror import ENDED, Known, Mirror
 from camserver.fleet.orders import Order, Purpose
 from camserver.fleet.records import ExternalRecord
 from camserver.fleet.store import Swap
@@ -35,6 +35,8 @@ class Externals:
     def __init__(self, host: str, epoch: int, mirror: Mirror) -> None:
         self.news: set[LeaseName] = set()
         """Leases whose records may have changed, until the driver looks at them."""
+        self.lent: dict[LeaseName, ExternalRecord | None] = {}
+        """The leases whose sessions count on devices of this host. None: it cannot be read."""
         self._host = host
         self._epoch = epoch
         self._mirror = mirror
@@ -54,6 +56,25 @@ class Externals:
     def of_device(self, device: str) -> list[LeaseName]:
         """The leases of a device that have a record."""
         return [LeaseName(device, number) for number in self._mirror.externals.get(device, ())]
+
+    def of_cameras(self, cameras: Iterable[str]) -> list[LeaseName]:
+        """The leases of cameras that have a record, whatever their device was then."""
+        by_camera = self._mirror.externals_of
+        return [LeaseName(*each) for camera in cameras for each in by_camera.get(camera, ())]
+
+    def has_seen(self, revision: int) -> bool:
+        """Whether the mirror shows what the store had at a revision."""
+        return self._mirror.revision >= revision
+
+    def knows(self, record: ExternalRecord) -> bool:
+        """Whether the host of a program is there, in the epoch that its question names."""
+        host = self._mirror.host(record.host)
+        return host is not None and host.epoch == record.epoch and host.state not in ENDED
+
+    @property
+    def valid_s(self) -> float:
+        """How long a program may go on without news from its host."""
+        return self._mirror.terms.valid_s
 
     def exists(self, name: LeaseName) -> bool:
         """Whether a lease has a record, even one that cannot be read."""
@@ -83,8 +104,7 @@ class Externals:
 
     def read_anew(self) -> None:
         """Note that the mirror was replaced."""
-        self.changed(self._all())
-        self.changed(self._ours)
+        self.changed((*self._all(), *self._ours, *self.lent))
 
     def _all(self) -> Iterator[LeaseName]:
         for device in self._mirror.externals:
@@ -128,7 +148,10 @@ class Externals:
         return Swap({keys.own(name.device): known.revision, key: 0}, {key: record.encode()})
 
     def withdraw(self, name: LeaseName, why: str) -> None:
-        """Ask the program to end its session."""
+        """Ask the program to end its session.
+
+        When somebody has removed the record, it is written again: its host must say the end.
+        """
         self._withdrawn[name] = why
         self._stale.add(name)
 
@@ -156,9 +179,8 @@ class Externals:
         for name in stale:
             if name in self._pending:
                 continue  # it is looked at again when that is done
-            if not self.exists(name):
-                self._forget(name)
-            elif (order := self._order_about(name)) is not None:
+            order = self._order_about(name) if self.exists(name) else self._restore(name)
+            if order is not None:
                 self._pending.add(name)
                 yield order
 
@@ -183,12 +205,18 @@ class Externals:
         record = self.record(name)
         return record is not None and record.host not in self._mirror.hosts
 
-    def _forget(self, name: LeaseName) -> None:
-        """Forget what was to be done about a lease that has no record any more."""
-        self._withdrawn.pop(name, None)
+    def _restore(self, name: LeaseName) -> Order | None:
+        """Write a record again that somebody has removed, or forget what has no record any more."""
         self._counted.discard(name)
         if self._ended.pop(name, None) is not None:
             self._ours.discard(name)
+        why, record = self._withdrawn.get(name), self.lent.get(name)
+        if name not in self.lent:
+            self._withdrawn.pop(name, None)
+        if why is None or record is None:
+            return None
+        swap = self.grant(name, record.model_copy(update={"withdrawn": why}))
+        return None if swap is None else Order(Purpose.WITHDRAW, name, swap)
 
     def _order_about(self, name: LeaseName) -> Order | None:
         known = self._mirror.externals[name.device][name.number]
@@ -197,17 +225,21 @@ class Externals:
             return None
         is_ours = (record.host, record.epoch) == (self._host, self._epoch)
         if is_ours and record.ended is None:
-            # Nobody here asked for it any more when it was made: the program never heard of it
-            end = self._ended.get(name, None if name in self._ours else SessionEnd.NONE)
+            end = self._ended.get(name, None if name in self._ours else _end_of_unknown(record))
             if end is not None:
                 return self._change(Purpose.END, name, known, record, {"ended": end})
-        if name in self._counted:
+        if name in self._counted and not self._is_of_another(name.device):
             key = self._mirror.keys.external(*name)
             return Order(Purpose.REMOVE, name, Swap({key: known.revision}, {key: None}))
         why = self._withdrawn.get(name)
         if why is not None and record.ended is None and not record.withdrawn:
             return self._change(Purpose.WITHDRAW, name, known, record, {"withdrawn": why})
         return None
+
+    def _is_of_another(self, device: str) -> bool:
+        """Whether another host counts the sessions of a device. It removes the record, too."""
+        own = self._mirror.owner(device)
+        return own is not None and own.held and own.host != self._host
 
     def _change(
         self,
@@ -233,3 +265,12 @@ class Externals:
         name = LeaseName(*order.about)
         self._pending.discard(name)
         self._stale.add(name)
+
+
+def _end_of_unknown(record: ExternalRecord) -> SessionEnd:
+    """How the session of a lease has ended that no program of this host has.
+
+    The program never heard of it: nobody asked for it any more when it was made. But a lease that
+    was withdrawn may have had a record before, which somebody has removed.
+    """
+    return SessionEnd.UNCLEAN if record.withdrawn else SessionEnd.NONE

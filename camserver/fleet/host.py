@@ -107,9 +107,8 @@ class FleetHost:
     def apply(self, change: Change, now: float) -> None:
         """Take over what has changed in the store. A heartbeat changes nothing."""
         lives = {name: self._life_of(name) for name in self.mirror.hosts}
-        self.mirror.apply(change, now)
-        for key in change.entries:
-            match self.mirror.keys.parse(key):
+        for key in self.mirror.apply(change, now):
+            match key:
                 case "own", (device,):
                     self.devices.changed((device,))
                 case "ext", (device, number):
@@ -297,5 +296,5 @@ def next_epoch(mirror: Mirror, name: str, me: HostRecord) -> HostRecord:
     """The record with which a host joins: its epoch is after all that it ever had."""
     before = mirror.host(name)
     owned = (own.epoch for d in mirror.devices_of.get(name, ()) if (own := mirror.owner(d)))
-    last = max((0 if before is None else before.epoch, *owned))
+    last = max((0 if before is None else before.epoch, *owned, *mirror.epochs_of_programs(name)))
     return me.model_copy(update={"epoch": last + 1, "token": secrets.token_hex(8)})

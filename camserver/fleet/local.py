@@ -13,7 +13,7 @@ from camserver.config import Camera
 from camserver.errors import LeaseStateError
 from camserver.fleet.borrowing import Borrowing
 from camserver.fleet.host import FleetHost
-from camserver.fleet.lending import Lending
+from camserver.fleet.lending import Lending, lost_cooldown_s
 from camserver.fleet.orders import Remains
 from camserver.fleet.ownership import Take
 from camserver.leases import RtspManager
@@ -50,9 +50,7 @@ class LocalDevices:
         self._cameras = {}
         for camera in cameras:
             self._cameras.setdefault(camera.device, []).append(camera)
-        self._lending.lost_cooldown_s = {
-            device: _lost_cooldown_s(cameras[0]) for device, cameras in self._cameras.items()
-        }
+        self._lending.configure(self._cameras)
         self.version += 1
 
     @property
@@ -152,6 +150,7 @@ class LocalDevices:
     async def forget_all(self) -> None:
         """Own nothing any more. Returns when all sessions have ended, also those of programs."""
         await self._manager.end_all(disown=True)
+        self._lending.forget_all()
         for device in list(self._owned):
             await self.hand_over(device)
         await self._borrowing.all_ended()
@@ -160,7 +159,7 @@ class LocalDevices:
 def _inherited(take: Take, camera: Camera, seen_at: float) -> Inherited:
     """What a device still counts. `seen_at`: the moment from which its record's times count."""
     if take.lost:
-        return Inherited((seen_at + _lost_cooldown_s(camera),) * camera.max_sessions)
+        return Inherited((seen_at + lost_cooldown_s(camera),) * camera.max_sessions)
     last = take.last
     if last is None:
         return Inherited()
@@ -169,11 +168,6 @@ def _inherited(take: Take, camera: Camera, seen_at: float) -> Inherited:
         last.learned_cap,
         seen_at + last.learned_s,
     )
-
-
-def _lost_cooldown_s(camera: Camera) -> float:
-    lost_s = camera.lost_cooldown_s
-    return camera.unclean_cooldown_s if lost_s is None else lost_s
 
 
 def _now() -> float:

@@ -6,7 +6,7 @@ there, a device that another host has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from camserver.fleet.records import (
@@ -24,6 +24,8 @@ from camserver.fleet.records import (
 from camserver.fleet.store import Change, Entry, Snapshot
 from camserver.fleet.terms import FleetTerms
 
+Key = tuple[str, tuple[str, ...]]
+"""The kind of a key, and the names in it."""
 ENDED = frozenset((HostState.LEFT, HostState.DEAD))
 """The states in which an epoch of a host is over: it has no session any more."""
 
@@ -54,6 +56,8 @@ class Mirror:
     """The devices whose newest record names a host as owner, by host."""
     externals: dict[str, dict[str, Known]] = field(default_factory=dict)
     """The leases of programs, by device and lease."""
+    externals_of: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    """Those of each camera, as (device, lease)."""
     faults: dict[str, str] = field(default_factory=dict)
     """What cannot be read, by key."""
     _ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
@@ -64,16 +68,20 @@ class Mirror:
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over everything that the store has."""
         self.meta = self.hold = None
-        tables = (self.hosts, self.owners, self.externals, self.faults, self.devices_of)
-        for table in tables:
+        tables = (self.hosts, self.owners, self.externals, self.externals_of)
+        for table in (*tables, self.faults, self.devices_of):
             table.clear()
         self.drained.clear()
         self._apply(snapshot.entries, snapshot.revision, now)
 
-    def apply(self, change: Change, now: float) -> None:
-        """Take over a change. Changes that are known already have no effect."""
-        if change.revision > self.revision:
-            self._apply(change.entries, change.revision, now)
+    def apply(self, change: Change, now: float) -> list[Key]:
+        """Take over a change. Changes that are known already have no effect.
+
+        Returns what has changed.
+        """
+        if change.revision <= self.revision:
+            return []
+        return self._apply(change.entries, change.revision, now)
 
     def host(self, name: str) -> HostRecord | None:
         """A host's record. None when it is not there or cannot be read."""
@@ -132,18 +140,30 @@ class Mirror:
         """When this host has seen that an epoch was over. `now` when it sees it only now."""
         return self._ended_at.setdefault((host, epoch), now)
 
-    def _apply(self, entries: Mapping[str, Entry | None], revision: int, now: float) -> None:
+    def epochs_of_programs(self, host: str) -> Iterator[int]:
+        """The epochs of a host in which programs on it got leases."""
+        for device, leases in self.externals.items():
+            for lease in leases:
+                record = self.external(device, lease)
+                if record is not None and record.host == host:
+                    yield record.epoch
+
+    def _apply(self, entries: Mapping[str, Entry | None], revision: int, now: float) -> list[Key]:
+        changed = []
         for key, entry in entries.items():
             self.faults.pop(key, None)
             try:
-                self._put(key, entry, now)
+                parsed = self.keys.parse(key)
+                changed.append(parsed)
+                self._put(key, parsed, entry, now)
             except RecordError as error:
                 self.faults[key] = str(error)
         self.revision = revision
+        return changed
 
-    def _put(self, key: str, entry: Entry | None, now: float) -> None:
+    def _put(self, key: str, parsed: Key, entry: Entry | None, now: float) -> None:
         """Take over one record. Raises RecordError, after it has noted that there is one."""
-        match self.keys.parse(key):
+        match parsed:
             case "meta", ():
                 self.meta = None if entry is None else Known(None, entry.revision)
                 if entry is not None:
@@ -177,10 +197,19 @@ class Mirror:
             self._note_end(name, record, now)
 
     def _put_external(self, device: str, lease: str, key: str, entry: Entry | None) -> None:
+        before = self.external(device, lease)
+        if before is not None:
+            self.externals_of.get(before.camera, set()).discard((device, lease))
         of_device = self.externals.setdefault(device, {})
+        if entry is None:
+            of_device.pop(lease, None)
+            if not of_device:
+                del self.externals[device]
+            return
         _put(of_device, lease, key, entry, ExternalRecord)
-        if not of_device:
-            del self.externals[device]
+        after = self.external(device, lease)
+        if after is not None:
+            self.externals_of.setdefault(after.camera, set()).add((device, lease))
 
     def _put_owner(self, device: str, key: str, entry: Entry | None) -> None:
         before = self.owner(device)

@@ -22,10 +22,10 @@ ASK_S = 0.8
 """How long the answer to a question may take. Validity does not wait."""
 LEASE_S = 5.0
 """How long the answer to a request for a lease may take, besides the waiting for a session."""
-CAMERAS_S = 2.0
-"""How long a host may take to say what it knows of its cameras."""
+ROWS_S = 2.0
+"""How long a host may take to say what it knows of its cameras or devices."""
 LEASE_BYTES = 64 * 1024
-CAMERAS_BYTES = 32 * 1024 * 1024
+ROWS_BYTES = 32 * 1024 * 1024
 CONNECT_S = 2.0
 RELAY_S = 60.0
 """How long one relayed answer may take in all."""
@@ -99,18 +99,18 @@ class Peers:
             raise RtspBusy(why)
         raise NotOwnerError(f"host {host}: {why}")
 
-    async def cameras(self, host: str) -> list[dict[str, Any]]:
-        """What a host says of the cameras that it polls. Empty when it does not answer."""
+    async def rows(self, host: str, route: str) -> list[dict[str, Any]]:
+        """What a host says of its cameras or devices. Empty when it does not answer."""
         if not (url := self._url_of(host)):
             return []
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
             async with (
-                asyncio.timeout(CAMERAS_S),
-                self._connections("cameras").get(
-                    f"{url}/v1/cameras", server_hostname=host, allow_redirects=False
+                asyncio.timeout(ROWS_S),
+                self._connections("rows").get(
+                    f"{url}{route}", server_hostname=host, allow_redirects=False
                 ) as answer,
             ):
-                data = await _at_most(answer, CAMERAS_BYTES)
+                data = await _at_most(answer, ROWS_BYTES)
                 said = await asyncio.to_thread(json.loads, data)
                 if answer.status == 200 and isinstance(said, list):
                     return [each for each in said if isinstance(each, dict)]

@@ -7,7 +7,7 @@ shorter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -99,8 +99,8 @@ class ExternalRecord(Record):
     host: str
     """The host on which the program runs. Without the right of that host it has no session."""
     epoch: int = Field(ge=1)
-    camera: str
-    holder: str
+    camera: str = Field(max_length=256)
+    holder: str = Field(max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
     """The name of the program, for a person."""
     kind: str = Field(pattern="^(live|external)$")
     priority: str = Field(pattern="^(live|event|poll)$")
@@ -164,11 +164,11 @@ class Keys:
     """The keys of one fleet. Names may contain any characters, so they are percent-encoded."""
 
     fleet: str
+    prefix: str = field(init=False)
+    """The beginning of all keys."""
 
-    @property
-    def prefix(self) -> str:
-        """The beginning of all keys."""
-        return f"/camserver/{quote(self.fleet, safe='')}/"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefix", f"/camserver/{_quoted(self.fleet)}/")
 
     @property
     def meta(self) -> str:
@@ -182,19 +182,19 @@ class Keys:
 
     def host(self, name: str) -> str:
         """The key of a host."""
-        return f"{self.prefix}host/{quote(name, safe='')}"
+        return f"{self.prefix}host/{_quoted(name)}"
 
     def drain(self, name: str) -> str:
         """The key that says that a host shall own nothing."""
-        return f"{self.prefix}drain/{quote(name, safe='')}"
+        return f"{self.prefix}drain/{_quoted(name)}"
 
     def own(self, device: str) -> str:
         """The key of a device's owner."""
-        return f"{self.prefix}own/{quote(device, safe='')}"
+        return f"{self.prefix}own/{_quoted(device)}"
 
     def external(self, device: str, lease: str) -> str:
         """The key of a lease that a program has."""
-        return f"{self.prefix}ext/{quote(device, safe='')}/{quote(lease, safe='')}"
+        return f"{self.prefix}ext/{_quoted(device)}/{_quoted(lease)}"
 
     def parse(self, key: str) -> tuple[str, tuple[str, ...]]:
         """The kind of a key and the names in it. Raises RecordError for keys of others."""
@@ -202,3 +202,8 @@ class Keys:
             raise RecordError(f"{key}: not a key of this fleet")
         kind, *names = key.removeprefix(self.prefix).split("/")
         return kind, tuple(unquote(name) for name in names)
+
+
+def _quoted(name: str) -> str:
+    """A name in a key. The colon of a device's port stays: names without % are read quickly."""
+    return quote(name, safe=":")

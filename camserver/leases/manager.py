@@ -228,6 +228,7 @@ class RtspManager:
         Returns when all have ended, with what the device still counts.
         """
         self._table.disown(device)
+        self._waiters.refuse(device, Preemption.NO_RIGHT)
         if self._table.is_held(device):
             self._preempt(device)
             await self._vacancy.of_device(device)

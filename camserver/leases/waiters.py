@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable
 
+from camserver.errors import RtspBusy
 from camserver.leases.table import LeaseTable
 from camserver.leases.ticket import Ticket
 
@@ -35,6 +36,12 @@ class Waiters:
             waiter = self._waiters.get(ticket)
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+
+    def refuse(self, device: str, why: str) -> None:
+        """Let all tickets of a device that wait for an offer wait no longer. They get RtspBusy."""
+        for ticket, waiter in self._waiters.items():
+            if ticket.device == device and not waiter.done():
+                waiter.set_exception(RtspBusy(why, camera=ticket.camera))
 
     def arm(self, device: str) -> None:
         """Keep one timer for the device's next cool-down end, only while a ticket waits."""

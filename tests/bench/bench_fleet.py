@@ -25,6 +25,7 @@ from camserver.events import Event
 from camserver.events.fleet import FleetHostBuried
 from camserver.fleet.assignment import ANYWHERE, Candidate, assign
 from camserver.fleet.etcd import EtcdStore
+from camserver.fleet.host import FleetHost
 from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.orders import Remains
 from camserver.fleet.ownership import Take
@@ -41,6 +42,12 @@ class NoCameras:
             f"10.{n // 65536}.{n // 256 % 256}.{n % 256}:554": ANYWHERE for n in range(devices)
         }
         self.owned: set[str] = set()
+
+    def begin(self, host: FleetHost, wake: Callable[[], None]) -> None: ...
+
+    def look(self) -> None: ...
+
+    def leave(self, within_s: float) -> None: ...
 
     def extend(self, for_s: float) -> None: ...
 
