@@ -1,12 +1,13 @@
 """Chaos for a fleet: hosts, links and the store fail, and the cameras are the judge.
 
-    chaos_fleet.py [--minutes M] [--seed N] [--nodes N] [--seeds N]
+    chaos_fleet.py [--minutes M] [--seed N] [--nodes N] [--seeds N] [--vouch]
 
 First the protocol is simulated with many seeds (`fleet_sim.py`). Then real daemons share simulated
 cameras through a real etcd. One thing after another fails: kill -9, SIGSTOP, a cut from the store
 in either direction, the loss of the store's leader, the store away, a host that leaves or restarts.
-At the end: what happened how often, how long cameras had no new session, and whether a camera ever
-saw a session too many, or one too early.
+Meanwhile ffmpeg has sessions of some cameras on all hosts, under `camserver lease`. At the end:
+what happened how often, how long cameras had no new session, and whether a camera ever saw a
+session too many, or one too early.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -38,6 +39,8 @@ from camserver.fleet.records import Keys, OwnRecord, decode
 from camserver.fleet.terms import FleetTerms
 
 HOSTS, CAMERAS = ("a", "b", "c"), 12
+FILMED = 3
+"""So many cameras more, of which programs have sessions."""
 STOPPED_S = 13
 CUT_S = 20
 KEYS = Keys("test")
@@ -46,21 +49,53 @@ KEYS = Keys("test")
 class Chaos:
     """One run against real daemons. `gaps` has the longest gap of each camera, by what failed."""
 
-    def __init__(self, fleet: FleetHosts, seed: int) -> None:
+    def __init__(self, fleet: FleetHosts, seed: int, *, vouch: bool) -> None:
         self.fleet = fleet
+        self.vouch = vouch
+        self.films: Counter[int] = Counter()
+        """How often a program ended with each status."""
         self.dice = random.Random(seed)
         self.gaps: dict[str, list[float]] = defaultdict(list)
         self.wrong: list[str] = []
 
     async def run(self, seconds: float) -> None:
         for name in HOSTS:
-            await (await self.fleet.host(name)).start()
+            await (await self.fleet.host(name, "vouch = true" if self.vouch else "")).start()
         await self._settle()
         end = time.monotonic() + seconds
         faults = self._faults()
-        while time.monotonic() < end:
-            what = self.dice.choice(sorted(faults))
-            await self._one(what, faults[what])
+        filming = [
+            asyncio.create_task(self._film(camera)) for camera in list(self.fleet.opened)[CAMERAS:]
+        ]
+        try:
+            while time.monotonic() < end:
+                what = self.dice.choice(sorted(faults))
+                await self._one(what, faults[what])
+        finally:
+            for task in filming:
+                task.cancel()
+            await asyncio.wait(filming)
+
+    async def _film(self, camera: str) -> None:
+        """Let programs have sessions of a camera, on one host after another."""
+        dice = random.Random(camera)
+        while True:
+            await asyncio.sleep(dice.uniform(0.5, 3.0))
+            host = self.fleet.hosts[dice.choice(HOSTS)]
+            wrapper = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "camserver", "lease", "--socket", str(host.socket)),
+                *("--wait", "10", "--priority", "event", camera, "--", "ffmpeg", "-nostdin"),
+                *("-loglevel", "quiet", "-rtsp_transport", "tcp"),
+                *("-i", self.fleet.house.fleet.url(camera), "-t", str(dice.uniform(0.5, 20.0))),
+                *("-f", "null", "-"),
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            try:
+                self.films[await wrapper.wait()] += 1
+            finally:
+                if wrapper.returncode is None:
+                    wrapper.kill()
+                    await wrapper.wait()
 
     def _faults(self) -> dict[str, Callable[[HostProcess], Awaitable[None]]]:
         faults: dict[str, Callable[[HostProcess], Awaitable[None]]] = {
@@ -89,7 +124,7 @@ class Chaos:
             self._say_stuck()
             raise
         is_of_one = what in ("kill -9", "SIGSTOP", "cut, requests", "cut, answers")
-        for camera in cameras if is_of_one else self.fleet.opened:
+        for camera in cameras if is_of_one else list(self.fleet.opened)[:CAMERAS]:
             self.gaps[what].append(self._gap(camera, since))
         for camera, fault_text in self.fleet.verdict().items():
             self.wrong.append(f"after {what}: {camera}: {fault_text}")
@@ -127,7 +162,7 @@ class Chaos:
                 own = decode(OwnRecord, key, entry.value)
                 if own.host == host.name and own.held:
                     found.append(by_port[int(names[0].rpartition(":")[2])])
-        return found
+        return [camera for camera in found if camera in list(self.fleet.opened)[:CAMERAS]]
 
     # ---- what fails
 
@@ -208,14 +243,15 @@ def table(gaps: dict[str, list[float]]) -> str:
     return "\n".join(rows)
 
 
-async def run(minutes: float, seed: int, nodes: int) -> list[str]:
+async def run(minutes: float, seed: int, nodes: int, *, vouch: bool) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
-        async with fleet_of(Path(folder), CAMERAS, nodes) as fleet:
-            chaos = Chaos(fleet, seed)
+        async with fleet_of(Path(folder), CAMERAS + FILMED, nodes) as fleet:
+            chaos = Chaos(fleet, seed, vouch=vouch)
             await chaos.run(minutes * 60)
             sessions = sum(c.record.opens for c in fleet.house.fleet.cameras.values())
             print(f"\ninterval {INTERVAL_S:g} s, {nodes} nodes, {sessions} sessions\n")
             print(table(chaos.gaps))
+            print(f"\nprograms, by their status: {dict(chaos.films)}")
             print(f"\nhosts ended by their timer, and started again: {dict(fleet.ended)}")
             return chaos.wrong
 
@@ -226,11 +262,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--nodes", type=int, default=3, help="of etcd")
     parser.add_argument("--seeds", type=int, default=500, help="of the simulation")
+    parser.add_argument("--vouch", action="store_true", help="hosts vouch for each other")
     options = parser.parse_args()
     wrong = simulate_seeds(options.seeds)
     print(f"{options.seeds} simulated runs: {len(wrong)} with a fault", flush=True)
     print(f"seed {options.seed}", flush=True)
-    wrong += asyncio.run(run(options.minutes, options.seed, options.nodes))
+    wrong += asyncio.run(run(options.minutes, options.seed, options.nodes, vouch=options.vouch))
     print("\n".join(wrong) or "nothing wrong: no session too many, none too early")
     return 1 if wrong else 0
 
