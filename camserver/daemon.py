@@ -42,7 +42,7 @@ from camserver.events import (
 )
 from camserver.events.fleet import FleetNotServed
 from camserver.go2rtc.registry import StreamRegistry
-from camserver.go2rtc.watcher import Go2rtc
+from camserver.go2rtc.watcher import Go2rtc, Observed
 from camserver.host import notify
 from camserver.host.redact import Redactor
 from camserver.host.stop_limit import StopLimit
@@ -90,7 +90,7 @@ class Daemon:
         self._journal = LeaseJournal(inventory.api.socket.with_suffix(".leases"), self._emit)
         self.manager = RtspManager(self._emit, self._journal, in_fleet=inventory.fleet is not None)
         self._streams = StreamRegistry(self._emit, inventory.api.socket.with_suffix(".streams"))
-        self._go2rtc = Go2rtc(self.manager, self._emit, self._streams)
+        self._go2rtc = Go2rtc(self._observe, self._emit, self._streams)
         polling, output = inventory.polling, inventory.output
         self._capture = build_capture(
             output.quality,
@@ -137,6 +137,10 @@ class Daemon:
         from camserver.fleet.build import Fleet  # noqa: PLC0415
 
         return Fleet(table, self._inventory, self.manager, self.orchestrator, self._emit)
+
+    def _observe(self, camera: str, device: str, holder: Holder) -> Observed:
+        counting = self.manager if self._fleet is None else self._fleet
+        return counting.observe(camera, device, holder)
 
     def _services(self) -> Services:
         return Services(

@@ -117,8 +117,8 @@ class Chaos:
         cameras = await self._cameras_of(host)
         since = time.monotonic()
         print(f"{what} of {host.name}", flush=True)
-        await fault(host)
         try:
+            await fault(host)
             await self._settle()
         except TimeoutError:
             self._say_stuck()

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from camserver.config.fleet import FleetTable
 from camserver.config.inventory import Camera
 from camserver.config.model import Go2rtcTable, PollingTable
+from camserver.config.urls import host_of
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 def rate_warning(cameras: Iterable[Camera], polling: PollingTable) -> str:
@@ -44,11 +47,11 @@ def device_faults(cameras: Iterable[Camera]) -> Iterator[str]:
 
 
 def fleet_faults(fleet: FleetTable, go2rtc: Go2rtcTable) -> Iterator[str]:
-    """What a host of a fleet cannot do yet."""
-    if go2rtc.api is not None:
+    """What a host of a fleet cannot do."""
+    if go2rtc.api is not None and host_of(go2rtc.api) not in LOOPBACK:
         yield (
-            f"[fleet]: a host with [go2rtc] cannot be in fleet {fleet.name} yet: the others would"
-            " not count its sessions"
+            f"[go2rtc] api: in fleet {fleet.name}, it must be on this machine (127.0.0.1):"
+            " each host counts the sessions of its own go2rtc"
         )
 
 

@@ -132,33 +132,51 @@ class Borrowing:
         self, camera: Camera, holder: Holder, priority: Priority, wait_s: float
     ) -> BorrowedLease:
         """Ask the owner of a camera's device for a lease. Raises RtspBusy."""
+        return await self._ask_until(camera, holder, priority, wait_s, is_open=False)
+
+    async def observe(self, camera: Camera, holder: Holder, wait_s: float) -> BorrowedLease:
+        """Let the owner of a camera's device count a session that is open. Raises RtspBusy."""
+        return await self._ask_until(camera, holder, Priority.LIVE, wait_s, is_open=True)
+
+    async def _ask_until(
+        self, camera: Camera, holder: Holder, priority: Priority, wait_s: float, *, is_open: bool
+    ) -> BorrowedLease:
         started = self._clock()
         while True:
             left_s = max(0.0, started + wait_s - self._clock())
             try:
-                return await self._ask_once(camera, holder, priority, left_s, started)
+                record = self._record(camera, holder, priority, is_open=is_open)
+                return await self._ask_once(camera, holder, record, left_s, started)
             except NotOwnerError as error:
                 if left_s < AGAIN_S:
                     raise RtspBusy(str(error), camera=camera.id) from None
             await asyncio.sleep(AGAIN_S)
 
-    async def _ask_once(
-        self, camera: Camera, holder: Holder, priority: Priority, wait_s: float, started: float
-    ) -> BorrowedLease:
+    def _record(
+        self, camera: Camera, holder: Holder, priority: Priority, *, is_open: bool
+    ) -> ExternalRecord:
+        """The record to ask for. Raises NotOwnerError when this host may not have sessions."""
         host = self._host
         if host is None or not self._is_valid(host):
             raise NotOwnerError("this host may not have sessions at the moment")
-        own = host.mirror.owner(camera.device)
-        if own is None or not own.held:
-            raise NotOwnerError(NOT_OURS)
-        record = ExternalRecord(
+        return ExternalRecord(
             host=host.name,
             epoch=host.epoch,
             camera=camera.id,
             holder=holder.name[:MAX_HOLDER],
             kind=holder.kind,
             priority=priority.name.lower(),
+            observed=is_open,
         )
+
+    async def _ask_once(
+        self, camera: Camera, holder: Holder, record: ExternalRecord, wait_s: float, started: float
+    ) -> BorrowedLease:
+        host = self._host
+        assert host is not None  # noqa: S101 - there is a record
+        own = host.mirror.owner(camera.device)
+        if own is None or not own.held:
+            raise NotOwnerError(NOT_OURS)
         number = secrets.token_hex(8)
         wish = Wish(device=camera.device, number=number, wait_s=wait_s, record=record)
         host.externals.expect(wish.name)
@@ -175,7 +193,8 @@ class Borrowing:
             raise RtspBusy(f"the store of the fleet: {error}", camera=camera.id) from None
         finally:
             if not is_told:
-                host.externals.ended(wish.name, SessionEnd.NONE)
+                end = SessionEnd.UNCLEAN if record.observed else SessionEnd.NONE
+                host.externals.ended(wish.name, end)
                 self._wake()
         return lease
 

@@ -22,6 +22,7 @@ from camserver.fleet.examination import store_of
 from camserver.fleet.lending import Lending, Lent, Wish, holder_of
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
+from camserver.fleet.observing import ObservedSession
 from camserver.fleet.peers import Peers
 from camserver.fleet.records import HostRecord, HostState, RecordError, decode
 from camserver.fleet.status import fleet_statistics, fleet_view
@@ -154,6 +155,13 @@ class Fleet:
             return str(error), ()
 
     # ---- leases of programs
+
+    def observe(self, camera: str, device: str, holder: Holder) -> ObservedSession:
+        """Count a session of go2rtc on this host, whichever host owns the device.
+
+        Raises LeaseStateError for a device that is not in the inventory.
+        """
+        return self._local.observing.observe(camera, device, holder)
 
     async def borrow(
         self, camera: Camera, holder: Holder, priority: Priority, wait_s: float

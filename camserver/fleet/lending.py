@@ -119,6 +119,8 @@ class Lending:
     async def _acquire(self, camera: Camera, wish: Wish, holder: Holder) -> RtspLease:
         """Raises RtspBusy, and NotOwnerError when the device was handed over meanwhile."""
         try:
+            if wish.record.observed:
+                return self._manager.observe(camera.id, wish.device, holder)
             return await self._manager.acquire(
                 camera.id,
                 wish.device,

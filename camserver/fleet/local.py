@@ -14,6 +14,7 @@ from camserver.errors import LeaseStateError
 from camserver.fleet.borrowing import Borrowing
 from camserver.fleet.host import FleetHost
 from camserver.fleet.lending import Lending, lost_cooldown_s
+from camserver.fleet.observing import Observing
 from camserver.fleet.orders import Remains
 from camserver.fleet.ownership import Take
 from camserver.leases import RtspManager
@@ -35,6 +36,7 @@ class LocalDevices:
         lending: Lending,
         borrowing: Borrowing,
     ) -> None:
+        self.observing = Observing(manager, borrowing, self.camera)
         self.version = 0
         """Grows with each change of the inventory."""
         self._manager = manager
@@ -124,6 +126,7 @@ class LocalDevices:
         if polls:
             await asyncio.wait(polls.values(), timeout=POLL_ENDS_S)
         self._lending.hand_over(device)
+        self.observing.hand_over(device)
         remaining = await self._manager.disown(device)
         if polls:  # what is left of a poll has no session, but a disk may hang
             await asyncio.wait(polls.values(), timeout=POLL_ENDS_S)

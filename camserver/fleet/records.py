@@ -104,6 +104,8 @@ class ExternalRecord(Record):
     """The name of the program, for a person."""
     kind: str = Field(pattern="^(live|external)$")
     priority: str = Field(pattern="^(live|event|poll)$")
+    observed: bool = False
+    """It was opened without a lease, by go2rtc. It counts even above the budget."""
     withdrawn: str = ""
     """Why the program must end its session. Empty: it need not."""
     ended: SessionEnd | None = Field(None, strict=False)

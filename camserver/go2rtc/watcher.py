@@ -15,6 +15,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from camserver.config import Camera
 from camserver.config.model import Go2rtcTable
@@ -23,7 +24,7 @@ from camserver.events import Event, Go2rtcFallback, Go2rtcNotAnswering, Go2rtcUp
 from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, StreamView
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.host.tasks import SingleFlight, finish
-from camserver.leases import Holder, RtspLease, RtspManager
+from camserver.leases import Holder
 from camserver.model import SessionEnd
 
 WATCH_S = 1.0
@@ -55,23 +56,40 @@ class Restream:
     needs_lease: bool
 
 
+class Observed(Protocol):
+    """A session of go2rtc that is counted."""
+
+    def ended(self, end: SessionEnd) -> None:
+        """Set how it ended. The last call before `release` counts."""
+
+    def release(self) -> None:
+        """Note that it is over."""
+
+    def abandon(self) -> None:
+        """Leave it to go2rtc, because this process ends."""
+
+
+Observe = Callable[[str, str, Holder], Observed]
+"""Counts a session: (camera, device, holder). Raises LeaseStateError for an unknown device."""
+
+
 class Go2rtc:
     """The state of go2rtc: its live streams, and the leases that count their sessions."""
 
     def __init__(
         self,
-        manager: RtspManager,
+        observe: Observe,
         emit: Callable[[Event], None],
         registry: StreamRegistry | None = None,
     ) -> None:
-        self._manager = manager
+        self._observe = observe
         self._emit = emit
         self._registry = registry or StreamRegistry(emit)
         self._table = Go2rtcTable()
         self._api: Go2rtcApi | None = None
         self._cameras: dict[str, Camera] = {}  # the cameras that have a stream in go2rtc
         self._streams: dict[str, StreamView] = {}
-        self._observed: dict[str, list[RtspLease]] = {}  # camera id -> a lease for each session
+        self._observed: dict[str, list[Observed]] = {}  # camera id -> a lease for each session
         # Cameras whose stream is being opened under a lease of ours
         self._ours: Counter[str] = Counter()
         self._failing: set[str] = set()
@@ -243,7 +261,7 @@ class Go2rtc:
             while len(leases) < sessions:
                 camera = self._cameras[camera_id]
                 leases.append(
-                    self._manager.observe(
+                    self._observe(
                         camera_id, camera.device, Holder("live", f"go2rtc {camera.go2rtc}")
                     )
                 )

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from desk import Desk
+from go2rtc_beside import Go2rtc
 from house import StartFleet, psnr, rgb
 from simplejpeg import decode_jpeg
 from support import free_port
@@ -22,73 +21,7 @@ from support import free_port
 from camserver.go2rtc.api import Go2rtcApi, Go2rtcDown, _view
 from camserver.simulator.camera import SimulatedCamera
 
-STAND_IN = Path(__file__).with_name("go2rtc_stand_in.py")
 LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}
-
-
-class Go2rtc:
-    """The stand-in, as the tests see it."""
-
-    def __init__(self) -> None:
-        self.api, self.rtsp = free_port(), free_port()
-        self.table = (
-            f'[go2rtc]\napi = "http://127.0.0.1:{self.api}"\n'
-            f'rtsp = "rtsp://127.0.0.1:{self.rtsp}"\n'
-        )
-
-    @asynccontextmanager
-    async def run(self, *streams: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            "/usr/bin/python3",
-            str(STAND_IN),
-            str(self.api),
-            str(self.rtsp),
-            *streams,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        try:
-            assert process.stdout is not None
-            assert await process.stdout.readline() == b"ready\n"
-            yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-    @asynccontextmanager
-    async def viewer(self, stream: str = "cam") -> AsyncIterator[None]:
-        """Somebody who watches in a browser; here when pictures come."""
-        process = await asyncio.create_subprocess_exec(
-            "ffmpeg",
-            "-loglevel",
-            "error",
-            "-progress",
-            "-",
-            "-rtsp_transport",
-            "tcp",
-            "-i",
-            f"rtsp://127.0.0.1:{self.rtsp}/{stream}",
-            "-f",
-            "null",
-            "-",
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-        assert process.stdout is not None
-        while b"frame=" not in (line := await process.stdout.readline()):
-            assert line, "nothing to watch"
-        try:
-            yield
-        finally:
-            if process.returncode is None:  # it ends by itself when go2rtc dies
-                process.terminate()
-            await process.communicate()
-
-    async def says(self, mode: str) -> None:
-        await asyncio.to_thread(
-            urlopen, Request(f"http://127.0.0.1:{self.api}/stand-in?mode={mode}", method="POST")
-        )
 
 
 StartBeside = Callable[..., Awaitable[tuple[Desk, Go2rtc]]]

@@ -224,3 +224,54 @@ def test_a_question_that_names_another_epoch_is_refused() -> None:
             await it.owner.lending.give(it.camera, wish, PROGRAM)
 
     play(scene)
+
+
+def test_a_session_of_go2rtc_counts_at_the_owner_of_its_device() -> None:
+    """Also when there is none free, and when the device gets another owner."""
+
+    async def scene(it: Scene) -> None:
+        observing = it.host.member._local.observing
+        session = observing.observe(it.camera.id, it.camera.device, Holder("live", "go2rtc x"))
+        await asyncio.sleep(1)
+        assert labels(it.owner, it) == ["film on host b", "go2rtc x on host b"]
+        await it.owner.member.drain(it.owner.name, drained=True)
+        await asyncio.sleep(5)
+        assert labels(it.owner, it) == []
+        assert sorted(labels(it.host, it)) == ["film on host b", "go2rtc x on host b"]
+        session.ended(SessionEnd.CLEAN)
+        session.release()
+        it.ends()
+        await asyncio.sleep(1)
+        assert not it.host.manager._table.is_held(it.camera.device)
+        assert not [key for key in it.fleet.store.entries if "/ext/" in key]
+        await it.polled()
+
+    play(scene)
+
+
+def test_a_session_of_go2rtc_counts_before_its_host_may_have_sessions() -> None:
+    """The host has just been started. It must not poll beside what its go2rtc shows."""
+
+    async def scene(it: Scene) -> None:
+        it.ends()
+        it.host.die()
+        it.host.start()
+        session = it.host.member._local.observing.observe(
+            it.camera.id, it.camera.device, Holder("live", "go2rtc x")
+        )
+        assert labels(it.host, it) == ["go2rtc x"]
+        await it.owner.stop()
+        await asyncio.sleep(30)
+        assert labels(it.host, it) == ["go2rtc x"]
+        assert now() - it.fleet.polled[it.camera.device] > 20.0
+        session.release()
+        it.owner.start()
+        await it.polled()
+
+    play(scene)
+
+
+def labels(host: MemoryHost, it: Scene) -> list[str]:
+    """Who has sessions of the camera's device, as a host counts them."""
+    held = host.manager.device_statistics(it.camera.device).held
+    return [holder.label for holder, _ in held]

@@ -54,7 +54,7 @@ async def beside(
     emit = ([] if events is None else events).append
     registry = StreamRegistry(emit, path)
     registry.load()
-    go2rtc = Go2rtc(manager, emit, registry)
+    go2rtc = Go2rtc(manager.observe, emit, registry)
     await go2rtc.configure(Go2rtcTable(api="http://x", rtsp="rtsp://x", register=True), [gate()])
     await go2rtc._api.close()
     go2rtc._api = api

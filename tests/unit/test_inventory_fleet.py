@@ -66,7 +66,7 @@ def test_a_whole_table(tmp_path: Path) -> None:
         (FLEET + 'cert_file = "cert.pem"\n', "belong together"),
         (FLEET + "vouch = true\n", "needs listen"),
         (FLEET + "weight = 0\n", "weight"),
-        (FLEET + '[go2rtc]\napi = "http://127.0.0.1:1984"\n', "go2rtc"),
+        (FLEET + '[go2rtc]\napi = "http://10.0.0.9:1984"\n', "on this machine"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, fault: str) -> None:
