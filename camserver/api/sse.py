@@ -11,12 +11,15 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from camserver.api.listener import cut_off
+from camserver.api.responses import ASKED_BY_HOST
 from camserver.events import Event, as_data
 from camserver.host.clock import WallClock, rfc3339, utc_now
 
@@ -34,6 +37,16 @@ HEARTBEAT_S = 15.0
 """Seconds between comments while there is no event: proxies and browsers close idle streams."""
 
 
+class Kept(NamedTuple):
+    """One event, serialised."""
+
+    number: int
+    camera: str
+    text: bytes
+    host: str
+    """The other host that has said it. Empty: this one."""
+
+
 class EventStream:
     """A listener of the event bus, and the handler of the route.
 
@@ -43,8 +56,9 @@ class EventStream:
     def __init__(self, scrub: Callable[[str], str], clock: WallClock = utc_now) -> None:
         self._scrub = scrub
         self._clock = clock
-        # (number, camera, bytes to send)
-        self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=KEPT)
+        self.listeners = 0
+        """Who listens now, besides other hosts of a fleet."""
+        self._kept: deque[Kept] = deque(maxlen=KEPT)
         self._last = 0
         self._news = asyncio.Event()
 
@@ -60,12 +74,24 @@ class EventStream:
             "text": self._scrub(event.text),
             **data,
         }
+        self._keep(data, event.camera)
+
+    def add(self, host: str, data: dict[str, Any]) -> None:
+        """Add an event that another host of the fleet has said.
+
+        Raises ValueError for what is no event.
+        """
+        if not re.fullmatch(r"[a-z0-9.-]{1,64}", str(data.get("event", ""))):
+            raise ValueError("no event")
+        self._keep(data | {"from_host": host}, str(data.get("camera", "")), host)
+
+    def _keep(self, data: dict[str, Any], camera: str, host: str = "") -> None:
         self._last += 1
         text = (
             f"id: {self._last}\nevent: {data['event']}\ndata:"
             f" {json.dumps(data, ensure_ascii=False, default=str)}\n\n"
         )
-        self._kept.append((self._last, event.camera, text.encode()))
+        self._kept.append(Kept(self._last, camera, text.encode(), host))
         self._news.set()
         self._news = asyncio.Event()
 
@@ -89,10 +115,12 @@ class EventStream:
             }
         )
         await response.prepare(request)
-        with contextlib.suppress(ConnectionError), cut_off(request):
+        # A host of a fleet hears what this host says, not what others say
+        only_own = ASKED_BY_HOST in request
+        with contextlib.suppress(ConnectionError), cut_off(request), self._listening(only_own):
             await response.write(b"retry: 2000\n\n")
             while True:
-                chunk, seen = self._since(seen, camera)
+                chunk, seen = self._since(seen, camera, only_own=only_own)
                 if not chunk and seen == self._last:
                     chunk = await self._silence()
                 async with asyncio.timeout(STALL_S):
@@ -101,17 +129,25 @@ class EventStream:
                     await asyncio.sleep(PACE_S)
         return response
 
-    def _since(self, seen: int, camera: str | None) -> tuple[bytes, int]:
+    @contextlib.contextmanager
+    def _listening(self, by_host: bool) -> Iterator[None]:
+        self.listeners += not by_host
+        try:
+            yield
+        finally:
+            self.listeners -= not by_host
+
+    def _since(self, seen: int, camera: str | None, *, only_own: bool = False) -> tuple[bytes, int]:
         """Return what to send to a listener that has seen event `seen`, and its new position."""
         if seen == self._last:
             return b"", seen
-        first = self._kept[0][0]
+        first = self._kept[0].number
         parts, size = [b"event: lost\ndata: {}\n\n"] if seen < first - 1 else [], 0
-        for number, of, text in itertools.islice(self._kept, max(0, seen - first + 1), None):
-            seen = number
-            if camera is None or camera == of:
-                parts.append(text)
-                size += len(text)
+        for kept in itertools.islice(self._kept, max(0, seen - first + 1), None):
+            seen = kept.number
+            if camera in (None, kept.camera) and not (only_own and kept.host):
+                parts.append(kept.text)
+                size += len(kept.text)
                 if size >= SLICE_BYTES:
                     break
         return b"".join(parts), seen

@@ -19,6 +19,7 @@ from camserver.events import Event, EventBus
 from camserver.fleet.borrowing import BorrowedLease, Borrowing
 from camserver.fleet.counters import FleetCounters
 from camserver.fleet.examination import store_of
+from camserver.fleet.following import EventSink, Following
 from camserver.fleet.lending import Lending, Lent, Wish, holder_of
 from camserver.fleet.local import LocalDevices
 from camserver.fleet.member import FleetMember, Identity
@@ -221,10 +222,9 @@ class Fleet:
 
     async def _ask_others(self, route: str) -> dict[str, list[dict[str, Any]]]:
         """The answers of the other hosts that are live, by host."""
-        peers, host = self.peers, self.member.host
-        if peers is None or host is None:
+        peers, others = self.peers, self._others()
+        if peers is None:
             return {}
-        others = [name for name, _ in host.mirror.live() if name != host.name]
         answers = await asyncio.gather(*(peers.rows(name, route) for name in others))
         return dict(zip(others, answers, strict=True))
 
@@ -232,6 +232,16 @@ class Fleet:
         answers = await self._ask_others("/v1/cameras")
         self._known = {str(each.get("id")): each for answer in answers.values() for each in answer}
         self._known_until = asyncio.get_running_loop().time() + KNOWN_S
+
+    async def follow(self, sink: EventSink) -> None:
+        """Add the events of the other hosts to `sink` while it has listeners, until cancelled."""
+        if self.peers is not None:
+            await Following(self.peers, self._others, sink).run()
+
+    def _others(self) -> list[str]:
+        """The other hosts that are live."""
+        host = self.member.host
+        return [] if host is None else [name for name, _ in host.mirror.live() if name != host.name]
 
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request. None when it cannot be asked."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,8 @@ ASK_S = 0.8
 """How long the answer to a question may take. Validity does not wait."""
 LEASE_S = 5.0
 """How long the answer to a request for a lease may take, besides the waiting for a session."""
+SILENT_S = 40.0
+"""Events that are silent for so long hang: a comment comes every 15 s."""
 ROWS_S = 2.0
 """How long a host may take to say what it knows of its cameras or devices."""
 LEASE_BYTES = 64 * 1024
@@ -115,6 +117,24 @@ class Peers:
                 if answer.status == 200 and isinstance(said, list):
                     return [each for each in said if isinstance(each, dict)]
         return []
+
+    async def events(self, host: str) -> AsyncIterator[dict[str, Any]]:
+        """What happens on a host, from now on. It ends when the host does not answer any more."""
+        if not (url := self._url_of(host)):
+            return
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            async with self._connections("events").get(
+                f"{url}/v1/events", server_hostname=host, allow_redirects=False
+            ) as answer:
+                while answer.status == HTTPStatus.OK:
+                    async with asyncio.timeout(SILENT_S):
+                        line = await answer.content.readline()
+                    if not line:
+                        return
+                    if line.startswith(b"data: ") and isinstance(
+                        said := json.loads(line[6:]), dict
+                    ):
+                        yield said
 
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request. None when it cannot be asked."""

@@ -79,6 +79,31 @@ async def test_any_host_shows_the_pictures_of_all(fleet: FleetHosts) -> None:
     assert fleet.verdict() == {}
 
 
+async def test_any_host_tells_what_happens_on_all(fleet: FleetHosts) -> None:
+    await start(fleet, "a", "b")
+    rows = await fleet.get(fleet.hosts["a"].client, "/v1/cameras")
+    listeners = {
+        name: await asyncio.create_subprocess_exec(
+            *("curl", "-sN", "--unix-socket", str(host.socket), "http://x/v1/events"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        for name, host in fleet.hosts.items()
+    }
+    for name, listener in listeners.items():
+        assert listener.stdout is not None
+        seen: dict[str, set[str | None]] = {}
+        async with asyncio.timeout(60):
+            while len(seen) < len(rows):
+                line = await listener.stdout.readline()
+                if line.startswith(b"data: ") and b"snapshot.published" in line:
+                    event = json.loads(line[6:])
+                    seen.setdefault(event["camera"], set()).add(event.get("from_host"))
+        others = {row["id"]: {row["host"] if row["host"] != name else None} for row in rows}
+        assert seen == others, "each event once, from the host that polls the camera"
+        listener.kill()
+        await listener.wait()
+
+
 async def test_only_members_of_the_fleet_are_answered(fleet: FleetHosts, tmp_path: Path) -> None:
     """Without a certificate of the fleet nothing; and each host speaks only for itself."""
     await start(fleet, "a", "b")
