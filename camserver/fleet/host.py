@@ -154,8 +154,6 @@ class FleetHost:
             self.devices.done(order)
             return
         self._orders.discard(order)
-        if order.purpose is Purpose.BURY:
-            self.silence.tried(order.about[0])
 
     def _see(self, now: float) -> None:
         self._see_own_record()
@@ -288,6 +286,7 @@ class FleetHost:
             if self._vouching is not None and record.seen < self._joined_at:
                 continue  # it does not know us, so it cannot have asked us to wait
             key = self.mirror.keys.host(burial.host)
+            self.silence.trying(burial.host, now)
             dead = record.model_copy(update={"state": HostState.DEAD}).encode()
             yield self._order(Purpose.BURY, burial.host, Swap({key: burial.revision}, {key: dead}))
 

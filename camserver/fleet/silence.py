@@ -6,11 +6,15 @@ saw its record change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from camserver.fleet.terms import FleetTerms
 from camserver.fleet.validity import Validity
+
+TRY_AGAIN_S = 3.0
+"""How soon a host is declared dead again, when it is not known what became of the last attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +43,10 @@ class Silence:
 
     terms: FleetTerms
     _seen: dict[str, Sighting] = field(default_factory=dict)
-    _spared: set[str] = field(default_factory=set)
-    """Hosts whose record must change before they may be declared dead: we have tried to swap this
-    one. It was made, or the record had changed, or the outcome is not known.
+    _tried: dict[str, float] = field(default_factory=dict)
+    """When we last tried to declare a host dead whose record has not changed since, for us.
+
+    The swap may still be made. So we promise that host nothing.
     """
     _promised: dict[str, float] = field(default_factory=dict)
     """Until when we have promised not to declare a host dead."""
@@ -51,27 +56,27 @@ class Silence:
         """Note what the store has of each live host: the revision of its record, and `valid_s`."""
         for host in self._seen.keys() - records.keys():
             del self._seen[host]
-            self._spared.discard(host)
+            self._tried.pop(host, None)
         for host, (revision, valid_s) in records.items():
             before = self._seen.get(host)
             if before is None or before.revision != revision:
                 self._seen[host] = Sighting(revision, now, self.terms.silence_for(valid_s))
-                self._spared.discard(host)
+                self._tried.pop(host, None)
 
     def was_away(self, now: float) -> None:
         """Note that we have not seen the store for some time: all silence is counted anew."""
         self._counts_since = now
 
-    def tried(self, host: str) -> None:
-        """Note that we have tried to declare a host dead."""
-        self._spared.add(host)
+    def trying(self, host: str, now: float) -> None:
+        """Note that we are about to declare a host dead."""
+        self._tried[host] = now
 
     def promise(self, host: str, now: float) -> bool:
         """Promise not to declare a host dead for W. False when we cannot.
 
-        We cannot while the outcome of our own attempt to declare it dead is not known.
+        We cannot when we have tried to declare it dead: that swap may still be made.
         """
-        if host in self._spared or host not in self._seen:
+        if host in self._tried or host not in self._seen:
             return False
         self._promised[host] = now + self.terms.silence_s
         return True
@@ -87,11 +92,16 @@ class Silence:
         return self.terms.silence_s if sighting is None else sighting.limit_s
 
     def burials(self, validity: Validity, now: float) -> Iterable[Burial]:
-        """The hosts that this host may declare dead now."""
+        """The hosts that this host may declare dead now.
+
+        A swap of unknown outcome is tried again, because it may be lost: nothing else would ever
+        change the record of a host that is dead.
+        """
         if not validity.may_bury(now):
             return
         for host, sighting in self._seen.items():
             silent_s = self.silent_s(host, now)
             is_promised = now < self._promised.get(host, now)
-            if silent_s > sighting.limit_s and host not in self._spared and not is_promised:
+            was_tried = now - self._tried.get(host, -math.inf) < TRY_AGAIN_S
+            if silent_s > sighting.limit_s and not was_tried and not is_promised:
                 yield Burial(host, sighting.revision, silent_s, sighting.limit_s)

@@ -92,9 +92,11 @@ def test_a_promise_keeps_a_host_alive_for_w() -> None:
 def test_after_an_unknown_outcome_nobody_is_vouched_for_until_the_record_moves() -> None:
     silence = Silence(TERMS)
     silence.looked({"b": (7, TERMS.valid_s)}, 100.0)
-    silence.tried("b")
-    assert not silence.promise("b", 101.0)
+    silence.trying("b", 106.6)
+    assert not silence.promise("b", 106.6)
     assert not list(silence.burials(valid(107.0), 107.0))
+    assert list(silence.burials(valid(110.0), 110.0)), "it may be lost, so it is tried again"
+    assert not silence.promise("b", 110.0)
     silence.looked({"b": (8, TERMS.valid_s)}, 107.5)
     assert silence.promise("b", 108.0)
 
