@@ -30,7 +30,7 @@ from camserver.fleet.news import News
 from camserver.fleet.orders import Order, Phase, Purpose
 from camserver.fleet.parts import Ask, DevicesOfHost, Timer
 from camserver.fleet.records import HostState
-from camserver.fleet.store import Change, FleetStore, StoreError, StoreUnknownError
+from camserver.fleet.store import Change, FleetStore, Snapshot, StoreError, StoreUnknownError
 from camserver.fleet.vouching import Asking
 
 TICK_S = 0.2
@@ -313,30 +313,35 @@ class Epoch:
     # ---- the store
 
     async def _follow(self) -> None:
-        """Keep the mirror at what the store has."""
-        was_away = False
+        """Keep the mirror at what the store has.
+
+        When the watch has ended, everything is read before the next watch: only then this host
+        knows that it has missed nothing.
+        """
         while True:
+            was_away = False
             try:
                 await self._watch()
-                was_away = False
             except StoreError as error:
                 self._health.failed(error)
                 was_away = True
             self.host.lost_sight()
-            if was_away:
-                await asyncio.sleep(RETRY_S)
-            try:
-                async with asyncio.timeout(READ_S):
-                    snapshot = await self._store.read(self.host.mirror.keys.prefix)
-            except (StoreError, TimeoutError) as error:
+            while (snapshot := await self._read(after_s=RETRY_S if was_away else 0.0)) is None:
                 was_away = True
-                self._health.failed(StoreError(str(error) or f"no answer within {READ_S:g} s"))
-                await asyncio.sleep(RETRY_S)
-                continue
             self._health.answered()
             self.host.replace(snapshot, self._clock(), was_away=was_away)
             self._extend()
             self._wake.set()
+
+    async def _read(self, after_s: float) -> Snapshot | None:
+        """Everything in the store, after a pause. None when it does not answer."""
+        await asyncio.sleep(after_s)
+        try:
+            async with asyncio.timeout(READ_S):
+                return await self._store.read(self.host.mirror.keys.prefix)
+        except (StoreError, TimeoutError) as error:
+            self._health.failed(StoreError(str(error) or f"no answer within {READ_S:g} s"))
+        return None
 
     async def _watch(self) -> None:
         """Apply changes until the watch is quiet for too long. Raises StoreError."""

@@ -14,7 +14,7 @@ from memory_fleet import MemoryFleet, MemoryHost, Program
 from support import camera, run_virtual
 
 from camserver.fleet.lending import Lending
-from camserver.fleet.store import StoreError
+from camserver.fleet.store import Snapshot, StoreError
 
 CAMERAS = [camera(f"cam{n}", device=f"device{n}", interval_s=2.0) for n in range(6)]
 SECONDS = 240.0
@@ -166,6 +166,36 @@ def test_a_host_without_its_store_ends_its_sessions_and_lives() -> None:
         assert fleet.judge.faults == []
         for host in fleet.hosts.values():
             host.die()
+
+    run_virtual(work)
+
+
+def test_a_host_that_has_read_nothing_after_an_outage_reads_again() -> None:
+    """Until then it declares nobody dead. The watch alone does not show what was missed."""
+
+    async def work() -> None:
+        fleet = MemoryFleet(1, CAMERAS, "ab")
+        fleet.start()
+        await asyncio.sleep(20)
+        link, times = fleet.hosts["a"].link, 3
+        read = link.read
+
+        async def fails(prefix: str) -> Snapshot:
+            nonlocal times
+            times -= 1
+            if times < 0:
+                return await read(prefix)
+            raise StoreError("no answer")
+
+        link.read = fails  # type: ignore[method-assign]
+        epoch = fleet.hosts["a"].member._epoch
+        assert epoch is not None
+        epoch._read_anew()
+        await asyncio.sleep(10)
+        fleet.hosts["b"].die()
+        await asyncio.sleep(20)
+        assert fleet.unpolled(5.0) == [], "\n".join(fleet.log[-10:])
+        fleet.hosts["a"].die()
 
     run_virtual(work)
 
