@@ -46,12 +46,20 @@ async def test_what_a_host_says_of_its_fleet(fleet: FleetHosts) -> None:
     schema = {"components": description["components"], "$ref": "#/components/schemas/Fleet"}
     jsonschema.Draft202012Validator(schema).validate(view)
     assert [host["host"] for host in view["hosts"]] == ["a", "b"]
-    text = await asyncio.to_thread(
-        subprocess.check_output,
-        ["curl", "-s", "--unix-socket", str(fleet.hosts["a"].socket), "http://x/metrics"],
-    )
+
+    def metrics() -> bytes:
+        socket = str(fleet.hosts["a"].socket)
+        command = ["curl", "-s", "--unix-socket", socket, "http://x/metrics"]
+        return subprocess.check_output(command)
+
+    # A camera that was polled is fresh when its picture is on the disk
+    await fleet.until(lambda: metrics().count(b"camserver_freshness_seconds{") >= view["owned"])
+    text = await asyncio.to_thread(metrics)
     assert b"camserver_fleet_members 2.0" in text
     assert text.count(b"camserver_freshness_seconds{") == view["owned"], "only of its own cameras"
+    await fleet.until(
+        lambda: all(c["age_s"] is not None for c in fleet.hosts["b"].client.get("/v1/cameras"))
+    )
     cameras = await asyncio.to_thread(fleet.hosts["a"].client.get, "/v1/cameras")
     assert {camera["host"] for camera in cameras} == {"a", "b"}
     assert all(camera["from_owner"] and camera["age_s"] < 10 for camera in cameras)
