@@ -36,7 +36,10 @@ from camserver.fleet.vouching import Asking
 TICK_S = 0.2
 """How often the protocol is asked, at least, what is to be done."""
 QUIET_S = 2.5
-"""A watch without news for so long hangs: every host's renewals are news."""
+"""A watch without news for so long hangs: every host's renewals are news.
+
+Time in which this process did not run counts little: the news may be there already.
+"""
 READ_S = 10.0
 """How long the store may take to give everything."""
 RETRY_S = 0.3
@@ -80,6 +83,7 @@ class Epoch:
         self._is_assigning = self._is_abandoned = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Timeout | None = None
+        self._quiet_s = self._looked_at = 0.0
         self._handing: set[str] = set()
 
     async def run(self) -> None:
@@ -119,6 +123,7 @@ class Epoch:
         while self.host.phase not in OVER and not self._is_abandoned:
             self._wake.clear()
             now = self._clock()
+            self._notice_silence(now)
             self._assign(group)
             for order in list(self.host.orders(now)):
                 self._say(order, now)
@@ -200,7 +205,8 @@ class Epoch:
                 if order.purpose is Purpose.FREE:
                     self._emit(FleetDevicesFreed(devices=len(order.about)))
             else:
-                self._read_anew()  # the mirror is older than the store
+                # The mirror is older than the store. The watch brings what is new: to read a large
+                # fleet at each such race would cost each host more than the race.
                 await asyncio.sleep(RETRY_S)
                 self.host.refused(order)
         self._wake.set()
@@ -343,22 +349,29 @@ class Epoch:
             self._health.failed(StoreError(str(error) or f"no answer within {READ_S:g} s"))
         return None
 
+    def _notice_silence(self, now: float) -> None:
+        """End a watch that is quiet for too long."""
+        self._quiet_s += min(now - self._looked_at, 2 * TICK_S)
+        self._looked_at = now
+        if self._quiet_s > QUIET_S:
+            self._quiet_s = 0.0
+            self._read_anew()
+
     async def _watch(self) -> None:
-        """Apply changes until the watch is quiet for too long. Raises StoreError."""
-        loop = asyncio.get_running_loop()
+        """Apply changes until `_read_anew` is called. Raises StoreError."""
+        self._quiet_s = 0.0
         watch = self._store.watch(self.host.mirror.keys.prefix, self.host.mirror.revision)
         try:
-            async with asyncio.timeout(QUIET_S) as self._watching:
+            async with asyncio.timeout(None) as self._watching:
                 async for change in watch:
                     self._see(change)
-                    if not self._watching.expired():
-                        self._watching.reschedule(loop.time() + QUIET_S)
         except TimeoutError:
             return
         finally:
             self._watching = None
 
     def _see(self, change: Change) -> None:
+        self._quiet_s = 0.0
         self.host.apply(change, self._clock())
         self._extend()
         self._wake.set()

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -30,6 +31,7 @@ from camserver.fleet.member import FleetMember, Identity
 from camserver.fleet.orders import Remains
 from camserver.fleet.ownership import Take
 from camserver.fleet.records import Keys
+from camserver.fleet.store import Swap
 from camserver.fleet.terms import FleetTerms
 
 
@@ -70,12 +72,36 @@ class NoTimer:
     def disarm(self) -> None: ...
 
 
+class TimedStore(EtcdStore):
+    """etcd. It notes when swaps of several keys were on their way: (begin, end)."""
+
+    swaps: ClassVar[list[tuple[float, float]]] = []
+
+    async def swap(self, swap: Swap) -> int | None:
+        begin = time.monotonic()
+        try:
+            return await super().swap(swap)
+        finally:
+            if len(swap.changes) > 1:
+                self.swaps.append((begin, time.monotonic()))
+
+
+def store_work_s(since: float) -> str:
+    """For how long at least one swap of several keys was on its way, since a moment."""
+    total, until = 0.0, since
+    spans = sorted(span for span in TimedStore.swaps if span[1] > since)
+    for begin, end in spans:
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return f"{len(spans)} swaps, {total:.2f} s with one on its way"
+
+
 class Host:
     """One host, and its job."""
 
     def __init__(self, name: str, url: str, devices: int, terms: FleetTerms) -> None:
         self.local, self.events = NoCameras(devices), list[Event]()
-        self.store = EtcdStore((url,))
+        self.store = TimedStore((url,))
         identity = Identity("bench", name, host_record(machine_id=name))
         self.member = FleetMember(
             identity,
@@ -129,8 +155,10 @@ async def measure(url: str, hosts: int, devices: int) -> None:
     await victim.die()
     victim.local.owned.clear()
     await until(lambda: any(isinstance(e, FleetHostBuried) for h in rest for e in h.events))
+    since = time.monotonic()
     took = await until(lambda: sum(len(host.local.owned) for host in rest) == devices)
     print(f"take-over of {lost} devices, after their host was declared dead: {took:.2f} s")
+    print(f"  {store_work_s(since)}; {hosts - 1} assignments were computed in this process before")
     for host in rest:
         await host.die()
 
