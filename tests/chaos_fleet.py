@@ -218,16 +218,17 @@ class Chaos:
         await asyncio.to_thread(leader.wait)
 
 
-def faults_of(seed: int, vouch: bool) -> list[str]:
-    """What the judge of one simulation objects to."""
-    world = simulate(seed, Rules(terms=FleetTerms(vouch=vouch)), 150.0, devices=6)
-    return [f"seed {seed}, vouch {vouch}: {fault}" for fault in world.judge.faults[:1]]
+def faults_of(seed: int) -> list[str]:
+    """What the judge of one simulation objects to. A third has vouching, another one holds."""
+    rules = Rules(terms=FleetTerms(vouch=seed % 3 == 1), has_holds=seed % 3 == 2)
+    world = simulate(seed, rules, 150.0, devices=6)
+    return [f"seed {seed}, {rules}: {fault}" for fault in world.judge.faults[:1]]
 
 
 def simulate_seeds(seeds: int) -> list[str]:
-    """What the judge objects to, over many seeds, with and without vouching."""
+    """What the judge objects to, over many seeds."""
     with ProcessPoolExecutor(2) as pool:
-        runs = [pool.submit(faults_of, seed, seed % 2 == 1) for seed in range(seeds)]
+        runs = [pool.submit(faults_of, seed) for seed in range(seeds)]
         return [fault for run in runs for fault in run.result()]
 
 

@@ -278,6 +278,19 @@ async def test_a_rolling_restart_loses_no_interval(fleet: FleetHosts) -> None:
     assert fleet.longest_gap_s(since) < INTERVAL_S + 5, "the limit is for a busy machine"
 
 
+async def test_the_loss_of_a_node_of_three_ends_nothing(tmp_path: Path) -> None:
+    """Its leader: the others elect a new one."""
+    async with fleet_of(tmp_path, nodes=3) as fleet:
+        await start(fleet, "a", "b")
+        leader = await asyncio.to_thread(fleet.etcd.leader)
+        leader.stop()
+        for _ in range(3):
+            await fleet.until_polled()
+        hosts = fleet.hosts.values()
+        assert not any("fleet.fenced" in host.log.read_text() for host in hosts)
+        assert fleet.verdict() == {}
+
+
 async def test_without_its_store_a_fleet_stops_and_goes_on(fleet: FleetHosts) -> None:
     await start(fleet, "a", "b")
     fleet.etcd.signal(signal.SIGSTOP)
