@@ -113,7 +113,8 @@ class FleetHosts:
             f'ca_file = "{self.folder}/ca/{CA_FILE}"\ncert_file = "{certificate}"\n'
             f'key_file = "{key}"\n'
             f'[polling]\nstop_timeout = "5s"\n'
-            f'[http]\nlisten = "{http}"\n[output]\ndirectory = "{host.output}"\n'
+            f'[http]\nlisten = "{http}"\nactions = {str(bool(http)).lower()}\n'
+            f'[output]\ndirectory = "{host.output}"\n'
             f'[api]\nsocket = "{host.socket}"\n{inventory}'
         )
         return host

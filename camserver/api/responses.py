@@ -94,6 +94,12 @@ class FleetOfHost(Protocol):
     async def leases(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what other hosts say of the devices, by (host, device)."""
 
+    async def snapshot(self, camera: Camera) -> tuple[str, str | None] | None:
+        """Let the host that polls a camera take a picture; return (result, error).
+
+        None when it cannot be asked, or when this host polls the camera.
+        """
+
     async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
         """Let another host answer a request; return None when it cannot be asked."""
 

@@ -220,6 +220,12 @@ class WebServer:
             origin and urlsplit(origin).netloc != request.host
         ):
             raise refusal(web.HTTPForbidden, f"the header {ACTION_HEADER}: snapshot is missing")
+        fleet = self._services.fleet
+        if fleet is not None:
+            elsewhere = await fleet.snapshot(self._services.wanted(request))
+            if elsewhere is not None:
+                result, error = elsewhere
+                return web.json_response({"result": result, "error": error})
         attempt = await self._services.snapshot(
             self._services.polled_here(request), Holder("snapshot", "wall page")
         )

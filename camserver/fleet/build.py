@@ -233,6 +233,16 @@ class Fleet:
         self._known = {str(each.get("id")): each for answer in answers.values() for each in answer}
         self._known_until = asyncio.get_running_loop().time() + KNOWN_S
 
+    async def snapshot(self, camera: Camera) -> tuple[str, str | None] | None:
+        """Let the host that polls a camera take a picture: (result, error).
+
+        None when it cannot be asked, or when this host polls the camera.
+        """
+        owner = self.owner_of(camera.device)
+        if self.peers is None or not owner or self.owns(camera.device):
+            return None
+        return await self.peers.snapshot(owner, camera.id)
+
     async def follow(self, sink: EventSink) -> None:
         """Add the events of the other hosts to `sink` while it has listeners, until cancelled."""
         if self.peers is not None:

@@ -17,6 +17,7 @@ from yarl import URL
 from camserver.client.exchange import FACTS_HEADER
 from camserver.errors import NotOwnerError, RtspBusy
 from camserver.fleet.lending import Lent, Wish
+from camserver.model import Result
 
 ASK_S = 0.8
 """How long the answer to a question may take. Validity does not wait."""
@@ -100,6 +101,27 @@ class Peers:
         if answer.status == HTTPStatus.CONFLICT:
             raise RtspBusy(why)
         raise NotOwnerError(f"host {host}: {why}")
+
+    async def snapshot(self, host: str, camera: str) -> tuple[str, str | None] | None:
+        """Let another host take a picture: (result, error). None when it does not answer."""
+        if not (url := self._url_of(host)):
+            return None
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            async with (
+                asyncio.timeout(RELAY_S),
+                self._connections("pictures").post(
+                    f"{url}/v1/cameras/{camera}/snapshot",
+                    server_hostname=host,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                data = await _at_most(answer, ROWS_BYTES)
+                if answer.status == HTTPStatus.OK:
+                    return Result.OK, None
+                said = json.loads(data)
+                if isinstance(said, dict):
+                    return str(said.get("result", Result.ERROR)), str(said.get("error", ""))
+        return None
 
     async def rows(self, host: str, route: str) -> list[dict[str, Any]]:
         """What a host says of its cameras or devices. Empty when it does not answer."""

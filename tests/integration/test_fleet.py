@@ -18,6 +18,7 @@ import aiohttp
 import jsonschema
 import pytest
 from fleet_hosts import INTERVAL_S, FleetHosts, fleet_of
+from support import free_port
 
 from camserver.client import ApiRefusal
 from camserver.fleet.authority import issue, make_authority
@@ -84,6 +85,23 @@ async def test_any_host_shows_the_pictures_of_all(fleet: FleetHosts) -> None:
     day = taken.facts["captured_at"][:10]
     archive = f"/v1/cameras/{elsewhere[0]}/archive?day={day}"
     assert await asyncio.to_thread(a.client.get, archive)
+    assert fleet.verdict() == {}
+
+
+async def test_the_wall_of_any_host_takes_pictures_of_all(fleet: FleetHosts) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    await (await fleet.host("a", http=address)).start()
+    await start(fleet, "b")
+    rows = await fleet.get(fleet.hosts["a"].client, "/v1/cameras")
+    async with aiohttp.ClientSession(headers={"X-Camserver-Action": "snapshot"}) as session:
+        for host in "ab":
+            camera = next(row["id"] for row in rows if row["host"] == host)
+            url = f"http://{address}/v1/cameras/{camera}/snapshot"
+            async with session.post(url) as answer:
+                assert (answer.status, await answer.json()) == (
+                    200,
+                    {"result": "ok", "error": None},
+                )
     assert fleet.verdict() == {}
 
 
