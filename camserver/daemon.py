@@ -200,11 +200,8 @@ class Daemon:
             "summary": keep_summary(
                 self._log, self._output, self.orchestrator, self.manager, self._emit
             ),
-            **({} if self._fleet is None else self._fleet_jobs(self._fleet)),
+            **({} if self._fleet is None else self._fleet.jobs(self._reading.events)),
         }
-
-    def _fleet_jobs(self, fleet: Fleet) -> dict[str, Coroutine[Any, Any, None]]:
-        return {"fleet": fleet.run(), "fleet events": fleet.follow(self._reading.events)}
 
     async def _say_ready(self) -> None:
         self._emit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from camserver.config.fleet import FleetTable
 from camserver.errors import NotOwnerError, RtspBusy
 from camserver.events import Event, EventBus
 from camserver.fleet.borrowing import BorrowedLease, Borrowing
+from camserver.fleet.compaction import Compaction
 from camserver.fleet.counters import FleetCounters
 from camserver.fleet.examination import store_of
 from camserver.fleet.following import EventSink, Following
@@ -243,8 +244,7 @@ class Fleet:
             return None
         return await self.peers.snapshot(owner, camera.id)
 
-    async def follow(self, sink: EventSink) -> None:
-        """Add the events of the other hosts to `sink` while it has listeners, until cancelled."""
+    async def _follow(self, sink: EventSink) -> None:
         if self.peers is not None:
             await Following(self.peers, self._others, sink).run()
 
@@ -257,9 +257,16 @@ class Fleet:
         """Let another host answer a request. None when it cannot be asked."""
         return None if self.peers is None else await self.peers.relay(host, request)
 
-    async def run(self) -> None:
-        """Be a member of the fleet, until `leave` is done."""
-        await self.member.run()
+    def jobs(self, sink: EventSink) -> dict[str, Coroutine[Any, Any, None]]:
+        """What this host does as a member, until `leave` is done or until it is cancelled.
+
+        The events of other hosts go to `sink` while it has listeners.
+        """
+        return {
+            "fleet": self.member.run(),
+            "fleet events": self._follow(sink),
+            "fleet store": Compaction(self.member, self._store).run(),
+        }
 
     async def leave(self, limit_s: float) -> None:
         """Hand over every device, within a limit."""

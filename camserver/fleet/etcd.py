@@ -128,6 +128,10 @@ class EtcdStore:
                 f"{self.endpoint}: answers something that is not etcd's"
             ) from None
 
+    async def compact(self, revision: int) -> None:
+        """Forget all changes before a revision, of all who use this etcd. Raises StoreError."""
+        await self._call("kv/compaction", {"revision": str(revision)})
+
     async def status(self) -> NodeStatus:
         """What the node says of itself. Raises StoreError."""
         answer = await self._call("maintenance/status", {})

@@ -7,18 +7,23 @@ import contextlib
 import random
 from collections.abc import Iterable
 from functools import partial
+from typing import cast
 
 import pytest
 from fleet_world import KEYS
 from memory_fleet import MemoryFleet, MemoryHost, Program
 from support import camera, run_virtual
 
+from camserver.fleet.compaction import Compaction
+from camserver.fleet.etcd import EtcdStore
 from camserver.fleet.lending import Lending
 from camserver.fleet.store import Snapshot, StoreError
 
 CAMERAS = [camera(f"cam{n}", device=f"device{n}", interval_s=2.0) for n in range(6)]
 SECONDS = 240.0
 HOLD_S = 60.0
+EVERY_S, KEPT_S = 20.0, 120.0
+"""How often the store is compacted, and what is kept."""
 QUIET_S = 40.0
 """After this long without a fault every camera is polled again."""
 
@@ -196,6 +201,44 @@ def test_a_host_that_has_read_nothing_after_an_outage_reads_again() -> None:
         await asyncio.sleep(20)
         assert fleet.unpolled(5.0) == [], "\n".join(fleet.log[-10:])
         fleet.hosts["a"].die()
+
+    run_virtual(work)
+
+
+def test_one_host_compacts_the_store() -> None:
+    """It keeps the changes of some time."""
+
+    async def work() -> None:
+        fleet = MemoryFleet(1, CAMERAS, "ab")
+        fleet.start()
+        compacted: dict[str, list[int]] = {"a": [], "b": []}
+
+        class Store:
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            async def compact(self, revision: int) -> None:
+                compacted[self.name].append(revision)
+                raise StoreError("it is asked again")
+
+        jobs = [
+            asyncio.create_task(
+                Compaction(host.member, cast("EtcdStore", Store(name)), EVERY_S, KEPT_S).run()
+            )
+            for name, host in fleet.hosts.items()
+        ]
+        await asyncio.sleep(EVERY_S + 1)
+        some_time_ago = fleet.store.revision
+        await asyncio.sleep(KEPT_S)
+        assert not compacted["b"]
+        assert len(compacted["a"]) == 1
+        assert abs(compacted["a"][0] - some_time_ago) < 10
+        fleet.hosts["a"].die()
+        await asyncio.sleep(EVERY_S + 20)
+        assert compacted["b"]
+        for job in jobs:
+            job.cancel()
+        fleet.hosts["b"].die()
 
     run_virtual(work)
 
