@@ -13,6 +13,7 @@ from fleet_records import host_record
 from fleet_world import KEYS, UNCLEAN_S, Fault, Rules, World
 
 from camserver.fleet.assignment import ANYWHERE, Candidate, assign
+from camserver.fleet.holds import Holds
 from camserver.fleet.host import FleetHost, next_epoch
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.orders import Order, Phase, Remains
@@ -49,6 +50,7 @@ class Host:
         self._open: dict[str, int] = {}
         self._next_poll: dict[str, float] = {}
         self._may_from: dict[str, float] = {}
+        self._holds = Holds(world.rules.terms)
         self._waiting: list[Callable[[], None]] = []  # what comes while the process is paused
         world.store.watchers.append(self._changed)
 
@@ -79,12 +81,13 @@ class Host:
         self._life += 1
         self._paused = False
         self._waiting.clear()
+        self._holds = Holds(self.world.rules.terms)
         self._begin_epoch()
         self._tick()
 
     def _begin_epoch(self) -> None:
         terms = self.world.rules.terms
-        mirror = Mirror(KEYS, terms)
+        mirror = Mirror(KEYS, terms, self._holds)
         mirror.replace(
             Snapshot(self.world.store.revision, dict(self.world.store.entries)), self.clock
         )

@@ -86,12 +86,13 @@ class EventStream:
         self._keep(data | {"from_host": host}, str(data.get("camera", "")), host)
 
     def _keep(self, data: dict[str, Any], camera: str, host: str = "") -> None:
-        self._last += 1
         text = (
-            f"id: {self._last}\nevent: {data['event']}\ndata:"
+            f"id: {self._last + 1}\nevent: {data['event']}\ndata:"
             f" {json.dumps(data, ensure_ascii=False, default=str)}\n\n"
         )
-        self._kept.append(Kept(self._last, camera, text.encode(), host))
+        kept = Kept(self._last + 1, camera, text.encode(errors="replace"), host)
+        self._last += 1
+        self._kept.append(kept)
         self._news.set()
         self._news = asyncio.Event()
 
@@ -125,7 +126,7 @@ class EventStream:
                     chunk = await self._silence()
                 async with asyncio.timeout(STALL_S):
                     await response.write(chunk)
-                if seen == self._last:
+                if seen == self._last or not chunk:
                     await asyncio.sleep(PACE_S)
         return response
 

@@ -67,8 +67,11 @@ def _hold(asked: SyncLeaseClient, arguments: argparse.Namespace) -> int:
             return 2
         query = f"?for={for_s:g}"
     late = asked.post(f"/v1/fleet/{arguments.action}{query}")["late"]
-    if late:
+    if late and query:
         print(f"not known yet to {', '.join(late)}: ask again before etcd is stopped")
+        return 1
+    if late:
+        print(f"the hold is over, but not for {', '.join(late)}: cut off, or dead for less than it")
         return 1
     print(
         f"all hosts go on for {arguments.time} without etcd; afterwards: camserver fleet release"

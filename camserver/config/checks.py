@@ -53,6 +53,11 @@ def fleet_faults(fleet: FleetTable, go2rtc: Go2rtcTable) -> Iterator[str]:
             f"[go2rtc] api: in fleet {fleet.name}, it must be on this machine (127.0.0.1):"
             " each host counts the sessions of its own go2rtc"
         )
+    if go2rtc.api is not None and not fleet.listen:
+        yield (
+            f"[go2rtc]: in fleet {fleet.name}, it needs [fleet] listen: the hosts tell each other"
+            " the sessions of go2rtc"
+        )
 
 
 def _text(value: float | tuple[str, ...] | None) -> str:

@@ -26,6 +26,8 @@ from camserver.leases import Holder, Priority
 from camserver.model import SessionEnd
 
 NO_RECORD = "its record in the store is gone, or cannot be read"
+NEW_S = 3.0
+"""A host whose renewals do not get through for so long asks for no new lease."""
 AGAIN_S = 0.2
 """How soon another host is asked when a device is on its way to another owner."""
 MAX_HOLDER = 128
@@ -159,6 +161,9 @@ class Borrowing:
         host = self._host
         if host is None or not self._is_valid(host):
             raise NotOwnerError("this host may not have sessions at the moment")
+        renewed_s = self._clock() - host.validity.renewed_at
+        if renewed_s > NEW_S:  # it could not say how the session ends, and would not see the record
+            raise NotOwnerError(f"the store of the fleet was not reached for {renewed_s:.0f} s")
         return ExternalRecord(
             host=host.name,
             epoch=host.epoch,

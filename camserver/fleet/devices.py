@@ -142,7 +142,7 @@ class Devices:
         """
         limit_s = self._mirror.silence_s if self._unrecorded else 0.0
         for device, since in self._unrecorded.items():
-            if now - since <= limit_s:
+            if now - since <= limit_s or now <= self._mirror.holds.over_at():
                 break  # they are in the order of time
             if device not in self._takes:
                 self._takes[device] = take_of(self._mirror, device, Standing.FREE, now)

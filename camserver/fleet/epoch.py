@@ -84,6 +84,7 @@ class Epoch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Timeout | None = None
         self._quiet_s = self._looked_at = 0.0
+        self._said_dead: object = None
         self._handing: set[str] = set()
 
     async def run(self) -> None:
@@ -220,7 +221,8 @@ class Epoch:
         self._extend()
 
     def _say(self, order: Order, now: float) -> None:
-        if order.purpose is Purpose.BURY:
+        if order.purpose is Purpose.BURY and order.swap.expected != self._said_dead:
+            self._said_dead = order.swap.expected
             self._emit(
                 FleetHostBuried(
                     host=order.about[0],
@@ -235,12 +237,14 @@ class Epoch:
         """Let sessions begin, after the kernel's timer was set.
 
         A renewal may be proven so late that its time is over already. That extends nothing, and
-        the timer would kill this process at once. At the end of a hold the validity gets shorter.
+        the timer would kill this process at once. At the end of a hold the validity gets shorter:
+        then the timer is set in any case.
         """
         validity, now = self.host.validity, self._clock()
         is_member = self.host.phase in (Phase.LIVE, Phase.LEAVING)
-        is_new = validity.until != self._extended_until and validity.may_open(now)
-        if not is_member or not is_new:
+        is_new = validity.until > self._extended_until and validity.may_open(now)
+        is_shorter = validity.until < self._extended_until
+        if not is_member or not (is_new or is_shorter):
             return
         if not self._extended_until:
             self._emit(

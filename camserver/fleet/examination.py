@@ -14,6 +14,7 @@ import aiohttp
 
 from camserver.config.fleet import FleetTable
 from camserver.fleet.etcd import EtcdStore
+from camserver.fleet.holds import Holds
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.records import HostRecord, HostState, Keys, MetaRecord
 from camserver.fleet.store import StoreError
@@ -47,11 +48,12 @@ async def examine(table: FleetTable, inventory: str) -> AsyncIterator[FleetFindi
     store = store_of(table, tuple(table.etcd))
     keys = Keys(table.name)
     try:
-        first = Mirror(keys, FleetTerms(vouch=table.vouch))
+        terms = FleetTerms(vouch=table.vouch)
+        first = Mirror(keys, terms, Holds(terms))
         first.replace(await store.read(keys.prefix), 0.0)
         yield await _compaction(store, keys, first.revision)
         await asyncio.sleep(LOOKS_S)
-        second = Mirror(keys, FleetTerms(vouch=table.vouch))
+        second = Mirror(keys, terms, Holds(terms))
         second.replace(await store.read(keys.prefix), 0.0)
     except StoreError as error:
         yield FleetFinding(False, f"the records cannot be read: {error}", "look at etcd first")

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from camserver.fleet.mirror import ENDED, Known, Mirror
+from camserver.fleet.mirror import Known, Mirror
 from camserver.fleet.orders import Order, Purpose
-from camserver.fleet.records import ExternalRecord
+from camserver.fleet.records import ENDED, ExternalRecord
 from camserver.fleet.store import Swap
 from camserver.model import SessionEnd
 
@@ -71,10 +71,9 @@ class Externals:
         host = self._mirror.host(record.host)
         return host is not None and host.epoch == record.epoch and host.state not in ENDED
 
-    @property
-    def valid_s(self) -> float:
-        """How long a program may go on without news from its host."""
-        return self._mirror.terms.valid_s
+    def ends_within_s(self, now: float) -> float:
+        """How long any program may go on whose record is lost."""
+        return max(self._mirror.terms.valid_s, self._mirror.holds.over_at() - now)
 
     def exists(self, name: LeaseName) -> bool:
         """Whether a lease has a record, even one that cannot be read."""

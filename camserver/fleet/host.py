@@ -11,13 +11,13 @@ this machine, which counts in suspend, too.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from camserver.fleet.devices import Devices
 from camserver.fleet.external import Externals, LeaseName
-from camserver.fleet.mirror import ENDED, Mirror
+from camserver.fleet.mirror import Mirror
 from camserver.fleet.orders import OF_PROGRAMS, Fenced, Order, Phase, Purpose
-from camserver.fleet.records import HostRecord, HostState, MetaRecord
+from camserver.fleet.records import ENDED, HostRecord, HostState, MetaRecord
 from camserver.fleet.silence import Silence
 from camserver.fleet.store import Change, Snapshot, Swap
 from camserver.fleet.terms import FleetTerms
@@ -28,8 +28,18 @@ from camserver.fleet.vouching import Asking, Vouching, all_agree
 class FleetHost:
     """One epoch of one host."""
 
-    def __init__(self, name: str, me: HostRecord, mirror: Mirror, terms: FleetTerms) -> None:
-        """`me` is this host's record with its new epoch. `mirror` is empty, or was just read."""
+    def __init__(
+        self,
+        name: str,
+        me: HostRecord,
+        mirror: Mirror,
+        terms: FleetTerms,
+        past: Collection[str] = (),
+    ) -> None:
+        """`me` is this host's record with its new epoch. `mirror` is empty, or was just read.
+
+        `past` has the tokens of the epochs of this process that are over.
+        """
         self.name = name
         self.epoch = me.epoch
         self.mirror = mirror
@@ -40,6 +50,7 @@ class FleetHost:
         self.devices = Devices(name, me.epoch, mirror, terms)
         self.externals = Externals(name, me.epoch, mirror)
         self._me = me
+        self._past = past
         self._terms = terms
         self._vouching = Vouching(terms) if terms.vouch else None
         self._joined_at = 0  # the store's revision
@@ -66,6 +77,8 @@ class FleetHost:
         """
         record = self.mirror.host(self.name)
         if self.phase is not Phase.JOINING or record is None or record.state in ENDED:
+            return 0.0
+        if record.token and record.token in self._past:  # we know that it is over
             return 0.0
         limit_s = self.silence.limit_s(self.name)
         return max(0.0, limit_s - self.silence.silent_s(self.name, now))
@@ -251,7 +264,7 @@ class FleetHost:
         """The next renewal of our record, or its first writing."""
         if any(order.purpose is Purpose.RENEW for order in self._orders):
             return
-        keys, mirror, state = self.mirror.keys, self.mirror, HostState.LIVE
+        keys, mirror, terms, state = self.mirror.keys, self.mirror, self._terms, HostState.LIVE
         if self.phase is Phase.LEAVING:
             is_done = self.devices.is_empty and self.externals.is_empty and not self._orders
             state = HostState.LEFT if is_done else HostState.LEAVING
@@ -263,7 +276,7 @@ class FleetHost:
                 "sequence": self._me.sequence + 1,
                 "seen": mirror.revision,
                 "state": state,
-                "valid_s": mirror.hold_s or self._terms.valid_s,
+                "valid_s": (self.phase is not Phase.LEAVING and mirror.hold_s) or terms.valid_s,
             }
         )
         expected = {keys.host(self.name): self._my_revision}

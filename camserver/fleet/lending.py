@@ -159,8 +159,8 @@ class Lending:
     def forget_all(self) -> None:
         """Own nothing any more. The records may be lost, too: what counts here cools down."""
         for name, each in list(self._counted.items()):
-            valid_s = 0.0 if self._externals is None else self._externals.valid_s
-            self._cool(each.device, valid_s)
+            if self._externals is not None:
+                self._cool(each.device, self._externals.ends_within_s(self._clock()))
             _end(self._drop(name), SessionEnd.NONE)
         self._devices.clear()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +12,13 @@ from camserver.events import Event
 from camserver.events.fleet import FleetFenced, FleetLeaveIncomplete, FleetLeft, FleetWaiting
 from camserver.fleet.epoch import Epoch
 from camserver.fleet.health import StoreHealth
+from camserver.fleet.holds import Holds
 from camserver.fleet.host import FleetHost, next_epoch
 from camserver.fleet.local import LocalDevices
-from camserver.fleet.mirror import ENDED, Mirror
+from camserver.fleet.mirror import Mirror
 from camserver.fleet.orders import Fenced, Phase
 from camserver.fleet.parts import Timer
-from camserver.fleet.records import HoldRecord, HostRecord, Keys, MetaRecord
+from camserver.fleet.records import ENDED, HoldRecord, HostRecord, Keys, MetaRecord
 from camserver.fleet.store import FleetStore, Snapshot, StoreError, Swap
 from camserver.fleet.terms import FleetTerms
 
@@ -64,6 +66,8 @@ class FleetMember:
         self._clock = clock
         self._ask_peer = ask
         self._keys = Keys(identity.fleet)
+        self._holds = Holds(terms)
+        self._past: deque[str] = deque(maxlen=100)  # the tokens of our epochs
         self._record = identity.record
         self._epoch: Epoch | None = None
         self._is_leaving = False
@@ -164,7 +168,7 @@ class FleetMember:
                 self._wait_for(str(error))
             else:
                 self.health.answered()
-                mirror = Mirror(self._keys, self.terms)
+                mirror = Mirror(self._keys, self.terms, self._holds)
                 mirror.replace(snapshot, self._clock())
                 if why := _refusal(mirror, self.terms):
                     self._wait_for(why)
@@ -174,7 +178,9 @@ class FleetMember:
 
     def _epoch_of(self, mirror: Mirror, snapshot: Snapshot) -> Epoch:
         name = self.identity.name
-        host = FleetHost(name, next_epoch(mirror, name, self._record), mirror, self.terms)
+        me = next_epoch(mirror, name, self._record)
+        host = FleetHost(name, me, mirror, self.terms, tuple(self._past))
+        self._past.append(me.token)
         host.replace(snapshot, self._clock())
         return Epoch(
             host,
@@ -239,7 +245,8 @@ class FleetMember:
         if host.fenced is Fenced.HISTORY_CHANGED:
             # What the store says of owners may be old. All that were valid are not after W.
             self.waits_for = host.fenced
-            await asyncio.sleep(host.mirror.silence_s)
+            left_s = self._holds.over_at() - self._clock()
+            await asyncio.sleep(max(host.mirror.silence_s, left_s))
 
 
 def _others_than(mirror: Mirror, valid_s: float) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from camserver.fleet.holds import Holds
 from camserver.fleet.records import (
+    ENDED,
     HOLD_MOST_S,
     ExternalRecord,
     HoldRecord,
     HostRecord,
-    HostState,
     Keys,
     MetaRecord,
     OwnRecord,
@@ -26,8 +27,6 @@ from camserver.fleet.terms import FleetTerms
 
 Key = tuple[str, tuple[str, ...]]
 """The kind of a key, and the names in it."""
-ENDED = frozenset((HostState.LEFT, HostState.DEAD))
-"""The states in which an epoch of a host is over: it has no session any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class Mirror:
 
     keys: Keys
     terms: FleetTerms
+    holds: Holds
     revision: int = 0
     meta: Known | None = None
     hold: Known | None = None
@@ -62,8 +62,6 @@ class Mirror:
     """What cannot be read, by key."""
     _ended_at: dict[tuple[str, int], float] = field(default_factory=dict)
     _missing_since: dict[str, float] = field(default_factory=dict)
-    # Of each host, by its last record: how long it must be silent
-    _silence_of: dict[str, float] = field(default_factory=dict)
 
     def replace(self, snapshot: Snapshot, now: float) -> None:
         """Take over everything that the store has."""
@@ -130,7 +128,7 @@ class Mirror:
         """
         if host not in self.hosts:
             missing_since = self._missing_since.setdefault(host, now)
-            return now - missing_since > max(self.silence_s, self._silence_of.get(host, 0.0))
+            return now - missing_since > self.silence_s and now > self.holds.over_at(host)
         record = self.host(host)
         if record is None:  # it cannot be read: it may be there
             return False
@@ -193,7 +191,7 @@ class Mirror:
             self._missing_since.pop(name, None)
         record = self.host(name)
         if record is not None:
-            self._silence_of[name] = self.terms.silence_for(record.valid_s)
+            self.holds.saw(name, record, now)
             self._note_end(name, record, now)
 
     def _put_external(self, device: str, lease: str, key: str, entry: Entry | None) -> None:

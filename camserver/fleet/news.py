@@ -10,8 +10,8 @@ from camserver.events.fleet import (
     FleetInventoriesDiffer,
     FleetRecordUnreadable,
 )
-from camserver.fleet.mirror import ENDED, Mirror
-from camserver.fleet.records import HostState
+from camserver.fleet.mirror import Mirror
+from camserver.fleet.records import ENDED, HostState
 
 
 class News:

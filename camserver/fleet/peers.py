@@ -144,9 +144,14 @@ class Peers:
         """What happens on a host, from now on. It ends when the host does not answer any more."""
         if not (url := self._url_of(host)):
             return
-        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        with contextlib.suppress(
+            aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError
+        ):
             async with self._connections("events").get(
-                f"{url}/v1/events", server_hostname=host, allow_redirects=False
+                f"{url}/v1/events",
+                server_hostname=host,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENT_S),
             ) as answer:
                 while answer.status == HTTPStatus.OK:
                     async with asyncio.timeout(SILENT_S):

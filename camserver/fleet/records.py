@@ -49,6 +49,10 @@ class HostState(StrEnum):
     DEAD = "dead"
 
 
+ENDED = frozenset((HostState.LEFT, HostState.DEAD))
+"""The states in which an epoch of a host is over: it has no session any more."""
+
+
 class HostRecord(Record):
     """A host. It is renewed every R by compare-and-swap, with the next sequence number."""
 

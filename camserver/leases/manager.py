@@ -225,7 +225,7 @@ class RtspManager:
     async def disown(self, device: str) -> Remaining:
         """Give up a device: no session is opened any more, and those that are open must end.
 
-        Returns when all have ended, with what the device still counts.
+        Returns when those of this process have ended, with what the device still counts.
         """
         self._table.disown(device)
         self._waiters.refuse(device, Preemption.NO_RIGHT)

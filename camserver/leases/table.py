@@ -298,9 +298,10 @@ class LeaseTable:
         self.right.owned.discard(name)
 
     def is_held(self, name: str) -> bool:
-        """Whether a ticket of a device may have a session."""
+        """Whether this process may have a session of a device."""
         device = self._devices.get(name)
-        return device is not None and any(t.held for t in (*device.taken, *device.moved))
+        tickets = () if device is None else (*device.taken, *device.moved)
+        return any(ticket.held and not ticket.holder.external for ticket in tickets)
 
     def remaining(self, name: str, now: float) -> Remaining:
         """What a device still counts, for its next owner."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from fleet_records import host_record
 
+from camserver.fleet.holds import Holds
 from camserver.fleet.host import FleetHost, next_epoch
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.orders import Fenced, Order, Phase, Purpose, Remains
@@ -24,7 +25,7 @@ class Rig:
         self.entries: dict[str, Entry] = {}
         for key, record in records.items():
             self.write(KEYS.host(key), record)
-        mirror = Mirror(KEYS, TERMS)
+        mirror = Mirror(KEYS, TERMS, Holds(TERMS))
         mirror.replace(self.snapshot, 0.0)
         self.host = FleetHost("a", next_epoch(mirror, "a", host_record()), mirror, TERMS)
         self.host.replace(self.snapshot, 0.0)
@@ -102,7 +103,7 @@ def test_a_host_whose_name_was_taken_knows_why() -> None:
 def test_two_hosts_of_one_name_and_one_machine_are_never_both_live() -> None:
     """As clones, or containers without a machine-id, that start together: the swap decides."""
     rig = Rig()
-    mirror = Mirror(KEYS, TERMS)
+    mirror = Mirror(KEYS, TERMS, Holds(TERMS))
     mirror.replace(rig.snapshot, 0.0)
     other = FleetHost("a", next_epoch(mirror, "a", host_record()), mirror, TERMS)
     other.replace(rig.snapshot, 0.0)
@@ -129,7 +130,7 @@ def test_a_new_epoch_is_after_all_that_the_host_ever_owned() -> None:
     """Its record may have been removed, but not those of its devices."""
     rig = Rig()
     rig.write(KEYS.own("d"), OwnRecord(host="a", epoch=7, held=True))
-    mirror = Mirror(KEYS, TERMS)
+    mirror = Mirror(KEYS, TERMS, Holds(TERMS))
     mirror.replace(rig.snapshot, 0.0)
     assert next_epoch(mirror, "a", host_record()).epoch == 8
 

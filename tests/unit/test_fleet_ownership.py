@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fleet_records import host_record
 
+from camserver.fleet.holds import Holds
 from camserver.fleet.mirror import Mirror
 from camserver.fleet.ownership import Standing, Take, batches, standing, take_of
 from camserver.fleet.records import HostRecord, HostState, Keys, MetaRecord, OwnRecord
@@ -27,7 +28,7 @@ class Store:
     def __init__(self) -> None:
         self.revision = 0
         self.entries: dict[str, Entry] = {}
-        self.mirror = Mirror(KEYS, TERMS)
+        self.mirror = Mirror(KEYS, TERMS, Holds(TERMS))
 
     def put(self, key: str, record: Any, now: float = 0.0) -> None:
         self.revision += 1
@@ -127,7 +128,7 @@ def test_a_free_device_is_taken_with_what_its_last_owner_left(store: Store) -> N
 def test_a_snapshot_replaces_everything(store: Store) -> None:
     store.own("b", 1)
     store.put(KEYS.meta, MetaRecord.of(TERMS))
-    mirror = Mirror(KEYS, TERMS)
+    mirror = Mirror(KEYS, TERMS, Holds(TERMS))
     mirror.replace(Snapshot(store.revision, store.entries), 5.0)
     assert {name for name, _ in mirror.live()} == {"a", "b"}
     assert mirror.owner("d") == store.mirror.owner("d")

@@ -13,7 +13,7 @@ from memory_fleet import MemoryFleet, MemoryHost, now
 from support import camera, run_virtual
 
 from camserver.config import Camera
-from camserver.errors import NotOwnerError
+from camserver.errors import NotOwnerError, RtspBusy
 from camserver.fleet.borrowing import BorrowedLease
 from camserver.fleet.lending import Wish
 from camserver.fleet.store import Change, Swap
@@ -242,7 +242,7 @@ def test_a_session_of_go2rtc_counts_at_the_owner_of_its_device() -> None:
         session.release()
         it.ends()
         await asyncio.sleep(1)
-        assert not it.host.manager._table.is_held(it.camera.device)
+        assert labels(it.host, it) == []
         assert not [key for key in it.fleet.store.entries if "/ext/" in key]
         await it.polled()
 
@@ -275,3 +275,88 @@ def labels(host: MemoryHost, it: Scene) -> list[str]:
     """Who has sessions of the camera's device, as a host counts them."""
     held = host.manager.device_statistics(it.camera.device).held
     return [holder.label for holder, _ in held]
+
+
+def test_go2rtc_opens_a_session_while_its_device_is_handed_over() -> None:
+    """The hand-over does not wait for its end: the new owner counts it."""
+
+    async def scene(it: Scene) -> None:
+        it.ends()
+        observing = it.owner.member._local.observing
+        draining = asyncio.create_task(it.owner.member.drain(it.owner.name, drained=True))
+        while it.camera.device not in it.owner.member._local._owned:
+            await asyncio.sleep(0.01)
+        while it.camera.device in it.owner.member._local._owned:
+            await asyncio.sleep(0.01)
+        session = observing.observe(it.camera.id, it.camera.device, Holder("live", "go2rtc x"))
+        await draining
+        await asyncio.sleep(5)
+        assert it.camera.device in it.host.manager._table.right.owned
+        assert labels(it.host, it) == ["go2rtc x on host a"]
+        session.release()
+        await it.polled()
+
+    play(scene)
+
+
+def test_a_host_without_its_store_asks_for_no_lease_during_a_hold() -> None:
+    """It could not say how the sessions end: they would pile up at their owner."""
+
+    async def scene(it: Scene) -> None:
+        it.ends()
+        assert await it.owner.member.hold(600.0) == ()
+        it.host.link.is_cut = True
+        await asyncio.sleep(5)
+        observing = it.host.member._local.observing
+        session = observing.observe(it.camera.id, it.camera.device, Holder("live", "go2rtc x"))
+        with pytest.raises(RtspBusy, match="not reached"):
+            await it.host.borrowing.acquire(it.camera, PROGRAM, Priority.LIVE, 3.0)
+        await asyncio.sleep(60)
+        assert not [key for key in it.fleet.store.entries if "/ext/" in key]
+        session.release()
+        it.host.link.is_cut = False
+        await asyncio.sleep(10)
+        assert await it.owner.member.hold(0.0) == ()
+        await it.polled()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("removed", ["all of it", "a host and its devices"])
+def test_what_is_removed_during_a_hold_is_not_taken(removed: str) -> None:
+    """The other host is cut off, and may have sessions until the time of the hold is over."""
+
+    async def scene(it: Scene) -> None:
+        it.ends()
+        assert await it.owner.member.hold(600.0) == ()
+        it.host.link.is_cut = True
+        await asyncio.sleep(5)
+        assert await it.owner.member.hold(0.0) == (it.host.name,)
+        keys = [KEYS.host(it.host.name), *(KEYS.own(c.device) for c in CAMERAS)]
+        if removed == "all of it":
+            keys = list(it.fleet.store.entries)
+        it.fleet.store.swap(Swap({}, dict.fromkeys(keys)))
+        await asyncio.sleep(500)
+        assert it.host.deaths == 0
+        it.host.link.is_cut = False
+        await asyncio.sleep(140)
+        await it.polled()
+
+    play(scene)
+
+
+def test_the_timer_of_the_kernel_follows_a_validity_that_gets_shorter() -> None:
+    """Even when the process was late, and its sessions must end at once."""
+
+    async def scene(it: Scene) -> None:
+        it.ends()
+        assert await it.owner.member.hold(600.0) == ()
+        epoch = it.owner.member._epoch
+        assert epoch is not None
+        armed: list[float] = []
+        it.owner.timer.arm = armed.append  # type: ignore[method-assign]
+        epoch.host.validity.until = now() + 1.0  # shorter than CLOSE_S and MARGIN_S
+        epoch._extend()
+        assert armed == [now() + 1.0]
+
+    play(scene)

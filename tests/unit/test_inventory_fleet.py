@@ -66,7 +66,7 @@ def test_a_whole_table(tmp_path: Path) -> None:
         (FLEET + 'cert_file = "cert.pem"\n', "belong together"),
         (FLEET + "vouch = true\n", "needs listen"),
         (FLEET + "weight = 0\n", "weight"),
-        (FLEET + '[go2rtc]\napi = "http://10.0.0.9:1984"\n', "on this machine"),
+        (FLEET + '[go2rtc]\napi = "http://127.0.0.1:1984"\n', "needs [fleet] listen"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str, fault: str) -> None:
@@ -84,6 +84,9 @@ def test_a_host_that_others_reach(tmp_path: Path) -> None:
     assert fleet is not None
     assert fleet.address == ("::", 3443)
     assert fleet.own_url == "https://site-a-1:3443"
+    elsewhere = '[go2rtc]\napi = "http://10.0.0.9:1984"\n'
+    (fault,) = faults(tmp_path, FLEET + listen + files + elsewhere + CAMERA)
+    assert "must be on this machine" in fault
     key.write_text("no key")
     found = faults(tmp_path, FLEET + listen + files + CAMERA)
     assert len(found) == 1

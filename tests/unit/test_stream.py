@@ -44,6 +44,19 @@ async def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
     assert events._since(seen - 50, "another") == (b"", seen)
 
 
+async def test_what_another_host_says_cannot_stop_the_stream() -> None:
+    events = EventStream(str)
+    for data in ({"event": "poll.failed", "text": "\ud800"}, {"event": "poll.failed"}):
+        events.add("b", data)
+    for rubbish in ({}, {"event": "a\nb"}, {"event": 7.5 * 10**80}):
+        with pytest.raises(ValueError, match="no event"):
+            events.add("b", rubbish)
+    chunk, seen = events._since(0, None)
+    assert chunk.count(b"from_host") == 2
+    assert events._since(seen, None) == (b"", 2)
+    assert events._since(0, None, only_own=True) == (b"", 2)
+
+
 async def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is gone, not only its handler: closing in good order would wait for it."""
     monkeypatch.setattr(stream, "STALL_S", 0.1)
