@@ -143,13 +143,13 @@ class FleetMember:
         host = self.host
         if host is None:
             raise StoreError(self.waits_for)
-        known, key = host.mirror.hold, self._keys.hold
-        revision = 0 if known is None else known.revision
-        record = HoldRecord(for_s=for_s).encode() if for_s else None
-        if (known is not None or for_s) and await self._store.swap(
-            Swap({key: revision}, {key: record})
-        ) is None:
-            raise StoreError("somebody else has just changed it")
+        key = self._keys.hold
+        known = (await self._store.read(key)).entries.get(key)
+        if known is not None or for_s:
+            record = HoldRecord(for_s=for_s).encode() if for_s else None
+            swap = Swap({key: 0 if known is None else known.revision}, {key: record})
+            if await self._store.swap(swap) is None:
+                raise StoreError("somebody else has just changed it")
         wanted = for_s or self.terms.valid_s
         until = self._clock() + HELD_S
         while (  # noqa: ASYNC110 - it follows the store, and may end at any time
