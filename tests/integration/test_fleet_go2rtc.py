@@ -47,7 +47,6 @@ async def test_the_owner_counts_what_another_hosts_go2rtc_shows(fleet: FleetHost
         ]
 
     async with beside["b"].run(f"{camera}={fleet.house.fleet.url(camera)}"):
-        # A stream that begins while a poll has the session is refused by the camera, not by us
         while True:
             try:
                 async with beside["b"].viewer(camera):
@@ -63,5 +62,5 @@ async def test_the_owner_counts_what_another_hosts_go2rtc_shows(fleet: FleetHost
                     raise
         await fleet.until(lambda: not held())
     await fleet.until_polled()
+    # go2rtc may have asked for a session while a poll had it, and was refused
     assert {c: f for c, f in fleet.verdict().items() if c != camera} == {}
-    assert record.sessions_max == 1
