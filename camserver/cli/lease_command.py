@@ -25,7 +25,7 @@ import signal
 from collections.abc import Sequence
 
 from camserver.cli.guardian import PARENT_GONE, Guardian
-from camserver.cli.processes import adopt_orphans, die_with, kill_all, say
+from camserver.cli.processes import adopt_orphans, children, die_with, kill_all, say
 from camserver.cli.signals import Signals
 from camserver.client import DaemonUnavailableError, HeldLease, LeaseRequest, SyncLeaseClient
 
@@ -62,6 +62,7 @@ def run(
     # Forwarded signals go through a pipe: the kernel keeps only one of two equal pending signals,
     # and another process may send the same one to the guardian.
     orders, to_guardian = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    mine = frozenset(children())  # a script that became this process may have had some
     adopt_orphans()
     me, guardian = os.getpid(), os.fork()
     if guardian == 0:
@@ -78,13 +79,17 @@ def run(
     if held is not None:
         held.close()  # the guardian has its own copy of the connection
     os.close(orders)
-    status = _parent_loop(guardian, signals, to_guardian)
-    kill_all()  # a guardian that was killed could not end what CMD has left
-    return status
+    code = _parent_loop(guardian, signals, to_guardian)
+    if code < 0:
+        kill_all(mine)  # a guardian that was killed could not end what CMD has left
+    return 128 - code if code < 0 else code
 
 
 def _parent_loop(guardian: int, signals: Signals, to_guardian: int) -> int:
-    """Pass signals on until the guardian has ended. Return its status, which is CMD's."""
+    """Pass signals on until the guardian has ended. Return its status, which is CMD's.
+
+    It is negative when a signal has ended the guardian itself.
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(signals, selectors.EVENT_READ)
         while True:
@@ -96,5 +101,4 @@ def _parent_loop(guardian: int, signals: Signals, to_guardian: int) -> int:
                         os.write(to_guardian, bytes((number,)))
             pid, status = os.waitpid(guardian, os.WNOHANG)
             if pid:
-                code = os.waitstatus_to_exitcode(status)
-                return 128 - code if code < 0 else code
+                return os.waitstatus_to_exitcode(status)

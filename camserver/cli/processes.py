@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -30,13 +30,14 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def kill_all() -> None:
-    """Kill every child, and those that become our children then, until none is left."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            for pid in children():
-                kill(pid, signal.SIGKILL)
-            os.waitpid(-1, 0)
+def kill_all(but: Collection[int]) -> None:
+    """Kill all children but some, and those that become our children then, until none is left."""
+    while pids := [pid for pid in children() if pid not in but]:
+        for pid in pids:
+            kill(pid, signal.SIGKILL)
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
 
 def kill(pid: int, number: int) -> None:
