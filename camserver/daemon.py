@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
 from camserver.api.peer_server import PeerServer
+from camserver.api.pictures import PictureRoutes
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
@@ -51,6 +52,7 @@ from camserver.leases.journal import LeaseJournal
 from camserver.leases.journal import load as load_journal
 from camserver.model import Attempt
 from camserver.output import Output
+from camserver.polling.on_demand import OnDemand
 from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.reload import InventoryReloader
 from camserver.snapshots.service import SnapshotService
@@ -114,9 +116,8 @@ class Daemon:
         self._emit.add(self._metrics)
         services = self._services()
         thumbnails = Thumbnails(self._thumbnails.decoder)
-        self._reading = ReadRoutes(
-            services, stream, self._metrics, self._output.archive.listing, thumbnails
-        )
+        pictures = PictureRoutes(services, self._output.archive.listing, thumbnails)
+        self._reading = ReadRoutes(services, stream, self._metrics, pictures)
         self._api = ApiServer(services, self._reading)
         self._web = WebServer(inventory, services, self._reading, self._emit)
         self._peers = self._peer_server(services)
@@ -149,7 +150,7 @@ class Daemon:
             outcomes=self._output.outcomes,
             manager=self.manager,
             polling=self.orchestrator.cameras,
-            snapshot=self._snapshot,
+            on_demand=OnDemand(self.orchestrator, self._output.outcomes),
             reload=self._reloader.reload,
             confirm_clock=self._output.archive.retention.confirm,
             fleet=self._fleet,
@@ -221,9 +222,13 @@ class Daemon:
 
     # ---- one poll
 
-    async def _poll(self, camera: Camera, failures: int) -> Attempt:
+    async def _poll(self, camera: Camera, failures: int, asker: Holder | None) -> Attempt:
+        """Take one picture: for the schedule, or for a client that waits for it."""
         return await self._service.take(
-            camera, Holder("poller", camera.id), deliver=partial(self._deliver, failures)
+            camera,
+            asker or Holder("poller", camera.id),
+            Priority.POLL if asker is None else Priority.EVENT,
+            deliver=partial(self._deliver, failures),
         )
 
     async def _deliver(self, failures: int, attempt: Attempt) -> Attempt:
@@ -234,13 +239,6 @@ class Daemon:
                 label=self._redactor.line(attempt.label),
             )
         return await self._output.deliver(attempt, failures)
-
-    async def _snapshot(self, camera: Camera, holder: Holder) -> Attempt:
-        """Take one picture now, because a client has requested it."""
-        failures = self.orchestrator.failures(camera.id)
-        return await self._service.take(
-            camera, holder, Priority.EVENT, deliver=partial(self._deliver, failures)
-        )
 
     # ---- start and stop
 

@@ -100,6 +100,13 @@ class NotOwnerError(CamserverError):
     """Raised in a fleet when this host cannot give leases of a device: it does not own it now."""
 
 
+class NotPolledError(CamserverError):
+    """Raised when a picture is wanted of a camera that this process does not poll, or not any more.
+
+    The message says so.
+    """
+
+
 class LeaseStateError(RtspError):
     """Raised when a ticket's state does not allow an event, or when a device is not known.
 

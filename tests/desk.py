@@ -15,6 +15,7 @@ from house import House, house_of
 from support import camera
 
 from camserver.api.metrics import Metrics
+from camserver.api.pictures import PictureRoutes
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services
 from camserver.api.sse import EventStream
@@ -22,6 +23,8 @@ from camserver.archive.listing import ArchiveListing
 from camserver.client import DaemonUnavailableError, SyncLeaseClient
 from camserver.config.output import OutputTable
 from camserver.leases import RtspManager
+from camserver.polling.on_demand import OnDemand
+from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.simulator.camera import SimulatedCamera
 from camserver.storage.outcomes import Outcomes
 
@@ -106,18 +109,22 @@ async def _never(*_: object) -> Any:
 
 def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
     """The services and routes of a server without a daemon: one camera, `cam`, and its leases."""
+    outcomes = Outcomes()
+    polling = PollingOrchestrator(_never, sessions=1, open_rate=1, emit=lambda _: None)
     services = Services(
-        lambda: (camera("cam"),), lambda _: folder, Outcomes(), manager, lambda: (), *[_never] * 3
+        lambda: (camera("cam"),),
+        lambda _: folder,
+        outcomes,
+        manager,
+        polling.cameras,
+        OnDemand(polling, outcomes),
+        *[_never] * 2,
     )
     thumbnails: Any = None
     metrics: Any = Metrics(_never)  # type: ignore[arg-type]
-    return services, ReadRoutes(
-        services,
-        EventStream(str),
-        metrics,
-        ArchiveListing(OutputTable(directory=folder)),
-        thumbnails,
-    )
+    listing = ArchiveListing(OutputTable(directory=folder))
+    pictures = PictureRoutes(services, listing, thumbnails)
+    return services, ReadRoutes(services, EventStream(str), metrics, pictures)
 
 
 StartDaemon = Callable[..., Awaitable[Desk]]

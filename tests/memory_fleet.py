@@ -223,7 +223,7 @@ class MemoryHost:
         await self.orchestrator.stop(0.2)
         self.die()
 
-    async def _poll(self, camera: Camera, _: int) -> Attempt:
+    async def _poll(self, camera: Camera, *_: object) -> Attempt:
         manager, result = self.manager, Result.OK
         try:
             with await manager.acquire(camera.id, camera.device, Holder("poller")) as lease:

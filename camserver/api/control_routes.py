@@ -12,15 +12,12 @@ import asyncio
 import contextlib
 import json
 import select
-import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 from aiohttp import web
 
-from camserver.api.listener import PEER
+from camserver.api.captures import holder_of
 from camserver.api.responses import (
-    MAX_LABEL_CHARS,
     MAX_TTL_S,
     FleetLease,
     Services,
@@ -31,15 +28,9 @@ from camserver.api.responses import (
     seconds_of,
 )
 from camserver.archive.index import IndexUnavailable
-from camserver.client.exchange import (
-    CLAIM_BY_SECRET,
-    CLAIM_HEADER,
-    FACTS_HEADER,
-    RIGHT_HEADER,
-    TELL_RIGHT,
-)
+from camserver.client.exchange import FACTS_HEADER, RIGHT_HEADER, TELL_RIGHT
 from camserver.config import Camera
-from camserver.errors import LeaseStateError, RtspBusy
+from camserver.errors import LeaseStateError, NotPolledError, RtspBusy
 from camserver.leases import Holder, Priority, RtspLease
 from camserver.model import Result, SessionEnd
 from camserver.storage.published import facts_of, jpeg_of
@@ -79,7 +70,7 @@ class ControlRoutes:
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
-        return await snapshot_answer(self._services, camera, _holder(request, "snapshot"))
+        return await snapshot_answer(self._services, camera, holder_of(request, "snapshot"))
 
     async def _confirm_clock(self, _: web.Request) -> web.Response:
         try:
@@ -142,7 +133,7 @@ class ControlRoutes:
             raise refusal(web.HTTPServiceUnavailable, "the daemon is stopping")
         priority, wait_s = priority_of(request), seconds_of(request, "wait", camera.lease_wait_s)
         ttl_s = seconds_of(request, "ttl", 0.0, MAX_TTL_S)
-        holder = _holder(request, "live" if priority is Priority.LIVE else "external")
+        holder = holder_of(request, "live" if priority is Priority.LIVE else "external")
         # The client may have disconnected while its request waited in the socket's queue. Its
         # claim must not take the lease from a newer connection that is alive.
         if _has_left(request):
@@ -265,7 +256,10 @@ class ControlRoutes:
 
 async def snapshot_answer(services: Services, camera: Camera, holder: Holder) -> web.Response:
     """Take a picture now, and return it with its facts. Raises 409, 502, 503."""
-    attempt = await services.snapshot(camera, holder)
+    try:
+        attempt = await services.on_demand.snapshot(camera, holder)
+    except NotPolledError as error:
+        raise refusal(web.HTTPServiceUnavailable, str(error)) from None
     if attempt.snapshot is not None:
         jpeg = jpeg_of(attempt.snapshot)
         facts = facts_of(attempt.snapshot, len(jpeg))
@@ -291,28 +285,6 @@ def busy_refusal(
         device = services.manager.device_statistics(camera.device)
         more = device_view(device, now) | more
     return refusal(web.HTTPConflict, error, **more)
-
-
-def _holder(request: web.Request, kind: str) -> Holder:
-    """Return who sent the request, as the kernel knows the peer (unix(7), SO_PEERCRED)."""
-    label = request.query.get("label", "")
-    if not label.isprintable() or len(label) > MAX_LABEL_CHARS:
-        raise refusal(
-            web.HTTPBadRequest,
-            f"label: expected printable text of at most {MAX_LABEL_CHARS} characters",
-        )
-    transport = request.transport
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None:
-        return Holder(kind, label)
-    keeps_secret = request.headers.get(CLAIM_HEADER) == CLAIM_BY_SECRET
-    pid, uid, _ = PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
-    command = ""
-    with contextlib.suppress(OSError):  # the process may have ended already
-        name = Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
-        # The name is shown on terminals: no control characters.
-        command = "".join(c if c.isprintable() else "?" for c in name)
-    return Holder(kind, label or command, pid, uid, command, keeps_secret)
 
 
 def _has_left(request: web.Request) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Collection
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from camserver.api.captures import passed_on
+from camserver.api.max_age import AgeLimit
 from camserver.api.responses import Services
 
 READING = frozenset(("GET", "HEAD"))
@@ -18,6 +20,7 @@ FORWARDED = frozenset(
     (
         "/v1/cameras/{id}",
         "/v1/cameras/{id}/latest.jpg",
+        "/v1/cameras/{id}/latest.json",
         "/v1/cameras/{id}/archive",
         "/v1/cameras/{id}/archive/{path}",
         "/v1/cameras/{id}/snapshot",
@@ -37,10 +40,12 @@ def forwarding(services: Services, *, methods: Collection[str] = METHODS) -> Mid
         is_forwarded = resource is not None and resource.canonical in FORWARDED
         if services.fleet is None or not is_forwarded or request.method not in methods:
             return await handler(request)
-        device = services.wanted(request).device
-        owner = services.fleet.owner_of(device)
-        if owner and not services.fleet.owns(device):
-            answer = await services.fleet.relay(owner, request)
+        camera = services.wanted(request)
+        owner = services.fleet.owner_of(camera.device)
+        if owner and not services.fleet.owns(camera.device):
+            limit = AgeLimit.of(request)
+            wait_s = 0.0 if limit is None else limit.wait_for(camera)
+            answer = await services.fleet.relay(owner, request, passed_on(request), wait_s)
             if answer is not None:
                 return answer
         return await handler(request)

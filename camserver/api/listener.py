@@ -152,7 +152,7 @@ async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except web.HTTPException as error:
-        if error.status >= 400 and error.content_type != "application/json":
+        if error.status >= 400 and not error.content_type.endswith("json"):
             error.text = (
                 json.dumps({"error": f"{request.method} {request.path[:200]}: {error.reason}"})
                 + "\n"

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from camserver.api.captures import CAPTURE_HEADER, CAPTURES, NO_CAPTURE, CaptureRule
 from camserver.api.control_routes import snapshot_answer
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, STOP_S, explain
 from camserver.api.parameters import known_parameters
@@ -52,6 +53,7 @@ class PeerServer:
         app = web.Application(
             client_max_size=MAX_BODY_BYTES, middlewares=[_from_host, explain, known_parameters()]
         )
+        app[CAPTURES] = CaptureRule(self._asker, _refused)
         app.add_routes(
             [
                 *reading.routes(),
@@ -94,8 +96,10 @@ class PeerServer:
 
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
-        host = ", ".join(self._hosts(request))
-        return await snapshot_answer(self._services, camera, Holder("snapshot", f"host {host}"))
+        return await snapshot_answer(self._services, camera, self._asker(request))
+
+    def _asker(self, request: web.Request) -> Holder:
+        return Holder("snapshot", f"host {', '.join(self._hosts(request))}")
 
     async def _promise(self, request: web.Request) -> web.Response:
         try:
@@ -127,6 +131,12 @@ class PeerServer:
     def _hosts(self, request: web.Request) -> tuple[str, ...]:
         transport = request.transport
         return _names_in(None if transport is None else transport.get_extra_info("peercert"))
+
+
+def _refused(request: web.Request) -> str | None:
+    if request.headers.get(CAPTURE_HEADER) == NO_CAPTURE:
+        return "the host that was asked opens no session for this request"
+    return None
 
 
 @web.middleware

@@ -1,80 +1,40 @@
-"""Routes that only read: cameras, their pictures, leases, events, metrics."""
+"""Routes that read: cameras, leases, the fleet, events, metrics, and those of pictures."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import date, timedelta
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
 
-from camserver.api.listener import cut_off
 from camserver.api.metrics import Metrics
+from camserver.api.pictures import PictureRoutes
 from camserver.api.responses import ASKED_BY_HOST, Services, device_view, refusal
 from camserver.api.sse import EventStream
-from camserver.api.thumbnails import WIDTHS, Thumbnails, ThumbnailsBusy
-from camserver.archive.listing import ArchiveListing
-from camserver.client.exchange import FACTS_HEADER
 from camserver.config import Camera
-from camserver.errors import CameraError
 from camserver.freshness import FreshnessLimits
-from camserver.host.files import open_regular, read_regular
-from camserver.host.tasks import SingleFlight
-from camserver.host.threads import DaemonThreads
 from camserver.polling.entry import CameraPolling
-from camserver.storage.published import facts_beside, facts_within
 
-THREADS = 2
-"""Threads that read files.
-
-The loop's own threads are for publishing. A hundred clients may have to wait; cameras must not.
-"""
-SENDING = 32
-"""Pictures that are sent to one address at the same time, at most.
-
-Each picture is in memory until its client has received it.
-"""
-FACTS_PAUSES_S = (0.02, 0.1, 0.3)
-"""Pauses, in seconds, to wait for the latest.json that belongs to a new latest.jpg.
-
-After them the answer has only the facts that the JPEG itself contains.
-"""
-SEND_S = 60.0
-"""Seconds that a client may take to receive one picture; then it is cut off."""
 OF_OWNER = ("latest", "age_s", "polling")
 """What only the host knows that polls a camera."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRoutes:
-    """The read-only routes."""
+    """The routes that read. With `max_age` one may have a picture taken first."""
 
     services: Services
     events: EventStream
     metrics: Metrics
-    archive: ArchiveListing
-    thumbnails: Thumbnails
-    threads: DaemonThreads = field(default_factory=lambda: DaemonThreads(THREADS, "http"))
-    sending: Counter[str] = field(default_factory=Counter)
-    listings: SingleFlight[tuple[str, date], bytes] = field(default_factory=SingleFlight)
-    """Days that are being listed: requests for the same day share one answer."""
+    pictures: PictureRoutes
 
     def close(self) -> None:
         """Start no new reads. A read that runs in a thread ends soon."""
-        self.threads.shutdown(wait=False)
-
-    async def _read(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+        self.pictures.close()
 
     def routes(self) -> Iterator[web.RouteDef]:
         """Yield the routes for an application's router."""
@@ -83,9 +43,7 @@ class ReadRoutes:
         yield web.get("/v1/openapi.json", self._description)
         yield web.get("/v1/cameras", self._cameras)
         yield web.get("/v1/cameras/{id}", self._camera)
-        yield web.get("/v1/cameras/{id}/latest.jpg", self._latest)
-        yield web.get("/v1/cameras/{id}/archive", self._archive_of_a_day)
-        yield web.get("/v1/cameras/{id}/archive/{path:.+}", self._archived)
+        yield from self.pictures.routes()
         yield web.get("/v1/leases", self._leases)
         yield web.get("/v1/fleet", self._fleet)
         yield web.get("/v1/events", self.events.answer, allow_head=False)
@@ -109,7 +67,7 @@ class ReadRoutes:
         elif self.services.fleet is not None:
             others = await self.services.fleet.cameras()
         facts = [self._facts(c, polling.get(c.id), others.get(c.id)) for c in cameras]
-        body = await self._read(lambda: json.dumps(facts).encode())
+        body = await self.pictures.read(lambda: json.dumps(facts).encode())
         return web.Response(body=body, content_type="application/json")
 
     async def _camera(self, request: web.Request) -> web.Response:
@@ -171,148 +129,3 @@ class ReadRoutes:
         if self.services.fleet is None:
             raise refusal(web.HTTPNotFound, "this host is on its own: it has no [fleet] table")
         return web.json_response(self.services.fleet.view())
-
-    # ---- pictures
-
-    async def _latest(self, request: web.Request) -> web.StreamResponse:
-        path = self.services.folder(self.services.wanted(request).id) / "latest.jpg"
-        return await self._picture(request, path, "no-cache")
-
-    async def _archive_of_a_day(self, request: web.Request) -> web.Response:
-        camera = self.services.wanted(request)
-        try:
-            day = date.fromisoformat(request.query.get("day", ""))
-            day + timedelta(days=1)
-        except (ValueError, OverflowError):
-            raise refusal(web.HTTPBadRequest, "day: expected a date, e.g. 2026-01-04") from None
-        body = await self.listings.do(
-            (camera.id, day), lambda: self._list(camera.id, day), "list a day"
-        )
-        return web.Response(body=body, content_type="application/json")
-
-    async def _list(self, camera: str, day: date) -> bytes:
-        pictures = await self.archive.indexed(camera, day)
-        if pictures is None:
-            pictures = await self._read(lambda: self.archive.walked(camera, day))
-        rows = [{"path": p.path, "taken_at": p.taken_ms / 1000, "bytes": p.bytes} for p in pictures]
-        return await self._read(lambda: json.dumps(rows).encode())
-
-    async def _archived(self, request: web.Request) -> web.StreamResponse:
-        camera, relative = self.services.wanted(request).id, request.match_info["path"]
-        path = await self._read(lambda: self.archive.path(camera, relative))
-        if path is None:
-            raise refusal(web.HTTPNotFound, "no such picture in the archive")
-        return await self._picture(request, path, "max-age=86400, immutable")
-
-    async def _picture(self, request: web.Request, path: Path, caching: str) -> web.StreamResponse:
-        """Answer with a JPEG, or a smaller one (`?width=`); both take conditional requests."""
-        width = _width(request) if "width" in request.query else None
-        try:
-            stat = await self._read(path.stat)
-            headers = {"Cache-Control": caching, "Content-Type": "image/jpeg"}
-            response: web.StreamResponse
-            if _has_it(request, _etag(stat, width), stat.st_mtime):
-                response = _marked(web.Response(status=304, headers=headers), stat, width)
-            elif width is None:
-                response = await self._whole(request, path, headers)
-            else:
-                body = await self.thumbnails.get(
-                    path, stat.st_mtime_ns, width, partial(self._read, partial(read_regular, path))
-                )
-                response = _marked(web.Response(body=body, headers=headers), stat, width)
-        except OSError:
-            raise refusal(web.HTTPNotFound, "no picture yet") from None
-        except ThumbnailsBusy as error:
-            raise refusal(web.HTTPServiceUnavailable, str(error)) from None
-        except CameraError as error:
-            raise refusal(web.HTTPBadGateway, str(error)) from None
-        return response
-
-    async def _load(self, path: Path) -> tuple[os.stat_result, bytes, dict[str, Any]]:
-        """Return a picture and its facts.
-
-        latest.json is written a moment after latest.jpg, so this waits for it.
-        """
-        for pause_s in FACTS_PAUSES_S:
-            stat, jpeg, facts = await self._read(partial(_load, path))
-            if facts is not None:
-                return stat, jpeg, facts
-            await asyncio.sleep(pause_s)
-        return stat, jpeg, await self._read(partial(facts_within, jpeg))
-
-    @contextlib.contextmanager
-    def _turn(self, address: str) -> Iterator[None]:
-        if self.sending[address] >= SENDING:
-            raise refusal(
-                web.HTTPServiceUnavailable,
-                f"{SENDING} pictures are on their way to {address or 'you'} already",
-            )
-        self.sending[address] += 1
-        try:
-            yield
-        finally:
-            self.sending[address] -= 1
-            if not self.sending[address]:
-                del self.sending[address]
-
-    async def _whole(
-        self, request: web.Request, path: Path, headers: dict[str, str]
-    ) -> web.StreamResponse:
-        """Send a whole picture, which is read in a thread.
-
-        The framework would use sendfile(2), which blocks the event loop while a disk is slow.
-        """
-        with self._turn(request.remote or ""):
-            stat, jpeg, facts = await self._load(path)
-            headers |= {FACTS_HEADER: json.dumps(facts)}
-            response = _marked(web.StreamResponse(headers=headers), stat, None)
-            response.content_length = len(jpeg)
-            with contextlib.suppress(ConnectionError), cut_off(request):
-                async with asyncio.timeout(SEND_S):
-                    await response.prepare(request)
-                    if request.method != "HEAD":
-                        await response.write(jpeg)
-                    await response.write_eof()
-            return response
-
-
-def _load(path: Path) -> tuple[os.stat_result, bytes, dict[str, Any] | None]:
-    """Return a picture, and its facts, or None while latest.json does not have them yet."""
-    # `stat` and `jpeg` are of one file, even if another is renamed over it meanwhile.
-    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
-        stat, jpeg = os.fstat(file.fileno()), file.read()
-    if path.name != "latest.jpg":  # a picture of the archive
-        return stat, jpeg, facts_within(jpeg)
-    latest_json = b""
-    with contextlib.suppress(OSError):
-        latest_json = read_regular(path.with_name("latest.json"))
-    return stat, jpeg, facts_beside(jpeg, latest_json)
-
-
-def _etag(stat: os.stat_result, width: int | None) -> str:
-    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}" + (f"-{width}" if width else "")
-
-
-Answer = TypeVar("Answer", bound=web.StreamResponse)
-
-
-def _marked(response: Answer, stat: os.stat_result, width: int | None) -> Answer:
-    response.etag, response.last_modified = _etag(stat, width), stat.st_mtime
-    return response
-
-
-def _has_it(request: web.Request, etag: str, modified: float) -> bool:
-    """Return whether the client's copy is up to date (RFC 9110, 13.1)."""
-    known, since = request.if_none_match, request.if_modified_since
-    if known:
-        return any(tag.value in (etag, "*") for tag in known)
-    return since is not None and int(modified) <= since.timestamp()
-
-
-def _width(request: web.Request) -> int:
-    text = request.query["width"]
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= WIDTHS[-1]):
-        raise refusal(
-            web.HTTPBadRequest, f"width: expected a number of pixels from 1 to {WIDTHS[-1]}"
-        )
-    return int(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +13,9 @@ from aiohttp import web
 
 from camserver.config import Camera
 from camserver.leases import Claim, DeviceStatistics, Holder, Priority, RtspManager
-from camserver.model import Attempt, SessionEnd
+from camserver.model import SessionEnd
 from camserver.polling.entry import CameraPolling
+from camserver.polling.on_demand import OnDemand
 from camserver.storage.outcomes import Outcomes
 
 MAX_WAIT_S = 3600.0
@@ -100,8 +101,21 @@ class FleetOfHost(Protocol):
         None when it cannot be asked, or when this host polls the camera.
         """
 
-    async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
-        """Let another host answer a request; return None when it cannot be asked."""
+    def lines(
+        self, host: str, request: web.Request, headers: Mapping[str, str], wait_s: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Let another host answer a request with JSON lines. None come when it cannot be asked.
+
+        `headers` and `wait_s` are as for `relay`.
+        """
+
+    async def relay(
+        self, host: str, request: web.Request, headers: Mapping[str, str], wait_s: float
+    ) -> web.StreamResponse | None:
+        """Let another host answer a request; return None when it cannot be asked.
+
+        `headers` are sent, too. The host may take `wait_s` seconds longer than for another answer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +128,7 @@ class Services:
     outcomes: Outcomes
     manager: RtspManager
     polling: Callable[[], tuple[CameraPolling, ...]]
-    snapshot: Callable[[Camera, Holder], Awaitable[Attempt]]
+    on_demand: OnDemand
     reload: Callable[[], Awaitable[tuple[str, ...]]]
     """Reads the inventory again; returns its faults, or none when it was applied."""
     confirm_clock: Callable[[], Awaitable[str | None]]
@@ -139,11 +153,16 @@ class Services:
         camera = self.wanted(request)
         if self.fleet is None or self.fleet.owns(camera.device):
             return camera
-        owner = self.fleet.owner_of(camera.device)
-        where = f"host {owner} has" if owner else "no host has"
         raise refusal(
-            web.HTTPServiceUnavailable, f"{where} the sessions of {camera.id}", host=owner
+            web.HTTPServiceUnavailable,
+            self.why_not_here(camera),
+            host=self.fleet.owner_of(camera.device),
         )
+
+    def why_not_here(self, camera: Camera) -> str:
+        """Say why this host does not poll a camera of the fleet."""
+        owner = "" if self.fleet is None else self.fleet.owner_of(camera.device)
+        return f"{f'host {owner}' if owner else 'no host'} has the sessions of {camera.id}"
 
 
 ASKED_BY_HOST = "camserver.asked_by_host"

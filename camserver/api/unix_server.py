@@ -14,6 +14,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from camserver.api.captures import CAPTURES, CaptureRule, holder_of
 from camserver.api.control_routes import GRACE_S, ControlRoutes
 from camserver.api.forward import forwarding
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
@@ -56,6 +57,7 @@ class ApiServer:
             client_max_size=MAX_BODY_BYTES,
             middlewares=[explain, known_parameters(), forwarding(services)],
         )
+        app[CAPTURES] = CaptureRule(asker=lambda request: holder_of(request, "snapshot"))
         app.add_routes([*reading.routes(), *self._control.routes()])
         self._listener = HttpListener(app, connections=connections, silent_s=silent_s)
         self._socket: socket.socket | None = None

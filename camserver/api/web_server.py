@@ -27,6 +27,7 @@ from aiohttp.typedefs import Handler
 from cachetools import LRUCache
 
 from camserver.api.addresses import is_address, is_loopback, network_of
+from camserver.api.captures import CAPTURES, CaptureRule
 from camserver.api.forward import READING, forwarding
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, HttpListener, explain
 from camserver.api.login_limit import (
@@ -39,11 +40,13 @@ from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
 from camserver.api.responses import Services, refusal
 from camserver.config import Inventory
-from camserver.errors import CamserverError
+from camserver.errors import CamserverError, NotPolledError
 from camserver.events import Event, WrongLogins
 from camserver.leases import Holder
 
 MAX_CONNECTIONS = 2048
+OWN_PAGES = ("same-origin", "none")
+"""What a browser says in Sec-Fetch-Site of our own pages, and of an address that a person opens."""
 ACTION_HEADER = "X-Camserver-Action"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -94,6 +97,7 @@ class WebServer:
                 forwarding(services, methods=READING),
             ],
         )
+        app[CAPTURES] = CaptureRule(_asker, self._why_no_capture)
         app.on_response_prepare.append(self._mark)
         app.add_routes(
             [
@@ -204,6 +208,17 @@ class WebServer:
         error.headers["WWW-Authenticate"] = 'Basic realm="camserver", charset="UTF-8"'
         raise error
 
+    def _why_no_capture(self, request: web.Request) -> str | None:
+        """Say why `max_age` must not open a session for this request, or None when it may."""
+        if not self._table.actions:
+            return "on this port pictures are taken only with [http] actions = true"
+        if self._table.password is None:
+            return "on this port pictures are taken only with a login: [http] has no password"
+        # A browser sends its login for another site's page, too
+        if request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGES:
+            return "no picture is taken for a page of another site"
+        return None
+
     async def _mark(self, _: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(self._headers)
         response.headers.pop("Server", None)
@@ -226,10 +241,18 @@ class WebServer:
             if elsewhere is not None:
                 result, error = elsewhere
                 return web.json_response({"result": result, "error": error})
-        attempt = await self._services.snapshot(
-            self._services.polled_here(request), Holder("snapshot", "wall page")
-        )
+        camera = self._services.polled_here(request)
+        try:
+            attempt = await self._services.on_demand.snapshot(
+                camera, Holder("snapshot", "wall page")
+            )
+        except NotPolledError as error:
+            raise refusal(web.HTTPServiceUnavailable, str(error)) from None
         return web.json_response({"result": attempt.result, "error": attempt.error})
+
+
+def _asker(_: web.Request) -> Holder:
+    return Holder("snapshot", "web")
 
 
 def _is_right(header: str, username: str, password: str) -> bool:

@@ -44,6 +44,21 @@ def add_snapshot(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|-",
         help="where the JPEG goes (default: stdout)",
     )
+    parser.add_argument(
+        "--max-age",
+        metavar="AGE",
+        help="the newest picture will do if it is no older, e.g. 5s (default: a new one is taken)",
+    )
+    parser.add_argument(
+        "--wait",
+        metavar="TIME",
+        help="with --max-age: how long to wait for a new picture, e.g. 10s",
+    )
+    parser.add_argument(
+        "--stale-ok",
+        action="store_true",
+        help="with --max-age: an old picture is better than none",
+    )
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:

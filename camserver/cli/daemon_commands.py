@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,19 @@ def answered(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse
             print(f"camserver: {error}", file=sys.stderr)
             for fault in error.data.get("faults", ()):
                 print(f"  {fault}", file=sys.stderr)
+            if error.data.get("retry_after_s") is not None:
+                print(f"  {_last_one(error.data)}", file=sys.stderr)
+                return EX_TEMPFAIL
             return 2 if error.status in (400, 404) else 1
 
     return run
+
+
+def _last_one(data: Mapping[str, Any]) -> str:
+    """Say how old the picture is that is not young enough, and when to ask again."""
+    age_s = data.get("age_s")
+    last = "there is no picture yet" if age_s is None else f"the last picture is {age_s:.1f} s old"
+    return f"{last}; ask again in {data['retry_after_s']:.0f} s"
 
 
 @answered
@@ -234,7 +244,18 @@ def snapshot(arguments: argparse.Namespace, write: Callable[[bytes], int]) -> in
 
     @answered
     def ask(arguments: argparse.Namespace) -> int:
-        return write(client(arguments).snapshot(arguments.camera).jpeg)
+        if arguments.max_age is None:
+            return write(client(arguments).snapshot(arguments.camera).jpeg)
+        return write(
+            client(arguments)
+            .latest(
+                arguments.camera,
+                max_age=arguments.max_age,
+                wait=arguments.wait,
+                stale_ok=arguments.stale_ok,
+            )
+            .jpeg
+        )
 
     try:
         running(client(arguments)).get(f"/v1/cameras/{quote(arguments.camera, safe='')}")

@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import os
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output != "-" and not Path(arguments.output).absolute().parent.is_dir():
         print(f"{arguments.output}: its folder does not exist", file=sys.stderr)
         return 2
+    if arguments.max_age is None and (arguments.wait is not None or arguments.stale_ok):
+        print("--wait and --stale-ok need --max-age", file=sys.stderr)
+        return 2
     status = commands.snapshot(arguments, lambda jpeg: _write(jpeg, arguments.output))
     return _snapshot_here(arguments) if status is None else status
 
@@ -38,6 +43,20 @@ def _snapshot_here(arguments: argparse.Namespace) -> int:
     if camera is None:
         print(f"no enabled camera {arguments.camera!r} in {arguments.config}", file=sys.stderr)
         return 2
+    try:
+        stored = _stored(inventory, camera, arguments)
+    except ValueError as error:
+        print(f"--max-age: {error}", file=sys.stderr)
+        return 2
+    if stored is not None and stored.is_young:
+        return _write(stored.jpeg, arguments.output)
+    status = _take_and_write(inventory, camera, arguments)
+    if status and stored is not None and arguments.stale_ok:
+        return _write(stored.jpeg, arguments.output)
+    return status
+
+
+def _take_and_write(inventory: Inventory, camera: Camera, arguments: argparse.Namespace) -> int:
     try:
         attempt = _take(inventory, camera)
     except asyncio.CancelledError:  # SIGTERM; the session is closed by now
@@ -55,6 +74,36 @@ def _snapshot_here(arguments: argparse.Namespace) -> int:
     from camserver.storage.published import jpeg_of
 
     return _write(jpeg_of(attempt.snapshot), arguments.output)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The newest picture that a daemon has left."""
+
+    jpeg: bytes
+    is_young: bool
+
+
+def _stored(inventory: Inventory, camera: Camera, arguments: argparse.Namespace) -> _Stored | None:
+    """Return the stored picture when --max-age is given. Raises ValueError for a wrong --max-age.
+
+    A picture whose age is not known is not young.
+    """
+    from camserver.config.units import parse_duration
+    from camserver.host.files import read_regular
+    from camserver.storage.exif import captured_at
+
+    if arguments.max_age is None:
+        return None
+    max_age_s = parse_duration(arguments.max_age)
+    if max_age_s == 0:
+        raise ValueError("expected more than 0")
+    try:
+        jpeg = read_regular(inventory.output.directory / camera.id / "latest.jpg")
+    except OSError:
+        return None
+    taken_at = captured_at(jpeg)
+    return _Stored(jpeg, taken_at is not None and time.time() - taken_at.timestamp() <= max_age_s)
 
 
 def _take(inventory: Inventory, camera: Camera) -> Attempt | None:

@@ -1,6 +1,6 @@
 """Clients of the API for other programs: one for threads and scripts, and one for asyncio.
 
-    picture = SyncLeaseClient().latest("gate")      # picture.jpeg, picture.facts
+    picture = SyncLeaseClient().latest("gate", max_age=5)   # picture.jpeg, picture.facts
     with SyncLeaseClient().lease("gate"):
         ...                                     # you may open one session of the camera's device
     async with LeaseClient().lease("gate"):

@@ -7,15 +7,20 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from camserver.client.exchange import (
     ANSWER_S,
+    MAX_LEASE_WAIT_S,
+    MAX_WORK_S,
     DaemonUnavailableError,
     Picture,
     exchange_async,
     opened,
+    silent,
     went_away,
 )
+from camserver.client.latest import Age, JsonLines
 from camserver.client.lease_exchange import (
     Granted,
     LeaseExchange,
@@ -25,7 +30,7 @@ from camserver.client.lease_exchange import (
     Right,
     route_of,
 )
-from camserver.client.sync import DEFAULT_SOCKET, GIVE_BACK_S, MAX_LEASE_WAIT_S, MAX_WORK_S
+from camserver.client.sync import DEFAULT_SOCKET, GIVE_BACK_S
 
 
 class AsyncHeldLease:
@@ -100,14 +105,61 @@ class LeaseClient:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path or Path(os.environ.get("CAMSERVER_SOCKET") or DEFAULT_SOCKET)
 
-    async def latest(self, camera: str) -> Picture:
-        """Return the newest published picture, however old it is.
+    async def latest(
+        self,
+        camera: str,
+        *,
+        max_age: float | str | None = None,
+        wait: float | str | None = None,
+        stale_ok: bool = False,
+    ) -> Picture:
+        """Return the newest published picture; with `max_age`, one that is no older than that.
 
-        Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
+        If there is none, one is taken, and the call waits for it: at most `wait`, by default as
+        long as one poll may take. With `stale_ok` it then returns the old one. Times are in
+        seconds, or texts such as "5s".
+
+        Raises DaemonUnavailableError, ApiRefusal (404 when there is no picture yet, 503 when there
+        is none that is young enough; `data` says why).
         """
-        return (
-            await exchange_async(self._path, "GET", f"{route_of(camera)}/latest.jpg", ANSWER_S)
-        ).picture()
+        age = Age(max_age, wait, stale_ok)
+        route = age.route(f"{route_of(camera)}/latest.jpg")
+        return (await exchange_async(self._path, "GET", route, age.limit_s)).picture()
+
+    async def latest_of(
+        self,
+        cameras: str = "*",
+        *,
+        max_age: float | str | None = None,
+        wait: float | str | None = None,
+        stale_ok: bool = False,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the facts of the newest picture of each camera, as soon as they are known.
+
+        `cameras` are patterns of ids such as "gate*,door". The other arguments are as for `latest`.
+        The facts have the keys of latest.json, `age_s` and `file`; or `error`, when there is no
+        picture that is young enough.
+
+        Raises DaemonUnavailableError, ApiRefusal.
+        """
+        age = Age(max_age, wait, stale_ok)
+        lines = JsonLines(age.route("/v1/latest", cameras=cameras))
+        reader, writer = await opened(self._path)
+        try:
+            writer.write(lines.request)
+            while not lines.is_whole:
+                data = await asyncio.wait_for(reader.read(1 << 16), age.limit_s)
+                lines.feed(data)
+                while (said := lines.take()) is not None:
+                    yield said
+                if not data and not lines.is_whole:
+                    raise went_away(self._path)
+        except TimeoutError:
+            raise silent(self._path, age.limit_s) from None
+        except (OSError, ValueError):
+            raise went_away(self._path) from None
+        finally:
+            writer.close()
 
     async def snapshot(self, camera: str) -> Picture:
         """Take a picture now under a lease, and return it. It is published like a poll's picture.

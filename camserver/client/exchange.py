@@ -19,6 +19,9 @@ from camserver.errors import CamserverError, RtspBusy, SessionHolder
 FULL_AGAIN_S = 0.05
 ANSWER_S = 15.0
 """Seconds that the daemon may take to answer a request that needs no camera."""
+MAX_LEASE_WAIT_S = 300.0
+"""Seconds; an inventory's lease_wait and a camera's timeout are never longer."""
+MAX_WORK_S = 2 * MAX_LEASE_WAIT_S + ANSWER_S
 CLAIM_HEADER, CLAIM_BY_SECRET = "X-Camserver-Claim", "secret"
 """A client that keeps the secret of its lease says so. Others claim by the generation."""
 RIGHT_HEADER, TELL_RIGHT = "X-Camserver-Right", "tell"
@@ -44,7 +47,7 @@ class ApiRefusal(CamserverError):  # noqa: N818 - it is an answer
     def __init__(self, status: int, data: dict[str, Any]) -> None:
         self.status = status
         self.data = data
-        super().__init__(str(data.get("error", f"status {status}")))
+        super().__init__(str(data.get("error") or data.get("detail") or f"status {status}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,7 @@ class Exchange:
 
     def __init__(self, method: str, route: str) -> None:
         self._http = h11.Connection(h11.CLIENT)
-        headers = [("Host", "camserver"), ("Connection", "close"), ("Content-Length", "0")]
-        head = self._http.send(h11.Request(method=method, target=route, headers=headers))
-        self.request = (head or b"") + (self._http.send(h11.EndOfMessage()) or b"")
+        self.request = head_of(self._http, method, route)
         """The bytes to send."""
         self._response: h11.Response | None = None
         self._body = bytearray()
@@ -125,6 +126,13 @@ class Exchange:
         return Answer(headers, body)
 
 
+def head_of(http: h11.Connection, method: str, route: str) -> bytes:
+    """Return the bytes of a request without a body."""
+    headers = [("Host", "camserver"), ("Connection", "close"), ("Content-Length", "0")]
+    head = http.send(h11.Request(method=method, target=route, headers=headers))
+    return (head or b"") + (http.send(h11.EndOfMessage()) or b"")
+
+
 def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
     """Send one request and return its answer; each read blocks for at most `limit_s` seconds.
 
@@ -142,7 +150,7 @@ def exchange(path: Path, method: str, route: str, limit_s: float) -> Answer:
                 if not data:
                     raise went_away(path)
         except TimeoutError:
-            raise _silent(path, limit_s) from None
+            raise silent(path, limit_s) from None
         except (OSError, ValueError):
             raise went_away(path) from None
 
@@ -164,7 +172,7 @@ async def exchange_async(path: Path, method: str, route: str, limit_s: float) ->
                 if not data:
                     raise went_away(path)
     except TimeoutError:
-        raise _silent(path, limit_s) from None
+        raise silent(path, limit_s) from None
     except (OSError, ValueError):
         raise went_away(path) from None
     finally:
@@ -215,7 +223,8 @@ def went_away(path: Path) -> DaemonUnavailableError:
     return DaemonUnavailableError(f"{path}: the daemon went away")
 
 
-def _silent(path: Path, limit_s: float) -> DaemonUnavailableError:
+def silent(path: Path, limit_s: float) -> DaemonUnavailableError:
+    """Return the error for a daemon that does not answer in time."""
     return DaemonUnavailableError(f"{path}: the daemon did not answer within {limit_s:g} s")
 
 

@@ -13,12 +13,16 @@ from typing import Any
 
 from camserver.client.exchange import (
     ANSWER_S,
+    MAX_LEASE_WAIT_S,
+    MAX_WORK_S,
     DaemonUnavailableError,
     Picture,
     connected,
+    silent,
     went_away,
 )
 from camserver.client.exchange import exchange as ask
+from camserver.client.latest import Age, JsonLines
 from camserver.client.lease_exchange import (
     Granted,
     LeaseExchange,
@@ -31,9 +35,6 @@ from camserver.client.lease_exchange import (
 from camserver.errors import CamserverError
 
 DEFAULT_SOCKET = Path("/run/camserver/camserver.sock")
-MAX_LEASE_WAIT_S = 300.0
-"""Seconds; an inventory's lease_wait and a camera's timeout are never longer."""
-MAX_WORK_S = 2 * MAX_LEASE_WAIT_S + ANSWER_S
 GIVE_BACK_S = 10.0
 """Seconds that the daemon may take to confirm that a lease was given back."""
 
@@ -155,12 +156,60 @@ class SyncLeaseClient:
         """Return the JSON of a POST route. Raises DaemonUnavailableError, ApiRefusal."""
         return json.loads(ask(self._path, "POST", route, MAX_WORK_S).body)
 
-    def latest(self, camera: str) -> Picture:
-        """Return the newest published picture, however old it is.
+    def latest(
+        self,
+        camera: str,
+        *,
+        max_age: float | str | None = None,
+        wait: float | str | None = None,
+        stale_ok: bool = False,
+    ) -> Picture:
+        """Return the newest published picture; with `max_age`, one that is no older than that.
 
-        Raises DaemonUnavailableError, ApiRefusal (404 when there is none yet).
+        If there is none, one is taken, and the call waits for it: at most `wait`, by default as
+        long as one poll may take. With `stale_ok` it then returns the old one. Times are in
+        seconds, or texts such as "5s".
+
+        Raises DaemonUnavailableError, ApiRefusal (404 when there is no picture yet, 503 when there
+        is none that is young enough; `data` says why).
         """
-        return ask(self._path, "GET", f"{route_of(camera)}/latest.jpg", ANSWER_S).picture()
+        age = Age(max_age, wait, stale_ok)
+        return ask(
+            self._path, "GET", age.route(f"{route_of(camera)}/latest.jpg"), age.limit_s
+        ).picture()
+
+    def latest_of(
+        self,
+        cameras: str = "*",
+        *,
+        max_age: float | str | None = None,
+        wait: float | str | None = None,
+        stale_ok: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the facts of the newest picture of each camera, as soon as they are known.
+
+        `cameras` are patterns of ids such as "gate*,door". The other arguments are as for `latest`.
+        The facts have the keys of latest.json, `age_s` and `file`; or `error`, when there is no
+        picture that is young enough.
+
+        Raises DaemonUnavailableError, ApiRefusal.
+        """
+        age = Age(max_age, wait, stale_ok)
+        lines = JsonLines(age.route("/v1/latest", cameras=cameras))
+        with connected(self._path) as sock:
+            sock.settimeout(age.limit_s)
+            try:
+                sock.sendall(lines.request)
+                while not lines.is_whole:
+                    lines.feed(data := sock.recv(1 << 16))
+                    while (said := lines.take()) is not None:
+                        yield said
+                    if not data and not lines.is_whole:
+                        raise went_away(self._path)
+            except TimeoutError:
+                raise silent(self._path, age.limit_s) from None
+            except (OSError, ValueError):
+                raise went_away(self._path) from None
 
     def snapshot(self, camera: str) -> Picture:
         """Take a picture now under a lease, and return it. It is published like a poll's picture.

@@ -44,6 +44,7 @@ class Camera:
     # A change of it must not change the camera's schedule
     retention: CameraRetention | None = field(default=None, compare=False)
     lost_cooldown_s: float | None = None
+    min_interval_s: float = 1.0
     hosts: tuple[str, ...] = ANY_HOST
 
     @property

@@ -261,6 +261,7 @@ class _Loader:
             password=next(iter(secrets), ""),
             device=table.device or f"{parts.hostname}:{port}",
             interval_s=table.interval,
+            min_interval_s=table.min_interval,
             timeout_s=table.timeout,
             lease_wait_s=table.lease_wait,
             max_sessions=table.max_sessions,

@@ -194,6 +194,15 @@ class CameraKeys(Table):
         description="The box that limits sessions; default: host and port of the URL.",
     )
     interval: Duration = Field(10.0, ge=0.1, description="Time between pictures.")
+    min_interval: Duration = Field(
+        1.0,
+        ge=0.1,
+        le=3600,
+        description=(
+            "Least time between the starts of two pictures, when programs and people ask for newer"
+            " ones than the interval gives."
+        ),
+    )
     timeout: Duration = Field(
         10.0, ge=0.5, le=300, description="One deadline for a whole picture, after the lease."
     )

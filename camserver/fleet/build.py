@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -253,9 +253,21 @@ class Fleet:
         host = self.member.host
         return [] if host is None else [name for name, _ in host.mirror.live() if name != host.name]
 
-    async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
+    async def lines(
+        self, host: str, request: web.Request, headers: Mapping[str, str], wait_s: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Let another host answer a request with JSON lines. None come when it cannot be asked."""
+        if self.peers is not None:
+            async for line in self.peers.lines(host, request.raw_path, headers, wait_s):
+                yield line
+
+    async def relay(
+        self, host: str, request: web.Request, headers: Mapping[str, str], wait_s: float
+    ) -> web.StreamResponse | None:
         """Let another host answer a request. None when it cannot be asked."""
-        return None if self.peers is None else await self.peers.relay(host, request)
+        if self.peers is None:
+            return None
+        return await self.peers.relay(host, request, headers, wait_s)
 
     def jobs(self, sink: EventSink) -> dict[str, Coroutine[Any, Any, None]]:
         """What this host does as a member, until `leave` is done or until it is cancelled.

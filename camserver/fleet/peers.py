@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -41,6 +41,8 @@ ANSWERED = (
     "ETag",
     "Last-Modified",
     "Cache-Control",
+    "Age",
+    "X-Captured-At",
     "Retry-After",
     FACTS_HEADER,
 )
@@ -163,20 +165,50 @@ class Peers:
                     ):
                         yield said
 
-    async def relay(self, host: str, request: web.Request) -> web.StreamResponse | None:
-        """Let another host answer a request. None when it cannot be asked."""
+    async def lines(
+        self, host: str, route: str, headers: Mapping[str, str], wait_s: float
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The JSON lines of an answer. They end when the host does not answer any more.
+
+        It may take `wait_s` seconds longer than an answer that is there.
+        """
+        if not (url := self._url_of(host)):
+            return
+        with contextlib.suppress(
+            aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError
+        ):
+            async with (
+                asyncio.timeout(RELAY_S + wait_s),
+                self._connections("lines").get(
+                    URL(f"{url}{route}", encoded=True),
+                    headers=headers,
+                    server_hostname=host,
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                while answer.status == HTTPStatus.OK and (line := await answer.content.readline()):
+                    if isinstance(said := json.loads(line), dict):
+                        yield said
+
+    async def relay(
+        self, host: str, request: web.Request, headers: Mapping[str, str], wait_s: float
+    ) -> web.StreamResponse | None:
+        """Let another host answer a request. None when it cannot be asked.
+
+        `headers` are sent, too. It may take `wait_s` seconds longer than an answer that is there.
+        """
         url = self._url_of(host)
         if not url or ".." in request.path.split("/"):
             return None
-        headers = {name: request.headers[name] for name in ASKED if name in request.headers}
+        asked = {name: request.headers[name] for name in ASKED if name in request.headers}
         begun: web.StreamResponse | None = None
         try:
             async with (
-                asyncio.timeout(RELAY_S),
+                asyncio.timeout(RELAY_S + wait_s),
                 self._connections("pictures").request(
                     request.method,
                     URL(f"{url}{request.raw_path}", encoded=True),
-                    headers=headers,
+                    headers={**asked, **headers},
                     server_hostname=host,
                     allow_redirects=False,
                 ) as answer,

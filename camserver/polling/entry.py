@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
 from camserver.config import Camera
+from camserver.errors import NotPolledError
 from camserver.freshness import Freshness, FreshnessLimits
-from camserver.model import Result
+from camserver.leases import Holder
+from camserver.model import Attempt, Result
 
 SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
 """The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
@@ -37,6 +40,31 @@ class Entry:
     skipped: int = 0
     results: Counter[Result] = field(default_factory=Counter)
     fresh_at: float | None = None
+    started: float = -math.inf
+    """When its newest poll started."""
+    asker: Holder | None = None
+    """Who asked for its next poll. None: the schedule did."""
+    outcome: asyncio.Future[Attempt] | None = None
+    """The outcome of the poll that ends next, for those who wait for it."""
+
+    def next_outcome(self) -> asyncio.Future[Attempt]:
+        """The outcome of the running poll, or of the next one. All who wait for it share it."""
+        if self.outcome is None:
+            self.outcome = asyncio.get_running_loop().create_future()
+        return self.outcome
+
+    def ended(self, attempt: Attempt) -> None:
+        """Tell those who wait how the poll ended."""
+        outcome, self.outcome = self.outcome, None
+        if outcome is not None:
+            outcome.set_result(attempt)
+
+    def gave_up(self) -> None:
+        """Tell those who wait that no poll comes."""
+        outcome, self.outcome = self.outcome, None
+        if outcome is not None:
+            outcome.set_exception(NotPolledError(f"{self.camera.id} is not polled any more"))
+            outcome.exception()  # marks it as retrieved: all may have left
 
     def freshness(self, now: float) -> Freshness:
         """The freshness of the newest picture that was published since the start."""

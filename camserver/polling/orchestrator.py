@@ -22,15 +22,19 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from camserver.config import Camera
+from camserver.errors import NotPolledError
 from camserver.events import CameraFresh, CameraRecovered, Event, PollFailed, PollSkipped
 from camserver.freshness import Freshness
 from camserver.host.clock import utc_now
+from camserver.leases import Holder
 from camserver.model import Attempt, Result
 from camserver.polling.entry import SLOT_DIVISORS, CameraPolling, Entry, PollingStatistics
 from camserver.polling.schedule import following_due, next_due, phase, retry_delay_s
 
-Poll = Callable[[Camera, int], Awaitable[Attempt]]
-"""Takes and stores one picture. The number counts the failures in a row before this poll."""
+Poll = Callable[[Camera, int, Holder | None], Awaitable[Attempt]]
+"""Takes and stores one picture: of a camera, after so many failures in a row, for who asked for it
+out of schedule.
+"""
 
 NOT_FAILING = frozenset((Result.BUSY, Result.OVERLOADED))
 """The results that say nothing against the camera."""
@@ -130,6 +134,8 @@ class PollingOrchestrator:
         if entry is not None:
             entry.removed = True
             entry.version += 1
+            if entry.task is None:
+                entry.gave_up()
         return entry
 
     def _change(self, entry: Entry, camera: Camera) -> None:
@@ -160,6 +166,9 @@ class PollingOrchestrator:
         """
         self._stopping = True
         self._wake.set()
+        for entry in self._entries.values():
+            if entry.task is None:
+                entry.gave_up()
         await self._settle(grace_s)
 
     def statistics(self) -> PollingStatistics:
@@ -179,10 +188,44 @@ class PollingOrchestrator:
         now = _now()
         return tuple(entry.statistics(now) for entry in self._entries.values())
 
-    def failures(self, camera_id: str) -> int:
-        """The number of failed polls of a camera since its last picture."""
+    # ---- polls on demand
+
+    async def poll_now(self, camera_id: str, asker: Holder) -> Attempt:
+        """Wait for the end of the running poll, or of one that starts now, out of schedule.
+
+        All who ask meanwhile share it. It starts `min_interval` after the start of the poll before
+        it, or later. It counts as a poll: the camera is due an interval later, or at its next
+        aligned time. A cancelled call does not cancel the poll.
+
+        Raises NotPolledError, also when the camera leaves before the poll starts.
+        """
         entry = self._entries.get(camera_id)
-        return 0 if entry is None else entry.failures
+        if entry is None or self._stopping:
+            raise NotPolledError(f"{camera_id} is not polled here")
+        if entry.task is None:
+            entry.asker = entry.asker or asker
+            self._advance(entry)
+        return await asyncio.shield(entry.next_outcome())
+
+    def retry_in_s(self, camera_id: str) -> float:
+        """In how many seconds a failing camera is tried again. 0: it is not waiting for that."""
+        entry = self._entries.get(camera_id)
+        if entry is None or not entry.failures or entry.task is not None or entry.queued:
+            return 0.0
+        return max(0.0, entry.due - _now())
+
+    def _advance(self, entry: Entry) -> None:
+        camera = entry.camera
+        due = max(_now(), entry.started + camera.min_interval_s)
+        if camera.align:
+            # The next aligned poll comes in any case. If it comes soon, it is the one.
+            is_sooner = due + camera.min_interval_s <= entry.due
+        else:
+            is_sooner = due < entry.due
+            entry.phase_s = due % camera.interval_s if is_sooner else entry.phase_s
+        if is_sooner and not entry.queued:
+            self._schedule(entry, due)
+            self._wake.set()
 
     # ---- schedule
 
@@ -215,7 +258,9 @@ class PollingOrchestrator:
             else:
                 entry.version += 1
                 entry.queued = True
-                self._ready[entry.poll_group].append(entry)
+                ready = self._ready[entry.poll_group]
+                # Somebody waits for it
+                ready.append(entry) if entry.asker is None else ready.appendleft(entry)
 
     def _start_ready(self) -> None:
         now = _now()
@@ -231,7 +276,10 @@ class PollingOrchestrator:
                 lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due),
             )
             self._schedule(entry, self._regular_due(entry))
-            entry.task = asyncio.create_task(self._run_one(entry), name=f"poll {entry.camera.id}")
+            entry.started, asker, entry.asker = now, entry.asker, None
+            entry.task = asyncio.create_task(
+                self._run_one(entry, asker), name=f"poll {entry.camera.id}"
+            )
             self._running[entry.task] = entry.poll_group
 
     def _next_ready(self) -> Entry | None:
@@ -275,10 +323,13 @@ class PollingOrchestrator:
 
     # ---- one poll
 
-    async def _run_one(self, entry: Entry) -> None:
+    async def _run_one(self, entry: Entry, asker: Holder | None) -> None:
         camera = entry.camera
         try:
-            attempt = await self._poll(camera, entry.failures)
+            attempt = await self._poll(camera, entry.failures, asker)
+        except asyncio.CancelledError:
+            entry.gave_up()
+            raise
         # A bug of camserver must cost only one poll of one camera, and must be visible
         except Exception as error:  # noqa: BLE001
             attempt = Attempt(
@@ -292,6 +343,7 @@ class PollingOrchestrator:
             self._wake.set()
         entry.results[attempt.result] += 1
         self._reschedule(entry, attempt)
+        entry.ended(attempt)
 
     def _reschedule(self, entry: Entry, attempt: Attempt) -> None:
         entry.busy = attempt.result is Result.BUSY

@@ -68,10 +68,7 @@ class Outcome:
     @property
     def captured_at(self) -> float | None:
         """The capture time of the newest picture, in seconds since 1970."""
-        try:
-            return datetime.fromisoformat(self.picture["captured_at"]).timestamp()
-        except (TypeError, ValueError, OverflowError):  # another program may have written it
-            return None
+        return moment_of(self.picture["captured_at"])
 
     def latest(self, camera: str) -> dict[str, Any]:
         """The content of latest.json."""
@@ -81,6 +78,14 @@ class Outcome:
             "attempt": self.attempt and asdict(self.attempt),
             "consecutive_failures": self.consecutive_failures,
         }
+
+
+def moment_of(text: str | None) -> float | None:
+    """A moment in RFC 3339 as seconds since 1970. None when it is not one."""
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except (TypeError, ValueError, OverflowError):  # another program may have written it
+        return None
 
 
 class Outcomes:
@@ -115,7 +120,20 @@ class Outcomes:
             return None
         if outcome.captured_boot_s is not None:
             return self._boot() - outcome.captured_boot_s
-        return max(0.0, self._wall() - outcome.captured_at)
+        return self._by_wall(outcome.captured_at)
+
+    def _by_wall(self, captured_at: float | None) -> float | None:
+        return None if captured_at is None else max(0.0, self._wall() - captured_at)
+
+    def age_of(self, camera: str, captured_at: str | None) -> float | None:
+        """The age in seconds of a camera's picture that was captured at `captured_at` (RFC 3339).
+
+        None when that is not a moment.
+        """
+        known = self._known.get(camera)
+        if known is not None and known.picture["captured_at"] == captured_at:
+            return self.age_s(camera)
+        return self._by_wall(moment_of(captured_at))
 
     def ages_s(self) -> dict[str, float]:
         """The age of the newest picture of each camera that has one."""

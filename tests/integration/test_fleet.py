@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,35 @@ async def test_any_host_shows_the_pictures_of_all(fleet: FleetHosts) -> None:
     day = taken.facts["captured_at"][:10]
     archive = f"/v1/cameras/{elsewhere[0]}/archive?day={day}"
     assert await asyncio.to_thread(a.client.get, archive)
+    assert fleet.verdict() == {}
+
+
+async def test_any_host_has_young_pictures_of_all(fleet: FleetHosts) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    await (await fleet.host("a", http=address)).start()
+    await start(fleet, "b")
+    client = fleet.hosts["a"].client
+    owner_of = {row["id"]: row["host"] for row in await fleet.get(client, "/v1/cameras")}
+    elsewhere = next(camera for camera, host in owner_of.items() if host == "b")
+    asked_at = datetime.now(UTC) - timedelta(seconds=0.002)  # the facts have milliseconds
+    picture = await asyncio.to_thread(client.latest, elsewhere, max_age="1ms", wait=60)
+    assert picture.captured_at is not None
+    assert picture.captured_at >= asked_at
+    facts = await fleet.get(client, f"/v1/cameras/{elsewhere}/latest.json?max_age=1h")
+    assert datetime.fromisoformat(facts["captured_at"]) >= picture.captured_at
+    asked_at = datetime.now(UTC) - timedelta(seconds=0.002)
+    lines = await asyncio.to_thread(lambda: list(client.latest_of(max_age="1ms", wait="60s")))
+    assert {line["camera"]: line.get("host", "a") for line in lines} == owner_of
+    assert all(datetime.fromisoformat(line["captured_at"]) >= asked_at for line in lines)
+    async with aiohttp.ClientSession() as session:
+        url = f"http://{address}/v1/cameras/{elsewhere}/latest.jpg?max_age=1ms"
+        async with session.get(url) as answer:
+            assert answer.status == 403, "nobody has logged in, and b is told so"
+            problem = json.loads(await answer.read())
+            assert problem["detail"].endswith("opens no session for this request")
+        async with session.get(f"http://{address}/v1/latest?max_age=1ms") as answer:
+            said = [json.loads(line) for line in (await answer.read()).splitlines()]
+            assert all("error" in line for line in said)
     assert fleet.verdict() == {}
 
 

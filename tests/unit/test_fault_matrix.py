@@ -80,7 +80,7 @@ class World:
         self.pictures: dict[str, list[float]] = defaultdict(list)
         self.took: dict[str, list[float]] = defaultdict(list)
 
-    async def poll(self, polled: Camera, _: int) -> Attempt:
+    async def poll(self, polled: Camera, *_: object) -> Attempt:
         begun = loop_time()
         self.starts[polled.id].append(begun)
         attempt = await self.service.take(polled, HOLDER)

@@ -19,6 +19,7 @@ from support import camera, run_virtual
 
 from camserver.config import Camera
 from camserver.events import Event, PollSkipped
+from camserver.leases import Holder
 from camserver.model import Attempt, Result, Snapshot, Source, Still
 from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.polling.schedule import RETRY_CAP_S, next_due, phase, retry_delay_s
@@ -44,6 +45,7 @@ class Fleet:
 
     def __init__(self, behave: Callable[[Camera], Any], **options: Any) -> None:
         self.starts: dict[str, list[float]] = defaultdict(list)
+        self.askers: dict[str, list[str]] = defaultdict(list)
         self.events: list[Event] = []
         self.behave = behave
         self.most = self.running = 0
@@ -53,8 +55,9 @@ class Fleet:
             **({"sessions": 16, "open_rate": 1000.0, "chance": lambda: 0.0} | options),
         )
 
-    async def poll(self, c: Camera, _: int) -> Attempt:
+    async def poll(self, c: Camera, _: int, asker: Holder | None) -> Attempt:
         self.starts[c.id].append(asyncio.get_running_loop().time() - 1000)
+        self.askers[c.id].append("schedule" if asker is None else asker.label)
         self.running += 1
         self.most = max(self.most, self.running)
         try:

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from desk import bare
 
 from camserver.api import listener as door
 from camserver.api import sse as stream
-from camserver.api.read_routes import SENDING
 from camserver.api.sse import EventStream
+from camserver.api.turns import Turns
 from camserver.events import DaemonFault
 from camserver.host.disk import Disk
-from camserver.leases import RtspManager
 
 
 @pytest.fixture
@@ -83,17 +81,34 @@ async def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.Monk
     await served.close()
 
 
-def test_who_takes_pictures_slowly_keeps_none_from_others(tmp_path: Path) -> None:
-    _, reading = bare(tmp_path, RtspManager())
-    with contextlib.ExitStack() as stack:
-        for _ in range(SENDING):
-            stack.enter_context(reading._turn("10.0.0.9"))
-        with pytest.raises(web.HTTPServiceUnavailable), reading._turn("10.0.0.9"):
-            pass
-        with reading._turn(""):  # the unix socket
-            assert len(reading.sending) == 2
-    assert not reading.sending
-    reading.close()
+async def test_who_takes_pictures_slowly_keeps_none_from_others() -> None:
+    turns = Turns(most=3, wait_s=0.01)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(turns.turn("10.0.0.9"))
+        with pytest.raises(web.HTTPServiceUnavailable):
+            await stack.enter_async_context(turns.turn("10.0.0.9"))
+        async with turns.turn(""):  # the unix socket
+            assert len(turns) == 2
+    assert not len(turns)
+
+
+async def test_many_who_ask_at_once_have_their_turns() -> None:
+    turns, at_once, most = Turns(most=3, wait_s=60), 0, 0
+
+    async def take() -> None:
+        nonlocal at_once, most
+        async with turns.turn("10.0.0.9"):
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0)
+            at_once -= 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(100):
+            group.create_task(take())
+    assert most == 3
+    assert not len(turns)
 
 
 async def test_a_disk_that_hangs_is_told_from_one_that_answers(
