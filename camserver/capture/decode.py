@@ -26,6 +26,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from camserver.capture import slice_ends
 from camserver.errors import CameraError
+from camserver.http.jpeg_file import exif_segment, whole_jpeg, without_comments
 from camserver.model import Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192
@@ -39,6 +40,8 @@ AV_CS_BT709, AV_CS_UNSPECIFIED, AV_CS_FCC, AV_CS_BT470BG, AV_CS_SMPTE170M, AV_CS
     7,
 )
 AV_CS_BT2020 = 9
+STILL_CODECS = ("png", "webp", "bmp")
+"""What snapshot URLs give besides JPEG."""
 _SWS_MATRIX = {  # libavutil's AVColorSpace -> libswscale's matrix
     AV_CS_BT709: Colorspace.ITU709,
     AV_CS_FCC: Colorspace.FCC,
@@ -74,26 +77,37 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
 
     Raises CameraError(bad-picture) when it is not a whole JPEG.
     """
-    # RTP payloads may be padded. Simple HTTP servers end a body with a line end.
-    data = data.rstrip(b"\0\r\n")
-    if not data.startswith(b"\xff\xd8") or not data.endswith(b"\xff\xd9"):
-        raise _bad(
-            "the JPEG is not whole" if data.startswith(b"\xff\xd8") else "what came is no JPEG"
-        )
+    if not data.startswith(b"\xff\xd8"):
+        raise _bad("what came is no JPEG")
+    jpeg = whole_jpeg(data)  # RTP payloads may be padded
+    if jpeg is None:
+        raise _bad("the JPEG is not whole")
     try:
-        height, full_width, *_ = simplejpeg.decode_jpeg_header(data)
+        height, full_width, *_ = simplejpeg.decode_jpeg_header(jpeg, strict=False)
         _check_size(full_width, height)
-        # Decoding at 1/8 size still reads all entropy-coded data. simplejpeg is strict by default:
-        # it raises where libjpeg only warns.
-        simplejpeg.decode_jpeg(data, "GRAY", min_factor=8, fastdct=True)
+        readable = _readable(jpeg)
         if width is None or width >= full_width:
-            return Still(data, full_width, height, "mjpeg")
-        rgb = simplejpeg.decode_jpeg(data, "RGB", min_width=width)
+            return Still(jpeg, full_width, height, "mjpeg")
+        rgb = simplejpeg.decode_jpeg(readable, "RGB", min_width=width)
     except ValueError:
         raise _bad("the JPEG is damaged") from None
-    frame = VideoFrame.from_ndarray(rgb, "rgb24")
-    jpeg, out_width, out_height = _encode(frame, width, quality)
-    return Still(jpeg, out_width, out_height, "mjpeg")
+    scaled, out_width, out_height = _encode(VideoFrame.from_ndarray(rgb, "rgb24"), width, quality)
+    with_orientation = scaled[:2] + exif_segment(jpeg) + scaled[2:]
+    return Still(with_orientation, out_width, out_height, "mjpeg")
+
+
+def _readable(jpeg: bytes) -> bytes:
+    """A whole JPEG as libjpeg reads it without a warning. Raises ValueError when it is damaged.
+
+    Decoding at 1/8 size still reads all entropy-coded data. simplejpeg is strict by default: it
+    raises where libjpeg only warns. A warning of what comes before the first scan is no damage.
+    """
+    try:
+        simplejpeg.decode_jpeg(jpeg, "GRAY", min_factor=8, fastdct=True)
+    except ValueError:
+        jpeg = without_comments(jpeg)
+        simplejpeg.decode_jpeg(jpeg, "GRAY", min_factor=8, fastdct=True)
+    return jpeg
 
 
 def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
@@ -114,7 +128,7 @@ def inspect_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], b
 
 def warm_up() -> None:
     """Use each function once, so that no file has to be opened or loaded after the seal."""
-    for codec in ("h264", "hevc"):
+    for codec in ("h264", "hevc", *STILL_CODECS):
         with contextlib.suppress(CameraError):
             _decode_frame(codec, b"\0\0\0\1", b"")
     jpeg, *_ = _encode(VideoFrame(64, 64, "yuv420p"), 32, 80)
@@ -161,6 +175,7 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
     if width is not None and width < frame.width:
         out_width, out_height = width, max(1, round(frame.height * width / frame.width))
     is_rgb = frame.format.name.startswith(("rgb", "bgr", "gbr"))
+    is_rgb |= frame.format.name.startswith(("gray", "ya", "pal", "mono"))  # of PNG and BMP
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj") or is_rgb
     planar = frame.reformat(
         out_width,

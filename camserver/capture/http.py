@@ -1,92 +1,43 @@
-"""Fetch a camera's snapshot URL: one GET, digest or basic login, limited time and size.
-
-Only this module uses aiohttp's client.
-"""
+"""Fetch a camera's snapshot URL: one GET, digest or basic login, limited time and size."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
+import ssl
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
-from typing import Any, cast
 
-import aiohttp
-from aiohttp.connector import Connection
 from cachetools import LRUCache
-from yarl import URL
 
-from camserver.capture.paced import PacedProtocol
+from camserver.capture.http_connection import Address, ConnectionBrokeError, HttpConnection
 from camserver.capture.session import CaptureSessionBase
+from camserver.capture.tls import tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
-from camserver.host.clock import utc_now
+from camserver.host.clock import Seconds, utc_now
+from camserver.http.picture import Picture
+from camserver.http.reader import Answer
+from camserver.http.words import said
 from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
-MAX_JPEG_BYTES = 32 * 1024 * 1024
-MANY_CHUNKS, MIN_CHUNK_BYTES = 1000, 32
-"""A body of more chunks than this must have larger chunks than this: each one costs time."""
 CLOSING_S = 0.3
 """How long a camera is given to close the connection after its 401, until it is known whether it
 does. The login then goes over a new connection, and is not lost.
 """
 MAX_REMEMBERED = 10_000
-
-
-class _Connector(aiohttp.TCPConnector):
-    """A connector that allows one connection for each request.
-
-    aiohttp sends a GET again when the server closes the connection. If the GET contains a login,
-    the camera would get two logins for one picture.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._allowed = 0
-        self.paced: PacedProtocol | None = None
-        """The protocol of the newest connection."""
-
-    async def _wrap_create_connection(self, *arguments: Any, **options: Any) -> Any:
-        """Connect, with a protocol that gets its bytes in turns.
-
-        aiohttp has no public place for this. A test fails when it does not call this any more.
-        """
-        factory, *others = arguments
-        transport, paced = await super()._wrap_create_connection(
-            lambda: PacedProtocol(factory()), *others, **options
-        )
-        self.paced = cast("PacedProtocol", paced)
-        return transport, self.paced.inner
-
-    def allow_one(self) -> None:
-        """Allow one connection, for the next request."""
-        self._allowed = 1
-
-    async def connect(self, *arguments: Any, **options: Any) -> Connection:
-        """Connect. Raises _ClosedError when the request was already sent."""
-        if not self._allowed:
-            raise _ClosedError
-        self._allowed = 0
-        return await super().connect(*arguments, **options)
-
-
-class _ClosedError(aiohttp.ClientError):
-    """Raised when the server closed the connection instead of answering."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    challenges: list[Challenge]
-    body: bytes
+MAX_REDIRECTS = 5
+MAX_BUSY = 3
+"""How often a camera is asked again that is busy and says for how long."""
+REDIRECTS = (301, 302, 303, 307, 308)
+BUSY = (429, 503)
 
 
 class HttpEngine:
-    """Fetches JPEGs by HTTP.
+    """Fetches pictures by HTTP.
 
     Each fetch opens its own connection and closes it, because cameras allow few connections.
 
@@ -95,7 +46,8 @@ class HttpEngine:
     the nonce was too old.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wall: Seconds = time.time) -> None:
+        self._wall = wall
         # Whether a host closes the connection after its 401
         self._closes: LRUCache[str, bool] = LRUCache(MAX_REMEMBERED)
         # Nonce counts of a host's challenge
@@ -113,80 +65,73 @@ class HttpEngine:
     ) -> None:
         """Do nothing: this engine does not learn."""
 
-    async def fetch(self, camera: Camera, url: str, deadline: float) -> bytes:
-        """The body of `url`. The decoder checks later whether it is a whole JPEG.
+    async def fetch(self, camera: Camera, url: str, deadline: float) -> Picture:
+        """The picture at `url`. The decoder checks later whether it is whole.
 
         Raises CameraError.
         """
-        started = asyncio.get_running_loop().time()
-        limit_s = deadline - started
+        limit_s = deadline - _now()
+        line = _Line(camera)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._fetch(camera, url)
+                return await self._fetch(line, camera, Address.of(url), deadline)
         except TimeoutError:
-            raise _error(
-                Result.TIMEOUT, f"the snapshot URL did not answer within {limit_s:.1f} s"
-            ) from None
-        except _ClosedError:
-            raise _error(
-                Result.UNREACHABLE,
-                "the snapshot URL: the camera closed the connection without an answer",
-            ) from None
-        except aiohttp.ClientConnectorCertificateError:
-            raise _error(
-                Result.ERROR, "the snapshot URL's certificate is not valid (tls_verify = true)"
-            ) from None
-        except aiohttp.ClientConnectorError as error:
-            raise _error(
-                Result.UNREACHABLE, f"the snapshot URL: {reason(error.os_error)}"
-            ) from None
-        except (aiohttp.ClientError, ValueError, OSError) as error:
-            # The texts of these errors may contain the URL
-            raise _error(
-                Result.UNREACHABLE,
-                f"the snapshot URL: the answer broke off ({type(error).__name__})",
-            ) from None
+            raise _error(Result.TIMEOUT, f"{line.waits_for} within {limit_s:.1f} s") from None
+        except ConnectionBrokeError as error:
+            result = Result.BAD_PICTURE if error.is_nonsense else Result.UNREACHABLE
+            raise _error(result, str(error)) from None
+        except ssl.SSLCertVerificationError:
+            raise _error(Result.ERROR, "the certificate is not valid (tls_verify = true)") from None
+        except ssl.SSLError as error:
+            why = (error.reason or type(error).__name__).lower().replace("_", " ")
+            raise _error(Result.UNREACHABLE, f"no TLS connection: {why}") from None
+        except OSError as error:
+            raise _error(Result.UNREACHABLE, reason(error)) from None
+        except ValueError:  # its text may contain the URL
+            raise _error(Result.ERROR, "it is no URL that can be asked for") from None
+        finally:
+            line.close()
 
-    async def _fetch(self, camera: Camera, url: str) -> bytes:
-        connector = _Connector(ssl=camera.tls_verify, limit=1)
-        trace, reused = aiohttp.TraceConfig(), list[bool]()
+    async def _fetch(
+        self, line: _Line, camera: Camera, address: Address, deadline: float
+    ) -> Picture:
+        redirects, waits = 0, 0
+        while True:
+            answer, tried = await self._ask(line, camera, address)
+            head = answer.head
+            if head.status in REDIRECTS and head.first("location"):
+                redirects += 1
+                address = _followed(address, head.first("location"), redirects)
+                continue
+            retry_s = head.retry_after_s(self._wall()) if head.status in BUSY else 0.0
+            if not (0 < retry_s < deadline - _now()) or waits == MAX_BUSY:
+                return _picture(answer, camera, tried, retry_s)
+            waits += 1
+            line.close()
+            await asyncio.sleep(retry_s)
 
-        async def on_reuse(*_: object) -> None:
-            reused.append(True)
+    async def _ask(
+        self, line: _Line, camera: Camera, address: Address
+    ) -> tuple[Answer, Challenge | None]:
+        """The answer to a GET, with the login if it is asked for, and the challenge it answered."""
+        answer = await line.get(address, {})
+        tried: Challenge | None = None
+        while answer.head.status == 401 and camera.username:
+            challenges = parse_challenges(answer.head.all("www-authenticate"))
+            challenge = strongest(challenges)
+            if tried is None and challenge is None:
+                raise _error(Result.ERROR, f"{not_spoken(challenges)} (401)", status=401)
+            if challenge is None or not _worth_a_try(challenge, tried):
+                break
+            stale, tried = tried is not None, challenge
+            answer = await self._log_in(line, address, self._login(camera, address, challenge))
+            if stale:
+                break
+        return answer, tried
 
-        trace.on_connection_reuseconn.append(on_reuse)
-        async with aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trace_configs=[trace],
-        ) as session:
-            answer = await self._get(session, connector, url, None)
-            tried: Challenge | None = None
-            while answer.status == 401 and camera.username:
-                challenge = strongest(answer.challenges)
-                if tried is None and challenge is None:
-                    raise _error(
-                        Result.ERROR,
-                        f"the snapshot URL: {not_spoken(answer.challenges)} (401)",
-                        status=401,
-                    )
-                if challenge is None or not _worth_a_try(challenge, tried):
-                    break
-                login = self._login(camera, url, challenge)
-                stale, tried = tried is not None, challenge
-                reused.clear()
-                answer = await self._get_logged_in(session, connector, url, login)
-                self._closes[_host(url)] = not reused
-                if stale:
-                    break
-        if answer.status == 200:
-            return answer.body
-        raise _refused(answer, camera, tried)
-
-    def _login(self, camera: Camera, url: str, challenge: Challenge) -> str:
+    def _login(self, camera: Camera, address: Address, challenge: Challenge) -> str:
         """The Authorization header. A nonce that a camera gives again is counted on."""
-        key = _host(url), challenge.nonce
+        key = address.name, challenge.nonce
         if key not in self._counts:
             self._counts[key] = count(1)
         return authorization(
@@ -194,46 +139,75 @@ class HttpEngine:
             camera.username,
             camera.password,
             "GET",
-            request_target(url),
+            address.target,
             count=next(self._counts[key]),
             cnonce=secrets.token_hex(8),
         )
 
-    async def _get_logged_in(
-        self, session: aiohttp.ClientSession, connector: _Connector, url: str, login: str
-    ) -> _Answer:
+    async def _log_in(self, line: _Line, address: Address, login: str) -> Answer:
         """Raises CameraError when the camera closes the connection instead of answering."""
-        if self._closes.get(_host(url), True):
-            await asyncio.sleep(CLOSING_S)
+        if self._closes.get(address.name, True):
+            await line.wait_closed(CLOSING_S)
         try:
-            return await self._get(session, connector, url, {"Authorization": login})
-        except _ClosedError:
-            self._closes.pop(_host(url), None)
+            answer = await line.get(address, {"Authorization": login})
+        except ConnectionBrokeError:
+            self._closes.pop(address.name, None)
             raise _error(
                 Result.UNREACHABLE,
-                "the snapshot URL: the camera closed the connection when it was sent the login",
+                "the camera closed the connection when it was sent the login",
                 login_refused=True,
             ) from None
+        self._closes[address.name] = not line.was_reused
+        return answer
 
-    @staticmethod
-    async def _get(
-        session: aiohttp.ClientSession,
-        connector: _Connector,
-        url: str,
-        headers: dict[str, str] | None,
-    ) -> _Answer:
-        connector.allow_one()
-        async with session.get(url, headers=headers, allow_redirects=False) as response:
-            if connector.paced is not None:
-                connector.paced.answer_has_begun()
-            challenges = parse_challenges(response.headers.getall("WWW-Authenticate", ()))
-            if response.status == 401:
-                # The body is read so that the next request can use the same connection. The body
-                # itself is not used, so errors in it do not matter.
-                with contextlib.suppress(aiohttp.ClientError):
-                    await _read(response)
-                return _Answer(401, challenges, b"")
-            return _Answer(response.status, challenges, await _read(response))
+
+class _Line:
+    """The connection of one fetch. A new one is opened when the last one cannot be used again."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._address: Address | None = None
+        self._connection: HttpConnection | None = None
+        self._may_reuse = False
+        self.was_reused = False
+        """Whether the newest request went over the connection of the one before."""
+
+    @property
+    def waits_for(self) -> str:
+        """What did not come, for a person."""
+        if self._connection is None:
+            return "no connection was made"
+        reader = self._connection.reader
+        if reader.head is None:
+            return "it did not answer"
+        return f"it sent {reader.received} bytes, but no whole picture,"
+
+    async def get(self, address: Address, headers: dict[str, str]) -> Answer:
+        """Send a GET. Raises ConnectionBrokeError, OSError."""
+        connection = self._connection
+        same = self._address is not None and self._address.name == address.name
+        self.was_reused = (
+            connection is not None and self._may_reuse and same and not connection.is_closed
+        )
+        if connection is None or not self.was_reused:
+            self.close()
+            tls = tls_context(self._camera.tls_verify) if address.scheme == "https" else None
+            connection = self._connection = await HttpConnection.open(address, tls)
+        self._address = address
+        answer = await connection.get(address, headers)
+        self._may_reuse = answer.may_reuse
+        return answer
+
+    async def wait_closed(self, limit_s: float) -> None:
+        """Wait whether the camera closes the connection."""
+        if self._connection is not None and self._may_reuse:
+            await self._connection.wait_closed(limit_s)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 class HttpSession(CaptureSessionBase):
@@ -248,24 +222,9 @@ class HttpSession(CaptureSessionBase):
         self._deadline = deadline
 
     async def keyframe(self) -> CodedKeyframe:
-        """The camera's JPEG. Raises CameraError."""
-        jpeg = await self._engine.fetch(self._camera, self._url, self._deadline)
-        return CodedKeyframe("mjpeg", jpeg, b"", utc_now(), "")
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The whole body. Raises CameraError when it is too large, or comes byte by byte."""
-    body, chunks = bytearray(), 0
-    async for data, _ in response.content.iter_chunks():
-        body += data
-        chunks += 1
-        if len(body) > MAX_JPEG_BYTES:
-            raise _error(
-                Result.BAD_PICTURE, f"the snapshot URL sends more than {MAX_JPEG_BYTES} bytes"
-            )
-        if chunks > MANY_CHUNKS and len(body) < MIN_CHUNK_BYTES * chunks:
-            raise _error(Result.BAD_PICTURE, "the snapshot URL sends its picture byte by byte")
-    return bytes(body)
+        """The camera's picture. Raises CameraError."""
+        picture = await self._engine.fetch(self._camera, self._url, self._deadline)
+        return CodedKeyframe(picture.kind.value, picture.data, b"", utc_now(), "")
 
 
 def _worth_a_try(challenge: Challenge, tried: Challenge | None) -> bool:
@@ -279,49 +238,71 @@ def _worth_a_try(challenge: Challenge, tried: Challenge | None) -> bool:
     return challenge.scheme == tried.scheme and challenge.stale and challenge.nonce != tried.nonce
 
 
-def _host(url: str) -> str:
-    parts = URL(url)
-    return f"{parts.host}:{parts.port}"
+def _followed(address: Address, location: str, redirects: int) -> Address:
+    """The address of a redirect on the same host. Raises CameraError."""
+    try:
+        found = address.follow(location)
+    except ValueError:
+        raise _error(Result.ERROR, "it redirects to what is no URL") from None
+    if found.host != address.host:
+        host = "".join(c if c.isprintable() else "?" for c in found.host[:100])
+        why = f"it redirects to another host, {host}: give the final URL as snapshot_url"
+    elif (address.scheme, found.scheme) == ("https", "http"):
+        why = "it redirects from https to http: give the final URL as snapshot_url"
+    elif redirects > MAX_REDIRECTS:
+        why = f"it redirects more than {MAX_REDIRECTS} times"
+    else:
+        return found
+    raise _error(Result.ERROR, why)
 
 
-def request_target(url: str) -> str:
-    """The target that aiohttp writes into the request line.
+def _picture(
+    answer: Answer, camera: Camera, tried: Challenge | None, retry_after_s: float
+) -> Picture:
+    """The picture of an answer. Raises CameraError."""
+    if answer.picture is not None:
+        return answer.picture
+    head, words = answer.head, said(answer.body, answer.head.content_type)
+    if head.status != 200:
+        raise _refused(answer, camera, tried, words, retry_after_s)
+    if answer.is_cut:
+        raise _error(Result.BAD_PICTURE, f"the JPEG is not whole ({len(answer.body)} bytes came)")
+    if not answer.body:
+        raise _error(Result.BAD_PICTURE, "its answer is empty")
+    raise _error(
+        Result.BAD_PICTURE,
+        f"it answered {words}" if words else "what came is no picture (JPEG, PNG, WebP, BMP)",
+    )
 
-    The digest must contain the same target (RFC 7616, 3.4.6).
-    """
-    return URL(url).raw_path_qs
 
-
-def _refused(answer: _Answer, camera: Camera, tried: Challenge | None) -> CameraError:
-    status = answer.status
+def _refused(
+    answer: Answer, camera: Camera, tried: Challenge | None, words: str, retry_after_s: float
+) -> CameraError:
+    status = answer.head.status
+    quoted = f": {words.partition(': ')[2] or words}" if words else ""
     if status == 401 and not camera.username:
         return _error(
-            Result.AUTH,
-            "the snapshot URL asks for a login: give username and password (401)",
-            status=401,
+            Result.AUTH, "it asks for a login: give username and password (401)", status=401
         )
-    if status == 401 or (status == 403 and answer.challenges):
+    is_login = status == 403 and parse_challenges(answer.head.all("www-authenticate"))
+    if status == 401 or is_login:
         label = f", login {tried.label}" if tried is not None else ""
         return _error(
             Result.AUTH,
-            f"the snapshot URL: wrong username or password ({status}{label})",
+            f"wrong username or password ({status}{label})",
             status=status,
             login_refused=tried is not None,
         )
     if status == 403:
-        return _error(
-            Result.FULL,
-            "the snapshot URL: forbidden: the camera is busy, or this user may not have it (403)",
-            status=status,
-        )
-    if 300 <= status < 400:
-        return _error(
-            Result.ERROR,
-            f"the snapshot URL redirects ({status}): give the final URL as snapshot_url",
-            status=status,
-        )
-    result = {404: Result.NOT_FOUND, 503: Result.FULL}.get(status, Result.ERROR)
-    return _error(result, f"the snapshot URL answers {status}", status=status)
+        why = "forbidden: the camera is busy, or this user may not have it (403)"
+        return _error(Result.FULL, why + quoted, status=status)
+    if status in BUSY:
+        again = f", and wants to be asked again in {retry_after_s:.0f} s" if retry_after_s else ""
+        return _error(Result.FULL, f"the camera is busy ({status}){again}{quoted}", status=status)
+    if status in REDIRECTS:
+        return _error(Result.ERROR, f"it redirects, and does not say where ({status})")
+    result = Result.NOT_FOUND if status == 404 else Result.ERROR
+    return _error(result, f"it answers {status}{quoted}", status=status)
 
 
 def reason(error: OSError) -> str:
@@ -342,4 +323,14 @@ def reason(error: OSError) -> str:
 def _error(
     result: Result, message: str, *, status: int | None = None, login_refused: bool = False
 ) -> CameraError:
-    return CameraError(result, message, SessionEnd.NONE, status=status, login_refused=login_refused)
+    return CameraError(
+        result,
+        f"the snapshot URL: {message}",
+        SessionEnd.NONE,
+        status=status,
+        login_refused=login_refused,
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from camserver.capture.logins import Logins
-from camserver.capture.native import tls_context
 from camserver.capture.relay import CameraRelay
 from camserver.capture.relay_address import RelayAddresses
 from camserver.capture.session import CaptureSessionBase
+from camserver.capture.tls import tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result, SessionEnd

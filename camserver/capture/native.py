@@ -9,10 +9,8 @@ is cancelled; then TEARDOWN gets less time.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from copy import deepcopy
 from datetime import UTC, datetime
-from functools import cache
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
 
@@ -20,6 +18,7 @@ from cachetools import LRUCache
 
 from camserver.capture.logins import MAX_REMEMBERED, Logins
 from camserver.capture.session import CaptureSessionBase, worst
+from camserver.capture.tls import tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish
@@ -201,15 +200,3 @@ def same_host(url: str, location: str) -> str:
         "the camera redirects to another host: put the final URL into the inventory",
         SessionEnd.NONE,
     )
-
-
-@cache
-def tls_context(verify: bool) -> ssl.SSLContext:
-    """The TLS settings for rtsps://. Without `verify` any certificate is accepted."""
-    context = ssl.create_default_context()
-    if not verify:  # most cameras sign their own certificates, and many speak only old TLS
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    return context

@@ -41,7 +41,9 @@ class PacedProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give `inner` a transport whose reading both of us may pause."""
         self._transport = cast("asyncio.Transport", transport)
-        self.inner.connection_made(cast("asyncio.BaseTransport", _Gate(self._transport, self)))
+        self.inner.connection_made(
+            cast("asyncio.BaseTransport", PacedTransport(self._transport, self))
+        )
 
     def data_received(self, data: bytes) -> None:
         """Give `data` now or later."""
@@ -113,7 +115,7 @@ class PacedProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-class _Gate:
+class PacedTransport:
     """The transport that `inner` sees."""
 
     def __init__(self, transport: asyncio.Transport, paced: PacedProtocol) -> None:
@@ -123,8 +125,14 @@ class _Gate:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    def answer_has_begun(self) -> None:
+        """Give the rest in larger parts: it is the body."""
+        self._paced.answer_has_begun()
+
     def pause_reading(self) -> None:
+        """Give `inner` nothing for now."""
         self._paced.hold(paused=True)
 
     def resume_reading(self) -> None:
+        """Give `inner` what comes again."""
         self._paced.hold(paused=False)

@@ -113,14 +113,25 @@ _BY_STEP = {
         "snapshot URL",
         Result.BAD_PICTURE,
     ): (
-        "What it answers is no whole JPEG: open the URL in a browser. A page instead of a "
-        "picture means a wrong path."
+        "What it answers is no whole picture: open the URL in a browser. A page instead of a "
+        "picture means a wrong path, or a login that its page asks for."
     ),
+    (
+        "snapshot URL",
+        Result.AUTH,
+    ): (
+        "Open the URL in a browser, with this username and password. Many cameras lock a login for"
+        " minutes after wrong tries, so don't try on and on."
+    ),
+    (
+        "snapshot URL",
+        Result.CRASHED,
+    ): "Its picture breaks the decoder: choose another size or quality in its settings.",
     (
         "snapshot URL",
         Result.FULL,
     ): "It is busy or forbids this: may this user take snapshots? Try again in a minute.",
-    ("snapshot URL", Result.ERROR): "Open the URL in a browser: it must answer with one JPEG.",
+    ("snapshot URL", Result.ERROR): "Open the URL in a browser: it must answer with one picture.",
     (
         "sub-stream",
         Result.NOT_FOUND,

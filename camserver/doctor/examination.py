@@ -359,11 +359,11 @@ class Doctor:
     async def _snapshot_url(self, url: str) -> None:
         started = _now()
         try:
-            jpeg = await self._capture.http.fetch(
-                self._camera, url, _now() + self._camera.timeout_s
-            )
-            still = await self._capture.decoder.inspect(
-                jpeg, width=None, deadline=_now() + ONE_SESSION_S
+            session = self._capture.http.session(self._camera, url, _now() + self._camera.timeout_s)
+            async with session:
+                unit = await session.keyframe()
+            still = await self._capture.decoder.decode(
+                unit, width=None, deadline=_now() + ONE_SESSION_S
             )
         except CameraError as error:
             self._failed("snapshot URL", error)

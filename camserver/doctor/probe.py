@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, suppress
 from copy import deepcopy
 
 from camserver.capture.libav import LibavEngine
-from camserver.capture.native import NativeEngine, tls_context
+from camserver.capture.native import NativeEngine
 from camserver.capture.session import worst
+from camserver.capture.tls import tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.tasks import finish

@@ -100,6 +100,11 @@ class Record:
     wrong_logins: int = 0
     locked: bool = False  # the account was locked after `lock_after` wrong logins
     early: int = 0  # connections that came too early: a cool-down left no session for them
+    # Of its snapshot URL. Requests with a challenge as answer are counted as requests only
+    http_requests: int = 0
+    http_now: int = 0
+    http_max: int = 0
+    http_refused: int = 0  # more at once than max_http
 
 
 @dataclass(slots=True)
@@ -130,8 +135,17 @@ class SimulatedCamera:
     full_voice: str = "453"
     fault: Fault = field(default_factory=Fault)
     quirk: str = ""
+    http_quirk: str = ""
+    """Habits of its snapshot URL, joined by "+"."""
+    max_http: int = 1
+    http_s: float = 0.0
+    """How long it takes to make a picture for its snapshot URL."""
     record: Record = field(default_factory=Record)
     port: int = 0
+    http_port: int | None = None
+    """The port of its snapshot URL; 0 means any. None: it has none."""
+    snapshots: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)
+    """The newest pictures of its snapshot URL, before its habits."""
     keyframes: deque[bytes] = field(default_factory=lambda: deque(maxlen=12), repr=False)
     """The newest different keyframes sent, Annex B or JFIF. A picture must equal one of them."""
     requests: deque[str] = field(default_factory=lambda: deque(maxlen=64), repr=False)

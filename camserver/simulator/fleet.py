@@ -13,6 +13,7 @@ from typing import Any
 from camserver.simulator.camera import STREAMS, SimulatedCamera
 from camserver.simulator.pictures import Pictures
 from camserver.simulator.session import SimulatedConnection
+from camserver.simulator.snapshot_url import PATH, SnapshotUrl
 
 DISCARD_PORT = 9
 """The port of a camera that refuses connections. Nothing listens there."""
@@ -35,6 +36,7 @@ class Fleet:
         self._pictures: dict[tuple[str, int, int], Pictures] = {}
         self._servers: dict[str, asyncio.Server] = {}
         self._connections: dict[str, set[SimulatedConnection]] = {}
+        self._snapshot_urls: list[SnapshotUrl] = []
         self._reboots: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -49,6 +51,9 @@ class Fleet:
         )
         for camera in self.cameras.values():
             await self._listen(camera)
+            if camera.http_port is not None:
+                self._snapshot_urls.append(SnapshotUrl(camera, self._host, self._tls))
+                await self._snapshot_urls[-1].start()
             if camera.fault.kind == "reboot":
                 self._reboots.append(
                     asyncio.create_task(self._keep_rebooting(camera), name=f"reboot {camera.id}")
@@ -60,6 +65,8 @@ class Fleet:
             task.cancel()
         for camera_id in list(self._servers):
             await self._power_off(camera_id)
+        for snapshot_url in self._snapshot_urls:
+            await snapshot_url.stop()
 
     async def reboot(self, camera_id: str, gone_s: float) -> None:
         """Reboot a camera: end all its connections, and listen again after `gone_s` seconds.
@@ -79,6 +86,12 @@ class Fleet:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"rtsp{'s' if self._tls else ''}://{host}:{self.cameras[camera_id].port}/{stream}"
 
+    def snapshot_url(self, camera_id: str) -> str:
+        """The snapshot URL of a camera that has one, without credentials."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://{host}:{self.cameras[camera_id].http_port}{PATH}"
+
     def inventory(self, **defaults: str) -> str:
         """An inventory of the fleet as TOML, with the correct passwords."""
         lines = ["[defaults]", *(f"{key} = {_toml(value)}" for key, value in defaults.items())]
@@ -89,6 +102,8 @@ class Fleet:
                 "url": self.url(camera.id),
                 "max_sessions": camera.max_sessions,
             }
+            if camera.http_port is not None:
+                keys["snapshot_url"] = self.snapshot_url(camera.id)
             if camera.username:
                 keys |= {"username": camera.username, "password": camera.password}
             lines += ["", "[[camera]]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]

@@ -17,9 +17,12 @@ from camserver import __version__
 def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
     """`jpeg` with our APP1 segment, which replaces an Exif segment of the camera.
 
-    The pixels do not change.
+    The pixels do not change, and the orientation in the camera's segment stays.
     """
     exif = Exif()
+    head, rest, known = _split_head(jpeg)
+    if known and (orientation := _orientation(known)) is not None:
+        exif[ExifTags.Base.Orientation] = orientation
     # Bytes, because Pillow would turn every non-ASCII character of a str into "?"
     exif[ExifTags.Base.ImageDescription] = name.encode()
     exif[ExifTags.Base.Software] = f"camserver {__version__}"
@@ -32,7 +35,6 @@ def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
     )
     payload = exif.tobytes()
     app1 = b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload
-    head, rest = _split_head(jpeg)
     return head + app1 + rest
 
 
@@ -63,15 +65,28 @@ def _stamp(moment: datetime) -> str:
     return f"{moment:%Y:%m:%d %H:%M:%S}"
 
 
-def _split_head(jpeg: bytes) -> tuple[bytes, bytes]:
-    """(SOI and a leading JFIF segment, the rest without the Exif segments at its start)."""
+def _orientation(segment: bytes) -> int | None:
+    """The orientation in an Exif segment, 1 to 8 (Exif 2.32, 4.6.4)."""
+    try:
+        exif = Exif()
+        exif.load(segment[4:])
+        found = exif.get(ExifTags.Base.Orientation)
+    except Exception:  # noqa: BLE001 - as in captured_at
+        return None
+    return found if isinstance(found, int) and 1 <= found <= 8 else None
+
+
+def _split_head(jpeg: bytes) -> tuple[bytes, bytes, bytes]:
+    """(SOI and a leading JFIF segment, the rest without the Exif segments there, the first one)."""
     position = 2
     if jpeg[2:4] == b"\xff\xe0":
         position += 2 + int.from_bytes(jpeg[4:6], "big")
-    head = jpeg[:position]
+    head, first = jpeg[:position], b""
     while (
         jpeg[position : position + 2] == b"\xff\xe1"
         and jpeg[position + 4 : position + 8] == b"Exif"
     ):
+        begin = position
         position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
-    return head, jpeg[position:]
+        first = first or jpeg[begin:position]
+    return head, jpeg[position:], first

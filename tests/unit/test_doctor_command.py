@@ -138,6 +138,17 @@ def test_every_failure_of_a_camera_has_advice(result: Result) -> None:
     assert advice("session", CameraError(result, ""))
 
 
+NOT_OF_HTTP = (Result.OK, Result.BUSY, Result.STORAGE, Result.NO_KEYFRAME)
+
+
+@pytest.mark.parametrize("result", [r for r in Result if r not in NOT_OF_HTTP])
+def test_a_snapshot_url_gets_no_advice_of_rtsp(result: Result) -> None:
+    text = advice("snapshot URL", CameraError(result, "", login_refused=True))
+    assert text
+    for word in ("RTSP", "554", "I-frame", "transport", "sub-stream", "engine", "max_sessions"):
+        assert word not in text
+
+
 def test_who_sent_no_login_is_not_told_that_it_was_wrong() -> None:
     assert "none was sent" in advice("session", CameraError(Result.AUTH, ""))
     assert "none was sent" in advice("snapshot URL", CameraError(Result.AUTH, ""))

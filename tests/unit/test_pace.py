@@ -7,10 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support import camera
 
-from camserver.capture import http as http_module
-from camserver.capture.http import HttpEngine
 from camserver.capture.paced import HEAD_SLICES, PacedProtocol
 from camserver.pace import BURST_S, BYTE_S, SHARE, TURN_S, Pace
 from camserver.rtsp.aio.connection import MAX_UNASKED, RtspConnection
@@ -284,32 +281,6 @@ async def test_a_connection_that_costs_too_much_is_closed() -> None:
         protocol.data_received(b"x" * 2048)
         await asyncio.sleep(0)
     assert inner.clock.now == pytest.approx(BURST_S / (1 - SHARE), rel=0.05)
-
-
-async def test_a_snapshot_url_is_read_in_turns() -> None:
-    """Aiohttp's connector is ours, and still calls what makes it so."""
-    made: list[PacedProtocol] = []
-    real = http_module.PacedProtocol
-
-    def note(inner: asyncio.Protocol) -> PacedProtocol:
-        made.append(real(inner))
-        return made[-1]
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(http_module, "PacedProtocol", note)
-        deadline = asyncio.get_running_loop().time() + 60
-        assert await HttpEngine().fetch(camera("cam"), url, deadline) == b"x" * 100_000
-    server.close()
-    await server.wait_closed()
-    assert len(made) == 1
 
 
 async def test_the_body_is_given_in_larger_parts() -> None:

@@ -1,0 +1,63 @@
+"""What a camera says instead of a picture, in few words for a person. Pure."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any
+
+MAX_CHARS = 100
+MAX_READ = 8192
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(r"<(script|style)\b.*?(</\1>|$)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^>]{0,2000}>")
+_TELLING = ("message", "msg", "error", "errormsg", "detail", "reason", "description", "status")
+"""Names in JSON whose texts say most, the best first."""
+
+
+def said(body: bytes, content_type: str) -> str:
+    """What a body says: "JSON: please login first". "" for an empty one, or one that is no text."""
+    text = body[:MAX_READ].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    if not text or "\0" in text or text.count("\ufffd") > len(text) // 10:
+        return ""
+    if text[0] in "{[":
+        return _line("JSON", _of_json(text))
+    if text[0] == "<" or "html" in content_type or "xml" in content_type:
+        is_html = "html" in content_type or re.match(r"<!doctype html|<html", text, re.IGNORECASE)
+        return _line("HTML" if is_html else "XML", _of_markup(text))
+    return _line("text", text)
+
+
+def _of_json(text: str) -> str:
+    try:
+        texts = list(_texts(json.loads(text)))
+    except (ValueError, RecursionError):
+        return text
+    found = dict(reversed(texts))  # the first of each name
+    return next((found[name] for name in _TELLING if found.get(name)), text)
+
+
+def _texts(value: Any, name: str = "") -> Any:
+    if isinstance(value, str):
+        yield name.lower(), value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _texts(each, str(key))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each, name)
+
+
+def _of_markup(text: str) -> str:
+    visible = _TAG.sub(" ", _HIDDEN.sub(" ", text))
+    title = _TITLE.search(text)
+    return html.unescape(title[1] if title and title[1].strip() else visible)
+
+
+def _line(kind: str, text: str) -> str:
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not words:
+        return kind
+    short = words if len(words) <= MAX_CHARS else words[: MAX_CHARS - 1].rstrip() + "…"
+    return f"{kind}: {short}"

@@ -1,0 +1,170 @@
+"""Snapshot URLs with the habits of real cameras: the picture, or the true reason, at once."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import simplejpeg
+from house import House, StartFleet, certificate, psnr
+from PIL import ExifTags, Image
+from support import camera
+
+from camserver.leases import Holder
+from camserver.model import Attempt, Result, Source
+from camserver.simulator.camera import Fault, SimulatedCamera
+from camserver.simulator.snapshot_url import HABITS
+from camserver.storage.published import jpeg_of
+
+NO_PICTURE = {
+    "json-login": (Result.BAD_PICTURE, "it answered JSON: please login first"),
+    "html-login": (Result.BAD_PICTURE, "it answered HTML: Log in"),
+    "cut": (Result.BAD_PICTURE, "the JPEG is not whole ("),
+    "busy": (Result.FULL, "the camera is busy (503): Device Busy"),
+    "redirect-away": (Result.ERROR, "it redirects to another host, elsewhere.invalid: "),
+}
+OTHER_KINDS = {"png", "webp", "bmp"}
+
+
+def simulated(habit: str = "", **keys: Any) -> SimulatedCamera:
+    return SimulatedCamera(
+        "cam", "Gate", fault=Fault("refuse"), http_port=0, http_quirk=habit, **keys
+    )
+
+
+async def shot(house: House, **keys: Any) -> Attempt:
+    """A picture from the snapshot URL alone."""
+    one = house.fleet.cameras["cam"]
+    keys = {"username": one.username, "password": one.password, "timeout_s": 30.0} | keys
+    target = camera(
+        "cam", name="Gate", url=None, snapshot_url=house.fleet.snapshot_url("cam"), **keys
+    )
+    return await house.service.take(target, Holder("poller"))
+
+
+@pytest.mark.parametrize("habit", [h for h in HABITS if h not in NO_PICTURE | {"turned": ()}])
+@pytest.mark.parametrize("login", ["", "digest", "basic"])
+async def test_the_picture_comes_whole(habit: str, login: str, fleet: StartFleet) -> None:
+    keys = {"username": "viewer", "password": "right", "auth": login} if login else {}
+    one = simulated(habit, **keys)
+    house = await fleet([one])
+    for _ in range(2):
+        attempt = await shot(house)
+        assert attempt.snapshot is not None, attempt.error
+        assert attempt.snapshot.source is Source.HTTP
+        jpeg = attempt.snapshot.still.jpeg
+        if habit in OTHER_KINDS:
+            assert attempt.snapshot.still.codec == habit
+            sent = simplejpeg.decode_jpeg(one.snapshots[-1])
+            assert psnr(simplejpeg.decode_jpeg(jpeg), sent) > 35
+        elif habit != "odd-jfif":
+            assert jpeg == one.snapshots[-1]
+        with Image.open(io.BytesIO(jpeg_of(attempt.snapshot))) as image:
+            image.load()
+            assert image.size == (one.width, one.height)
+    assert one.record.wrong_logins == 0
+    # The first answer to a login is the challenge
+    assert one.record.http_requests == (4 if login else 2)
+
+
+@pytest.mark.parametrize("habit", NO_PICTURE)
+async def test_the_reason_is_true(habit: str, fleet: StartFleet) -> None:
+    house = await fleet([simulated(habit)])
+    attempt = await shot(house)
+    result, words = NO_PICTURE[habit]
+    assert attempt.result is result
+    assert f"cam: http: the snapshot URL: {words}" in str(attempt.error)
+
+
+@pytest.mark.parametrize("width", [None, 320])
+async def test_a_turned_picture_stays_turned(width: int | None, fleet: StartFleet) -> None:
+    house = await fleet([simulated("turned")])
+    attempt = await shot(house, width=width)
+    assert attempt.snapshot is not None, attempt.error
+    with Image.open(io.BytesIO(jpeg_of(attempt.snapshot))) as image:
+        assert image.width == (width or 640)
+        assert image.getexif()[ExifTags.Base.Orientation] == 6
+        assert image.getexif()[ExifTags.Base.ImageDescription] == "Gate"
+
+
+async def test_a_redirect_on_the_same_host_is_followed_with_the_login(fleet: StartFleet) -> None:
+    one = simulated("redirect", username="viewer", password="right")
+    house = await fleet([one])
+    assert (await shot(house)).result is Result.OK
+    assert one.record.wrong_logins == 0
+
+
+async def test_a_camera_that_says_for_how_long_it_is_busy_is_waited_for(fleet: StartFleet) -> None:
+    one = simulated("busy-once")
+    house = await fleet([one])
+    assert (await shot(house)).result is Result.OK
+    assert one.record.http_requests == 2
+
+
+async def test_a_busy_camera_is_not_waited_for_longer_than_the_deadline(fleet: StartFleet) -> None:
+    one = simulated("busy-once")
+    house = await fleet([one])
+    attempt = await shot(house, timeout_s=0.9)
+    assert attempt.result is Result.FULL
+    assert "busy (503), and wants to be asked again in 1 s" in str(attempt.error)
+    assert one.record.http_requests == 1
+
+
+async def test_a_challenge_is_read_though_its_answer_is_cut_short(fleet: StartFleet) -> None:
+    one = simulated("short-401", username="viewer", password="right", quirk="kept-nonce")
+    house = await fleet([one])
+    assert (await shot(house)).result is Result.OK
+    assert one.record.wrong_logins == 0
+
+
+@pytest.mark.parametrize(
+    "target", ["/s.cgi?pwd=x{1}%40%2F&a=%2C,", "/ä b?c=d", "?only=query", "/a//b/../c"]
+)
+async def test_the_url_goes_out_as_it_was_written(target: str, fleet: StartFleet) -> None:
+    """Only what a request line cannot have is escaped."""
+    heard = []
+
+    async def serve(reader: Any, writer: Any) -> None:
+        heard.append((await reader.readline()).split(b" ")[1])
+        writer.write(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    house = await fleet([simulated()])
+    target_of = camera("cam", url=None, snapshot_url=f"http://127.0.0.1:{port}{target}")
+    attempt = await house.service.take(target_of, Holder("poller"))
+    server.close()
+    assert attempt.result is Result.NOT_FOUND
+    expected = {"/ä b?c=d": b"/%C3%A4%20b?c=d", "?only=query": b"/?only=query"}
+    assert heard == [expected.get(target, target.encode())]
+
+
+async def test_old_tls_is_spoken_unless_certificates_are_checked(
+    tmp_path: Path, fleet: StartFleet
+) -> None:
+    tls = certificate(tmp_path)
+    tls.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.deprecated_call():
+        tls.minimum_version = tls.maximum_version = ssl.TLSVersion.TLSv1
+    house = await fleet([simulated()], tls=tls)
+    assert (await shot(house)).result is Result.OK
+    assert (await shot(house, tls_verify=True)).result is not Result.OK
+
+
+async def test_what_is_no_tls_is_said(fleet: StartFleet) -> None:
+    async def refuse(_: Any, writer: Any) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    house = await fleet([simulated()])
+    attempt = await house.service.take(camera("cam", url=None, snapshot_url=url), Holder("poller"))
+    server.close()
+    assert attempt.result is Result.UNREACHABLE
+    assert "the snapshot URL: no TLS connection: " in str(attempt.error)
