@@ -47,7 +47,7 @@ from camserver.go2rtc.watcher import Go2rtc, Observed
 from camserver.host import notify
 from camserver.host.redact import Redactor
 from camserver.host.stop_limit import StopLimit
-from camserver.leases import Budget, Holder, Priority, RtspManager
+from camserver.leases import Holder, Priority, RtspManager, budgets_of
 from camserver.leases.journal import LeaseJournal
 from camserver.leases.journal import load as load_journal
 from camserver.model import Attempt
@@ -368,9 +368,7 @@ class Daemon:
 
     async def _configure(self) -> None:
         cameras = self._inventory.cameras
-        self.manager.configure(
-            {c.device: budget_of(c) for c in cameras}, {c.id: c.device for c in cameras}
-        )
+        self.manager.configure(budgets_of(cameras), {c.id: c.device for c in cameras})
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
         polled = cameras if self._fleet is None else self._fleet.polled
         self.orchestrator.configure(polled, open_rate=self._inventory.polling.open_rate)
@@ -388,8 +386,3 @@ class Daemon:
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             await self._output.remember(new)
-
-
-def budget_of(camera: Camera) -> Budget:
-    """Return the session budget of the camera's device, from the inventory."""
-    return Budget(camera.max_sessions, camera.cooldown_s, camera.unclean_cooldown_s)

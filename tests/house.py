@@ -20,7 +20,7 @@ from camserver.capture.engines import RtspEngine
 from camserver.capture.libav import LibavEngine
 from camserver.capture.native import NativeEngine
 from camserver.config import Camera
-from camserver.leases import Budget, Holder, RtspManager
+from camserver.leases import Budget, Holder, RtspManager, http_device
 from camserver.model import Attempt, CodedKeyframe, SessionEnd
 from camserver.simulator.camera import Record, SimulatedCamera
 from camserver.simulator.fleet import Fleet
@@ -95,7 +95,10 @@ async def house_of(cameras: list[SimulatedCamera], **options: Any) -> AsyncItera
     fleet = Fleet(cameras, **options)
     await fleet.start()
     house = House(fleet)
-    house.manager.configure({c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras})
+    budgets = {c.id: Budget(c.max_sessions, 0.0, 0.0) for c in cameras}
+    # `support.camera` is "cam", also where its snapshot URL is not one of these cameras
+    web = {http_device(name): Budget(1, 0.0, 0.0) for name in ("cam", *budgets)}
+    house.manager.configure(budgets | web)
     try:
         yield house
         for simulated in cameras:

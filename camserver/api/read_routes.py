@@ -17,6 +17,7 @@ from camserver.api.responses import ASKED_BY_HOST, Services, device_view, refusa
 from camserver.api.sse import EventStream
 from camserver.config import Camera
 from camserver.freshness import FreshnessLimits
+from camserver.leases.http_device import box_of
 from camserver.polling.entry import CameraPolling
 
 OF_OWNER = ("latest", "age_s", "polling")
@@ -121,7 +122,7 @@ class ReadRoutes:
             return web.json_response(mine)
         theirs, views = await fleet.leases(), []
         for view in mine:
-            owner = fleet.owner_of(view["device"])
+            owner = fleet.owner_of(box_of(view["device"]))
             views.append(theirs.get((owner, view["device"]), view) | {"host": owner})
         return web.json_response(views)
 

@@ -54,7 +54,7 @@ class HttpEngine:
         self._counts: LRUCache[tuple[str, str], Iterator[int]] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> HttpSession:
-        """One GET of `url`. It does not count in the device's budget, so its end is none."""
+        """A GET of `url`, with its redirects and its login."""
         return HttpSession(self, camera, url, deadline)
 
     def decoded(self, camera: Camera, url: str, unit: CodedKeyframe) -> None:
@@ -65,16 +65,15 @@ class HttpEngine:
     ) -> None:
         """Do nothing: this engine does not learn."""
 
-    async def fetch(self, camera: Camera, url: str, deadline: float) -> Picture:
-        """The picture at `url`. The decoder checks later whether it is whole.
+    async def fetch(self, line: HttpLine, url: str, deadline: float) -> Picture:
+        """The picture at `url`, over `line`. The decoder checks later whether it is whole.
 
         Raises CameraError.
         """
         limit_s = deadline - _now()
-        line = _Line(camera)
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._fetch(line, camera, Address.of(url), deadline)
+                return await self._fetch(line, Address.of(url), deadline)
         except TimeoutError:
             raise _error(Result.TIMEOUT, f"{line.waits_for} within {limit_s:.1f} s") from None
         except ConnectionBrokeError as error:
@@ -92,12 +91,10 @@ class HttpEngine:
         finally:
             line.close()
 
-    async def _fetch(
-        self, line: _Line, camera: Camera, address: Address, deadline: float
-    ) -> Picture:
+    async def _fetch(self, line: HttpLine, address: Address, deadline: float) -> Picture:
         redirects, waits = 0, 0
         while True:
-            answer, tried = await self._ask(line, camera, address)
+            answer, tried = await self._ask(line, address)
             head = answer.head
             if head.status in REDIRECTS and head.first("location"):
                 redirects += 1
@@ -105,15 +102,14 @@ class HttpEngine:
                 continue
             retry_s = head.retry_after_s(self._wall()) if head.status in BUSY else 0.0
             if not (0 < retry_s < deadline - _now()) or waits == MAX_BUSY:
-                return _picture(answer, camera, tried, retry_s)
+                return _picture(answer, line.camera, tried, retry_s)
             waits += 1
             line.close()
             await asyncio.sleep(retry_s)
 
-    async def _ask(
-        self, line: _Line, camera: Camera, address: Address
-    ) -> tuple[Answer, Challenge | None]:
+    async def _ask(self, line: HttpLine, address: Address) -> tuple[Answer, Challenge | None]:
         """The answer to a GET, with the login if it is asked for, and the challenge it answered."""
+        camera = line.camera
         answer = await line.get(address, {})
         tried: Challenge | None = None
         while answer.head.status == 401 and camera.username:
@@ -144,7 +140,7 @@ class HttpEngine:
             cnonce=secrets.token_hex(8),
         )
 
-    async def _log_in(self, line: _Line, address: Address, login: str) -> Answer:
+    async def _log_in(self, line: HttpLine, address: Address, login: str) -> Answer:
         """Raises CameraError when the camera closes the connection instead of answering."""
         if self._closes.get(address.name, True):
             await line.wait_closed(CLOSING_S)
@@ -161,11 +157,13 @@ class HttpEngine:
         return answer
 
 
-class _Line:
+class HttpLine:
     """The connection of one fetch. A new one is opened when the last one cannot be used again."""
 
     def __init__(self, camera: Camera) -> None:
-        self._camera = camera
+        self.camera = camera
+        self.end = SessionEnd.NONE
+        """How the newest request ended. Unclean: the camera may still be busy with it."""
         self._address: Address | None = None
         self._connection: HttpConnection | None = None
         self._may_reuse = False
@@ -191,11 +189,11 @@ class _Line:
         )
         if connection is None or not self.was_reused:
             self.close()
-            tls = tls_context(self._camera.tls_verify) if address.scheme == "https" else None
+            tls = tls_context(self.camera.tls_verify) if address.scheme == "https" else None
             connection = self._connection = await HttpConnection.open(address, tls)
-        self._address = address
+        self._address, self.end = address, SessionEnd.UNCLEAN
         answer = await connection.get(address, headers)
-        self._may_reuse = answer.may_reuse
+        self._may_reuse, self.end = answer.may_reuse, SessionEnd.CLEAN
         return answer
 
     async def wait_closed(self, limit_s: float) -> None:
@@ -213,17 +211,20 @@ class _Line:
 class HttpSession(CaptureSessionBase):
     """One GET, as a session that gives one picture."""
 
-    end = SessionEnd.NONE
-
     def __init__(self, engine: HttpEngine, camera: Camera, url: str, deadline: float) -> None:
         self._engine = engine
-        self._camera = camera
+        self._line = HttpLine(camera)
         self._url = url
         self._deadline = deadline
 
+    @property
+    def end(self) -> SessionEnd:
+        """How its last request ended."""
+        return self._line.end
+
     async def keyframe(self) -> CodedKeyframe:
         """The camera's picture. Raises CameraError."""
-        picture = await self._engine.fetch(self._camera, self._url, self._deadline)
+        picture = await self._engine.fetch(self._line, self._url, self._deadline)
         return CodedKeyframe(picture.kind.value, picture.data, b"", utc_now(), "")
 
 

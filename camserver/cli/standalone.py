@@ -13,12 +13,11 @@ from dataclasses import replace
 
 from camserver.capture.build import build_capture
 from camserver.config import Camera, Inventory
-from camserver.daemon import budget_of
 from camserver.errors import RtspBusy
 from camserver.host.clock import utc_now
 from camserver.host.lock import lock_for_snapshot
 from camserver.host.redact import Redactor
-from camserver.leases import Holder, RtspManager
+from camserver.leases import Holder, RtspManager, budgets_of
 from camserver.leases.journal import LeaseJournal, load
 from camserver.model import Attempt, Result
 from camserver.snapshots.service import SnapshotService
@@ -52,7 +51,7 @@ async def leases_of(
     state = load(journal.path).on({camera.id: camera.device})
     state.generation = max(state.generation, unique_generation())
     manager = RtspManager(journal=journal)
-    manager.configure({camera.device: budget_of(camera)}, {camera.id: camera.device})
+    manager.configure(budgets_of([camera]), {camera.id: camera.device})
     manager.restore(state)
     try:
         yield manager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator
 
 from camserver.config.fleet import FleetTable
@@ -36,6 +37,8 @@ def device_faults(cameras: Iterable[Camera]) -> Iterator[str]:
             ("max_sessions", camera.max_sessions, other.max_sessions),
             ("cooldown", camera.cooldown_s, other.cooldown_s),
             ("unclean_cooldown", camera.unclean_cooldown_s, other.unclean_cooldown_s),
+            ("max_http", camera.max_http, other.max_http),
+            ("http_cooldown", camera.http_cooldown_s, other.http_cooldown_s),
             ("lost_cooldown", camera.lost_cooldown_s, other.lost_cooldown_s),
             ("hosts", camera.hosts, other.hosts),
         ):
@@ -64,3 +67,9 @@ def _text(value: float | tuple[str, ...] | None) -> str:
     if isinstance(value, tuple):
         return ", ".join(value)
     return "none" if value is None else f"{value:g}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known word that is most like `word`, as a question; "" when none is like it."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

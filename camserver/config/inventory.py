@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from camserver.config.fleet import FleetTable
-from camserver.config.model import ApiTable, Go2rtcTable, HttpTable, LogTable, PollingTable
+from camserver.config.model import (
+    SOURCES,
+    ApiTable,
+    Go2rtcTable,
+    HttpTable,
+    LogTable,
+    PollingTable,
+)
 from camserver.config.output import CameraRetention, OutputTable, RetentionTable
 from camserver.config.sources import InventorySources
 from camserver.config.urls import HTTP_PORTS, RTSP_PORTS
@@ -45,6 +52,9 @@ class Camera:
     retention: CameraRetention | None = field(default=None, compare=False)
     lost_cooldown_s: float | None = None
     min_interval_s: float = 1.0
+    max_http: int = 1
+    http_cooldown_s: float = 0.0
+    sources: tuple[str, ...] = SOURCES
     hosts: tuple[str, ...] = ANY_HOST
 
     @property

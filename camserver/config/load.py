@@ -6,7 +6,6 @@ defaults.
 
 from __future__ import annotations
 
-import difflib
 import os
 import ssl
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from camserver.config.checks import device_faults, fleet_faults, rate_warning
+from camserver.config.checks import device_faults, did_you_mean, fleet_faults, rate_warning
 from camserver.config.files import InventoryFiles, builtin_profiles
 from camserver.config.fleet import PASSWORDS, TLS_FILES, FleetTable
 from camserver.config.inventory import Camera, Inventory
@@ -222,7 +221,7 @@ class _Loader:
             else:
                 self.faults.append(
                     f"{where}: profile: {profile_name!r} is not"
-                    f" known{_did_you_mean(profile_name, profiles)}"
+                    f" known{did_you_mean(profile_name, profiles)}"
                 )
         merged = defaults | profile | entry
         # A camera's own password replaces another kind of password from [defaults] or a profile
@@ -262,6 +261,9 @@ class _Loader:
             device=table.device or f"{parts.hostname}:{port}",
             interval_s=table.interval,
             min_interval_s=table.min_interval,
+            max_http=table.max_http,
+            http_cooldown_s=table.http_cooldown,
+            sources=tuple(table.sources),
             timeout_s=table.timeout,
             lease_wait_s=table.lease_wait,
             max_sessions=table.max_sessions,
@@ -364,7 +366,7 @@ class _Loader:
 
     def _unknown(self, raw: dict[str, Any], model: type[Table], where: str) -> None:
         self.faults += [
-            f"{where}: {key}: unknown key{_did_you_mean(key, model.model_fields)}"
+            f"{where}: {key}: unknown key{did_you_mean(key, model.model_fields)}"
             for key in raw
             if key not in model.model_fields
         ]
@@ -374,7 +376,7 @@ class _Loader:
             key = ".".join(str(part) for part in fault["loc"])
             if fault["type"] == "extra_forbidden":
                 known = model.model_fields if len(fault["loc"]) == 1 else {}
-                text = f"unknown key{_did_you_mean(key, known)}"
+                text = f"unknown key{did_you_mean(key, known)}"
             elif fault["type"] == "string_pattern_mismatch" and key == "id":
                 text = (
                     "must be lower-case letters, digits, - and _, 64 at most, beginning with a"
@@ -392,8 +394,3 @@ _STAND_INS: Mapping[str, object] = {
     "name": "x",
     "etcd": ["http://x"],
 }
-
-
-def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""

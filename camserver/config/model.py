@@ -19,6 +19,9 @@ from camserver.config.table import Table
 from camserver.config.units import Duration
 from camserver.config.urls import HttpUrl, RtspUrl
 
+SourceName = Literal["rtsp", "rtsp-sub", "http"]
+SOURCES: tuple[SourceName, ...] = ("rtsp", "rtsp-sub", "http")
+"""The sources of a picture, in the order in which they are tried if a camera names no other."""
 CAMERA_ID = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 
@@ -210,6 +213,20 @@ class CameraKeys(Table):
         5.0, ge=0, le=300, description="How long to wait for a session of the device."
     )
     max_sessions: int = Field(1, ge=1, le=64, description="Sessions the device gives at once.")
+    max_http: int = Field(
+        1, ge=1, le=64, description="Requests for snapshot URLs that the device takes at once."
+    )
+    http_cooldown: Duration = Field(
+        0.0, le=600, description="Time between the end of such a request and the next one."
+    )
+    sources: list[SourceName] = Field(
+        list(SOURCES),
+        min_length=1,
+        description=(
+            "What is tried for a picture, in this order: url, sub_url, snapshot_url. A snapshot URL"
+            " costs no session and no decoding; `doctor` says whether it is as fresh."
+        ),
+    )
     cooldown: Duration = Field(
         0.25, le=600, description="Time a device still counts a session after a clean end."
     )
@@ -283,6 +300,13 @@ class CameraTable(CameraKeys):
                 f"cooldown {self.cooldown:g} s is longer than unclean_cooldown"
                 f" {self.unclean_cooldown:g} s"
             )
+        urls = {"rtsp": self.url, "rtsp-sub": self.sub_url, "http": self.snapshot_url}
+        if len(set(self.sources)) < len(self.sources):
+            problems.append("sources: names one twice")
+        elif any(urls.values()) and not any(urls[source] for source in self.sources):
+            problems.append(f"sources: the camera has no URL for {', '.join(self.sources)}")
+        if (self.device or "").endswith(" (http)"):
+            problems.append('device: must not end with " (http)"')
         for key in ("name", "device"):
             text = getattr(self, key)
             if text is not None and not text.isprintable():

@@ -31,7 +31,7 @@ class Go2rtcSource:
         self._engine = engine
         self._camera = camera
         self._url = restream.url
-        self.needs_lease = restream.needs_lease
+        self.device = camera.device if restream.needs_lease else None
         # The camera as the engine must see it: go2rtc has its own login
         self._viewed = replace(
             camera,
@@ -46,7 +46,7 @@ class Go2rtcSource:
         # No warm session: go2rtc answers SETUP without DESCRIBE, but then sends nothing
         self._engine.forget(self._viewed, self._url)
         session = self._engine.session(self._viewed, self._url, deadline)
-        if not self.needs_lease:
+        if self.device is None:
             return session
         return Go2rtcDialledSession(self._go2rtc, self._camera, session)
 

@@ -3,6 +3,8 @@
 A lease ends when the transport is proven closed.
 """
 
+from camserver.leases.budgets import budgets_of
+from camserver.leases.http_device import http_device
 from camserver.leases.lease import Preempted, RtspLease
 from camserver.leases.manager import RtspManager
 from camserver.leases.ticket import Budget, Claim, DeviceStatistics, Holder, Priority
@@ -12,6 +14,8 @@ __all__ = [
     "RtspLease",
     "Preempted",
     "Budget",
+    "budgets_of",
+    "http_device",
     "Claim",
     "Holder",
     "Priority",

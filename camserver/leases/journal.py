@@ -25,6 +25,7 @@ from pathlib import Path
 
 from camserver.events import Event, JournalNotWritten, JournalWritten
 from camserver.host.files import open_regular, read_regular
+from camserver.leases.http_device import alike, box_of
 from camserver.leases.ticket import Learned, SessionEntry
 
 SPARE_LINES = 1000
@@ -57,7 +58,7 @@ class JournalState:
         """
         sessions = dict(self.sessions)
         for entry in self.sessions.values():
-            device = devices.get(entry.camera, entry.device)
+            device = alike(entry.device, devices.get(entry.camera, box_of(entry.device)))
             if device != entry.device:
                 sessions[entry.device, entry.generation] = replace(entry, external=False)
                 sessions.setdefault((device, entry.generation), replace(entry, device=device))

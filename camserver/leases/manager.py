@@ -22,6 +22,7 @@ from dataclasses import replace
 from camserver.errors import RtspBusy
 from camserver.events import CapLearned, Event, LeaseAcquired, LeaseReleased, LeaseWithdrawn
 from camserver.leases.busy import busy_error
+from camserver.leases.http_device import http_device
 from camserver.leases.journal import JournalState, LeaseJournal, state_of
 from camserver.leases.lease import RtspLease
 from camserver.leases.right import HostRight, Inherited, Preemption, Remaining
@@ -198,17 +199,22 @@ class RtspManager:
 
         The last call counts.
         """
-        now, right = _now(), self._table.right
-        had_lapsed = right.until <= now
+        right = self._table.right
+        had_lapsed = right.until <= _now()
         right.until = until
         if had_lapsed:
             for device in right.owned:
-                self._waiters.wake(self._table.offer(device, now))
-                self._waiters.arm(device)
+                self._offer(device)
+                self._offer(http_device(device))
 
     def own(self, device: str, inherited: Inherited) -> None:
         """Become the owner of a device. Raises LeaseStateError for an unknown one."""
         self._waiters.wake(self._table.own(device, inherited, _now()))
+        self._waiters.arm(device)
+        self._offer(http_device(device))
+
+    def _offer(self, device: str) -> None:
+        self._waiters.wake(self._table.offer(device, _now()))
         self._waiters.arm(device)
 
     def hold(self, camera: str, device: str, holder: Holder, priority: Priority) -> RtspLease:
@@ -228,10 +234,13 @@ class RtspManager:
         Returns when those of this process have ended, with what the device still counts.
         """
         self._table.disown(device)
-        self._waiters.refuse(device, Preemption.NO_RIGHT)
-        if self._table.is_held(device):
-            self._preempt(device)
-            await self._vacancy.of_device(device)
+        for name in (device, http_device(device)):
+            self._waiters.refuse(name, Preemption.NO_RIGHT)
+            if self._table.is_held(name):
+                self._preempt(name)
+        for name in (device, http_device(device)):
+            if self._table.is_held(name):
+                await self._vacancy.of_device(name)
         return self._table.remaining(device, _now())
 
     async def end_all(self, *, disown: bool = False) -> None:

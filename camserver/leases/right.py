@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from camserver.leases.http_device import box_of
+
 
 class Preemption(StrEnum):
     """Why a holder is asked to end its session. For a person."""
@@ -27,7 +29,7 @@ class HostRight:
 
     def covers(self, device: str, now: float) -> bool:
         """Whether sessions of a device may be opened, or go on."""
-        return not self.in_fleet or (device in self.owned and now < self.until)
+        return not self.in_fleet or (box_of(device) in self.owned and now < self.until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ class SourceFailure:
     limit_s: float = 0.0
 
     @classmethod
-    def of_busy(cls, busy: RtspBusy) -> SourceFailure:
-        """The failure when no lease was given. It counts as RTSP, whatever source it was for."""
-        return cls(Source.RTSP, busy)
+    def of_busy(cls, busy: RtspBusy, source: Source) -> SourceFailure:
+        """The failure when no lease was given. That of go2rtc is a lease of an RTSP session."""
+        return cls(Source.HTTP if source is Source.HTTP else Source.RTSP, busy)
 
     @property
     def result(self) -> Result:
@@ -78,14 +78,16 @@ def may_help(source: Source, failures: Sequence[SourceFailure]) -> bool:
 
     A wrong password is wrong for every source, and cameras lock accounts. So it is sent only once
     per poll. A camera that is full, busy or unreachable over RTSP may still answer its snapshot
-    URL, but not another RTSP stream. Failures of go2rtc are ignored: they do not come from the
-    camera.
+    URL, but not another RTSP stream; and the other way round. Failures of go2rtc are ignored: they
+    do not come from the camera.
     """
     of_camera = [failure for failure in failures if failure.source is not Source.GO2RTC]
-    results = {failure.result for failure in of_camera}
-    if Result.AUTH in results or any(failure.login_refused for failure in of_camera):
+    if any(failure.result is Result.AUTH or failure.login_refused for failure in of_camera):
         return False
-    return source in (Source.HTTP, Source.GO2RTC) or not results & _NO_OTHER_STREAM
+    if source in (Source.HTTP, Source.GO2RTC):
+        return True
+    by_rtsp = {failure.result for failure in of_camera if failure.source is not Source.HTTP}
+    return not by_rtsp & _NO_OTHER_STREAM
 
 
 def failed_attempt(camera: str, at: datetime, failures: Sequence[SourceFailure]) -> Attempt:

@@ -134,7 +134,7 @@ class SnapshotService:
         shot = _Shot(camera, holder, priority, self._clock(), deliver)
         failures: list[SourceFailure] = []
         sources = deque(await self._sources.of(camera))
-        known = {(source.kind, source.needs_lease) for source in sources}
+        known = {(source.kind, source.device) for source in sources}
         while sources and shot.left_s >= MIN_SHARE_S:
             source = sources.popleft()
             if not may_help(source.kind, failures):
@@ -142,11 +142,11 @@ class SnapshotService:
             try:
                 return await self._take_from(source, shot, 1 + len(sources))
             except RtspBusy as busy:
-                failures.append(SourceFailure.of_busy(busy))
+                failures.append(SourceFailure.of_busy(busy, source.kind))
                 live = await self._sources.live_view(camera)
-                if live is not None and (live.kind, live.needs_lease) not in known:
+                if live is not None and (live.kind, live.device) not in known:
                     sources.append(live)
-                    known.add((live.kind, live.needs_lease))
+                    known.add((live.kind, live.device))
             except CameraError as error:
                 failures.append(SourceFailure(source.kind, error, shot.elapsed_s, camera.timeout_s))
                 source.failed(error)
@@ -169,11 +169,11 @@ class SnapshotService:
 
         Raises CameraError, RtspBusy.
         """
-        if not source.needs_lease:
+        if source.device is None:
             async with source.session(shot.share(sources_left)) as session:
                 yield await session.keyframe()
             return
-        with await self._acquire(shot) as lease:
+        with await self._acquire(shot, source.device) as lease:
             shot.lease_wait_s += lease.wait_s
             session = source.session(shot.share(sources_left))
             try:
@@ -190,13 +190,13 @@ class SnapshotService:
                     lease.refused(certain=meant is error)
                 raise meant from None
 
-    async def _acquire(self, shot: _Shot) -> RtspLease:
-        """Acquire a lease for the attempt. Raises RtspBusy."""
+    async def _acquire(self, shot: _Shot, device: str) -> RtspLease:
+        """Acquire a lease of a device for the attempt. Raises RtspBusy."""
         camera = shot.camera
         try:
             return await self._manager.acquire(
                 camera.id,
-                camera.device,
+                device,
                 shot.holder,
                 priority=shot.priority,
                 lease_wait_s=shot.lease_wait_limit_s,

@@ -17,6 +17,7 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.go2rtc.source import Go2rtcSource
 from camserver.go2rtc.watcher import Go2rtc
+from camserver.leases import http_device
 from camserver.model import CodedKeyframe, Source
 
 
@@ -28,8 +29,8 @@ class PictureSource(Protocol):
         """The word for this source in latest.json."""
 
     @property
-    def needs_lease(self) -> bool:
-        """Whether its session uses a session of the camera's device that is not counted yet."""
+    def device(self) -> str | None:
+        """The device of which it takes a session. None: none that is not counted already."""
 
     def session(self, deadline: float) -> CaptureSession:
         """A session that must give its keyframe before `deadline` (event loop's clock)."""
@@ -47,11 +48,9 @@ class PictureSource(Protocol):
 class CameraSource:
     """The camera itself: a stream, or its snapshot URL."""
 
-    def __init__(
-        self, kind: Source, engine: Engine, camera: Camera, url: str, *, needs_lease: bool
-    ) -> None:
+    def __init__(self, kind: Source, engine: Engine, camera: Camera, url: str) -> None:
         self.kind = kind
-        self.needs_lease = needs_lease
+        self.device = http_device(camera.device) if kind is Source.HTTP else camera.device
         self._engine = engine
         self._camera = camera
         self._url = url
@@ -88,7 +87,7 @@ class Sources:
     async def live_view(self, camera: Camera) -> PictureSource | None:
         """The go2rtc source if go2rtc shows the camera live. Then no new session is needed."""
         restreamed = await self._restreamed(camera)
-        return None if restreamed is None or restreamed.needs_lease else restreamed
+        return None if restreamed is None or restreamed.device is not None else restreamed
 
     async def _restreamed(self, camera: Camera) -> Go2rtcSource | None:
         if self._go2rtc is None:
@@ -99,13 +98,12 @@ class Sources:
         return Go2rtcSource(self._go2rtc, self._rtsp, camera, restream)
 
     def _own(self, camera: Camera) -> Iterator[CameraSource]:
-        if camera.url is not None:
-            yield CameraSource(Source.RTSP, self._rtsp, camera, camera.url, needs_lease=True)
-        if camera.sub_url is not None:
-            yield CameraSource(
-                Source.RTSP_SUB, self._rtsp, camera, camera.sub_url, needs_lease=True
-            )
-        if camera.snapshot_url is not None:
-            yield CameraSource(
-                Source.HTTP, self._http, camera, camera.snapshot_url, needs_lease=False
-            )
+        known: dict[str, tuple[Engine, str | None]] = {
+            Source.RTSP: (self._rtsp, camera.url),
+            Source.RTSP_SUB: (self._rtsp, camera.sub_url),
+            Source.HTTP: (self._http, camera.snapshot_url),
+        }
+        for name in camera.sources:
+            engine, url = known[name]
+            if url is not None:
+                yield CameraSource(Source(name), engine, camera, url)

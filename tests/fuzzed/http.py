@@ -119,8 +119,8 @@ def get(data: bytes) -> None:
             begun = loop.time()
             words = ""
             try:
-                picture = await engine.fetch(target, url, begun + LIMIT_S)
-                assert 0 < len(picture.data) <= MAX_PICTURE_BYTES
+                unit = await engine.session(target, url, begun + LIMIT_S).keyframe()
+                assert 0 < len(unit.data) <= MAX_PICTURE_BYTES
             except CameraError as error:
                 words = str(error)
             assert "s3cret" not in words

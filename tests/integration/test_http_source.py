@@ -18,7 +18,7 @@ from house import House, StartFleet, certificate
 from PIL import Image
 from support import camera, free_port
 
-from camserver.leases import Budget, Holder
+from camserver.leases import Holder
 from camserver.model import Result, Source
 from camserver.rtsp import auth
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -162,7 +162,6 @@ async def test_a_camera_that_closes_some_time_after_its_401_gets_the_login_once(
         writer.close()
 
     house = await fleet([])
-    house.manager.configure({"cam": Budget(1)})
     tcp = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = tcp.sockets[0].getsockname()[1]
     late = camera(

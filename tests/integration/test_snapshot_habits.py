@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import simplejpeg
+from desk import StartDaemon
 from house import House, StartFleet, certificate, psnr
 from PIL import ExifTags, Image
 from support import camera
 
+from camserver.client import LeaseClient
 from camserver.leases import Holder
 from camserver.model import Attempt, Result, Source
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -168,3 +170,51 @@ async def test_what_is_no_tls_is_said(fleet: StartFleet) -> None:
     server.close()
     assert attempt.result is Result.UNREACHABLE
     assert "the snapshot URL: no TLS connection: " in str(attempt.error)
+
+
+@pytest.mark.parametrize("max_http", [1, 2])
+async def test_a_web_server_never_gets_more_requests_at_once_than_it_takes(
+    max_http: int, tmp_path: Path, daemon: StartDaemon
+) -> None:
+    """Channels of one recorder: by its own record, while programs ask, too."""
+    recorder = simulated(max_http=max_http, http_s=0.05)
+    desk = await daemon([recorder], interval="1h")
+    url = desk.house.fleet.snapshot_url("cam")
+    channels = "".join(
+        f'[[camera]]\nid = "ch{n}"\nsnapshot_url = "{url}?channel={n}"\ndevice = "nvr"\n'
+        f'interval = "200ms"\nlease_wait = "60s"\nmax_http = {max_http}\n'
+        for n in range(6)
+    )
+    text = desk.config.read_text().partition("[[camera]]")[0]
+    desk.config.write_text(text + channels)
+    await asyncio.to_thread(desk.client.post, "/v1/reload")
+    client = LeaseClient(desk.socket)
+    await desk.until(lambda: all(c["age_s"] is not None for c in desk.client.get("/v1/cameras")))
+    for _ in range(3):
+        await asyncio.gather(*(client.latest(f"ch{n}", max_age=0.001, wait=60) for n in range(6)))
+    record = recorder.record
+    assert record.http_max <= max_http
+    assert (record.http_refused, record.http_requests >= 18) == (0, True)
+    devices = await asyncio.to_thread(desk.client.get, "/v1/leases")
+    web = next(device for device in devices if device["device"] == "nvr (http)")
+    assert web["max_sessions"] == max_http
+    assert 18 <= web["opened"] <= record.http_requests
+
+
+async def test_the_order_of_the_sources_is_the_inventorys(
+    tmp_path: Path, daemon: StartDaemon
+) -> None:
+    """A snapshot URL first: no session at all, until it fails."""
+    one = SimulatedCamera("cam", "Gate", gop=2, http_port=0)
+    desk = await daemon([one], interval="1h")
+    text = desk.config.read_text()
+    desk.config.write_text(text.replace("[defaults]", '[defaults]\nsources = ["http", "rtsp"]'))
+    await asyncio.to_thread(desk.client.post, "/v1/reload")
+    await desk.until(lambda: desk.facts().get("source") == "http")
+    opens = one.record.opens
+    client = LeaseClient(desk.socket)
+    assert (await client.snapshot("cam")).facts["source"] == "http"
+    assert one.record.opens == opens
+    one.http_quirk = "busy"
+    assert (await client.snapshot("cam")).facts["source"] == "rtsp"
+    assert one.record.opens == opens + 1

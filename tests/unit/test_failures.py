@@ -48,7 +48,7 @@ def test_the_sentence_names_camera_source_elapsed_and_limit() -> None:
         NOW,
         [
             SourceFailure(Source.GO2RTC, CameraError(Result.NOT_FOUND, "no such stream"), 0.1, 10),
-            SourceFailure.of_busy(busy("film", of=1)),
+            SourceFailure.of_busy(busy("film", of=1), Source.GO2RTC),
             SourceFailure(Source.HTTP, DEAD, 3.1, 10),
         ],
     )

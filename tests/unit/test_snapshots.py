@@ -49,7 +49,7 @@ class FakeSession:
 @dataclass
 class FakeSource:
     kind: Source = Source.RTSP
-    needs_lease: bool = True
+    device: str | None = "gate"
     error: CameraError | None = None
     opens_s: float = 1.0
     told: list[str] = field(default_factory=list)
@@ -151,7 +151,11 @@ async def test_a_picture_that_cannot_be_decoded_does_not_hurry_the_sessions_end(
 async def test_which_sources_are_tried_after_a_failure(result: Result, tried: list[Source]) -> None:
     """The camera's own word decides; a wrong password is wrong everywhere."""
     sources = [
-        FakeSource(kind, kind is not Source.HTTP, CameraError(result, f"{kind} says so"))
+        FakeSource(
+            kind,
+            None if kind is Source.HTTP else "gate",
+            CameraError(result, f"{kind} says so"),
+        )
         for kind in (Source.RTSP, Source.RTSP_SUB, Source.HTTP)
     ]
     attempt = await Taking(*sources).take()
@@ -163,7 +167,7 @@ async def test_which_sources_are_tried_after_a_failure(result: Result, tried: li
 async def test_a_refused_login_is_not_sent_by_another_source_whatever_it_is_taken_for() -> None:
     """Rule two: the sub-stream's login would be the second of this poll."""
     error = CameraError(Result.FULL, "taken as full", status=401, login_refused=True)
-    first, second = FakeSource(error=error), FakeSource(Source.HTTP, needs_lease=False)
+    first, second = FakeSource(error=error), FakeSource(Source.HTTP, device=None)
     assert not (await Taking(first, second).take()).ok
     assert second.told == []
 
@@ -187,7 +191,7 @@ async def test_live_view_preempts_a_poll_until_its_keyframe_is_there() -> None:
 
 async def test_a_busy_device_is_seen_through_who_watches_it_live() -> None:
     """Live view has the session: its picture costs the camera nothing."""
-    main, live = FakeSource(), FakeSource(Source.GO2RTC, needs_lease=False)
+    main, live = FakeSource(), FakeSource(Source.GO2RTC, device=None)
     taking = Taking(main)
     taking.sources.live = live
     with await taking.manager.acquire("gate", "gate", Holder("live")) as held:
@@ -201,7 +205,7 @@ async def test_a_busy_device_is_seen_through_who_watches_it_live() -> None:
 
 async def test_a_preempted_poll_takes_its_picture_from_who_watches_live() -> None:
     """Its own session ends for them; go2rtc shows the camera by then."""
-    main, live = FakeSource(), FakeSource(Source.GO2RTC, needs_lease=False)
+    main, live = FakeSource(), FakeSource(Source.GO2RTC, device=None)
     taking = Taking(main)
     taking.sources.live = live
     poll = asyncio.create_task(taking.take())
@@ -230,13 +234,13 @@ async def test_each_source_has_its_share_of_the_time() -> None:
     late = CameraError(Result.NO_KEYFRAME, "late")
     taking = Taking(
         FakeSource(error=late, opens_s=8.7),
-        FakeSource(Source.HTTP, needs_lease=False, error=late),
+        FakeSource(Source.HTTP, device=None, error=late),
     )
     attempt = await taking.take()
     # 8.7 s and one for its end: 0.3 s are left of 10
     assert attempt.error == "gate: rtsp: late (after 9.7 s, limit 10 s)"
     assert taking.sources[1].told == []
-    taking = Taking(FakeSource(error=late), FakeSource(Source.HTTP, needs_lease=False))
+    taking = Taking(FakeSource(error=late), FakeSource(Source.HTTP, device=None))
     assert (await taking.take()).ok
     assert [source.share_s for source in taking.sources] == [5.0, pytest.approx(8.0)]
 
