@@ -21,10 +21,12 @@ from camserver.capture.libav import LibavEngine
 from camserver.capture.native import MAX_REDIRECTS, NativeEngine, same_host
 from camserver.config import Camera
 from camserver.doctor.advice import advice
+from camserver.doctor.comparison import StreamSeen, compare, described
 from camserver.doctor.probe import GAPS_S, ONE_SESSION_S, Probe
 from camserver.doctor.report import Finding, Report
+from camserver.doctor.snapshots import snapshots
 from camserver.errors import CameraError
-from camserver.model import CodedKeyframe, Result, SessionEnd, Step
+from camserver.model import CodedKeyframe, Result, SessionEnd, Step, Still
 from camserver.rtsp.aio.connection import ConnectionClosed
 from camserver.rtsp.aio.requests import PORTS
 from camserver.rtsp.aio.session import RtspSession
@@ -62,6 +64,7 @@ class Doctor:
         self._scrub = scrub
         self._probe = Probe(camera, other_sessions)
         self.report = Report(known="" if new else camera.id)
+        self._stream: StreamSeen | None = None
         keys: dict[str, object] = {
             "id": camera.id,
             "name": camera.name,
@@ -158,17 +161,17 @@ class Doctor:
         Returns whether our own client gets a picture. Raises RedirectError before a session is set
         up.
         """
-        session = self._probe.cold_session(url)
+        session, began = self._probe.cold_session(url), _now()
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 await session.open()
                 opened = _now()
                 self._opened(session, opened)
                 shot = await session.keyframe()
-            waited_s, pictures = _now() - opened, session.pictures
+            waited_s, took_s, pictures = _now() - opened, _now() - began, session.pictures
             self._found("keyframe", f"the first one {waited_s:.1f} s after PLAY", waited_s * 1000)
-            await self._distance(session, shot, pictures)
-            seen = await self._picture(
+            changes = await self._distance(session, shot, pictures)
+            still = await self._picture(
                 CodedKeyframe(
                     shot.codec,
                     shot.picture.data,
@@ -179,7 +182,8 @@ class Doctor:
                 )
             )
             await self._methods(session)
-            if seen:
+            if still is not None:
+                self._stream = StreamSeen(still.width, still.height, took_s, changes)
                 return True
         except UnsupportedStreamError as error:
             self._found("session", f"not for camserver's own client: {error}")
@@ -250,7 +254,7 @@ class Doctor:
         if self._probe.cache.transport != "tcp":
             self.report.keys["transport"] = self._probe.cache.transport
 
-    async def _picture(self, unit: CodedKeyframe, step: str = "picture") -> bool:
+    async def _picture(self, unit: CodedKeyframe, step: str = "picture") -> Still | None:
         started = _now()
         try:
             still = await self._capture.decoder.decode(
@@ -258,7 +262,7 @@ class Doctor:
             )
         except CameraError as error:
             self._failed(step, error)
-            return False
+            return None
         size = f"{still.width}x{still.height}"
         self._count_picture(f"{size} {unit.codec}", unit.engine)
         self._found(
@@ -271,7 +275,7 @@ class Doctor:
             self._found(
                 "clock", f"the camera's clock is {unit.camera_clock_offset_s:+.1f} s from ours"
             )
-        return True
+        return still
 
     async def _sub_stream(self, url: str) -> None:
         """Take a picture of the sub-stream, which polls use when the main stream fails."""
@@ -283,14 +287,17 @@ class Doctor:
         if unit is not None:
             await self._picture(unit, "sub-stream")
 
-    async def _distance(self, session: RtspSession, first: Keyframe, before: int) -> None:
-        """Measure the seconds between the keyframe `first` and the next one."""
+    async def _distance(self, session: RtspSession, first: Keyframe, before: int) -> bool | None:
+        """Measure the seconds between the keyframe `first` and the next one.
+
+        Returns whether they differ, or None when no second one came.
+        """
         try:
             async with asyncio.timeout(self._camera.timeout_s):
                 second = await session.keyframe()
         except CameraError as error:
             self._failed("distance", error)
-            return
+            return None
         except TimeoutError:
             self._failed(
                 "distance",
@@ -298,7 +305,7 @@ class Doctor:
                     Result.NO_KEYFRAME, f"no second keyframe within {self._camera.timeout_s:g} s"
                 ),
             )
-            return
+            return None
         seconds = second.captured_s - first.captured_s
         self.report.keyframe_every_s = seconds
         self._found(
@@ -306,6 +313,7 @@ class Doctor:
         )
         if seconds > self._camera.timeout_s / 2:
             self.report.keys["timeout"] = f"{2 * seconds + 5:.0f}s"
+        return first.picture.data != second.picture.data
 
     async def _second_session(self, url: str) -> None:
         """Find out whether a warm session works: without DESCRIBE, like the sessions of polls."""
@@ -357,23 +365,20 @@ class Doctor:
                 self.report.keys["unclean_cooldown"] = f"{2 * gap_s:g}s"
 
     async def _snapshot_url(self, url: str) -> None:
-        started = _now()
+        """Take some pictures of the snapshot URL, and compare it with the stream."""
         try:
-            session = self._capture.http.session(self._camera, url, _now() + self._camera.timeout_s)
-            async with session:
-                unit = await session.keyframe()
-            still = await self._capture.decoder.decode(
-                unit, width=None, deadline=_now() + ONE_SESSION_S
-            )
+            shots = [shot async for shot in snapshots(self._capture, self._camera, url)]
         except CameraError as error:
             self._failed("snapshot URL", error)
             return
-        self._count_picture(f"{still.width}x{still.height} JPEG", "snapshot URL")
-        self._found(
-            "snapshot URL",
-            f"{still.width}x{still.height}, {len(still.jpeg) // 1024} KB",
-            (_now() - started) * 1000,
-        )
+        self._count_picture(f"{shots[0].size} {shots[0].kind}", "snapshot URL")
+        self._found("snapshot URL", described(shots), shots[0].took_s * 1000)
+        if self._stream is not None:
+            camera = self._camera
+            found = compare(shots, self._stream, camera.sources, has_sub=camera.sub_url is not None)
+            self._found("sources", found.text)
+            if found.sources is not None:
+                self.report.keys["sources"] = list(found.sources)
 
 
 def _failure(error: Exception, session: RtspSession, limit_s: float) -> CameraError:

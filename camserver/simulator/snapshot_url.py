@@ -104,6 +104,7 @@ HABITS: dict[str, tuple[str, Habit]] = {
         "9 kB of one header",
         lambda jpeg: Reply(jpeg, lines=("X-Info: " + "x" * 9000,)),
     ),
+    "small": ("a quarter of the size", lambda jpeg: Reply(_small(jpeg))),
     "png": ("a PNG", lambda jpeg: Reply(_converted(jpeg, "PNG"), kind="image/png")),
     "webp": ("a WebP", lambda jpeg: Reply(_converted(jpeg, "WEBP"), kind="image/webp")),
     "bmp": ("a BMP", lambda jpeg: Reply(_converted(jpeg, "BMP"), kind="image/bmp")),
@@ -134,6 +135,7 @@ OTHER_HABITS = {
     "redirect": "302 to another path of the same host",
     "redirect-away": "302 to another host",
     "busy-once": "503 with Retry-After: 1, once",
+    "frozen": "its first picture again and again",
     "short-401": "a 401 whose body is shorter than its Content-Length",
 }
 
@@ -151,6 +153,7 @@ class SnapshotUrl:
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._was_busy = False
+        self._frozen = b""
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
@@ -224,7 +227,8 @@ class SnapshotUrl:
         if "busy-once" in habits and not self._was_busy:
             self._was_busy = True
             return Reply(b"", "503 Service Unavailable", "text/plain", ("Retry-After: 1",))
-        jpeg = self._pictures.jpeg(self._camera.name, int(time.time()))
+        jpeg = self._frozen or self._pictures.jpeg(self._camera.name, int(time.time()))
+        self._frozen = jpeg if "frozen" in habits else b""
         self._camera.snapshots.append(jpeg)
         habit = next((HABITS[name][1] for name in habits if name in HABITS), Reply)
         return habit(jpeg)
@@ -253,6 +257,13 @@ def _converted(jpeg: bytes, kind: str) -> bytes:
     file = io.BytesIO()
     with Image.open(io.BytesIO(jpeg)) as image:
         image.save(file, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    return file.getvalue()
+
+
+def _small(jpeg: bytes) -> bytes:
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(jpeg)) as image:
+        image.resize((image.width // 4, image.height // 4)).save(file, "JPEG")
     return file.getvalue()
 
 

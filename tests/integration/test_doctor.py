@@ -13,6 +13,9 @@ from house import House, StartFleet
 from support import camera
 
 from camserver.config import load_inventory
+from camserver.config.model import SOURCES
+from camserver.doctor import snapshots
+from camserver.doctor.comparison import Shot, StreamSeen, compare
 from camserver.doctor.examination import Doctor
 from camserver.doctor.report import Finding, Report
 from camserver.host.redact import Redactor
@@ -254,3 +257,42 @@ async def test_what_cannot_be_reached_is_not_well(fleet: StartFleet) -> None:
     report = await examine(house, url=None, snapshot_url="http://127.0.0.1:9/x.jpg")
     assert not report.ok
     assert not Report().ok
+
+
+@pytest.mark.parametrize(
+    ("habit", "sources", "words", "proposed"),
+    [
+        ("", SOURCES, "as large as the stream and as fresh", ["http", "rtsp"]),
+        ("", ("http", "rtsp"), "as large as the stream and as fresh", None),
+        ("frozen", SOURCES, "it gave the same picture 3 times while the stream changed", None),
+        ("frozen", ("http", "rtsp"), "the stream is the better source", ["rtsp", "http"]),
+        ("small", SOURCES, "it is smaller: 160x90, and the stream is 640x360", None),
+    ],
+)
+async def test_a_snapshot_url_is_compared_with_the_stream(
+    habit: str,
+    sources: tuple[str, ...],
+    words: str,
+    proposed: list[str] | None,
+    fleet: StartFleet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(snapshots, "APART_S", 1.1)  # its clock shows seconds
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=12, http_port=0, http_quirk=habit)])
+    url = house.fleet.snapshot_url("cam")
+    report = await examine(house, snapshot_url=url, sources=sources, timeout_s=30.0)
+    found = {finding.step: finding for finding in report.findings}
+    assert found["snapshot URL"].ok
+    assert words in found["sources"].text
+    assert report.keys.get("sources") == proposed
+
+
+def test_what_is_not_known_is_not_recommended() -> None:
+    """The stream gave one keyframe only, and the snapshot URL the same picture twice."""
+    shots = [Shot(640, 360, 1000, 0.1, b"same")] * 2
+    found = compare(shots, StreamSeen(640, 360, 1.0, None), SOURCES, has_sub=True)
+    assert found.sources is None
+    assert "whether it is fresh is not known" in found.text
+    other = [*shots, Shot(640, 360, 1000, 0.1, b"other")]
+    found = compare(other, StreamSeen(640, 360, 1.0, None), SOURCES, has_sub=True)
+    assert found.sources == ("http", "rtsp", "rtsp-sub")
