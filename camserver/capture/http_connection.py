@@ -155,8 +155,6 @@ class HttpConnection(asyncio.Protocol):
         head = self.reader.head
         if head is None:
             return
-        if self._transport is not None:
-            self._transport.answer_has_begun()
         if self.reader.answer is not None:
             self._end(None)
         elif self.reader.goes_on or (head.status != 200 and self._cut_short is None):

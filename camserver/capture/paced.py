@@ -1,49 +1,54 @@
 """A protocol around another one, which gives it received bytes in turns.
 
-A library's parser processes all bytes that it gets at once. When a camera floods, that delays all
-other tasks. So it gets a few kilobytes at a time. A connection that has used up its account
-(`pace.py`) is closed: no picture costs so much.
+A parser processes all bytes that it gets at once. When a camera floods, that delays all other
+tasks. So it gets a few kilobytes at a time, and more while they cost little. A connection that has
+used up its account (`pace.py`) is closed: no picture costs so much.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
-from camserver.pace import Pace
+from camserver.pace import TURN_S, Pace
 
-SLICE_BYTES = 2048
-"""How many bytes are given at a time. A parser needs at most a few milliseconds for them."""
-BODY_SLICE_BYTES = 16 * 1024
-"""The same for the body: it is passed on, and hardly parsed."""
-HEAD_SLICES = 2
-"""How many slices are given in one turn, until the answer has begun. A flood of informational
-answers costs more where they are waited for than where they are parsed.
+FIRST_SLICE_BYTES, LEAST_SLICE_BYTES, LARGEST_SLICE_BYTES = 1024, 64, 4096
+"""How many bytes are given at a time: at first, and between which limits that is changed.
+
+A camera may send what costs little, and then suddenly what costs most: the largest slice of it,
+full of chunks of one byte, takes 5 ms.
+"""
+CHEAP_S, DEAR_S = TURN_S / 8, TURN_S / 3
+"""A slice that costs less is followed by one of twice the size; after one that costs more, by one
+of a quarter.
 """
 
 
 class PacedProtocol(asyncio.Protocol):
     """Gives `inner` what comes, in turns."""
 
-    def __init__(self, inner: asyncio.Protocol) -> None:
+    def __init__(
+        self, inner: asyncio.Protocol, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.inner = inner
-        self._pace = Pace()
+        self._clock = clock
+        self._pace = Pace(clock)
         self._transport: asyncio.Transport | None = None
         self._waiting = bytearray()
+        self._slice_bytes = FIRST_SLICE_BYTES
         self._next_turn: asyncio.Handle | None = None
         self._inner_paused = False
-        self._answer_has_begun = False
-
-    def answer_has_begun(self) -> None:
-        """Give the rest in larger parts: it is the body."""
-        self._answer_has_begun = True
+        # What `inner` is told when it has got everything: the end of the connection
+        self._at_the_end: list[Callable[[], object]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give `inner` a transport whose reading both of us may pause."""
         self._transport = cast("asyncio.Transport", transport)
-        self.inner.connection_made(
-            cast("asyncio.BaseTransport", PacedTransport(self._transport, self))
-        )
+        gate = PacedTransport(self._transport, self)
+        self.inner.connection_made(cast("asyncio.BaseTransport", gate))
 
     def data_received(self, data: bytes) -> None:
         """Give `data` now or later."""
@@ -53,15 +58,14 @@ class PacedProtocol(asyncio.Protocol):
             self._take()
 
     def eof_received(self) -> bool | None:
-        """Give the rest, and the end."""
-        self._take_rest()
-        return self.inner.eof_received()
+        """Give the rest, and then the end. The transport closes."""
+        self._end(self.inner.eof_received)
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give the rest, and the end."""
-        self._take_rest()
+        """Give the rest, and then the end."""
         self._transport = None
-        self.inner.connection_lost(exc)
+        self._end(partial(self.inner.connection_lost, exc))
 
     def pause_writing(self) -> None:
         """Tell `inner`."""
@@ -76,35 +80,42 @@ class PacedProtocol(asyncio.Protocol):
         self._inner_paused = paused
         self._update()
 
+    def discard(self) -> None:
+        """Give nothing of what waits: nobody wants it any more."""
+        self._waiting.clear()
+
+    def _end(self, tell: Callable[[], object]) -> None:
+        self._at_the_end.append(tell)
+        if self._next_turn is None:
+            self._take()
+
     def _take(self) -> None:
         self._next_turn = None
         self._pace.begin()
-        slices = 0
         while self._waiting and not self._pace.turn_is_over:
-            if not self._answer_has_begun and slices >= HEAD_SLICES:
-                break
             self._give_slice()
-            slices += 1
-        if self._pace.end() > 0 and self._transport is not None:
-            self._waiting.clear()
-            self._transport.abort()  # no picture costs so much
-            return
+        if self._pace.end() > 0:
+            self.discard()  # no picture costs so much
+            if self._transport is not None:
+                self._transport.abort()
         if self._waiting:
             self._next_turn = asyncio.get_running_loop().call_soon(self._take)
+        else:
+            told, self._at_the_end = self._at_the_end, []
+            for tell in told:
+                tell()
         self._update()
 
-    def _take_rest(self) -> None:
-        if self._next_turn is not None:
-            self._next_turn.cancel()
-            self._next_turn = None
-        while self._waiting:
-            self._give_slice()
-
     def _give_slice(self) -> None:
-        size = BODY_SLICE_BYTES if self._answer_has_begun else SLICE_BYTES
-        data = bytes(self._waiting[:size])
-        del self._waiting[:size]
+        data = bytes(self._waiting[: self._slice_bytes])
+        del self._waiting[: self._slice_bytes]
+        began = self._clock()
         self.inner.data_received(data)
+        took_s = self._clock() - began
+        if took_s > DEAR_S:
+            self._slice_bytes = max(LEAST_SLICE_BYTES, len(data) // 4)
+        elif took_s < CHEAP_S:
+            self._slice_bytes = min(LARGEST_SLICE_BYTES, self._slice_bytes * 2)
 
     def _update(self) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -125,9 +136,10 @@ class PacedTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def answer_has_begun(self) -> None:
-        """Give the rest in larger parts: it is the body."""
-        self._paced.answer_has_begun()
+    def abort(self) -> None:
+        """Close at once. What has come and waits is not wanted."""
+        self._paced.discard()
+        self._transport.abort()
 
     def pause_reading(self) -> None:
         """Give `inner` nothing for now."""

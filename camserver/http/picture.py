@@ -62,6 +62,8 @@ class PictureFinder:
         self._received = 0
         self._kind: Kind | None = None  # None: too little has come
         self._jpeg = JpegEnd()
+        self._blanks = 0
+        self._searched = 0
         self._part_bytes: int | None = None
         self._length: int | None = None  # of the whole picture
 
@@ -104,11 +106,14 @@ class PictureFinder:
 
     def _begin(self) -> None:
         """Cut what comes before the picture, and tell what it is, if enough has come."""
-        blanks = len(self._data) - len(self._data.lstrip(BLANKS))
-        if blanks <= MAX_BLANKS:
-            del self._data[:blanks]
+        if self._data[:1] and self._data[0] in BLANKS:
+            blanks = len(self._data) - len(self._data.lstrip(BLANKS))
+            self._blanks += blanks
+            if self._blanks <= MAX_BLANKS:
+                del self._data[:blanks]
         if self._in_parts and self._data.startswith(b"--"):
-            end = end_of_head(self._data, 0)
+            end = end_of_head(self._data, self._searched)
+            self._searched = len(self._data)
             if end is None and len(self._data) <= MAX_PART_HEAD_BYTES:
                 return
             head = parse_head(b"HTTP/1.1 200\n" + bytes(self._data[: end or 0]))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from camserver.capture.paced import HEAD_SLICES, PacedProtocol
+from camserver.capture.http_connection import Address, HttpConnection
+from camserver.capture.paced import DEAR_S, LARGEST_SLICE_BYTES, PacedProtocol
 from camserver.pace import BURST_S, BYTE_S, SHARE, TURN_S, Pace
 from camserver.rtsp.aio.connection import MAX_UNASKED, RtspConnection
 from camserver.rtsp.bitstream import split_annex_b
@@ -248,7 +249,7 @@ class Inner(asyncio.Protocol):
 def paced(each_s: float) -> tuple[PacedProtocol, Inner, Transport]:
     clock = Work()
     inner, transport = Inner(clock, each_s), Transport()
-    protocol = PacedProtocol(inner)
+    protocol = PacedProtocol(inner, clock)
     protocol._pace = Pace(clock, clock)
     protocol.connection_made(transport)
     return protocol, inner, transport
@@ -260,7 +261,7 @@ async def test_a_library_gets_its_bytes_in_turns() -> None:
     data = bytes(range(256)) * 500
     protocol.data_received(data)
     assert transport.paused
-    assert len(inner.data) == HEAD_SLICES
+    assert len(inner.data) == 10
     assert isinstance(inner.transport, object)
     inner.transport.pause_reading()  # type: ignore[union-attr]
     while len(b"".join(inner.data)) < len(data):
@@ -269,9 +270,13 @@ async def test_a_library_gets_its_bytes_in_turns() -> None:
     assert transport.paused
     inner.transport.resume_reading()  # type: ignore[union-attr]
     assert not transport.paused
-    protocol.data_received(b"rest" * 4000)
+    protocol.data_received(b"rest" * 40_000)
+    protocol.eof_received()
     protocol.connection_lost(None)
-    assert b"".join(inner.data) == data + b"rest" * 4000
+    assert inner.over == 0, "what has come comes first, and in turns, too"
+    while not inner.over:
+        await asyncio.sleep(0)
+    assert b"".join(inner.data) == data + b"rest" * 40_000
     assert inner.over == 1
 
 
@@ -283,9 +288,59 @@ async def test_a_connection_that_costs_too_much_is_closed() -> None:
     assert inner.clock.now == pytest.approx(BURST_S / (1 - SHARE), rel=0.05)
 
 
-async def test_the_body_is_given_in_larger_parts() -> None:
-    """A good camera is not slow because the loop is busy: a turn takes what it can."""
-    protocol, inner, _ = paced(TURN_S / 1000)
-    protocol.answer_has_begun()
-    protocol.data_received(bytes(4_000_000))
-    assert len(b"".join(inner.data)) == 4_000_000
+async def test_a_slice_is_as_large_as_it_is_cheap() -> None:
+    protocol, inner, _ = paced(0.0)
+    protocol.data_received(bytes(1_000_000))
+    assert {len(data) for data in inner.data[3:-1]} == {LARGEST_SLICE_BYTES}
+    inner.each_s = DEAR_S * 1.1
+    inner.data.clear()
+    protocol.data_received(bytes(100_000))
+    while len(inner.data) < 8:
+        await asyncio.sleep(0)
+    sizes = [len(data) for data in inner.data]
+    assert sizes[:4] == [LARGEST_SLICE_BYTES, LARGEST_SLICE_BYTES // 4, 256, 64]
+    assert set(sizes[4:]) == {64}
+
+
+FLOODS = {
+    "chunks": (b"image/jpeg", b"1\r\nx\r\n"),
+    "chunks of text": (b"text/html", b"1\r\nx\r\n"),
+    "chunks of a part's head": (b"multipart/x-mixed-replace; boundary=x", b"1\r\n-\r\n"),
+    "chunks of blanks": (b"image/jpeg", b"1\r\n \r\n"),
+    "chunks of markers": (b"image/jpeg", b"4\r\n\xff\xd8\xff\xd0\r\n"),
+    "large chunks of markers": (b"image/jpeg", b"1000\r\n" + b"\xff\xd8" * 2048 + b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("flood", FLOODS)
+async def test_a_flood_of_a_snapshot_url_is_read_in_short_turns(flood: str, ends: bool) -> None:
+    """Each turn gives the real parser few bytes, also when the connection ends meanwhile.
+
+    What a byte costs is a matter for the benchmark; that the cost is linear is one for this test.
+    """
+    content_type, chunk = FLOODS[flood]
+    connection, transport = HttpConnection(), Transport()
+    protocol = PacedProtocol(connection)
+    protocol.connection_made(transport)
+    given: list[int] = []
+    real = connection.data_received
+
+    def note(data: bytes) -> None:
+        given.append(len(data))
+        real(data)
+
+    connection.data_received = note  # type: ignore[method-assign]
+    asking = asyncio.create_task(connection.get(Address.of("http://127.0.0.1/"), {}))
+    await asyncio.sleep(0)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n"
+    protocol.data_received(head % content_type + chunk * (256 * 1024 // len(chunk)))
+    if ends:
+        protocol.connection_lost(None)
+    while protocol._waiting:
+        await asyncio.sleep(0)
+    assert max(given) <= LARGEST_SLICE_BYTES
+    asking.cancel()
+    await asyncio.wait({asking})
+    if asking.done() and not asking.cancelled():
+        asking.exception()
