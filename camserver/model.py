@@ -97,6 +97,33 @@ class CodedKeyframe:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What a picture looks like, as it was measured in the decoder (capture/look.py).
+
+    `brightness` is the mean luma and `contrast` its deviation, from 0 to 1. `sharpness` is how
+    abrupt edges are, from 0 to about 1. `colour` is 0 for a grey picture, and None when it is not
+    known. `change` is the share of the picture that has changed since the one before, None for the
+    first one. `cells` is the picture in small. `hash` differs in few of its 64 bits for pictures
+    that look alike. `digest` is of the coded picture. Both are hexadecimal.
+    """
+
+    brightness: float
+    contrast: float
+    sharpness: float
+    colour: float | None
+    change: float | None
+    cells: bytes
+    hash: str
+    digest: str
+
+
+LOOK_NUMBERS = ("brightness", "contrast", "sharpness", "colour", "change")
+"""The fields of a Look that are numbers, or None."""
+CELLS_BYTES = 48 * 27 * 2
+"""The size of a Look's cells: two bytes for each, in rows of 48."""
+
+
+@dataclass(frozen=True, slots=True)
 class Still:
     """A complete JPEG and its facts. Sizes are in pixels, times in seconds."""
 
@@ -107,6 +134,8 @@ class Still:
     decode_s: float | None = None
     encode_s: float | None = None
     cpu_s: float | None = None
+    look: Look | None = None
+    """None: it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import av
@@ -25,9 +26,10 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from camserver.capture import slice_ends
+from camserver.capture.look import look_at
 from camserver.errors import CameraError
 from camserver.http.jpeg_file import exif_segment, whole_jpeg, without_comments
-from camserver.model import Result, SessionEnd, Still
+from camserver.model import LOOK_NUMBERS, Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192
 """No camera sends a larger picture. The worker's memory limit is the second protection."""
@@ -52,8 +54,19 @@ _SWS_MATRIX = {  # libavutil's AVColorSpace -> libswscale's matrix
 }
 
 
-def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, quality: int) -> Still:
+def decode(
+    codec: str,
+    data: bytes,
+    extradata: bytes,
+    *,
+    width: int | None,
+    quality: int,
+    previous: bytes | None = None,
+) -> Still:
     """Decode one access unit and encode it as JPEG, at most `width` pixels wide.
+
+    `previous` is the cells of the picture before (look.py), empty for the first one. None: what the
+    picture looks like is not measured.
 
     Raises CameraError(bad-picture) when the picture is not whole.
     """
@@ -64,16 +77,28 @@ def decode(codec: str, data: bytes, extradata: bytes, *, width: int | None, qual
     ):
         raise _bad("the keyframe is damaged: a slice does not end where its data ends")
     decoded = time.perf_counter()
-    jpeg, out_width, out_height = _encode(frame, width, quality)
+    picture = _encode(frame, width, quality)
+    encoded = time.perf_counter()
+    look = None
+    if previous is not None:
+        look = look_at(picture.planes[0], tuple(picture.planes[1:]), data, previous)
     return Still(
-        jpeg, out_width, out_height, codec, decoded - started, time.perf_counter() - decoded
+        picture.jpeg,
+        picture.width,
+        picture.height,
+        codec,
+        decoded - started,
+        encoded - decoded,
+        look=look,
     )
 
 
-def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
+def inspect(
+    data: bytes, *, width: int | None, quality: int, previous: bytes | None = None
+) -> Still:
     """Check that a camera's JPEG is whole, and return it.
 
-    It is scaled down if `width` is smaller.
+    It is scaled down if `width` is smaller. `previous` is as for `decode`.
 
     Raises CameraError(bad-picture) when it is not a whole JPEG.
     """
@@ -85,45 +110,61 @@ def inspect(data: bytes, *, width: int | None, quality: int) -> Still:
     try:
         height, full_width, *_ = simplejpeg.decode_jpeg_header(jpeg, strict=False)
         _check_size(full_width, height)
-        readable = _readable(jpeg)
+        readable, small = _readable(jpeg)
+        look = None if previous is None else look_at(small[:, :, 0], (), data, previous)
         if width is None or width >= full_width:
-            return Still(jpeg, full_width, height, "mjpeg")
+            return Still(jpeg, full_width, height, "mjpeg", look=look)
         rgb = simplejpeg.decode_jpeg(readable, "RGB", min_width=width)
     except ValueError:
         raise _bad("the JPEG is damaged") from None
-    scaled, out_width, out_height = _encode(VideoFrame.from_ndarray(rgb, "rgb24"), width, quality)
-    with_orientation = scaled[:2] + exif_segment(jpeg) + scaled[2:]
-    return Still(with_orientation, out_width, out_height, "mjpeg")
+    scaled = _encode(VideoFrame.from_ndarray(rgb, "rgb24"), width, quality)
+    with_orientation = scaled.jpeg[:2] + exif_segment(jpeg) + scaled.jpeg[2:]
+    return Still(with_orientation, scaled.width, scaled.height, "mjpeg", look=look)
 
 
-def _readable(jpeg: bytes) -> bytes:
-    """A whole JPEG as libjpeg reads it without a warning. Raises ValueError when it is damaged.
+def _readable(jpeg: bytes) -> tuple[bytes, np.ndarray[Any, np.dtype[np.uint8]]]:
+    """A whole JPEG as libjpeg reads it without a warning, and its grey picture at 1/8 size.
+
+    The shape of the grey picture is (height, width, 1). Raises ValueError when it is damaged.
 
     Decoding at 1/8 size still reads all entropy-coded data. simplejpeg is strict by default: it
     raises where libjpeg only warns. A warning of what comes before the first scan is no damage.
     """
     try:
-        simplejpeg.decode_jpeg(jpeg, "GRAY", min_factor=8, fastdct=True)
+        small = simplejpeg.decode_jpeg(jpeg, "GRAY", min_factor=8, fastdct=True)
     except ValueError:
         jpeg = without_comments(jpeg)
-        simplejpeg.decode_jpeg(jpeg, "GRAY", min_factor=8, fastdct=True)
-    return jpeg
+        small = simplejpeg.decode_jpeg(jpeg, "GRAY", min_factor=8, fastdct=True)
+    return jpeg, small
 
 
 def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    """Run the job `decode`. The blob is extradata, then the access unit."""
+    """Run the job `decode`. The blob is extradata, the cells before, then the access unit."""
     cut, cpu_s = int(request["extradata_bytes"]), time.process_time()
+    previous, data = _split(request, blob[cut:])
     still = decode(
-        request["codec"], blob[cut:], blob[:cut], width=request["width"], quality=request["quality"]
+        request["codec"],
+        data,
+        blob[:cut],
+        width=request["width"],
+        quality=request["quality"],
+        previous=previous,
     )
     return _reply(still, time.process_time() - cpu_s)
 
 
 def inspect_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    """Run the job `inspect`. The blob is a JPEG."""
+    """Run the job `inspect`. The blob is the cells before, then a JPEG."""
     cpu_s = time.process_time()
-    still = inspect(blob, width=request["width"], quality=request["quality"])
+    previous, data = _split(request, blob)
+    still = inspect(data, width=request["width"], quality=request["quality"], previous=previous)
     return _reply(still, time.process_time() - cpu_s)
+
+
+def _split(request: dict[str, Any], blob: bytes) -> tuple[bytes | None, bytes]:
+    """(the cells of the picture before, or None when nothing is to be measured; the rest)."""
+    count = request.get("previous_bytes")
+    return (None, blob) if count is None else (blob[:count], blob[count:])
 
 
 def warm_up() -> None:
@@ -131,19 +172,24 @@ def warm_up() -> None:
     for codec in ("h264", "hevc", *STILL_CODECS):
         with contextlib.suppress(CameraError):
             _decode_frame(codec, b"\0\0\0\1", b"")
-    jpeg, *_ = _encode(VideoFrame(64, 64, "yuv420p"), 32, 80)
-    inspect(jpeg, width=16, quality=80)
+    picture = _encode(VideoFrame(64, 64, "yuv420p"), 32, 80)
+    inspect(picture.jpeg, width=16, quality=80, previous=b"")
 
 
 def _reply(still: Still, cpu_s: float) -> tuple[dict[str, Any], bytes]:
-    return {
+    reply = {
         "width": still.width,
         "height": still.height,
         "codec": still.codec,
         "decode_s": still.decode_s,
         "encode_s": still.encode_s,
         "cpu_s": cpu_s,
-    }, still.jpeg
+    }
+    look = still.look
+    if look is None:
+        return reply, still.jpeg
+    facts = {name: getattr(look, name) for name in (*LOOK_NUMBERS, "hash", "digest")}
+    return {**reply, "look": facts}, look.cells + still.jpeg
 
 
 def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:
@@ -170,7 +216,17 @@ def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:
     return frame
 
 
-def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, int, int]:
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A JPEG, and the planes it was made of: full-range luma, then chroma at half the size."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    planes: list[np.ndarray[Any, np.dtype[np.uint8]]]
+
+
+def _encode(frame: VideoFrame, width: int | None, quality: int) -> _Encoded:
     out_width, out_height = frame.width, frame.height
     if width is not None and width < frame.width:
         out_width, out_height = width, max(1, round(frame.height * width / frame.width))
@@ -192,8 +248,9 @@ def _encode(frame: VideoFrame, width: int | None, quality: int) -> tuple[bytes, 
         # There are as many workers as cores. Also, a sealed worker cannot start threads.
         threads=1,
     )
-    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*map(_pixels, planar.planes), quality=quality)
-    return jpeg, out_width, out_height
+    planes = [_pixels(plane) for plane in planar.planes]
+    jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
+    return _Encoded(jpeg, out_width, out_height, planes)
 
 
 def _planes(frame: VideoFrame) -> slice_ends.Planes:

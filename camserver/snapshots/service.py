@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from cachetools import LRUCache
+
 from camserver.capture.decoder import Decoder
 from camserver.config import Camera
 from camserver.errors import CameraError, LeaseStateError, RtspBusy
@@ -38,6 +40,7 @@ from camserver.rtsp.refusals import reinterpret_as_full
 from camserver.snapshots.failures import SourceFailure, failed_attempt, may_help
 from camserver.snapshots.sources import PictureSource
 
+MAX_REMEMBERED = 20_000
 MIN_SHARE_S = 0.5
 """A source is not tried when less time than this is left."""
 
@@ -117,6 +120,8 @@ class SnapshotService:
         self._sources = sources
         self._decoder = decoder
         self._clock = clock
+        # The newest picture of each camera in small, to see what has changed
+        self._cells: LRUCache[str, bytes] = LRUCache(MAX_REMEMBERED)
 
     async def take(
         self,
@@ -208,11 +213,18 @@ class SnapshotService:
         """Decode the keyframe and deliver the picture. Raises CameraError."""
         camera = shot.camera
         try:
-            still = await self._decoder.decode(unit, width=camera.width, deadline=shot.begin())
+            still = await self._decoder.decode(
+                unit,
+                width=camera.width,
+                deadline=shot.begin(),
+                previous=self._cells.get(camera.id, b""),
+            )
         except CameraError as error:
             source.undecodable(unit, error)
             raise
         source.decoded(unit)
+        if still.look is not None:
+            self._cells[camera.id] = still.look.cells
         snapshot = _snapshot(shot, still, source.kind, unit)
         return await shot.deliver(Attempt(camera.id, shot.at, Result.OK, None, snapshot))
 

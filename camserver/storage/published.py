@@ -12,7 +12,7 @@ from typing import Any
 
 from camserver.events import SnapshotPublished
 from camserver.host.clock import rfc3339
-from camserver.model import Snapshot
+from camserver.model import Look, Snapshot
 from camserver.storage.exif import captured_at, size, with_exif
 
 FACTS = (
@@ -28,6 +28,7 @@ FACTS = (
     "capture_ms",
     "lease_wait_ms",
     "engine",
+    "health",
 )
 """The keys of latest.json that describe the picture. The others describe the newest attempt."""
 
@@ -54,6 +55,19 @@ def facts_of(
         "camera_clock_offset_s": snapshot.camera_clock_offset_s,
         "capture_ms": round(snapshot.capture_ms, 1),
         "lease_wait_ms": round(snapshot.lease_wait_ms, 1),
+        "health": _health_of(snapshot.still.look),
+    }
+
+
+def _health_of(look: Look | None) -> dict[str, float | None] | None:
+    """What the picture looks like, as numbers; None when it was not measured."""
+    if look is None:
+        return None
+    return {
+        "brightness": round(look.brightness, 4),
+        "contrast": round(look.contrast, 4),
+        "sharpness": round(look.sharpness, 4),
+        "change": None if look.change is None else round(look.change, 4),
     }
 
 

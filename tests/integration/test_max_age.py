@@ -116,6 +116,24 @@ async def test_a_picture_says_when_it_was_captured(tmp_path: Path, daemon: Start
     assert (status, headers["X-Captured-At"]) == (304, desk.facts()["captured_at"])
 
 
+async def test_the_facts_say_what_the_picture_looks_like(daemon: StartDaemon) -> None:
+    """Of a stream and of a snapshot URL; the change is known from the second picture on."""
+    web = SimulatedCamera("web", "Web", fault=Fault("refuse"), http_port=0)
+    desk = await daemon([gate(), web], interval="300ms", lease_wait="60s")
+    for camera in ("cam", "web"):
+        await desk.until(
+            lambda c=camera: (desk.facts(c).get("health") or {}).get("change") is not None
+        )
+    health = desk.facts()["health"]
+    assert set(health) == {"brightness", "contrast", "sharpness", "change"}
+    assert 0.3 < health["brightness"] < 0.6  # bars
+    assert health["contrast"] > 0.1
+    assert health["sharpness"] > 0.3
+    assert health["change"] < 0.2  # a clock runs in it
+    other = desk.facts("web")["health"]
+    assert other["brightness"] == pytest.approx(health["brightness"], abs=0.1)
+
+
 async def test_an_anonymous_get_opens_no_session(tmp_path: Path, daemon: StartDaemon) -> None:
     """Neither with actions and without a password, nor for the page of another site."""
     address = f"127.0.0.1:{free_port()}"
