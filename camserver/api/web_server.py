@@ -214,8 +214,13 @@ class WebServer:
             return "on this port pictures are taken only with [http] actions = true"
         if self._table.password is None:
             return "on this port pictures are taken only with a login: [http] has no password"
-        # A browser sends its login for another site's page, too
-        if request.headers.get("Sec-Fetch-Site", "none") not in OWN_PAGES:
+        # A browser sends its login for another site's page, too. Over plain http it does not say
+        # for which one.
+        is_browser = request.headers.get("User-Agent", "").startswith("Mozilla/")
+        site = request.headers.get("Sec-Fetch-Site", "unknown" if is_browser else "none")
+        referrers = (request.headers.get(name) for name in ("Origin", "Referer"))
+        foreign = any(r and urlsplit(r).netloc != request.host for r in referrers)
+        if site not in OWN_PAGES or foreign:
             return "no picture is taken for a page of another site"
         return None
 

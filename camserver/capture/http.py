@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import secrets
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 from cachetools import LRUCache
@@ -18,6 +19,7 @@ from camserver.capture.tls import tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.clock import Seconds, utc_now
+from camserver.host.redact import Redactor
 from camserver.http.picture import Picture
 from camserver.http.reader import Answer
 from camserver.http.words import said
@@ -30,10 +32,14 @@ does. The login then goes over a new connection, and is not lost.
 """
 MAX_REMEMBERED = 10_000
 MAX_REDIRECTS = 5
+MAX_LOGINS = 2
+"""How many logins a fetch sends at most: another path of the camera may ask for one, too."""
 MAX_BUSY = 3
 """How often a camera is asked again that is busy and says for how long."""
 REDIRECTS = (301, 302, 303, 307, 308)
 BUSY = (429, 503)
+Server = tuple[str, str, int]
+"""Scheme, host and port."""
 
 
 class HttpEngine:
@@ -48,10 +54,10 @@ class HttpEngine:
 
     def __init__(self, wall: Seconds = time.time) -> None:
         self._wall = wall
-        # Whether a host closes the connection after its 401
-        self._closes: LRUCache[str, bool] = LRUCache(MAX_REMEMBERED)
-        # Nonce counts of a host's challenge
-        self._counts: LRUCache[tuple[str, str], Iterator[int]] = LRUCache(MAX_REMEMBERED)
+        # Whether a server closes the connection after its 401
+        self._closes: LRUCache[Server, bool] = LRUCache(MAX_REMEMBERED)
+        # Nonce counts of a server's challenge
+        self._counts: LRUCache[tuple[Server, str], Iterator[int]] = LRUCache(MAX_REMEMBERED)
 
     def session(self, camera: Camera, url: str, deadline: float) -> HttpSession:
         """A GET of `url`, with its redirects and its login."""
@@ -92,27 +98,32 @@ class HttpEngine:
             line.close()
 
     async def _fetch(self, line: HttpLine, address: Address, deadline: float) -> Picture:
-        redirects, waits = 0, 0
+        redirects, waits, asked = 0, 0, set[str]()
         while True:
-            answer, tried = await self._ask(line, address)
+            may_log_in = line.logins < MAX_LOGINS and address.target not in asked
+            asked.add(address.target)
+            answer = await self._ask(line, address, may_log_in=may_log_in)
             head = answer.head
             if head.status in REDIRECTS and head.first("location"):
                 redirects += 1
                 address = _followed(address, head.first("location"), redirects)
                 continue
             retry_s = head.retry_after_s(self._wall()) if head.status in BUSY else 0.0
-            if not (0 < retry_s < deadline - _now()) or waits == MAX_BUSY:
-                return _picture(answer, line.camera, tried, retry_s)
+            may_wait = 0 < retry_s < deadline - _now() and waits < MAX_BUSY
+            if not may_wait or line.login is not None:  # it would be asked for the login again
+                return _picture(answer, line, retry_s)
             waits += 1
             line.close()
             await asyncio.sleep(retry_s)
 
-    async def _ask(self, line: HttpLine, address: Address) -> tuple[Answer, Challenge | None]:
-        """The answer to a GET, with the login if it is asked for, and the challenge it answered."""
-        camera = line.camera
+    async def _ask(self, line: HttpLine, address: Address, *, may_log_in: bool) -> Answer:
+        """The answer to a GET, with the login if it is asked for.
+
+        One login is sent, and a second one only to a camera that says that the nonce was too old.
+        """
+        camera, tried = line.camera, None
         answer = await line.get(address, {})
-        tried: Challenge | None = None
-        while answer.head.status == 401 and camera.username:
+        while answer.head.status == 401 and camera.username and may_log_in:
             challenges = parse_challenges(answer.head.all("www-authenticate"))
             challenge = strongest(challenges)
             if tried is None and challenge is None:
@@ -120,14 +131,15 @@ class HttpEngine:
             if challenge is None or not _worth_a_try(challenge, tried):
                 break
             stale, tried = tried is not None, challenge
+            line.login, line.logins = challenge, line.logins + 1
             answer = await self._log_in(line, address, self._login(camera, address, challenge))
             if stale:
                 break
-        return answer, tried
+        return answer
 
     def _login(self, camera: Camera, address: Address, challenge: Challenge) -> str:
         """The Authorization header. A nonce that a camera gives again is counted on."""
-        key = address.name, challenge.nonce
+        key = address.server, challenge.nonce
         if key not in self._counts:
             self._counts[key] = count(1)
         return authorization(
@@ -142,18 +154,19 @@ class HttpEngine:
 
     async def _log_in(self, line: HttpLine, address: Address, login: str) -> Answer:
         """Raises CameraError when the camera closes the connection instead of answering."""
-        if self._closes.get(address.name, True):
+        if self._closes.get(address.server, True):
             await line.wait_closed(CLOSING_S)
         try:
             answer = await line.get(address, {"Authorization": login})
-        except ConnectionBrokeError:
-            self._closes.pop(address.name, None)
+        except ConnectionBrokeError as error:
+            self._closes.pop(address.server, None)
+            why = "the camera closed the connection when it was sent the login"
             raise _error(
-                Result.UNREACHABLE,
-                "the camera closed the connection when it was sent the login",
+                Result.BAD_PICTURE if error.is_nonsense else Result.UNREACHABLE,
+                str(error) if error.is_nonsense else why,
                 login_refused=True,
             ) from None
-        self._closes[address.name] = not line.was_reused
+        self._closes[address.server] = not line.was_reused
         return answer
 
 
@@ -162,6 +175,9 @@ class HttpLine:
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
+        self.login: Challenge | None = None
+        """The challenge that was answered with the login. None: it was not sent."""
+        self.logins = 0
         self.end = SessionEnd.NONE
         """How the newest request ended. Unclean: the camera may still be busy with it."""
         self._address: Address | None = None
@@ -183,7 +199,7 @@ class HttpLine:
     async def get(self, address: Address, headers: dict[str, str]) -> Answer:
         """Send a GET. Raises ConnectionBrokeError, OSError."""
         connection = self._connection
-        same = self._address is not None and self._address.name == address.name
+        same = self._address is not None and self._address.server == address.server
         self.was_reused = (
             connection is not None and self._may_reuse and same and not connection.is_closed
         )
@@ -245,11 +261,14 @@ def _followed(address: Address, location: str, redirects: int) -> Address:
         found = address.follow(location)
     except ValueError:
         raise _error(Result.ERROR, "it redirects to what is no URL") from None
+    same = found.server == address.server
+    secured = (address.scheme, address.port, found.scheme, found.port) == ("http", 80, "https", 443)
     if found.host != address.host:
         host = "".join(c if c.isprintable() else "?" for c in found.host[:100])
         why = f"it redirects to another host, {host}: give the final URL as snapshot_url"
-    elif (address.scheme, found.scheme) == ("https", "http"):
-        why = "it redirects from https to http: give the final URL as snapshot_url"
+    elif not same and not secured:  # behind one address, another port may be another device
+        where = f"{found.scheme}, port {found.port}"
+        why = f"it redirects to {where}: give the final URL as snapshot_url"
     elif redirects > MAX_REDIRECTS:
         why = f"it redirects more than {MAX_REDIRECTS} times"
     else:
@@ -257,15 +276,14 @@ def _followed(address: Address, location: str, redirects: int) -> Address:
     raise _error(Result.ERROR, why)
 
 
-def _picture(
-    answer: Answer, camera: Camera, tried: Challenge | None, retry_after_s: float
-) -> Picture:
+def _picture(answer: Answer, line: HttpLine, retry_after_s: float) -> Picture:
     """The picture of an answer. Raises CameraError."""
     if answer.picture is not None:
         return answer.picture
-    head, words = answer.head, said(answer.body, answer.head.content_type)
+    head = answer.head
+    words = said(answer.body, head.content_type, _scrub(line.camera))
     if head.status != 200:
-        raise _refused(answer, camera, tried, words, retry_after_s)
+        raise _refused(answer, line, words, retry_after_s)
     if answer.is_cut:
         raise _error(Result.BAD_PICTURE, f"the JPEG is not whole ({len(answer.body)} bytes came)")
     if not answer.body:
@@ -276,12 +294,17 @@ def _picture(
     )
 
 
-def _refused(
-    answer: Answer, camera: Camera, tried: Challenge | None, words: str, retry_after_s: float
-) -> CameraError:
-    status = answer.head.status
+def _scrub(camera: Camera) -> Callable[[str], str]:
+    """Removes the camera's login from a text, before the text is cut: a camera may repeat it."""
+    login = f"{camera.username}:{camera.password}".encode()
+    basic = base64.b64encode(login).decode()
+    return Redactor([camera.password, basic.rstrip("=")]).scrub
+
+
+def _refused(answer: Answer, line: HttpLine, words: str, retry_after_s: float) -> CameraError:
+    status, tried = answer.head.status, line.login
     quoted = f": {words.partition(': ')[2] or words}" if words else ""
-    if status == 401 and not camera.username:
+    if status == 401 and not line.camera.username:
         return _error(
             Result.AUTH, "it asks for a login: give username and password (401)", status=401
         )

@@ -62,6 +62,11 @@ class Address:
         return Address.of(urljoin(self.url, location))
 
     @property
+    def server(self) -> tuple[str, str, int]:
+        """(scheme, host, port): what a connection, a nonce and a habit belong to."""
+        return self.scheme, self.host, self.port
+
+    @property
     def name(self) -> str:
         """host:port, as the Host header has it."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -35,6 +35,8 @@ from camserver.rtsp.session_cache import Reconnect, SessionCache
 PIECE_BYTES = 16 * 1024
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """How many bytes may wait for libav. Packets above it are dropped, and libav sees a gap."""
+NOWHERE = "server_port=9-9"
+"""The discard port (RFC 863) of this host, for libav, which must have one."""
 OURS = frozenset(("Cseq", "Session", "User-Agent", "Authorization", "Content-Length"))
 """Header fields that our client writes itself."""
 _SUPPORTED = frozenset(
@@ -69,7 +71,7 @@ class LibavConnection:
         headers["CSeq"] = request.headers.get("CSeq", "0")
         for name, value in response.headers.items():
             if name not in ("Cseq", "Content-Length"):
-                headers[name] = value
+                headers[name] = _without_places(value) if name == "Transport" else value
         self._writer.write(Response(response.status, headers, response.body).encode())
 
     def packet(self, channel: int, payload: bytes) -> None:
@@ -237,3 +239,17 @@ class RelayedSession:
     def expedite_close(self) -> None:
         """Limit the time that `close` takes, also while it is running."""
         self._ending.expedite(EXPEDITED_TEARDOWN_S)
+
+
+def _without_places(transport: str) -> str:
+    """An answer's Transport, without the address and the ports to which libav would send.
+
+    With UDP libav sends a packet there, to open its own ports. A camera could name any host.
+    """
+    kept = [
+        part
+        for part in transport.split(";")
+        if part.partition("=")[0].strip().lower() not in ("source", "destination", "server_port")
+    ]
+    over_udp = not any("tcp" in part.lower() or "interleaved" in part.lower() for part in kept)
+    return ";".join([*kept, *([NOWHERE] if over_udp and transport else [])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import time
@@ -103,7 +104,8 @@ def _stored(inventory: Inventory, camera: Camera, arguments: argparse.Namespace)
     except OSError:
         return None
     taken_at = captured_at(jpeg)
-    return _Stored(jpeg, taken_at is not None and time.time() - taken_at.timestamp() <= max_age_s)
+    age_s = math.inf if taken_at is None else time.time() - taken_at.timestamp()
+    return _Stored(jpeg, is_young=0 <= age_s <= max_age_s)
 
 
 def _take(inventory: Inventory, camera: Camera) -> Attempt | None:

@@ -12,6 +12,9 @@ import h11
 
 from camserver.client.exchange import ANSWER_S, MAX_WORK_S, head_of, refusal
 
+RELAYED_S = 90.0
+"""How much longer than `wait` the answer may take: in a fleet, another host may be asked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Age:
@@ -36,7 +39,7 @@ class Age:
         """How long the answer may take."""
         if self.max_age is None:
             return ANSWER_S
-        return self.wait + ANSWER_S if isinstance(self.wait, (int, float)) else MAX_WORK_S
+        return self.wait + RELAYED_S if isinstance(self.wait, (int, float)) else MAX_WORK_S
 
 
 class JsonLines:

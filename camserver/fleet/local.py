@@ -17,7 +17,7 @@ from camserver.fleet.lending import Lending, lost_cooldown_s
 from camserver.fleet.observing import Observing
 from camserver.fleet.orders import Remains
 from camserver.fleet.ownership import Take
-from camserver.leases import RtspManager
+from camserver.leases import RtspManager, http_device
 from camserver.leases.right import Inherited, Preemption
 from camserver.polling.orchestrator import PollingOrchestrator
 
@@ -103,6 +103,7 @@ class LocalDevices:
             self._manager.own(take.device, inherited)
         except LeaseStateError:
             return
+        self._cool_web_server(take, cameras)
         self._owned.add(take.device)
         cool_s = max(inherited.cooling_until, default=0.0) - _now() if take.lost else 0.0
         due_s = {} if take.last is None else take.last.due_s
@@ -113,6 +114,15 @@ class LocalDevices:
                 self._orchestrator.add(camera, due_s[camera.id] - elapsed_s)
             else:
                 self._orchestrator.add(camera)
+
+    def _cool_web_server(self, take: Take, cameras: Iterable[Camera]) -> None:
+        """Let a device's web server rest: what it still does for its last owner is not known."""
+        for camera in cameras:
+            if camera.snapshot_url is not None:
+                cool_s = lost_cooldown_s(camera) if take.lost else camera.http_cooldown_s
+                for _ in range(camera.max_http if cool_s else 0):
+                    self._manager.cool(http_device(take.device), _now() + cool_s)
+                return
 
     async def hand_over(self, device: str) -> Remains:
         """End with a device. Returns when all its sessions have ended."""

@@ -179,7 +179,7 @@ class Peers:
         ):
             async with (
                 asyncio.timeout(RELAY_S + wait_s),
-                self._connections("lines").get(
+                self._connections("lines", at_once=0).get(
                     URL(f"{url}{route}", encoded=True),
                     headers=headers,
                     server_hostname=host,
@@ -201,11 +201,13 @@ class Peers:
         if not url or ".." in request.path.split("/"):
             return None
         asked = {name: request.headers[name] for name in ASKED if name in request.headers}
+        # Who waits for a capture must not keep others from pictures that are there
+        pool = ("captures", 0) if wait_s > 0 else ("pictures", RELAYED_AT_ONCE)
         begun: web.StreamResponse | None = None
         try:
             async with (
                 asyncio.timeout(RELAY_S + wait_s),
-                self._connections("pictures").request(
+                self._connections(*pool).request(
                     request.method,
                     URL(f"{url}{request.raw_path}", encoded=True),
                     headers={**asked, **headers},
@@ -240,7 +242,8 @@ class Peers:
                 connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, limit_per_host=at_once),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S),
+                # Not `connect`: that would count the time until a connection comes free
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
             )
         return self._sessions[purpose]
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 SOI, EOI, SOS, TEM, COM = 0xD8, 0xD9, 0xDA, 0x01, 0xFE
 RESTARTS = range(0xD0, 0xD8)
 APPLICATION = range(0xE0, 0xF0)
-_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-_MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+# Without the fill bytes before it: a pattern that takes them, too, costs quadratic time
+_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
+_MARKER_IN_SCAN = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 
 
 class JpegEnd:
@@ -83,7 +84,7 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     at = 2
     while (found := _MARKER.search(jpeg, at)) is not None:
         marker = found[1][0]
-        start = found.end() - 2  # without fill bytes
+        start = found.start()
         length = int.from_bytes(jpeg[found.end() : found.end() + 2], "big")
         if marker in (SOI, EOI, TEM) or marker in RESTARTS or length < 2:
             at = found.end()

@@ -62,7 +62,7 @@ class HttpReader:
     def request(self, target: str, fields: list[tuple[str, str]]) -> bytes:
         """The bytes of a GET. Raises ValueError for a target that cannot be sent."""
         if self.answer is not None:
-            self._http.start_next_cycle()
+            self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
             self._waiting.clear()
             self._searched, self._informational, self.goes_on = 0, 0, False
             self._body = self._head = self.answer = None
@@ -92,6 +92,8 @@ class HttpReader:
 
     def _read_heads(self) -> None:
         while self._head is None:
+            blanks = len(self._waiting) - len(self._waiting.lstrip(b"\r\n"))
+            del self._waiting[:blanks]  # the end of the body before, perhaps
             end = end_of_head(self._waiting, self._searched)
             self._searched = len(self._waiting)
             if end is None:
@@ -149,7 +151,8 @@ class HttpReader:
 
     def _finish(self) -> None:
         assert self._head is not None and self._body is not None  # noqa: S101, PT018
-        is_done = self._http.their_state is h11.DONE and self._http.our_state is h11.DONE
+        http = self._http
+        is_done = http.their_state is http.our_state is h11.DONE and not http.trailing_data[0]
         self.answer = self._body.answer(may_reuse=is_done and not self.goes_on)
 
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 MAX_CHARS = 100
-MAX_READ = 8192
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_HIDDEN = re.compile(r"<(script|style)\b.*?(</\1>|$)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<[^>]{0,2000}>")
+MAX_READ = 4096
+# They cost linear time: no part can begin again inside of itself
+_TITLE = re.compile(r"<title[^<>]{0,200}>([^<>]{0,500})</title", re.IGNORECASE)
+_HIDDEN = re.compile(r"<(script|style)\b.*?(?:</\1>|\Z)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^<>]{0,500}>")
 _TELLING = ("message", "msg", "error", "errormsg", "detail", "reason", "description", "status")
 """Names in JSON whose texts say most, the best first."""
 
 
-def said(body: bytes, content_type: str) -> str:
-    """What a body says: "JSON: please login first". "" for an empty one, or one that is no text."""
-    text = body[:MAX_READ].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+def said(body: bytes, content_type: str, scrub: Callable[[str], str] = lambda text: text) -> str:
+    """What a body says: "JSON: please login first". "" for an empty one, or one that is no text.
+
+    `scrub` removes secrets.
+    """
+    # What is cut is cut before: a part of a secret would not be found
+    text = scrub(body[:MAX_READ].decode("utf-8", "replace")).lstrip("\ufeff \t\r\n")
     if not text or "\0" in text or text.count("\ufffd") > len(text) // 10:
         return ""
     if text[0] in "{[":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 from camserver.config import Camera
 from camserver.errors import NotPolledError
@@ -44,8 +45,33 @@ class Entry:
     """When its newest poll started."""
     asker: Holder | None = None
     """Who asked for its next poll. None: the schedule did."""
+    waiting: int = 0
+    """How many wait for the outcome of a poll."""
+    is_asked: bool = False
+    """Whether its running poll was asked for."""
+    missed_mark: bool = False
+    """Whether an aligned poll was due while a poll ran that was asked for."""
     outcome: asyncio.Future[Attempt] | None = None
     """The outcome of the poll that ends next, for those who wait for it."""
+
+    def due_on_demand(self, now: float) -> float | None:
+        """When a poll that is asked for now may start. None: the next poll comes soon enough.
+
+        The next aligned poll comes in any case. If it comes soon, it is the one.
+        """
+        due = max(now, self.started + self.camera.min_interval_s)
+        latest = self.due - self.camera.min_interval_s if self.camera.align else self.due
+        return due if due < latest else None
+
+    def waits_for_its_mark(self, now: float) -> bool:
+        """Whether it is aligned, and waits for its next mark on the clock, and nobody else does."""
+        return (
+            self.camera.align
+            and not self.failures
+            and self.task is None
+            and self.due > now
+            and self.outcome is None
+        )
 
     def next_outcome(self) -> asyncio.Future[Attempt]:
         """The outcome of the running poll, or of the next one. All who wait for it share it."""
@@ -124,3 +150,15 @@ class PollingStatistics:
     skipped: int
     lateness_s_total: float = 0.0
     lateness_s_max: float = 0.0
+
+
+def counted(
+    statistics: PollingStatistics, entries: Collection[Entry], now: float
+) -> PollingStatistics:
+    """`statistics` with the numbers of cameras, and of those that are fresh and that fail."""
+    return replace(
+        statistics,
+        cameras=len(entries),
+        fresh=sum(entry.freshness(now) is Freshness.FRESH for entry in entries),
+        failing=sum(entry.failures > 0 for entry in entries),
+    )

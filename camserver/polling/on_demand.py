@@ -18,6 +18,7 @@ from camserver.model import Attempt, Result
 from camserver.polling.orchestrator import PollingOrchestrator
 from camserver.storage.outcomes import Outcomes
 
+MAX_DEFAULT_WAIT_S = 600.0
 ASK_AGAIN_S = 1.0
 """When to ask again if nothing says when the camera is polled next."""
 
@@ -53,19 +54,36 @@ class OnDemand:
     async def snapshot(self, camera: Camera, asker: Holder) -> Attempt:
         """Take a picture now. Its keyframe is complete after the call, not before.
 
-        Raises NotPolledError.
+        A failing camera is tried at once, too, but not after a refused login: cameras lock
+        accounts. Raises NotPolledError.
         """
-        asked_at = self._wall()
-        attempt = await self._orchestrator.poll_now(camera.id, asker)
-        if attempt.snapshot is not None and attempt.snapshot.captured_at < asked_at:
-            # The poll that ran had its keyframe already
-            attempt = await self._orchestrator.poll_now(camera.id, asker)
-        return attempt
+        asked_at, wait_s = self._wall(), 2 * default_wait_s(camera)
+        known, retry_s = self._outcomes.get(camera.id), self._orchestrator.retry_in_s(camera.id)
+        newest = None if known is None else known.attempt
+        if newest is not None and newest.result == Result.AUTH and retry_s > 0:
+            again = f"it is tried again in {retry_s:.0f} s, because cameras lock accounts"
+            return Attempt(camera.id, asked_at, Result.AUTH, f"{newest.error}; {again}")
+        try:
+            async with asyncio.timeout(wait_s):
+                attempt = await self._orchestrator.poll_now(camera.id, asker)
+                if attempt.snapshot is not None and attempt.snapshot.captured_at < asked_at:
+                    # The poll that ran had its keyframe already
+                    attempt = await self._orchestrator.poll_now(camera.id, asker)
+                return attempt
+        except TimeoutError:
+            why = f"{camera.id}: no poll has ended within {wait_s:g} s: this host is overloaded"
+            return Attempt(camera.id, asked_at, Result.OVERLOADED, why)
 
     def is_young(self, camera: str, max_age_s: float) -> bool:
-        """Whether the newest picture is no older than `max_age_s` seconds."""
+        """Whether the newest picture is no older than `max_age_s` seconds.
+
+        A picture of an earlier run is not young: its age is known by a clock only that may be
+        wrong, as it often is after a start.
+        """
+        known = self._outcomes.get(camera)
         age_s = self._outcomes.age_s(camera)
-        return age_s is not None and age_s <= max_age_s
+        is_of_this_run = known is not None and known.captured_boot_s is not None
+        return is_of_this_run and age_s is not None and age_s <= max_age_s
 
     async def refresh(
         self, camera: Camera, max_age_s: float, wait_s: float, asker: Callable[[], Holder]
@@ -104,5 +122,10 @@ class OnDemand:
 
 
 def default_wait_s(camera: Camera) -> float:
-    """How long one poll of a camera may take, with the time before it may start."""
-    return math.ceil(camera.min_interval_s + camera.lease_wait_s + camera.timeout_s)
+    """How long one poll of a camera may take, with the time before it may start.
+
+    It may wait for a session of the device, and then for its web server.
+    """
+    devices = 1 if camera.url is None or camera.snapshot_url is None else 2
+    work_s = devices * camera.lease_wait_s + camera.timeout_s
+    return min(MAX_DEFAULT_WAIT_S, math.ceil(camera.min_interval_s + work_s))

@@ -24,11 +24,16 @@ from dataclasses import replace
 from camserver.config import Camera
 from camserver.errors import NotPolledError
 from camserver.events import CameraFresh, CameraRecovered, Event, PollFailed, PollSkipped
-from camserver.freshness import Freshness
 from camserver.host.clock import utc_now
 from camserver.leases import Holder
 from camserver.model import Attempt, Result
-from camserver.polling.entry import SLOT_DIVISORS, CameraPolling, Entry, PollingStatistics
+from camserver.polling.entry import (
+    SLOT_DIVISORS,
+    CameraPolling,
+    Entry,
+    PollingStatistics,
+    counted,
+)
 from camserver.polling.schedule import following_due, next_due, phase, retry_delay_s
 
 Poll = Callable[[Camera, int, Holder | None], Awaitable[Attempt]]
@@ -173,15 +178,8 @@ class PollingOrchestrator:
 
     def statistics(self) -> PollingStatistics:
         """Frozen statistics for logs, status and metrics."""
-        now = _now()
-        fresh = sum(e.freshness(now) is Freshness.FRESH for e in self._entries.values())
-        return replace(
-            self._statistics,
-            cameras=len(self._entries),
-            fresh=fresh,
-            running=len(self._running),
-            failing=sum(e.failures > 0 for e in self._entries.values()),
-        )
+        known = counted(self._statistics, self._entries.values(), _now())
+        return replace(known, running=len(self._running))
 
     def cameras(self) -> tuple[CameraPolling, ...]:
         """Frozen statistics of every camera."""
@@ -205,7 +203,13 @@ class PollingOrchestrator:
         if entry.task is None:
             entry.asker = entry.asker or asker
             self._advance(entry)
-        return await asyncio.shield(entry.next_outcome())
+        entry.waiting += 1
+        try:
+            return await asyncio.shield(entry.next_outcome())
+        finally:
+            entry.waiting -= 1
+            if not entry.waiting and entry.task is None:
+                entry.asker = None  # all have left: the next poll is for the schedule
 
     def retry_in_s(self, camera_id: str) -> float:
         """In how many seconds a failing camera is tried again. 0: it is not waiting for that."""
@@ -215,17 +219,13 @@ class PollingOrchestrator:
         return max(0.0, entry.due - _now())
 
     def _advance(self, entry: Entry) -> None:
-        camera = entry.camera
-        due = max(_now(), entry.started + camera.min_interval_s)
-        if camera.align:
-            # The next aligned poll comes in any case. If it comes soon, it is the one.
-            is_sooner = due + camera.min_interval_s <= entry.due
-        else:
-            is_sooner = due < entry.due
-            entry.phase_s = due % camera.interval_s if is_sooner else entry.phase_s
-        if is_sooner and not entry.queued:
-            self._schedule(entry, due)
-            self._wake.set()
+        due = entry.due_on_demand(_now())
+        if due is None or entry.queued:
+            return
+        if not entry.camera.align:
+            entry.phase_s = due % entry.camera.interval_s
+        self._schedule(entry, due)
+        self._wake.set()
 
     # ---- schedule
 
@@ -250,7 +250,9 @@ class PollingOrchestrator:
             _, _, version, entry = heapq.heappop(self._heap)
             if version != entry.version:
                 continue
-            if entry.task is not None:
+            if entry.task is not None and entry.camera.align and entry.is_asked:
+                entry.missed_mark = True  # by a poll that somebody asked for: it comes after it
+            elif entry.task is not None:
                 entry.skipped += 1
                 self._statistics = replace(self._statistics, skipped=self._statistics.skipped + 1)
                 self._emit(PollSkipped(camera=entry.camera.id, skipped=entry.skipped))
@@ -258,9 +260,7 @@ class PollingOrchestrator:
             else:
                 entry.version += 1
                 entry.queued = True
-                ready = self._ready[entry.poll_group]
-                # Somebody waits for it
-                ready.append(entry) if entry.asker is None else ready.appendleft(entry)
+                self._ready[entry.poll_group].append(entry)
 
     def _start_ready(self) -> None:
         now = _now()
@@ -277,6 +277,7 @@ class PollingOrchestrator:
             )
             self._schedule(entry, self._regular_due(entry))
             entry.started, asker, entry.asker = now, entry.asker, None
+            entry.is_asked = asker is not None
             entry.task = asyncio.create_task(
                 self._run_one(entry, asker), name=f"poll {entry.camera.id}"
             )
@@ -318,7 +319,7 @@ class PollingOrchestrator:
             return
         self._wall_offset_s = offset_s
         for entry in self._entries.values():
-            if entry.camera.align and not entry.failures and entry.task is None and entry.due > now:
+            if entry.waits_for_its_mark(now):
                 self._schedule(entry, self._aligned_due(entry))
 
     # ---- one poll
@@ -378,6 +379,9 @@ class PollingOrchestrator:
                     retry_in_s=due - _now(),
                 )
             )
+        if entry.missed_mark and not entry.removed:
+            entry.missed_mark = False
+            self._schedule(entry, _now())
         if entry.again and not entry.removed:
             entry.again, entry.failures = False, 0
             self._schedule(entry, _now())

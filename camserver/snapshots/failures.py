@@ -12,7 +12,7 @@ from datetime import datetime
 from camserver.errors import CameraError, RtspBusy
 from camserver.model import Attempt, Result, Source
 
-_NO_OTHER_STREAM = frozenset((Result.BUSY, Result.FULL, Result.UNREACHABLE, Result.OVERLOADED))
+_NO_OTHER_STREAM = frozenset((Result.BUSY, Result.FULL, Result.UNREACHABLE))
 """After these results the camera may still answer its snapshot URL, but no other RTSP stream."""
 
 
@@ -77,12 +77,13 @@ def may_help(source: Source, failures: Sequence[SourceFailure]) -> bool:
     """Whether another source may give a picture after these failures.
 
     A wrong password is wrong for every source, and cameras lock accounts. So it is sent only once
-    per poll. A camera that is full, busy or unreachable over RTSP may still answer its snapshot
-    URL, but not another RTSP stream; and the other way round. Failures of go2rtc are ignored: they
-    do not come from the camera.
+    per poll. A host without a free decoder has none for another source, either. A camera that is
+    full, busy or unreachable over RTSP may still answer its snapshot URL, but not another RTSP
+    stream; and the other way round. Failures of go2rtc are ignored: they do not come from the
+    camera.
     """
     of_camera = [failure for failure in failures if failure.source is not Source.GO2RTC]
-    if any(failure.result is Result.AUTH or failure.login_refused for failure in of_camera):
+    if any(failure.login_refused or failure.result is Result.OVERLOADED for failure in of_camera):
         return False
     if source in (Source.HTTP, Source.GO2RTC):
         return True

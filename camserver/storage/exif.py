@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import io
 from datetime import datetime
+from typing import Literal
 
 from PIL import ExifTags, Image
 from PIL.Image import Exif
 
 from camserver import __version__
+from camserver.http.jpeg_file import exif_segment
+
+MAX_TAGS = 200
 
 
 def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
@@ -20,9 +24,9 @@ def with_exif(jpeg: bytes, name: str, captured_at: datetime) -> bytes:
     The pixels do not change, and the orientation in the camera's segment stays.
     """
     exif = Exif()
-    head, rest, known = _split_head(jpeg)
-    if known and (orientation := _orientation(known)) is not None:
+    if (orientation := _orientation(exif_segment(jpeg))) is not None:
         exif[ExifTags.Base.Orientation] = orientation
+    head, rest = _split_head(jpeg)
     # Bytes, because Pillow would turn every non-ASCII character of a str into "?"
     exif[ExifTags.Base.ImageDescription] = name.encode()
     exif[ExifTags.Base.Software] = f"camserver {__version__}"
@@ -66,27 +70,31 @@ def _stamp(moment: datetime) -> str:
 
 
 def _orientation(segment: bytes) -> int | None:
-    """The orientation in an Exif segment, 1 to 8 (Exif 2.32, 4.6.4)."""
-    try:
-        exif = Exif()
-        exif.load(segment[4:])
-        found = exif.get(ExifTags.Base.Orientation)
-    except Exception:  # noqa: BLE001 - as in captured_at
-        return None
-    return found if isinstance(found, int) and 1 <= found <= 8 else None
+    """The orientation in an Exif segment, 1 to 8 (Exif 2.32, 4.6.4); None when it has none.
+
+    Only its first directory is read, and little of it: cameras send any bytes.
+    """
+    tiff = segment[10:]
+    order: Literal["big", "little"] = "big" if tiff[:2] == b"MM" else "little"
+    begin = int.from_bytes(tiff[4:8], order)
+    count = int.from_bytes(tiff[begin : begin + 2], order)
+    for number in range(min(count, MAX_TAGS)):
+        entry = tiff[begin + 2 + 12 * number :][:12]
+        if int.from_bytes(entry[:2], order) == ExifTags.Base.Orientation and len(entry) == 12:
+            found = int.from_bytes(entry[8:10], order)  # a SHORT, at the left of its field
+            return found if 1 <= found <= 8 else None
+    return None
 
 
-def _split_head(jpeg: bytes) -> tuple[bytes, bytes, bytes]:
-    """(SOI and a leading JFIF segment, the rest without the Exif segments there, the first one)."""
+def _split_head(jpeg: bytes) -> tuple[bytes, bytes]:
+    """(SOI and a leading JFIF segment, the rest without the Exif segments at its start)."""
     position = 2
     if jpeg[2:4] == b"\xff\xe0":
         position += 2 + int.from_bytes(jpeg[4:6], "big")
-    head, first = jpeg[:position], b""
+    head = jpeg[:position]
     while (
         jpeg[position : position + 2] == b"\xff\xe1"
         and jpeg[position + 4 : position + 8] == b"Exif"
     ):
-        begin = position
         position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
-        first = first or jpeg[begin:position]
-    return head, jpeg[position:], first
+    return head, jpeg[position:]

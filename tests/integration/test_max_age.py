@@ -171,11 +171,16 @@ async def test_a_login_and_actions_let_a_program_have_a_picture(
     path = "/v1/cameras/cam/latest.jpg?max_age=1ms"
     record = desk.house.fleet.cameras["cam"].record
     opens = record.opens
-    status, _, body = await asyncio.to_thread(
-        ask, address, path, **login, **{"Sec-Fetch-Site": "cross-site"}
-    )
-    assert status == 403
-    assert json.loads(body)["detail"].endswith("no picture is taken for a page of another site")
+    for foreign in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Referer": "http://evil.example/"},
+        {"Origin": "http://evil.example"},
+        {"User-Agent": "Mozilla/5.0"},  # over plain http it does not say for which page
+    ):
+        status, _, body = await asyncio.to_thread(ask, address, path, **login, **foreign)
+        assert status == 403
+        said = json.loads(body)["detail"]
+        assert said.endswith("no picture is taken for a page of another site")
     assert record.opens == opens
     asked_at = datetime.now(UTC)
     status, headers, _ = await asyncio.to_thread(ask, address, path, **login)
@@ -252,6 +257,9 @@ async def test_the_job_of_the_documents_runs(tmp_path: Path, daemon: StartDaemon
 async def test_limits_that_make_no_sense_are_refused(daemon: StartDaemon) -> None:
     desk = await daemon([gate()], interval="100s")
     await first_picture(desk)
+    many = ",".join(f"cam{n}*" for n in range(60))
+    with pytest.raises(ApiRefusal, match="cameras: expected at most 50 patterns"):
+        await asyncio.to_thread(desk.client.get, f"/v1/latest?cameras={many}")
     for query, words in (
         ("max_age=0", "max_age: expected more than 0"),
         ("max_age=nan", "max_age: expected a duration"),

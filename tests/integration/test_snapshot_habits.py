@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import io
+import itertools
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from house import House, StartFleet, certificate, psnr
 from PIL import ExifTags, Image
 from support import camera
 
+from camserver.capture.http_connection import Address
 from camserver.client import LeaseClient
 from camserver.leases import Holder
 from camserver.model import Attempt, Result, Source
@@ -218,3 +223,102 @@ async def test_the_order_of_the_sources_is_the_inventorys(
     one.http_quirk = "busy"
     assert (await client.snapshot("cam")).facts["source"] == "rtsp"
     assert one.record.opens == opens + 1
+
+
+class Server:
+    """A web server whose answers a test gives; it keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        self.answer = answer
+        self.asked: list[bytes] = []
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                request = await reader.readuntil(b"\r\n\r\n")
+                self.asked.append(request)
+                writer.write(self.answer(request))
+                await writer.drain()
+        writer.close()
+
+    async def shot(self, house: House, **keys: Any) -> Attempt:
+        listening = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.port = listening.sockets[0].getsockname()[1]
+        house.may_refuse_logins.add("cam")
+        target = camera(
+            "cam",
+            url=None,
+            snapshot_url=f"http://127.0.0.1:{self.port}/s",
+            **({"username": "viewer", "password": "s3cret words"} | keys),
+        )
+        attempt = await house.service.take(target, Holder("poller"))
+        listening.close()
+        return attempt
+
+    @property
+    def logins(self) -> int:
+        return sum(b"Authorization" in request for request in self.asked)
+
+
+ASKS = b'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="c"\r\nContent-Length: 0\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("refusal", "logins"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: /s\r\nContent-Length: 0\r\n\r\n", 1),
+        (b"HTTP/1.1 302 Found\r\nLocation: /%d\r\nContent-Length: 0\r\n\r\n", 2),
+        (b"HTTP/1.1 503 Locked\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n", 1),
+        (b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", 1),
+    ],
+)
+async def test_a_refused_login_is_not_sent_again_whatever_the_refusal_is(
+    refusal: bytes, logins: int, fleet: StartFleet
+) -> None:
+    """At most once for each of two paths: a camera may ask for it again after a redirect."""
+    number = itertools.count()
+
+    def answer(request: bytes) -> bytes:
+        if b"Authorization" not in request:
+            return ASKS
+        return refusal % next(number) if b"%d" in refusal else refusal
+
+    server = Server(answer)
+    attempt = await server.shot(await fleet([simulated()]))
+    assert not attempt.ok
+    assert server.logins == logins
+
+
+async def test_a_login_does_not_go_to_another_port(fleet: StartFleet) -> None:
+    """Behind one address, another port may be another device, which counts it as wrong."""
+    house, other = await fleet([simulated()]), Server(lambda _: ASKS)
+    listening = await asyncio.start_server(other.serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    redirect = f"HTTP/1.1 302 F\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n"
+    attempt = await Server(lambda _: redirect.encode()).shot(house)
+    listening.close()
+    assert attempt.result is Result.ERROR
+    assert f"it redirects to http, port {port}: " in str(attempt.error)
+    assert other.asked == []
+
+
+async def test_what_a_camera_says_of_the_login_is_not_told(fleet: StartFleet) -> None:
+    basic = base64.b64encode(b"viewer:s3cret words").decode()
+
+    def answer(request: bytes) -> bytes:
+        if b"Authorization" not in request:
+            return ASKS
+        text = f"{'x' * 80} viewer:s3cret words, {basic}".encode()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+
+    attempt = await Server(answer).shot(await fleet([simulated()]))
+    assert "it answered text: xxx" in str(attempt.error)
+    for part in ("s3c", "words", basic[:12], basic[-12:]):
+        assert part not in str(attempt.error)
+
+
+async def test_http_and_https_are_two_servers() -> None:
+    plain, secured = Address.of("http://cam/s"), Address.of("https://cam/s")
+    assert plain.name == secured.name
+    assert plain.server != secured.server

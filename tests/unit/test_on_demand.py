@@ -3,107 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
 import pytest
-from support import camera, run_virtual
+from polled_site import ASKER, START, Site, now, quick, refuses
+from support import camera
 
 from camserver.config import Camera
 from camserver.errors import NotPolledError
-from camserver.leases import Holder
-from camserver.model import Attempt, Result, Snapshot, Source, Still
-from camserver.polling.on_demand import NotFresh, OnDemand
-from camserver.polling.orchestrator import PollingOrchestrator
+from camserver.model import Attempt, Result
+from camserver.polling.on_demand import default_wait_s
 from camserver.storage.outcomes import Outcomes
-from camserver.storage.published import facts_of
-
-START = datetime(2026, 1, 4, tzinfo=UTC)
-ASKER = Holder("snapshot", "test")
-Behaviour = Callable[[Camera], Awaitable[Result]]
-
-
-def now() -> float:
-    """Seconds since the start of the test."""
-    return asyncio.get_running_loop().time() - 1000
-
-
-def wall() -> datetime:
-    return START + timedelta(seconds=now())
-
-
-class Site:
-    """Cameras that are polled and asked for pictures, and what they saw of it."""
-
-    def __init__(self, behave: Behaviour, store_s: float = 0.0) -> None:
-        self.starts: dict[str, list[float]] = defaultdict(list)
-        self.askers: dict[str, list[str]] = defaultdict(list)
-        self.open = self.most = 0
-        self.behave = behave
-        self.store_s = store_s
-        self.outcomes = Outcomes(wall=lambda: wall().timestamp(), boot=now)
-        self.orchestrator = PollingOrchestrator(
-            self._poll,
-            sessions=16,
-            open_rate=1000.0,
-            emit=lambda _: None,
-            wall=lambda: wall().timestamp(),
-            chance=lambda: 0.0,
-        )
-        self.on_demand = OnDemand(self.orchestrator, self.outcomes, boot=now, wall=wall)
-
-    async def _poll(self, polled: Camera, failures: int, asker: Holder | None) -> Attempt:
-        self.starts[polled.id].append(now())
-        self.askers[polled.id].append("schedule" if asker is None else asker.label)
-        self.open += 1
-        self.most = max(self.most, self.open)
-        try:
-            result = await self.behave(polled)
-        finally:
-            self.open -= 1
-        captured_at = wall()
-        await asyncio.sleep(self.store_s)
-        if result is not Result.OK:
-            attempt = Attempt(polled.id, wall(), result, f"{polled.id}: {result}")
-            self.outcomes.attempted(attempt, failures + (result is not Result.BUSY))
-            return attempt
-        still = Still(b"", 1, 1, "h264")
-        snapshot = Snapshot(
-            polled.id, polled.name, still, Source.RTSP, "native", captured_at, 1, 0, None
-        )
-        self.outcomes.published(polled.id, facts_of(snapshot, 1), captured_at)
-        attempt = Attempt(polled.id, wall(), Result.OK, None, snapshot)
-        self.outcomes.attempted(attempt, 0)
-        return attempt
-
-    async def refresh(
-        self, polled: Camera, max_age_s: float, wait_s: float = 20.0
-    ) -> NotFresh | None:
-        return await self.on_demand.refresh(polled, max_age_s, wait_s, lambda: ASKER)
-
-    def run(self, work: Callable[[], Awaitable[Any]], *cameras: Camera) -> None:
-        async def all_() -> None:
-            self.orchestrator.configure(cameras)
-            polling = asyncio.create_task(self.orchestrator.run())
-            await work()
-            await self.orchestrator.stop(0.0)
-            await polling
-
-        run_virtual(all_)
-
-
-async def quick(_: Camera) -> Result:
-    await asyncio.sleep(0.2)
-    return Result.OK
-
-
-async def refuses(_: Camera) -> Result:
-    await asyncio.sleep(0.2)
-    return Result.AUTH
 
 
 def test_a_young_picture_is_not_taken_again() -> None:
@@ -209,15 +121,105 @@ def test_a_failing_camera_is_not_tried_before_it_is_due() -> None:
     assert last.retry_after_s == pytest.approx(60 - 39)
 
 
-def test_a_person_may_try_a_failing_camera_now() -> None:
-    site, cam = Site(refuses), camera(interval_s=10.0)
+def test_a_snapshot_tries_a_failing_camera_now_but_not_after_a_wrong_password() -> None:
+    async def silent(_: Camera) -> Result:
+        return Result.TIMEOUT
+
+    for behave, result, starts in ((silent, Result.TIMEOUT, [0, 2]), (refuses, Result.AUTH, [0])):
+        site, cam = Site(behave), camera(interval_s=100.0)
+
+        async def work(site: Site = site, cam: Camera = cam, result: Result = result) -> None:
+            await asyncio.sleep(2)
+            attempt = await site.on_demand.snapshot(cam, ASKER)
+            assert attempt.result is result
+            assert attempt.error is not None
+            assert ("because cameras lock accounts" in attempt.error) == (result is Result.AUTH)
+
+        site.run(work, cam)
+        assert site.starts["cam"] == starts
+
+
+def test_a_snapshot_waits_no_longer_than_polls_may_take() -> None:
+    async def hangs(_: Camera) -> Result:
+        await asyncio.sleep(10_000)
+        return Result.OK
+
+    site, cam = Site(hangs), camera(interval_s=100.0)
 
     async def work() -> None:
-        await asyncio.sleep(5)
-        assert (await site.on_demand.snapshot(cam, ASKER)).result is Result.AUTH
+        attempt = await site.on_demand.snapshot(cam, ASKER)
+        assert attempt.result is Result.OVERLOADED
+        assert now() == 2 * default_wait_s(cam)
 
     site.run(work, cam)
-    assert site.starts["cam"] == [0, 5]
+
+
+def test_those_who_ask_take_no_turn_from_others() -> None:
+    """More are asked for than may be started: each camera comes in its turn."""
+    site = Site(quick, open_rate=20.0)
+    asked = [camera(f"asked{n}", interval_s=1000.0) for n in range(40)]
+    others = [camera(f"other{n}", interval_s=2.0) for n in range(5)]
+
+    async def ask(cam: Camera) -> None:
+        while now() < 20:
+            await site.refresh(cam, 0.5, wait_s=60)
+            await asyncio.sleep(0.05)
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as group:
+            for cam in asked:
+                group.create_task(ask(cam))
+
+    site.run(work, *asked, *others)
+    assert min(len(site.starts[cam.id]) for cam in others) >= 5
+    assert min(len(site.starts[cam.id]) for cam in asked) >= 7
+
+
+def test_who_has_left_is_not_named_by_the_next_poll() -> None:
+    site, cam = Site(quick), camera(interval_s=10.0, align=True)
+
+    async def work() -> None:
+        await asyncio.sleep(9.5)
+        leaving = asyncio.create_task(site.refresh(cam, 1))
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        await asyncio.sleep(1)
+
+    site.run(work, cam)
+    assert site.askers["cam"] == ["schedule"]
+
+
+def test_a_clock_that_is_set_does_not_delay_who_waits() -> None:
+    site, cam = Site(quick), camera(interval_s=3600.0, align=True, min_interval_s=100.0)
+
+    async def work() -> None:
+        assert await site.refresh(cam, 1, wait_s=60) is None
+        await asyncio.sleep(5)
+        waiting = asyncio.create_task(site.refresh(cam, 1, wait_s=600))
+        await asyncio.sleep(1)
+        site.step_s = 0.2
+        assert await waiting is None
+
+    site.run(work, cam)
+    assert site.starts["cam"] == pytest.approx([0, 100])
+
+
+def test_an_aligned_poll_comes_late_rather_than_not_at_all() -> None:
+    """A poll that was asked for just before the mark still runs at the mark."""
+
+    async def slow(_: Camera) -> Result:
+        await asyncio.sleep(3)
+        return Result.OK
+
+    site, cam = Site(slow), camera(interval_s=10.0, align=True)
+
+    async def work() -> None:
+        await asyncio.sleep(8)
+        assert await site.refresh(cam, 1) is None
+        await asyncio.sleep(20)
+
+    site.run(work, cam)
+    assert site.starts["cam"] == pytest.approx([8, 11, 20, 30])
 
 
 def test_a_busy_camera_may_be_asked_again() -> None:
@@ -358,15 +360,19 @@ def test_an_aligned_camera_keeps_its_marks() -> None:
     assert site.askers["cam"] == ["schedule", "test", "test", "schedule"]
 
 
-def test_a_picture_of_an_earlier_run_is_judged_by_the_wall_clock() -> None:
+def test_a_picture_of_an_earlier_run_is_not_young() -> None:
+    """The clock may be wrong after a start: some hosts go on with the time of their end."""
     site, cam = Site(quick), camera(interval_s=60.0)
-    site.outcomes = Outcomes(wall=lambda: 1000.0, boot=lambda: 5.0)
-    assert not OnDemand(site.orchestrator, site.outcomes).is_young("cam", 1e9)
-    facts = {"captured_at": "1970-01-01T00:15:00Z"}
+    facts = {"captured_at": "2026-01-03T23:59:59Z"}
     site.outcomes.remember({"cam": replace(Outcomes().attempted(attempt(cam), 0), picture=facts)})
-    on_demand = OnDemand(site.orchestrator, site.outcomes)
-    assert on_demand.is_young("cam", 100)
-    assert not on_demand.is_young("cam", 99)
+
+    async def work() -> None:
+        assert site.outcomes.age_s("cam") == 1
+        assert not site.on_demand.is_young("cam", 1e9)
+        assert await site.refresh(cam, 60) is None
+
+    site.run(work, cam)
+    assert site.starts["cam"] == [0]
 
 
 def attempt(of: Camera) -> Attempt:

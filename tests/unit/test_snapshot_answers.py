@@ -165,6 +165,16 @@ def test_a_refusal_can_be_followed_by_another_request() -> None:
     reader.feed(answer(LENGTH, JPEG))
     assert reader.answer is not None
     assert reader.answer.picture == Picture(Kind.JPEG, JPEG)
+    # A line end after the body, as many cameras send it: another connection is safer
+    found, reader = read(refused + b"\r\n")
+    assert found is not None
+    assert not found.may_reuse
+    # It comes late: it is no part of the next answer
+    found, reader = read(refused)
+    reader.request("/", [("Host", "x")])
+    reader.feed(b"\r\n" + answer(LENGTH, JPEG))
+    assert reader.answer is not None
+    assert reader.answer.picture == Picture(Kind.JPEG, JPEG)
     for head in ("Content-Length: 2\r\nConnection: close\r\n", "Content-Length: 100\r\n", ""):
         found, reader = read(answer(head, b"no", "401 No"))
         reader.end()
@@ -276,3 +286,37 @@ def test_a_picture_finder_keeps_little_of_what_is_no_picture() -> None:
         finder.feed(b"x" * 65536)
     assert len(finder.came) <= 2 * 65536
     assert finder.ended() is None
+
+
+STUFFED = {
+    "fill bytes": b"\xff" * 200_000,
+    "markers": b"\xff\xd0" * 100_000,
+    "segments": b"\xff\xe0\x00\x02" * 50_000,
+    "stray bytes": b"x" * 200_000,
+}
+
+
+@pytest.mark.parametrize("stuffing", STUFFED)
+@pytest.mark.parametrize("in_scan", [False, True])
+def test_stuffing_costs_linear_time(stuffing: str, in_scan: bool) -> None:
+    """Twice as much takes about twice as many steps. Quadratic code does not end here."""
+    head = b"\xff\xd8" + (b"\xff\xda\x00\x02" if in_scan else b"")
+    data = head + STUFFED[stuffing] * 20
+    walk = JpegEnd()
+    for begin in range(0, len(data), 100_000):
+        walk.find(data[: begin + 100_000])
+    assert whole_jpeg(data) is None
+    without_comments(data)
+    assert exif_segment(data) == b""
+
+
+@pytest.mark.parametrize("text", ["<title>", "<title", "<", "<script>", "{", "<a", "&"])
+def test_a_quote_costs_linear_time(text: str) -> None:
+    for _ in range(50):
+        said(text.encode() * 100_000, "text/html")
+
+
+def test_a_secret_is_removed_before_the_text_is_cut() -> None:
+    secret = "correct horse battery staple " * 4
+    found = said(f"wrong login {secret}".encode(), "", lambda text: text.replace(secret, "***"))
+    assert found == "text: wrong login ***"

@@ -145,7 +145,8 @@ async def test_a_picture_that_cannot_be_decoded_does_not_hurry_the_sessions_end(
         (Result.NO_KEYFRAME, [Source.RTSP, Source.RTSP_SUB, Source.HTTP]),
         (Result.FULL, [Source.RTSP, Source.HTTP]),
         (Result.UNREACHABLE, [Source.RTSP, Source.HTTP]),
-        (Result.AUTH, [Source.RTSP]),
+        (Result.OVERLOADED, [Source.RTSP]),
+        (Result.AUTH, [Source.RTSP, Source.RTSP_SUB, Source.HTTP]),  # no login was sent
     ],
 )
 async def test_which_sources_are_tried_after_a_failure(result: Result, tried: list[Source]) -> None:

@@ -51,6 +51,7 @@ def test_one_write_two_names(tmp_path: Path) -> None:
         "capture_ms": 140.0,
         "lease_wait_ms": 1.5,
         "engine": "native",
+        "health": None,
         "attempt": {"at": "2026-01-04T09:30:00.250Z", "result": "ok", "error": None, "label": "ok"},
         "consecutive_failures": 0,
     }
