@@ -183,6 +183,7 @@ class Daemon:
                     group.create_task(self._job(name, work), name=name)
                     for name, work in self._jobs().items()
                 ]
+                await asyncio.sleep(0)  # the jobs begin: READY is said when polling runs
                 await self._say_ready()
                 await self._stop.wait()
             await self._stop_all(jobs)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from camserver.config import load_inventory
+from camserver.config import Inventory, load_inventory
 from camserver.errors import InventoryError
 
 
-def load(folder: Path, text: str, **files: str) -> object:
+def load(folder: Path, text: str, **files: str) -> Inventory:
     for name, content in files.items():
         (folder / name).write_text(content)
     path = folder / "cameras.toml"

@@ -150,8 +150,8 @@ def console() -> Console:
 def status(arguments: argparse.Namespace) -> int:
     """Print every camera, worst first.
 
-    Returns 0 when no camera is stale, 1 when some are, and 69 when no daemon answers; then the
-    table is made from the files alone.
+    Returns 0 when no camera needs attention, 1 when one is stale or its disk takes no picture, and
+    69 when no daemon answers; then the table is made from the files alone.
     """
     screen = console()
     if not arguments.watch or arguments.json:
@@ -192,7 +192,7 @@ def _status(
         show(found, console)
     if not daemon:
         return EX_UNAVAILABLE
-    return int(any(s.is_stale for s in found))
+    return int(any(s.needs_attention for s in found))
 
 
 @answered

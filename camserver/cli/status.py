@@ -77,6 +77,11 @@ class CameraStatus:
         return is_fine, self.freshness.rank, -self.failures, -(self.age_s or 0.0)
 
     @property
+    def needs_attention(self) -> bool:
+        """Whether its picture is stale, or the disk does not take it."""
+        return self.is_stale or self.result == Result.STORAGE
+
+    @property
     def is_stale(self) -> bool:
         """Whether its picture is too old, and no other host has a newer one."""
         is_old = self.freshness in (Freshness.STALE, Freshness.NEVER)

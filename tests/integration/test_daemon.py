@@ -241,12 +241,14 @@ async def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_
 
     It ends with 75, also when the directory came later.
     """
-    ways = {name: tmp_path / f"{name}.toml" for name in ("first", "same socket", "same output")}
+    names = ("first", "same socket", "same output", "other name")
+    ways = {name: tmp_path / f"{name}.toml" for name in names}
+    (tmp_path / "link").symlink_to("disk/out")
     blocker = tmp_path / "disk"
     blocker.write_text("no directory yet")
     for name, config in ways.items():
-        output = "elsewhere" if name == "same socket" else "disk/out"
-        socket = "other" if name == "same output" else "first"
+        output = {"same socket": "elsewhere", "other name": "link"}.get(name, "disk/out")
+        socket = "other" if name in ("same output", "other name") else "first"
         config.write_text(
             f'[output]\ndirectory = "{tmp_path}/{output}"\n[api]\nsocket ='
             f' "{tmp_path}/{socket}.sock"\n'
@@ -257,8 +259,9 @@ async def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_
             assert await second.wait() == 75
         blocker.unlink()
         await until((tmp_path / "disk/out/.camserver.lock").exists)
-        async with running(ways["same output"], tmp_path / "log3") as third:
-            assert await third.wait() == 75
+        for name in ("same output", "other name"):
+            async with running(ways[name], tmp_path / "log3") as third:
+                assert await third.wait() == 75
         assert first.returncode is None
 
 

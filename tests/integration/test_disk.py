@@ -60,6 +60,7 @@ async def test_a_full_disk_is_told_by_every_door(tmp_path: Path, house: House) -
         said = json.loads((await status.communicate())[0])["cameras"]
         assert {camera["result"] for camera in said} == {"storage"}
         assert all(camera["failures"] for camera in said)
+        assert status.returncode == 1
         in_namespace(process, f"rm {tmp_path}/disk/filler")
         await until(lambda: result(client, "gate") == result(client, "yard") == "ok")
         process.terminate()

@@ -13,6 +13,7 @@ from camserver.config import load_inventory
 from camserver.errors import InventoryError
 from camserver.event_log import CALM_WINDOWS, WINDOW_S, Counts, EventLog
 from camserver.events import (
+    CameraFresh,
     CameraRecovered,
     Event,
     LeaseReleased,
@@ -89,6 +90,7 @@ def test_a_change_of_state_is_always_a_line() -> None:
     log.minute(600)
     log.lines.clear()
     for event in (
+        CameraFresh(camera="gate"),
         published("gate"),
         failed("gate", "timeout", 1),
         failed("gate", "timeout", 2),
@@ -102,6 +104,7 @@ def test_a_change_of_state_is_always_a_line() -> None:
     ):
         log.log(event)
     assert log.lines == [
+        "camera.fresh",
         "poll.failed",
         "poll.failed",
         "camera.recovered",
