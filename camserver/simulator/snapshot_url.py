@@ -11,6 +11,7 @@ import io
 import json
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -135,6 +136,7 @@ OTHER_HABITS = {
     "redirect": "302 to another path of the same host",
     "redirect-away": "302 to another host",
     "busy-once": "503 with Retry-After: 1, once",
+    "echo": "200 with a text that repeats the login",
     "frozen": "its first picture again and again",
     "short-401": "a 401 whose body is shorter than its Content-Length",
 }
@@ -224,6 +226,10 @@ class SnapshotUrl:
             return _redirect("http://elsewhere.invalid/")
         if path not in (PATH, "/other" + PATH):
             return Reply(b"not here", "404 Not Found", "text/plain")
+        if "echo" in habits:
+            camera = self._camera
+            basic = b64encode(f"{camera.username}:{camera.password}".encode()).decode()
+            return Reply(f"{camera.username}:{camera.password} {basic}".encode(), kind="text/plain")
         if "busy-once" in habits and not self._was_busy:
             self._was_busy = True
             return Reply(b"", "503 Service Unavailable", "text/plain", ("Retry-After: 1",))

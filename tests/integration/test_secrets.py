@@ -13,9 +13,11 @@ from desk import Desk, StartDaemon
 from support import free_port, workers_of
 
 from camserver.simulator.camera import FAULTS, Fault, SimulatedCamera
+from camserver.simulator.snapshot_url import OTHER_HABITS
 
 PASSWORD = 'Zeb ra:@/#%?ü"{x}'
 WALL = "Wall-Zebra-7"
+WEB_HABITS = ("json-login", "html-login", "busy", "cut", "multipart")
 ARGUMENTS = {
     "stall": "stall:DESCRIBE",
     "status": "status:503:SETUP",
@@ -43,7 +45,7 @@ def login(password: str) -> dict[str, str]:
 
 
 def cameras() -> list[SimulatedCamera]:
-    keys = {"username": "viewer", "password": PASSWORD}
+    keys = {"username": "viewer", "password": PASSWORD, "quirk": "kept-nonce"}
     found = [
         SimulatedCamera(
             f"f-{kind}", kind, gop=3, fault=Fault.parse(ARGUMENTS.get(kind, kind)), **keys
@@ -51,7 +53,12 @@ def cameras() -> list[SimulatedCamera]:
         for kind in FAULTS
     ]
     wrong = SimulatedCamera("f-wrong", "wrong", username="viewer", password="another")
-    return [*found, wrong]
+    refused = Fault("refuse")
+    web = [
+        SimulatedCamera(f"w-{habit}", habit, fault=refused, http_port=0, http_quirk=habit, **keys)
+        for habit in (*WEB_HABITS, *OTHER_HABITS)
+    ]
+    return [*found, wrong, *web]
 
 
 async def said(desk: Desk, address: str, pid: int) -> dict[str, bytes]:
@@ -65,7 +72,15 @@ async def said(desk: Desk, address: str, pid: int) -> dict[str, bytes]:
         for name in ("cmdline", "environ", "comm"):
             found[f"{name} of {process}"] = Path(f"/proc/{process}/{name}").read_bytes()
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:
-        for route in ("/v1/cameras", "/v1/leases", "/metrics", "/healthz", "/v1/cameras/f-deaf"):
+        for route in (
+            "/v1/cameras",
+            "/v1/leases",
+            "/metrics",
+            "/healthz",
+            "/v1/cameras/f-deaf",
+            "/v1/cameras/f-stall/latest.jpg?max_age=1ms",
+            "/v1/latest?max_age=1ms&wait=5s",
+        ):
             async with session.get(f"http://x{route}") as answer:
                 found[route] = await answer.read() + str(answer.headers).encode()
         async with session.post("http://x/v1/cameras/f-stall/snapshot") as answer:
@@ -108,7 +123,7 @@ async def test_no_password_is_said_anywhere_whatever_fails(
     right = json.dumps("another", ensure_ascii=False)
     assert right in text[cut:]
     desk.config.write_text(text[:cut] + text[cut:].replace(right, json.dumps(PASSWORD), 1))
-    results = {f"f-{kind}" for kind in FAULTS} | {"f-wrong"}
+    results = {camera.id for camera in fleet}
 
     def all_tried() -> bool:
         polled = {c["id"] for c in desk.client.get("/v1/cameras") if c["latest"]}
