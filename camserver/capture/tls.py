@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import ssl
+from asyncio.sslproto import SSLProtocol
 from functools import cache
+
+READ_BYTES = 8 * 1024
+"""How much of a TLS connection is read and decrypted in one turn of the event loop.
+
+asyncio reads 256 kB. A camera that fills them with records of one byte costs 90 ms a turn. There is
+no public place for this. A test fails when it has no effect any more.
+"""
+SSLProtocol.max_size = READ_BYTES
 
 
 @cache
