@@ -136,6 +136,7 @@ OTHER_HABITS = {
     "redirect": "302 to another path of the same host",
     "redirect-away": "302 to another host",
     "busy-once": "503 with Retry-After: 1, once",
+    "silent": "takes the request, and never answers",
     "echo": "200 with a text that repeats the login",
     "frozen": "its first picture again and again",
     "short-401": "a 401 whose body is shorter than its Content-Length",
@@ -180,7 +181,7 @@ class SnapshotUrl:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                reply = await self._answer(_request(head), login)
+                reply = await self._answer_unless_gone(_request(head), login, reader)
                 writer.write(reply.encode())
                 await writer.drain()
                 if reply.stays_open:
@@ -193,6 +194,22 @@ class SnapshotUrl:
             writer.close()
             self._running.discard(task)
 
+    async def _answer_unless_gone(
+        self, request: Request, login: SimulatedLogin, reader: asyncio.StreamReader
+    ) -> Reply:
+        """The answer. Raises ConnectionError when the client closes before it is there."""
+        answering = asyncio.create_task(self._answer(request, login), name="snapshot answer")
+        leaving = asyncio.create_task(reader.read(1), name="snapshot client")
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise ConnectionResetError
+            return answering.result()
+        finally:
+            for task in (answering, leaving):
+                task.cancel()
+            await asyncio.gather(answering, leaving, return_exceptions=True)
+
     async def _answer(self, request: Request, login: SimulatedLogin) -> Reply:
         record, camera = self._camera.record, self._camera
         record.http_requests += 1
@@ -204,7 +221,7 @@ class SnapshotUrl:
             if record.http_now > camera.max_http:
                 record.http_refused += 1
                 return Reply(b"Device Busy", "503 Service Unavailable", "text/plain")
-            await asyncio.sleep(camera.http_s)
+            await asyncio.sleep(LATER_S if "silent" in self._habits else camera.http_s)
             return self._picture(request.uri)
         finally:
             record.http_now -= 1

@@ -53,6 +53,15 @@ def test_check_says_everything_that_is_wrong(tmp_path: Path) -> None:
     assert camserver("chek").returncode == 2
 
 
+def test_check_warns_of_a_disk_that_is_smaller_than_its_limit(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    for min_free, warned in (("1000000TB", True), ("1kB", False)):
+        config.write_text(tables(tmp_path) + f'[retention]\nmin_free = "{min_free}"\n')
+        run = camserver("check", "--config", config)
+        assert run.returncode == 0
+        assert (b"warning: [retention]: min_free: " in run.stdout) == warned
+
+
 def test_an_inventory_that_cannot_be_read_is_said_to_be_so(tmp_path: Path) -> None:
     """It is not called wrong.
 
