@@ -365,7 +365,8 @@ class PollingOrchestrator:
                 worked=entry.fresh_at is not None,
             )
             due = _now() + delay_s
-            if entry.camera.align:  # a retry must never delay the next aligned poll
+            # A retry must never delay the next aligned poll, but a wrong password may
+            if entry.camera.align and attempt.result is not Result.AUTH:
                 due = min(due, self._aligned_due(entry))
             if not entry.removed:
                 self._schedule(entry, due)
@@ -379,12 +380,10 @@ class PollingOrchestrator:
                     retry_in_s=due - _now(),
                 )
             )
-        if entry.missed_mark and not entry.removed:
-            entry.missed_mark = False
+        if not entry.removed and (entry.again or (entry.missed_mark and not entry.failures)):
             self._schedule(entry, _now())
-        if entry.again and not entry.removed:
-            entry.again, entry.failures = False, 0
-            self._schedule(entry, _now())
+        entry.failures = 0 if entry.again else entry.failures
+        entry.again = entry.missed_mark = False
 
     async def _settle(self, grace_s: float) -> None:
         if self._running and grace_s > 0:

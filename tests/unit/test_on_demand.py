@@ -222,6 +222,24 @@ def test_an_aligned_poll_comes_late_rather_than_not_at_all() -> None:
     assert site.starts["cam"] == pytest.approx([8, 11, 20, 30])
 
 
+def test_a_wrong_password_makes_an_aligned_poll_wait() -> None:
+    """Neither its next mark nor one that was missed brings it sooner: cameras lock accounts."""
+
+    async def slow(_: Camera) -> Result:
+        await asyncio.sleep(3)
+        return Result.AUTH
+
+    site, cam = Site(slow), camera(interval_s=10.0, align=True)
+
+    async def work() -> None:
+        await asyncio.sleep(8)
+        assert await site.refresh(cam, 1) is not None
+        await asyncio.sleep(62)
+
+    site.run(work, cam)
+    assert site.starts["cam"] == pytest.approx([8, 71])
+
+
 def test_a_busy_camera_may_be_asked_again() -> None:
     """Nothing was sent to it."""
 
