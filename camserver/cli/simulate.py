@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `camserver simulate`."""
     from camserver.simulator.camera import FAULTS
     from camserver.simulator.quirks import QUIRKS
+    from camserver.simulator.snapshot_habits import HABITS, OTHER_HABITS
 
+    habits = {name: text for name, (text, _) in HABITS.items()} | OTHER_HABITS
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "faults:\n"
@@ -23,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "\n  FAULT@stream1 or FAULT@stream2 for one stream only; the paths are /stream1 and,"
             " half as large, /stream2\n\nquirks, of cameras that are not broken:\n"
             + "\n".join(f"  {name:18} {text}" for name, text in QUIRKS.items())
+            + "\n\nhabits of snapshot URLs:\n"
+            + "\n".join(f"  {name:18} {text}" for name, text in habits.items())
         )
     )
     _add_place(parser)
@@ -133,6 +137,14 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
         metavar="QUIRK[+QUIRK]",
         help="what all cameras do differently, see below",
     )
+    add(
+        "--snapshot-url",
+        nargs="?",
+        const="",
+        type=_habits,
+        metavar="HABIT",
+        help="each camera has a snapshot URL, too; HABIT: what it does differently, see below",
+    )
     add("--record", type=Path, metavar="FILE", help="keep what each camera saw in FILE (JSON)")
 
 
@@ -203,6 +215,14 @@ def _quirks(text: str) -> str:
     return text
 
 
+def _habits(text: str) -> str:
+    from camserver.simulator.snapshot_habits import HABITS, OTHER_HABITS
+
+    if strangers := set(text.split("+")) - HABITS.keys() - OTHER_HABITS.keys() - {""}:
+        raise argparse.ArgumentTypeError(f"there is no habit {', '.join(sorted(strangers))}")
+    return text
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Serve the cameras. Return the exit status."""
     from camserver.simulator.serve import SimulateOptions, serve
@@ -237,6 +257,7 @@ def run(arguments: argparse.Namespace) -> int:
         auth=a.auth,
         faults=dict(a.fault),
         quirk=a.quirk,
+        snapshot_url=a.snapshot_url,
         tls=tuple(a.tls) if a.tls else None,
         record=a.record,
         inventory=a.inventory,

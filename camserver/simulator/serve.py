@@ -37,6 +37,8 @@ class SimulateOptions:
     auth: str = "digest"
     faults: dict[str, Fault] = field(default_factory=dict)
     quirk: str = ""
+    snapshot_url: str | None = None
+    """The habits of the cameras' snapshot URLs, joined by "+". None: they have none."""
     tls: tuple[Path, Path] | None = None
     record: Path | None = None
     inventory: Path | None = None
@@ -73,20 +75,29 @@ def make_cameras(options: SimulateOptions) -> list[SimulatedCamera]:
             port=options.base_port + n if options.base_port else 0,
             fault=options.faults.get(f"cam{n + 1}", options.faults.get("*", Fault())),
             quirk=options.quirk,
+            http_quirk=options.snapshot_url or "",
+            http_port=_http_port(options, n),
         )
         for n in range(options.cameras)
     ]
     strangers = options.faults.keys() - {"*"} - {c.id for c in cameras}
-    if cameras[-1].port > 65535:
-        raise ValueError(
-            f"--base-port: {len(cameras)} ports from {options.base_port} on are too many"
-        )
+    last = max(cameras[-1].port, cameras[-1].http_port or 0)
+    if last > 65535:
+        ports = last - options.base_port + 1
+        raise ValueError(f"--base-port: {ports} ports from {options.base_port} on are too many")
     if strangers:
         raise ValueError(
             f"--fault: there is no {', '.join(sorted(strangers))}; cameras are cam1 to"
             f" cam{options.cameras}"
         )
     return cameras
+
+
+def _http_port(options: SimulateOptions, number: int) -> int | None:
+    """The port of a camera's snapshot URL: they follow those of the streams."""
+    if options.snapshot_url is None:
+        return None
+    return options.base_port + options.cameras + number if options.base_port else 0
 
 
 async def serve(options: SimulateOptions) -> int:

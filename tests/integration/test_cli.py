@@ -311,6 +311,12 @@ def test_quirks_can_be_combined_and_unknown_ones_are_named() -> None:
     assert b"nonsense" in refused.stderr
 
 
+def test_unknown_habits_of_snapshot_urls_are_named() -> None:
+    run = camserver("simulate", "--snapshot-url", "gzip+pgn")
+    assert run.returncode == 2
+    assert b"there is no habit pgn" in run.stderr
+
+
 def test_check_names_cameras_that_share_a_device_because_of_their_address(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text(

@@ -13,7 +13,7 @@ from desk import Desk, StartDaemon
 from support import free_port, workers_of
 
 from camserver.simulator.camera import FAULTS, Fault, SimulatedCamera
-from camserver.simulator.snapshot_url import OTHER_HABITS
+from camserver.simulator.snapshot_habits import OTHER_HABITS
 
 PASSWORD = 'Zeb ra:@/#%?ü"{x}'
 WALL = "Wall-Zebra-7"

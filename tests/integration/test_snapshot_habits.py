@@ -24,7 +24,7 @@ from camserver.client import LeaseClient
 from camserver.leases import Holder
 from camserver.model import Attempt, Result, Source
 from camserver.simulator.camera import Fault, SimulatedCamera
-from camserver.simulator.snapshot_url import HABITS
+from camserver.simulator.snapshot_habits import HABITS
 from camserver.storage.published import jpeg_of
 
 NO_PICTURE = {
