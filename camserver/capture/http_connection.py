@@ -81,6 +81,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport: PacedTransport | None = None
         self._answered: asyncio.Future[None] | None = None
         self._closed = asyncio.get_running_loop().create_future()
+        self._has_ended = False
         self._cut_short: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -93,8 +94,8 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the camera has closed it."""
-        return self._closed.done()
+        """Whether the camera has closed it, or is about to: its end has come."""
+        return self._closed.done() or self._has_ended
 
     async def wait_closed(self, limit_s: float) -> None:
         """Wait until the camera closes it, or for `limit_s` seconds."""
@@ -143,6 +144,7 @@ class HttpConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The camera sends no more: what came is the answer."""
+        self._has_ended = True
         self.reader.end()
         self._look()
         return False

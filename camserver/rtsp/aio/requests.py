@@ -171,8 +171,10 @@ class RtspRequests:
                 async with asyncio.timeout(CLOSING_S):
                     await asyncio.shield(self.connection.closed)
             except TimeoutError:
-                cache.closes_after_challenge = False
-                return
+                # It may have closed at this moment, and the transport is not closed yet
+                if self.connection.end is None:
+                    cache.closes_after_challenge = False
+                    return
             cache.closes_after_challenge = True
         raise Reconnect(login.challenge)
 
