@@ -27,6 +27,13 @@ of a quarter.
 """
 
 
+TURNS_AT_ONCE, PAUSE_S = 10, 2 * TURN_S
+"""After so many full turns there is a pause before each other one: the answer to a client takes
+several turns of the loop, and must not wait for a flood in each of them. A picture of a megabyte
+takes five.
+"""
+
+
 class PacedProtocol(asyncio.Protocol):
     """Gives `inner` what comes, in turns."""
 
@@ -40,6 +47,7 @@ class PacedProtocol(asyncio.Protocol):
         self._waiting = bytearray()
         self._slice_bytes = FIRST_SLICE_BYTES
         self._next_turn: asyncio.Handle | None = None
+        self._turns = 0  # that were too short for what had come
         self._inner_paused = False
         # What `inner` is told when it has got everything: the end of the connection
         self._at_the_end: list[Callable[[], object]] = []
@@ -99,7 +107,9 @@ class PacedProtocol(asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
         if self._waiting:
-            self._next_turn = asyncio.get_running_loop().call_soon(self._take)
+            self._turns += 1
+            pause_s = PAUSE_S if self._turns > TURNS_AT_ONCE else 0.0
+            self._next_turn = asyncio.get_running_loop().call_later(pause_s, self._take)
         else:
             told, self._at_the_end = self._at_the_end, []
             for tell in told:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from camserver.capture.http_connection import Address, HttpConnection
-from camserver.capture.paced import DEAR_S, LARGEST_SLICE_BYTES, PacedProtocol
+from camserver.capture.paced import DEAR_S, LARGEST_SLICE_BYTES, PAUSE_S, PacedProtocol
 from camserver.pace import BURST_S, BYTE_S, SHARE, TURN_S, Pace
 from camserver.rtsp.aio.connection import MAX_UNASKED, RtspConnection
 from camserver.rtsp.bitstream import split_annex_b
@@ -265,7 +265,7 @@ async def test_a_library_gets_its_bytes_in_turns() -> None:
     assert isinstance(inner.transport, object)
     inner.transport.pause_reading()  # type: ignore[union-attr]
     while len(b"".join(inner.data)) < len(data):
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     assert b"".join(inner.data) == data
     assert transport.paused
     inner.transport.resume_reading()  # type: ignore[union-attr]
@@ -275,7 +275,7 @@ async def test_a_library_gets_its_bytes_in_turns() -> None:
     protocol.connection_lost(None)
     assert inner.over == 0, "what has come comes first, and in turns, too"
     while not inner.over:
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     assert b"".join(inner.data) == data + b"rest" * 40_000
     assert inner.over == 1
 
@@ -284,7 +284,7 @@ async def test_a_connection_that_costs_too_much_is_closed() -> None:
     protocol, inner, transport = paced(TURN_S)
     while not transport.aborted:
         protocol.data_received(b"x" * 2048)
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     assert inner.clock.now == pytest.approx(BURST_S / (1 - SHARE), rel=0.05)
 
 
@@ -296,7 +296,7 @@ async def test_a_slice_is_as_large_as_it_is_cheap() -> None:
     inner.data.clear()
     protocol.data_received(bytes(100_000))
     while len(inner.data) < 8:
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     sizes = [len(data) for data in inner.data]
     assert sizes[:4] == [LARGEST_SLICE_BYTES, LARGEST_SLICE_BYTES // 4, 256, 64]
     assert set(sizes[4:]) == {64}
@@ -332,13 +332,13 @@ async def test_a_flood_of_a_snapshot_url_is_read_in_short_turns(flood: str, ends
 
     connection.data_received = note  # type: ignore[method-assign]
     asking = asyncio.create_task(connection.get(Address.of("http://127.0.0.1/"), {}))
-    await asyncio.sleep(0)
+    await asyncio.sleep(PAUSE_S)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n"
     protocol.data_received(head % content_type + chunk * (256 * 1024 // len(chunk)))
     if ends:
         protocol.connection_lost(None)
     while protocol._waiting:
-        await asyncio.sleep(0)
+        await asyncio.sleep(PAUSE_S)
     assert max(given) <= LARGEST_SLICE_BYTES
     asking.cancel()
     await asyncio.wait({asking})
