@@ -17,7 +17,7 @@ from fnmatch import translate
 from aiohttp import web
 
 from camserver.api.captures import passed_on
-from camserver.api.max_age import AgeLimit, facts_of, missed
+from camserver.api.max_age import AgeLimit, facts_of_missing, missed
 from camserver.api.responses import ASKED_BY_HOST, Services, refusal
 from camserver.config import Camera
 from camserver.polling.on_demand import ASK_AGAIN_S, NotFresh
@@ -119,7 +119,7 @@ class _Answer:
             file = str(services.folder(camera.id) / "latest.jpg")
             facts |= {**known.picture, "age_s": round(age_s, 3), "file": file}
         if why is not None:
-            facts |= facts_of(services, camera, why) | {"error": why.reason}
+            facts |= facts_of_missing(services, camera, why) | {"error": why.reason}
         return json.dumps(facts).encode() + b"\n"
 
     async def _send(self, lines: bytes) -> None:

@@ -90,7 +90,7 @@ async def ensure(services: Services, request: web.Request, camera: Camera) -> No
         raise _not_fresh(services, camera, why)
 
 
-def facts_of(services: Services, camera: Camera, why: NotFresh) -> dict[str, object]:
+def facts_of_missing(services: Services, camera: Camera, why: NotFresh) -> dict[str, object]:
     """Return what a program wants to know of a picture that is missing."""
     age_s, known = services.outcomes.age_s(camera.id), services.outcomes.get(camera.id)
     return {
@@ -114,7 +114,7 @@ def _not_fresh(services: Services, camera: Camera, why: NotFresh) -> web.HTTPExc
         "title": TITLES[type_],
         "status": error.status,
         "detail": why.reason,
-        **facts_of(services, camera, why),
+        **facts_of_missing(services, camera, why),
     }
     error.text = json.dumps(document) + "\n"
     error.content_type = PROBLEM

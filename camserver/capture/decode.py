@@ -28,7 +28,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 from camserver.capture import slice_ends
 from camserver.capture.look import look_at
 from camserver.errors import CameraError
-from camserver.http.jpeg_file import exif_segment, whole_jpeg, without_comments
+from camserver.jpeg_file import exif_segment, whole_jpeg, without_comments
 from camserver.model import LOOK_NUMBERS, Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192

@@ -20,9 +20,10 @@ from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.host.clock import Seconds, utc_now
 from camserver.host.redact import Redactor
+from camserver.host.tasks import finish
 from camserver.http.picture import Picture
 from camserver.http.reader import Answer
-from camserver.http.words import said
+from camserver.http.words import Quote, said
 from camserver.model import CodedKeyframe, Result, SessionEnd
 from camserver.rtsp.auth import Challenge, authorization, not_spoken, parse_challenges, strongest
 
@@ -95,7 +96,7 @@ class HttpEngine:
         except ValueError:  # its text may contain the URL
             raise _error(Result.ERROR, "it is no URL that can be asked for") from None
         finally:
-            line.close()
+            await finish(line.close())
 
     async def _fetch(self, line: HttpLine, address: Address, deadline: float) -> Picture:
         redirects, waits, asked = 0, 0, set[str]()
@@ -113,7 +114,7 @@ class HttpEngine:
             if not may_wait or line.login is not None:  # it would be asked for the login again
                 return _picture(answer, line, retry_s)
             waits += 1
-            line.close()
+            await line.close()
             await asyncio.sleep(retry_s)
 
     async def _ask(self, line: HttpLine, address: Address, *, may_log_in: bool) -> Answer:
@@ -204,7 +205,7 @@ class HttpLine:
             connection is not None and self._may_reuse and same and not connection.is_closed
         )
         if connection is None or not self.was_reused:
-            self.close()
+            await self.close()
             tls = tls_context(self.camera.tls_verify) if address.scheme == "https" else None
             connection = self._connection = await HttpConnection.open(address, tls)
         self._address, self.end = address, SessionEnd.UNCLEAN
@@ -217,11 +218,12 @@ class HttpLine:
         if self._connection is not None and self._may_reuse:
             await self._connection.wait_closed(limit_s)
 
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+    async def close(self) -> None:
+        """Close the connection, and see it closed: then the lease may end."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            await connection.wait_closed()
 
 
 class HttpSession(CaptureSessionBase):
@@ -290,7 +292,7 @@ def _picture(answer: Answer, line: HttpLine, retry_after_s: float) -> Picture:
         raise _error(Result.BAD_PICTURE, "its answer is empty")
     raise _error(
         Result.BAD_PICTURE,
-        f"it answered {words}" if words else "what came is no picture (JPEG, PNG, WebP, BMP)",
+        f"it answered {words}" if words.kind else "what came is no picture (JPEG, PNG, WebP, BMP)",
     )
 
 
@@ -301,9 +303,9 @@ def _scrub(camera: Camera) -> Callable[[str], str]:
     return Redactor([camera.password, basic.rstrip("=")]).scrub
 
 
-def _refused(answer: Answer, line: HttpLine, words: str, retry_after_s: float) -> CameraError:
+def _refused(answer: Answer, line: HttpLine, words: Quote, retry_after_s: float) -> CameraError:
     status, tried = answer.head.status, line.login
-    quoted = f": {words.partition(': ')[2] or words}" if words else ""
+    quoted = f": {words.text}" if words.text else ""
     if status == 401 and not line.camera.username:
         return _error(
             Result.AUTH, "it asks for a login: give username and password (401)", status=401

@@ -97,8 +97,8 @@ class HttpConnection(asyncio.Protocol):
         """Whether the camera has closed it, or is about to: its end has come."""
         return self._closed.done() or self._has_ended
 
-    async def wait_closed(self, limit_s: float) -> None:
-        """Wait until the camera closes it, or for `limit_s` seconds."""
+    async def wait_closed(self, limit_s: float | None = None) -> None:
+        """Wait until it is closed, or for `limit_s` seconds."""
         await asyncio.wait({self._closed}, timeout=limit_s)
 
     async def get(self, address: Address, headers: dict[str, str]) -> Answer:

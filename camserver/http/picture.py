@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from camserver.http.head import end_of_head, parse_head
-from camserver.http.jpeg_file import JpegEnd
+from camserver.jpeg_file import JpegEnd
 
 MAX_PICTURE_BYTES = 32 * 1024 * 1024
 MAX_PART_HEAD_BYTES = 16 * 1024

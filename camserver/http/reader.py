@@ -152,7 +152,9 @@ class HttpReader:
     def _finish(self) -> None:
         assert self._head is not None and self._body is not None  # noqa: S101, PT018
         http = self._http
-        is_done = http.their_state is http.our_state is h11.DONE and not http.trailing_data[0]
+        # A line end after the body does not matter; anything else may be a part of the next answer
+        has_more = bool(http.trailing_data[0].strip())
+        is_done = http.their_state is http.our_state is h11.DONE and not has_more
         self.answer = self._body.answer(may_reuse=is_done and not self.goes_on)
 
 

@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_CHARS = 100
 MAX_READ = 4096
@@ -18,15 +18,25 @@ _TELLING = ("message", "msg", "error", "errormsg", "detail", "reason", "descript
 """Names in JSON whose texts say most, the best first."""
 
 
-def said(body: bytes, content_type: str, scrub: Callable[[str], str] = lambda text: text) -> str:
-    """What a body says: "JSON: please login first". "" for an empty one, or one that is no text.
+class Quote(NamedTuple):
+    """What a body says. `kind` is JSON, HTML, XML or text; both are empty when it says nothing."""
+
+    kind: str = ""
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+def said(body: bytes, content_type: str, scrub: Callable[[str], str] = lambda text: text) -> Quote:
+    """What a body says: "JSON: please login first". Nothing if it is empty, or no text.
 
     `scrub` removes secrets.
     """
     # What is cut is cut before: a part of a secret would not be found
     text = scrub(body[:MAX_READ].decode("utf-8", "replace")).lstrip("\ufeff \t\r\n")
     if not text or "\0" in text or text.count("\ufffd") > len(text) // 10:
-        return ""
+        return Quote()
     if text[0] in "{[":
         return _line("JSON", _of_json(text))
     if text[0] == "<" or "html" in content_type or "xml" in content_type:
@@ -61,9 +71,7 @@ def _of_markup(text: str) -> str:
     return html.unescape(title[1] if title and title[1].strip() else visible)
 
 
-def _line(kind: str, text: str) -> str:
+def _line(kind: str, text: str) -> Quote:
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if not words:
-        return kind
     short = words if len(words) <= MAX_CHARS else words[: MAX_CHARS - 1].rstrip() + "…"
-    return f"{kind}: {short}"
+    return Quote(kind, short)

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from PIL.Image import Exif
 
 from camserver import __version__
-from camserver.http.jpeg_file import exif_segment
+from camserver.jpeg_file import exif_segment
 
 MAX_TAGS = 200
 

@@ -19,8 +19,9 @@ from house import House, StartFleet, certificate, psnr
 from PIL import ExifTags, Image
 from support import camera
 
-from camserver.capture.http_connection import Address
+from camserver.capture.http_connection import Address, HttpConnection
 from camserver.client import LeaseClient
+from camserver.errors import CameraError
 from camserver.leases import Holder
 from camserver.model import Attempt, Result, Source
 from camserver.simulator.camera import Fault, SimulatedCamera
@@ -322,3 +323,27 @@ async def test_http_and_https_are_two_servers() -> None:
     plain, secured = Address.of("http://cam/s"), Address.of("https://cam/s")
     assert plain.name == secured.name
     assert plain.server != secured.server
+
+
+@pytest.mark.parametrize("habit", ["open-end", "silent", "busy-once"])
+async def test_the_connection_is_closed_when_the_session_ends(
+    habit: str, fleet: StartFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then the lease of the web server may end; also after the deadline."""
+    opened: list[HttpConnection] = []
+    real = HttpConnection.connection_made
+
+    def note(self: HttpConnection, transport: asyncio.BaseTransport) -> None:
+        opened.append(self)
+        real(self, transport)
+
+    monkeypatch.setattr(HttpConnection, "connection_made", note)
+    house = await fleet([simulated(habit)])
+    url, limit_s = house.fleet.snapshot_url("cam"), 0.5 if habit == "silent" else 30.0
+    deadline = asyncio.get_running_loop().time() + limit_s
+    session = house.capture.http.session(camera("cam"), url, deadline)
+    with contextlib.suppress(CameraError):
+        async with session:
+            await session.keyframe()
+    assert len(opened) == (2 if habit == "busy-once" else 1)
+    assert all(connection._closed.done() for connection in opened)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from camserver.http.head import end_of_head, parse_head
-from camserver.http.jpeg_file import JpegEnd, exif_segment, whole_jpeg, without_comments
 from camserver.http.picture import Kind, Picture, PictureFinder
 from camserver.http.reader import Answer, HttpReader
 from camserver.http.words import MAX_CHARS, said
+from camserver.jpeg_file import JpegEnd, exif_segment, whole_jpeg, without_comments
 
 
 @cache
@@ -165,16 +165,19 @@ def test_a_refusal_can_be_followed_by_another_request() -> None:
     reader.feed(answer(LENGTH, JPEG))
     assert reader.answer is not None
     assert reader.answer.picture == Picture(Kind.JPEG, JPEG)
-    # A line end after the body, as many cameras send it: another connection is safer
-    found, reader = read(refused + b"\r\n")
+    # A line end after the body, at once or late. The login must go over the same connection: on
+    # another one the camera may call its nonce wrong.
+    for early, late in ((b"\r\n", b""), (b"", b"\r\n")):
+        found, reader = read(refused + early)
+        assert found is not None
+        assert found.may_reuse
+        reader.request("/", [("Host", "x")])
+        reader.feed(late + answer(LENGTH, JPEG))
+        assert reader.answer is not None
+        assert reader.answer.picture == Picture(Kind.JPEG, JPEG)
+    found, _ = read(refused + b"more than its length says")
     assert found is not None
     assert not found.may_reuse
-    # It comes late: it is no part of the next answer
-    found, reader = read(refused)
-    reader.request("/", [("Host", "x")])
-    reader.feed(b"\r\n" + answer(LENGTH, JPEG))
-    assert reader.answer is not None
-    assert reader.answer.picture == Picture(Kind.JPEG, JPEG)
     for head in ("Content-Length: 2\r\nConnection: close\r\n", "Content-Length: 100\r\n", ""):
         found, reader = read(answer(head, b"no", "401 No"))
         reader.end()
@@ -245,15 +248,15 @@ def test_what_libjpeg_warns_of_is_left_out() -> None:
     ],
 )
 def test_what_a_camera_says_is_quoted_in_few_words(body: bytes, kind: str, words: str) -> None:
-    assert said(body, kind) == words
+    assert str(said(body, kind)) == words
 
 
 @given(st.binary(max_size=300), st.sampled_from(["", "text/html", "application/json"]))
 def test_a_quote_is_short_and_can_be_shown(body: bytes, kind: str) -> None:
-    text = said(body, kind)
+    text = str(said(body, kind))
     assert text.isprintable()
     assert len(text) <= MAX_CHARS + len("JSON: ")
-    assert said(json.dumps({"message": body.decode("latin-1")}).encode(), kind).isprintable()
+    assert str(said(json.dumps({"message": body.decode("latin-1")}).encode(), kind)).isprintable()
 
 
 def test_heads() -> None:
@@ -319,4 +322,4 @@ def test_a_quote_costs_linear_time(text: str) -> None:
 def test_a_secret_is_removed_before_the_text_is_cut() -> None:
     secret = "correct horse battery staple " * 4
     found = said(f"wrong login {secret}".encode(), "", lambda text: text.replace(secret, "***"))
-    assert found == "text: wrong login ***"
+    assert found == ("text", "wrong login ***")
