@@ -20,6 +20,7 @@ from PIL import ExifTags, Image
 from support import camera
 
 from camserver.capture.http_connection import Address, HttpConnection
+from camserver.capture.paced import PacedTransport
 from camserver.client import LeaseClient
 from camserver.errors import CameraError
 from camserver.leases import Holder
@@ -337,6 +338,13 @@ async def test_the_connection_is_closed_when_the_session_ends(
         opened.append(self)
         real(self, transport)
 
+    # A transport that takes its time to close
+    abort = PacedTransport.abort
+    monkeypatch.setattr(
+        PacedTransport,
+        "abort",
+        lambda transport: asyncio.get_running_loop().call_later(0.1, abort, transport),
+    )
     monkeypatch.setattr(HttpConnection, "connection_made", note)
     house = await fleet([simulated(habit)])
     url, limit_s = house.fleet.snapshot_url("cam"), 0.5 if habit == "silent" else 30.0
