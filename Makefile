@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: help demo demo-fleet test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos chaos-fleet soak fuzz screenshots
+.PHONY: footage health help demo demo-fleet test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos chaos-fleet soak fuzz screenshots
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make demo-fleet   three hosts on this machine share 60 simulated cameras; one of them is killed"
@@ -50,8 +50,21 @@ demo: .venv/.installed
 demo-fleet: test-packages .venv/.installed
 	@$(BIN)/python tests/demo_fleet.py $(ARGS)
 
+# the real scene of the tests of picture health: one file of a large package, which is not installed
+CLIP := .footage/vtest.avi
+footage: $(CLIP)
+$(CLIP):
+	@mkdir -p .footage && cd .footage && rm -f *.deb && \
+	{ apt-get -q download opencv-doc || { $(SUDO) apt-get -q update && apt-get -q download opencv-doc; }; } && \
+	dpkg-deb --fsys-tarfile opencv-doc_*.deb | tar -x --strip-components=7 ./usr/share/doc/opencv-doc/examples/data/vtest.avi && \
+	rm -f *.deb
+
+# what the judge of pictures finds and what it calls a fault without one: the table in docs/health.md
+health: .venv/.installed $(CLIP)
+	@$(BIN)/python tests/health_table.py $(ARGS)
+
 # four at a time: most of them wait
-test: test-packages .venv/.installed
+test: test-packages .venv/.installed $(CLIP)
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 # the unit tests on every other Python >= 3.11 that this machine has
@@ -81,6 +94,7 @@ screenshots: test-packages .venv/.installed
 
 bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
+	$(BIN)/python tests/bench/bench_health.py
 	$(BIN)/python tests/bench/bench_leases.py
 
 # ARGS: --minutes 30 --seed 1

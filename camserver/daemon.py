@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from camserver.api.metrics import Metrics, MetricsSnapshot
 from camserver.api.peer_server import PeerServer
@@ -44,6 +44,7 @@ from camserver.events import (
 from camserver.events.fleet import FleetNotServed
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import Go2rtc, Observed
+from camserver.health import PictureHealth
 from camserver.host import notify
 from camserver.host.redact import Redactor
 from camserver.host.stop_limit import StopLimit
@@ -62,6 +63,9 @@ from camserver.summary import keep_status, keep_summary
 if TYPE_CHECKING:
     from camserver.config.fleet import FleetTable
     from camserver.fleet.build import Fleet
+
+
+T = TypeVar("T")
 
 
 class Configurable(Protocol):
@@ -100,12 +104,12 @@ class Daemon:
             decoders=polling.decoders,
             emit=self._emit,
         )
-        self._service = SnapshotService(
-            self.manager,
-            Sources(self._capture.rtsp, self._capture.http, self._go2rtc),
-            self._capture.decoder,
-        )
         self._output = Output(inventory, self._emit)
+        self._health = PictureHealth(inventory, self._emit, self._output.writable)
+        sources = Sources(self._capture.rtsp, self._capture.http, self._go2rtc)
+        self._service = SnapshotService(
+            self.manager, sources, self._capture.decoder, health=self._health
+        )
         self.orchestrator = PollingOrchestrator(
             self._poll, sessions=polling.sessions, open_rate=polling.open_rate, emit=self._emit
         )
@@ -125,6 +129,7 @@ class Daemon:
             self._capture,
             self._log,
             self._output,
+            self._health,
             self._api,
             self._web,
             *(() if self._fleet is None else (self._fleet,)),
@@ -153,6 +158,7 @@ class Daemon:
             on_demand=OnDemand(self.orchestrator, self._output.outcomes),
             reload=self._reloader.reload,
             confirm_clock=self._output.archive.retention.confirm,
+            relearn=self._health.relearn,
             fleet=self._fleet,
         )
 
@@ -194,6 +200,7 @@ class Daemon:
             "watchdog": notify.watchdog(),
             "polling": self.orchestrator.run(),
             **self._output.jobs(),
+            "health": self._health.run(),
             "go2rtc": self._go2rtc.run(),
             "output directory": self._keep_directory(),
             "reload": self._reloader.run(),
@@ -302,9 +309,10 @@ class Daemon:
             },
             self._go2rtc.up,
             None if self._fleet is None else self._fleet.statistics(),
+            self._of_this_host(self._health.suspicions()),
         )
 
-    def _of_this_host(self, values: dict[str, float]) -> dict[str, float]:
+    def _of_this_host(self, values: dict[str, T]) -> dict[str, T]:
         """The values of the cameras that this host polls. Another one has newer pictures."""
         if self._fleet is None:
             return values

@@ -102,25 +102,91 @@ class Look:
 
     `brightness` is the mean luma and `contrast` its deviation, from 0 to 1. `sharpness` is how
     abrupt edges are, from 0 to about 1. `colour` is 0 for a grey picture, and None when it is not
-    known. `change` is the share of the picture that has changed since the one before, None for the
-    first one. `cells` is the picture in small. `hash` differs in few of its 64 bits for pictures
-    that look alike. `digest` is of the coded picture. Both are hexadecimal.
+    known. Few cells are darker than `shadows` or brighter than `highlights`, which are lumas from 0
+    to 1. `change` is the share of the picture that has changed since the one before. `motion` is
+    the mean change of its calmer half, in levels of 255. Both are None for the first picture.
+    `cells` is the picture in small. `hash` differs in few of its 64 bits for pictures that look
+    alike. `digest` is of the coded picture. Both are hexadecimal. `likeness` is to each of the
+    scenes that it was compared with, from -1 to 1 for the same scene.
     """
 
     brightness: float
     contrast: float
     sharpness: float
+    shadows: float
+    highlights: float
     colour: float | None
     change: float | None
+    motion: float | None
     cells: bytes
     hash: str
     digest: str
+    likeness: tuple[float, ...] = ()
 
 
-LOOK_NUMBERS = ("brightness", "contrast", "sharpness", "colour", "change")
-"""The fields of a Look that are numbers, or None."""
 CELLS_BYTES = 48 * 27 * 2
 """The size of a Look's cells: two bytes for each, in rows of 48."""
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What a picture is compared with, all as cells: the picture before, and known scenes.
+
+    `previous` is empty when there is none.
+    """
+
+    previous: bytes = b""
+    scenes: tuple[bytes, ...] = ()
+
+
+class Suspicion(StrEnum):
+    """What may be wrong with pictures that come. The first one that holds is shown."""
+
+    BLACK = "black"
+    WASHED_OUT = "washed-out"
+    COVERED = "covered"
+    MOVED = "moved"
+    FROZEN = "frozen"
+    BLURRED = "blurred"
+    CLOCK = "clock"
+
+
+SUSPICION_LABELS = {
+    Suspicion.BLACK: "has been black",
+    Suspicion.WASHED_OUT: "has been washed out",
+    Suspicion.COVERED: "has looked covered",
+    Suspicion.MOVED: "has shown another scene",
+    Suspicion.FROZEN: "has shown the same picture",
+    Suspicion.BLURRED: "has been blurred",
+    Suspicion.CLOCK: "has had a wrong clock",
+}
+"""What a suspicion says of a camera, before "since 09:12"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the newest pictures of a camera look like, as a whole.
+
+    `suspicions` are in the order of Suspicion, each with the moment since when it holds. None of
+    them: the pictures look well, or `is_learning`, because too few have been seen to know more.
+    `since` is when this state began.
+    """
+
+    since: datetime
+    suspicions: tuple[tuple[Suspicion, datetime], ...] = ()
+    is_learning: bool = False
+
+    @property
+    def state(self) -> str:
+        """ok, learning, or the first suspicion."""
+        if self.suspicions:
+            return self.suspicions[0][0].value
+        return "learning" if self.is_learning else "ok"
+
+    @property
+    def label(self) -> str:
+        """What is said of the camera, before "since 09:12". Empty: nothing is suspected."""
+        return SUSPICION_LABELS[self.suspicions[0][0]] if self.suspicions else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +218,8 @@ class Snapshot:
     lease_wait_ms: float
     camera_clock_offset_s: float | None
     phases: Phases = Phases()
+    health: Health | None = None
+    """None: the camera's pictures are not judged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from camserver.archive.build import Archive
@@ -45,6 +46,10 @@ class Output:
         """Take over what a reload may change. Returns the keys that need a restart."""
         parts = (self.store, self.outcomes, self.archive)
         return tuple(key for part in parts for key in part.configure(inventory))
+
+    def writable(self) -> Path | None:
+        """The directory. None while nothing may be written there."""
+        return self.directory.path if self.directory.is_usable else None
 
     def jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs beside the polls, by name."""

@@ -118,7 +118,7 @@ def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
         manager,
         polling.cameras,
         OnDemand(polling, outcomes),
-        *[_never] * 2,
+        *[_never] * 3,
     )
     thumbnails: Any = None
     metrics: Any = Metrics(_never)  # type: ignore[arg-type]

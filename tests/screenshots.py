@@ -22,7 +22,7 @@ SIZES = {"desktop": {"width": 1200, "height": 640}, "phone": {"width": 390, "hei
 
 
 def main(folder: Path) -> None:
-    """Run twelve cameras, two of them with a fault, and take the screenshots."""
+    """Run twelve cameras, two with a fault and one that is frozen, and take the screenshots."""
     faults = {3: "refuse", 7: "no-keyframe"}
     cameras = [
         SimulatedCamera(
@@ -30,6 +30,7 @@ def main(folder: Path) -> None:
             NAMES[n - 1] if n <= len(NAMES) else f"Camera {n}",
             gop=2,
             fault=Fault(faults.get(n, "none")),
+            quirk="frozen" if n == 5 else "",
         )
         for n in range(1, 13)
     ]
@@ -39,13 +40,15 @@ def main(folder: Path) -> None:
 
 async def shoot(work: Path, folder: Path, cameras: list[SimulatedCamera]) -> None:
     """Take screenshots of the wall and of one camera, in both colour schemes."""
-    async with wall_of(work, cameras, interval="2s", timeout="3s") as room:
+    more = '[health]\nfrozen_after = "4s"\n'
+    async with wall_of(work, cameras, more=more, interval="2s", timeout="3s") as room:
         desk = room.desk
         await desk.until(
             lambda: (
                 desk.facts("cam7")["attempt"]["result"] and desk.facts("cam12").get("captured_at")
             )
         )
+        await desk.until(lambda: desk.facts("cam5")["health"]["state"] == "frozen")
         for size, viewport in SIZES.items():
             for scheme in ("light", "dark"):
                 page = await room.page(viewport=viewport, color_scheme=scheme)

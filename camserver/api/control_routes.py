@@ -61,6 +61,7 @@ class ControlRoutes:
         """Yield the routes for an application's router."""
         yield web.post("/v1/cameras/{id}/snapshot", self._snapshot)
         yield web.post("/v1/cameras/{id}/lease", self._lease)
+        yield web.post("/v1/cameras/{id}/relearn", self._relearn)
         yield web.post("/v1/reload", self._reload)
         yield web.post("/v1/retention/confirm", self._confirm_clock)
         yield web.post("/v1/fleet/drain", self._drain)
@@ -71,6 +72,9 @@ class ControlRoutes:
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
         return await snapshot_answer(self._services, camera, holder_of(request, "snapshot"))
+
+    async def _relearn(self, request: web.Request) -> web.Response:
+        return relearn_answer(self._services, request)
 
     async def _confirm_clock(self, _: web.Request) -> web.Response:
         try:
@@ -274,6 +278,15 @@ async def snapshot_answer(services: Services, camera: Camera, holder: Holder) ->
     overloaded = attempt.result is Result.OVERLOADED
     kind = web.HTTPServiceUnavailable if overloaded else web.HTTPBadGateway
     raise refusal(kind, attempt.error or "", result=attempt.result)
+
+
+def relearn_answer(services: Services, request: web.Request) -> web.Response:
+    """Learn anew what the pictures of a camera show. Raises 404, 503."""
+    camera = services.polled_here(request)
+    health = services.relearn(camera.id)
+    if health is None:
+        raise refusal(web.HTTPNotFound, f"{camera.id}: no picture of it has been judged")
+    return web.json_response({"camera": camera.id, "was": health.state})
 
 
 def busy_refusal(

@@ -24,6 +24,7 @@ FORWARDED = frozenset(
         "/v1/cameras/{id}/archive",
         "/v1/cameras/{id}/archive/{path}",
         "/v1/cameras/{id}/snapshot",
+        "/v1/cameras/{id}/relearn",
     )
 )
 

@@ -4,7 +4,7 @@ No other module imports prometheus_client.
 
 The statistics are collected on the event loop, which is cheap. They are rendered in a thread: for
 thousands of cameras this takes a tenth of a second. docs/metrics.md lists the metrics. The only
-labels are cameras, devices, phases, poll results and worker pools.
+labels are cameras, devices, phases, poll results, suspicions and worker pools.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from camserver.events import Event, SnapshotPublished
 from camserver.freshness import FreshnessLimits
 from camserver.host.disk import Disk
 from camserver.leases import DeviceStatistics
+from camserver.model import Suspicion
 from camserver.polling.entry import CameraPolling, PollingStatistics
 
 PHASES = ("lease_wait", "open", "keyframe", "decode", "encode", "store")
@@ -60,6 +61,8 @@ class MetricsSnapshot:
     go2rtc_up: bool | None
     fleet: dict[str, float] | None
     """The values of the fleet's metrics. None: this host is on its own."""
+    suspicions: dict[str, tuple[Suspicion, ...]]
+    """What is suspected of the pictures of each camera that is suspect."""
 
 
 @dataclass(slots=True)
@@ -123,6 +126,7 @@ class Metrics:
                 (
                     *_pictures(snapshot, known),
                     *_cameras(snapshot),
+                    _suspicions(snapshot),
                     *_devices(snapshot),
                     *_daemon(snapshot),
                     *_disk(disk),
@@ -251,6 +255,18 @@ def _cameras(snapshot: MetricsSnapshot) -> Iterator[Metric]:
         for result, count in camera.results.items():
             polls.add_metric([camera.camera, result.value], count)
     yield polls
+
+
+def _suspicions(snapshot: MetricsSnapshot) -> Metric:
+    family = GaugeMetricFamily(
+        "camserver_picture_suspect",
+        "1 while the pictures of a camera do not show what they should, for this reason.",
+        labels=["camera", "reason"],
+    )
+    for camera, suspicions in snapshot.suspicions.items():
+        for suspicion in suspicions:
+            family.add_metric([camera, suspicion.value], 1)
+    return family
 
 
 def _devices(snapshot: MetricsSnapshot) -> Iterator[Metric]:

@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from camserver.api.captures import CAPTURE_HEADER, CAPTURES, NO_CAPTURE, CaptureRule
-from camserver.api.control_routes import snapshot_answer
+from camserver.api.control_routes import relearn_answer, snapshot_answer
 from camserver.api.listener import MAX_BODY_BYTES, SILENT_S, STOP_S, explain
 from camserver.api.parameters import known_parameters
 from camserver.api.read_routes import ReadRoutes
@@ -58,6 +58,7 @@ class PeerServer:
             [
                 *reading.routes(),
                 web.post("/v1/cameras/{id}/snapshot", self._snapshot),
+                web.post("/v1/cameras/{id}/relearn", self._relearn),
                 web.post("/v1/fleet/promise", self._promise),
                 web.post("/v1/fleet/lease", self._lend),
             ]
@@ -97,6 +98,9 @@ class PeerServer:
     async def _snapshot(self, request: web.Request) -> web.Response:
         camera = self._services.polled_here(request)
         return await snapshot_answer(self._services, camera, self._asker(request))
+
+    async def _relearn(self, request: web.Request) -> web.Response:
+        return relearn_answer(self._services, request)
 
     def _asker(self, request: web.Request) -> Holder:
         return Holder("snapshot", f"host {', '.join(self._hosts(request))}")

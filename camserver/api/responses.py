@@ -13,7 +13,7 @@ from aiohttp import web
 
 from camserver.config import Camera
 from camserver.leases import Claim, DeviceStatistics, Holder, Priority, RtspManager
-from camserver.model import SessionEnd
+from camserver.model import Health, SessionEnd
 from camserver.polling.entry import CameraPolling
 from camserver.polling.on_demand import OnDemand
 from camserver.storage.outcomes import Outcomes
@@ -133,6 +133,8 @@ class Services:
     """Reads the inventory again; returns its faults, or none when it was applied."""
     confirm_clock: Callable[[], Awaitable[str | None]]
     """Confirms the clock for retention; returns what was doubted, or None."""
+    relearn: Callable[[str], Health | None]
+    """Forgets what the pictures of a camera usually show; returns what was found last, or None."""
     fleet: FleetOfHost | None = None
     """None: this host is on its own."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import av
@@ -29,7 +29,7 @@ from camserver.capture import slice_ends
 from camserver.capture.look import look_at
 from camserver.errors import CameraError
 from camserver.jpeg_file import exif_segment, whole_jpeg, without_comments
-from camserver.model import LOOK_NUMBERS, Result, SessionEnd, Still
+from camserver.model import CELLS_BYTES, References, Result, SessionEnd, Still
 
 MAX_PIXELS = 16384 * 8192
 """No camera sends a larger picture. The worker's memory limit is the second protection."""
@@ -61,12 +61,11 @@ def decode(
     *,
     width: int | None,
     quality: int,
-    previous: bytes | None = None,
+    references: References | None = None,
 ) -> Still:
     """Decode one access unit and encode it as JPEG, at most `width` pixels wide.
 
-    `previous` is the cells of the picture before (look.py), empty for the first one. None: what the
-    picture looks like is not measured.
+    `references` None: what the picture looks like is not measured (look.py).
 
     Raises CameraError(bad-picture) when the picture is not whole.
     """
@@ -80,8 +79,8 @@ def decode(
     picture = _encode(frame, width, quality)
     encoded = time.perf_counter()
     look = None
-    if previous is not None:
-        look = look_at(picture.planes[0], tuple(picture.planes[1:]), data, previous)
+    if references is not None:
+        look = look_at(picture.planes[0], tuple(picture.planes[1:]), data, references)
     return Still(
         picture.jpeg,
         picture.width,
@@ -94,11 +93,11 @@ def decode(
 
 
 def inspect(
-    data: bytes, *, width: int | None, quality: int, previous: bytes | None = None
+    data: bytes, *, width: int | None, quality: int, references: References | None = None
 ) -> Still:
     """Check that a camera's JPEG is whole, and return it.
 
-    It is scaled down if `width` is smaller. `previous` is as for `decode`.
+    It is scaled down if `width` is smaller. `references` is as for `decode`.
 
     Raises CameraError(bad-picture) when it is not a whole JPEG.
     """
@@ -111,7 +110,7 @@ def inspect(
         height, full_width, *_ = simplejpeg.decode_jpeg_header(jpeg, strict=False)
         _check_size(full_width, height)
         readable, small = _readable(jpeg)
-        look = None if previous is None else look_at(small[:, :, 0], (), data, previous)
+        look = None if references is None else look_at(small[:, :, 0], (), data, references)
         if width is None or width >= full_width:
             return Still(jpeg, full_width, height, "mjpeg", look=look)
         rgb = simplejpeg.decode_jpeg(readable, "RGB", min_width=width)
@@ -139,32 +138,37 @@ def _readable(jpeg: bytes) -> tuple[bytes, np.ndarray[Any, np.dtype[np.uint8]]]:
 
 
 def decode_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    """Run the job `decode`. The blob is extradata, the cells before, then the access unit."""
+    """Run the job `decode`. The blob is extradata, the references, then the access unit."""
     cut, cpu_s = int(request["extradata_bytes"]), time.process_time()
-    previous, data = _split(request, blob[cut:])
+    references, data = _split(request, blob[cut:])
     still = decode(
         request["codec"],
         data,
         blob[:cut],
         width=request["width"],
         quality=request["quality"],
-        previous=previous,
+        references=references,
     )
     return _reply(still, time.process_time() - cpu_s)
 
 
 def inspect_job(request: dict[str, Any], blob: bytes) -> tuple[dict[str, Any], bytes]:
-    """Run the job `inspect`. The blob is the cells before, then a JPEG."""
+    """Run the job `inspect`. The blob is the references, then a JPEG."""
     cpu_s = time.process_time()
-    previous, data = _split(request, blob)
-    still = inspect(data, width=request["width"], quality=request["quality"], previous=previous)
+    references, data = _split(request, blob)
+    still = inspect(data, width=request["width"], quality=request["quality"], references=references)
     return _reply(still, time.process_time() - cpu_s)
 
 
-def _split(request: dict[str, Any], blob: bytes) -> tuple[bytes | None, bytes]:
-    """(the cells of the picture before, or None when nothing is to be measured; the rest)."""
-    count = request.get("previous_bytes")
-    return (None, blob) if count is None else (blob[:count], blob[count:])
+def _split(request: dict[str, Any], blob: bytes) -> tuple[References | None, bytes]:
+    """(the references, or None when nothing is to be measured; the rest of the blob)."""
+    if "scenes" not in request:
+        return None, blob
+    cut, count = int(request["previous_bytes"]), int(request["scenes"])
+    scenes = tuple(
+        blob[at : at + CELLS_BYTES] for at in range(cut, cut + count * CELLS_BYTES, CELLS_BYTES)
+    )
+    return References(blob[:cut], scenes), blob[cut + count * CELLS_BYTES :]
 
 
 def warm_up() -> None:
@@ -173,7 +177,8 @@ def warm_up() -> None:
         with contextlib.suppress(CameraError):
             _decode_frame(codec, b"\0\0\0\1", b"")
     picture = _encode(VideoFrame(64, 64, "yuv420p"), 32, 80)
-    inspect(picture.jpeg, width=16, quality=80, previous=b"")
+    cells = bytes(CELLS_BYTES)
+    inspect(picture.jpeg, width=16, quality=80, references=References(cells, (cells,)))
 
 
 def _reply(still: Still, cpu_s: float) -> tuple[dict[str, Any], bytes]:
@@ -188,8 +193,8 @@ def _reply(still: Still, cpu_s: float) -> tuple[dict[str, Any], bytes]:
     look = still.look
     if look is None:
         return reply, still.jpeg
-    facts = {name: getattr(look, name) for name in (*LOOK_NUMBERS, "hash", "digest")}
-    return {**reply, "look": facts}, look.cells + still.jpeg
+    facts = {field.name: getattr(look, field.name) for field in fields(look)}
+    return {**reply, "look": facts | {"cells": None}}, look.cells + still.jpeg
 
 
 def _decode_frame(codec: str, data: bytes, extradata: bytes) -> VideoFrame:

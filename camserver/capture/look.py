@@ -11,51 +11,107 @@ from typing import Any
 
 import numpy as np
 
-from camserver.model import CELLS_BYTES, Look
+from camserver.model import CELLS_BYTES, Look, References
 
 COLUMNS, ROWS = 48, 27
 SCALE = 256
 """A cell is a mean luma of 0 to 255, times SCALE, as two bytes, little-endian."""
 SAMPLES = 4
 """How many samples a cell has in each direction, at least. More would cost more time."""
-SHARP_ROWS = 32
+SHARP_ROWS = 20
 """How many rows are read for the sharpness."""
+MARGIN = 0.125
+"""They are not near the upper or lower end: the camera writes there, and that is always sharp."""
 EDGE = 3.0
 """An edge is a difference of so many times the mean difference."""
 CHROMA_STEP = 8
 CHANGED_LEVELS = 6.0
 """A cell has changed when its mean differs by more levels than this: noise is averaged away."""
+FEW_DARK, FEW_BRIGHT = 0.05, 0.03
+"""The share of the cells that may be darker than `shadows`, and brighter than `highlights`. An
+overlay is bright, and takes about two cells of a hundred.
+"""
+STRONG_LEVELS = 6.0
+"""Steps between cells that are much larger than this count alike: a lamp must not outweigh the
+rest of the scene.
+"""
 
 Plane = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def look_at(luma: Plane, chroma: tuple[Plane, ...], coded: bytes, previous: bytes) -> Look:
+def look_at(luma: Plane, chroma: tuple[Plane, ...], coded: bytes, references: References) -> Look:
     """Measure a picture. Planes have the shape (height, width).
 
-    `chroma` is empty when it is not known. `coded` is what the camera sent. `previous` is the cells
-    of the picture before, or empty.
+    `chroma` is empty when it is not known. `coded` is what the camera sent.
     """
     cells = _cells(luma)
     levels = cells.astype(np.float32) / SCALE
+    change, motion = _change(levels, references.previous)
+    shadows, highlights = _percentiles(cells)
     return Look(
         brightness=float(levels.mean()) / 255,
         contrast=float(levels.std()) / 255,
         sharpness=_sharpness(luma),
+        shadows=shadows,
+        highlights=highlights,
         colour=_colour(chroma),
+        change=change,
+        motion=motion,
         cells=cells.astype("<u2").tobytes(),
         hash=_gradient_hash(levels),
         # SHA-1 is the fastest: processors have instructions for it
         digest=hashlib.sha1(coded, usedforsecurity=False).hexdigest()[:16],
-        change=_change(levels, previous),
+        likeness=_likeness(levels, references.scenes),
     )
 
 
-def _change(levels: Any, previous: bytes) -> float | None:
-    """The share of the cells that have changed. None without a picture before."""
+def _levels(cells: bytes) -> Any:
+    """Cells as levels. Shape: (ROWS, COLUMNS)."""
+    levels: Any = np.frombuffer(cells, "<u2").astype(np.float32) / SCALE
+    return levels.reshape(ROWS, COLUMNS)
+
+
+def _change(levels: Any, previous: bytes) -> tuple[float | None, float | None]:
+    """(the share of the cells that have changed, the mean change of the calmer half in levels).
+
+    None without a picture before.
+    """
     if len(previous) != CELLS_BYTES:
-        return None
-    before = np.frombuffer(previous, "<u2").reshape(ROWS, COLUMNS).astype(np.float32) / SCALE
-    return float((np.abs(levels - before) > CHANGED_LEVELS).mean())
+        return None, None
+    differences = np.abs(levels - _levels(previous)).ravel()
+    calmer = np.partition(differences, differences.size // 2)[: differences.size // 2]
+    return float((differences > CHANGED_LEVELS).mean()), float(calmer.mean())
+
+
+def _percentiles(cells: np.ndarray[Any, np.dtype[np.uint16]]) -> tuple[float, float]:
+    """The luma from 0 to 1 that few cells are darker than, and that few are brighter than."""
+    low, high = int(cells.size * FEW_DARK), int(cells.size * (1 - FEW_BRIGHT))
+    ordered = np.partition(cells.ravel(), (low, high))
+    return float(ordered[low]) / SCALE / 255, float(ordered[high]) / SCALE / 255
+
+
+def _likeness(levels: Any, scenes: tuple[bytes, ...]) -> tuple[float, ...]:
+    """How much the picture is like each scene, from -1 to 1: whether edges are at the same places.
+
+    It is the correlation of the steps between cells. Light, fog and contrast hardly change it.
+    """
+    if not scenes:
+        return ()
+    here = _steps(levels)
+    return tuple(_correlation(here, _steps(_levels(scene))) for scene in scenes)
+
+
+def _steps(levels: Any) -> Any:
+    """The steps to the cells on the right and below, strong ones weakened. Shape: (n,)."""
+    right = np.diff(levels, axis=1)[:-1]
+    below = np.diff(levels, axis=0)[:, :-1]
+    weight = 1 / np.sqrt(1 + (right * right + below * below) / STRONG_LEVELS**2)
+    return np.concatenate(((right * weight).ravel(), (below * weight).ravel()))
+
+
+def _correlation(one: Any, other: Any) -> float:
+    size = float(np.sqrt(np.dot(one, one) * np.dot(other, other)))
+    return float(np.dot(one, other)) / size if size else 0.0
 
 
 def _cells(luma: Plane) -> np.ndarray[Any, np.dtype[np.uint16]]:
@@ -88,7 +144,9 @@ def _sharpness(luma: Plane) -> float:
     height, width = luma.shape
     if width < 8:
         return 0.0
-    rows = luma[:: max(1, height // SHARP_ROWS)].astype(np.int16)
+    margin = int(height * MARGIN)
+    middle = luma[margin : height - margin]
+    rows = middle[:: max(1, middle.shape[0] // SHARP_ROWS)].astype(np.int16)
     first = np.abs(rows[:, 2:] - rows[:, :-2])
     strong = first > max(8.0, EDGE * float(first.mean()))
     slopes = int(first[strong].sum(dtype=np.int64))

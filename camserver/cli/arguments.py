@@ -69,6 +69,11 @@ def add_status(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_relearn(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `camserver relearn`."""
+    parser.add_argument("camera", help="its id")
+
+
 def add_retention(parser: argparse.ArgumentParser) -> None:
     """Add the options of `camserver retention`."""
     parser.add_argument(

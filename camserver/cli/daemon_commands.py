@@ -142,6 +142,15 @@ def reload(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@answered
+def relearn(arguments: argparse.Namespace) -> int:
+    """Let the daemon learn anew what the pictures of a camera show."""
+    camera = quote(arguments.camera, safe="")
+    answer = running(client(arguments)).post(f"/v1/cameras/{camera}/relearn")
+    print(f"{answer['camera']}: it was {answer['was']}; what its pictures show is learned anew")
+    return 0
+
+
 def console() -> Console:
     """Return a console as wide as the terminal, or 200 columns wide without a terminal."""
     return Console(width=None if sys.stdout.isatty() else 200, soft_wrap=False)

@@ -141,6 +141,12 @@ def _reload(arguments: argparse.Namespace) -> int:
     return daemon_commands.reload(arguments)
 
 
+def _relearn(arguments: argparse.Namespace) -> int:
+    from camserver.cli import daemon_commands
+
+    return daemon_commands.relearn(arguments)
+
+
 def _leases(arguments: argparse.Namespace) -> int:
     from camserver.cli import daemon_commands
 
@@ -216,6 +222,13 @@ COMMANDS = (
         "the running daemon reads its inventory: 0 when it took it over, else every fault",
         take.add_nothing,
         _reload,
+        asks_daemon=True,
+    ),
+    Command(
+        "relearn",
+        "the pictures of a camera are right as they are: learn anew what they usually show",
+        take.add_relearn,
+        _relearn,
         asks_daemon=True,
     ),
     Command(

@@ -42,6 +42,8 @@ COLUMNS = (
 NARROW = ("CAMERA", "AGE", "LAST RESULT", "FAILED", "NEXT")
 LEFT = ("CAMERA", "LAST RESULT", "SOURCE", "SIZE")
 WIDE = 120
+RECENT_S = 20 * 3600
+"""Of an older moment the date is shown, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +67,24 @@ class CameraStatus:
     busy: int | None
     failures: int
     due_in_s: float | None
+    health: str | None
+    """ok, learning, or what is wrong with its pictures. None: they are not judged."""
     host: str | None
     """The host of the fleet that polls it; None without a fleet."""
     is_elsewhere: bool
     """Whether another host polls it, and does not answer. Then what is known here may be old."""
 
     @property
-    def rank(self) -> tuple[bool, int, int, float]:
+    def rank(self) -> tuple[bool, int, int, bool, float]:
         """The sort key that puts the worst camera first."""
         is_fine = self.is_elsewhere and bool(self.host)
-        return is_fine, self.freshness.rank, -self.failures, -(self.age_s or 0.0)
+        is_well = not self.is_suspect
+        return is_fine, self.freshness.rank, -self.failures, is_well, -(self.age_s or 0.0)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether its pictures do not show what they should."""
+        return self.health not in (None, "ok", "learning")
 
     @property
     def needs_attention(self) -> bool:
@@ -132,7 +142,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         FreshnessLimits.of(camera["interval_s"]).judge(age_s),
         age_s,
         (latest.get("attempt") or {}).get("result"),
-        _elsewhere(camera) if is_elsewhere else label(latest),
+        _elsewhere(camera) if is_elsewhere else label(latest, now),
         latest.get("source"),
         f"{width}x{height}" if width else None,
         latest.get("bytes"),
@@ -141,6 +151,7 @@ def describe(camera: dict[str, Any], now: datetime) -> CameraStatus:
         None if polling is None else results.get("busy", 0) + results.get("full", 0),
         latest.get("consecutive_failures", 0),
         (polling or {}).get("due_in_s"),
+        _health(latest).get("state"),
         camera.get("host"),
         is_elsewhere,
     )
@@ -161,13 +172,33 @@ def _age_s(captured_at: Any, now: datetime) -> float | None:
         return None
 
 
-def label(latest: dict[str, Any]) -> str:
-    """Return the label of the last attempt, as the daemon wrote it."""
+def label(latest: dict[str, Any], now: datetime) -> str:
+    """Return the label of the last attempt, as the daemon wrote it.
+
+    Of a picture that came, but is suspect, it says why, and since when in local time.
+    """
     attempt = latest.get("attempt") or {}
     result = attempt.get("result")
     if result is None:
         return "not polled yet"
+    if result == Result.OK and (suspicion := _health(latest).get("label")):
+        return f"ok, but {suspicion} since {_moment(_health(latest).get('since'), now)}"
     return str(attempt.get("label") or attempt.get("error") or result)
+
+
+def _health(latest: dict[str, Any]) -> dict[str, Any]:
+    health = latest.get("health")
+    return health if isinstance(health, dict) else {}
+
+
+def _moment(since: Any, now: datetime) -> str:
+    """A moment as the time of day here, with the date if it is older."""
+    try:
+        moment = datetime.fromisoformat(since).astimezone()
+        is_old = (now - moment).total_seconds() > RECENT_S
+    except (TypeError, ValueError, OverflowError):  # another program may have written it
+        return "an unknown time"
+    return moment.strftime("%d %b, %H:%M" if is_old else "%H:%M")
 
 
 def show(statuses: list[CameraStatus], console: Console) -> None:
@@ -189,7 +220,7 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
                 (
                     s.camera,
                     Text(span(s.age_s), "" if s.is_elsewhere else COLOURS[s.freshness]),
-                    Text(s.label, "" if s.result == Result.OK or s.is_elsewhere else "red"),
+                    Text(s.label, _colour(s)),
                     s.source or NOTHING,
                     s.resolution or NOTHING,
                     kilobytes,
@@ -204,6 +235,12 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
         )
         table.add_row(*(cells[column] for column in columns))
     console.print(table)
+
+
+def _colour(status: CameraStatus) -> str:
+    if status.is_elsewhere or status.result not in (Result.OK, None):
+        return "" if status.is_elsewhere else "red"
+    return "yellow" if status.is_suspect else ""
 
 
 def as_json(statuses: list[CameraStatus], *, daemon: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from camserver.config.fleet import FleetTable
 from camserver.config.inventory import Camera
@@ -11,6 +11,14 @@ from camserver.config.model import Go2rtcTable, PollingTable
 from camserver.config.urls import host_of
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+STAND_INS: Mapping[str, object] = {
+    "id": "x",
+    "url": "rtsp://x/",
+    "snapshot_url": "http://x/",
+    "name": "x",
+    "etcd": ["http://x"],
+}
+"""Valid values of keys, with which the rest of a table is checked when its own are wrong."""
 
 
 def rate_warning(cameras: Iterable[Camera], polling: PollingTable) -> str:

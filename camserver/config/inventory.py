@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from camserver.config.fleet import FleetTable
+from camserver.config.health import HealthTable
 from camserver.config.model import (
     SOURCES,
     ApiTable,
@@ -56,6 +57,8 @@ class Camera:
     http_cooldown_s: float = 0.0
     sources: tuple[str, ...] = SOURCES
     hosts: tuple[str, ...] = ANY_HOST
+    health: HealthTable | None = field(default=None, compare=False)
+    """How its pictures are judged. None: they are not."""
 
     @property
     def address(self) -> str:
@@ -77,6 +80,7 @@ class Inventory:
     http: HttpTable
     api: ApiTable
     log: LogTable
+    health: HealthTable
     go2rtc: Go2rtcTable
     fleet: FleetTable | None
     """None: this host is on its own."""

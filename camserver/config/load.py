@@ -15,9 +15,16 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from camserver.config.checks import device_faults, did_you_mean, fleet_faults, rate_warning
+from camserver.config.checks import (
+    STAND_INS,
+    device_faults,
+    did_you_mean,
+    fleet_faults,
+    rate_warning,
+)
 from camserver.config.files import InventoryFiles, builtin_profiles
 from camserver.config.fleet import PASSWORDS, TLS_FILES, FleetTable
+from camserver.config.health import HealthTable, health_of
 from camserver.config.inventory import Camera, Inventory
 from camserver.config.model import (
     SECTIONS,
@@ -78,6 +85,7 @@ class _Loader:
         self.warnings: list[str] = []
         self.files = InventoryFiles(path)
         self.faults = self.files.faults
+        self._health = HealthTable()
         self._seen: dict[str, Path] = {}
 
     def load(self) -> Inventory:
@@ -101,6 +109,8 @@ class _Loader:
             name: self._table(model, raw.get(name, {}), f"{self.path}: [{name}]")
             for name, model in SECTIONS.items()
         }
+        if isinstance(health := tables["health"], HealthTable):
+            self._health = health
         tables["fleet"] = self._fleet(raw["fleet"]) if "fleet" in raw else None
         profiles = self._profiles(raw.get("profiles", {}))
         defaults = self._keys(raw.get("defaults", {}), f"{self.path}: [defaults]")
@@ -168,7 +178,7 @@ class _Loader:
         wrong = {fault["loc"][0] for fault in error.errors() if fault["loc"]}
         sound = {key: value for key, value in raw.items() if key not in wrong}
         if wrong:
-            stand_ins = {key: value for key, value in _STAND_INS.items() if key in wrong}
+            stand_ins = {key: value for key, value in STAND_INS.items() if key in wrong}
             try:
                 model.model_validate(sound | stand_ins)
             except ValidationError as rest:
@@ -278,6 +288,7 @@ class _Loader:
             retention=table.retention,
             lost_cooldown_s=table.lost_cooldown,
             hosts=tuple(table.hosts),
+            health=health_of(self._health, table.health),
         )
 
     def _password(
@@ -385,12 +396,3 @@ class _Loader:
             else:
                 text = fault["msg"].removeprefix("Value error, ")
             self.faults.append(f"{where}: {key}: {text}" if key else f"{where}: {text}")
-
-
-_STAND_INS: Mapping[str, object] = {
-    "id": "x",
-    "url": "rtsp://x/",
-    "snapshot_url": "http://x/",
-    "name": "x",
-    "etcd": ["http://x"],
-}

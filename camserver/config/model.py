@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from camserver.config.fleet import PASSWORDS, FleetTable
+from camserver.config.health import HealthKey, HealthTable
 from camserver.config.output import CameraRetention, OutputTable, RetentionTable
 from camserver.config.table import Table
 from camserver.config.units import Duration
@@ -277,6 +278,12 @@ class CameraKeys(Table):
     retention: CameraRetention | None = Field(
         None, description="What is deleted of this camera, where it differs from [retention]."
     )
+    health: HealthKey | None = Field(
+        None,
+        description=(
+            "How its pictures are judged, where that differs from [health]; false: not at all."
+        ),
+    )
     enabled: bool = True
 
 
@@ -328,6 +335,7 @@ class InventoryTable(Table):
     http: HttpTable = HttpTable()
     api: ApiTable = ApiTable()
     log: LogTable = LogTable()
+    health: HealthTable = HealthTable()
     go2rtc: Go2rtcTable = Go2rtcTable()
     fleet: FleetTable | None = None
     defaults: CameraKeys = CameraKeys()
@@ -342,6 +350,7 @@ SECTIONS: dict[str, type[Table]] = {
     "http": HttpTable,
     "api": ApiTable,
     "log": LogTable,
+    "health": HealthTable,
     "go2rtc": Go2rtcTable,
 }
 

@@ -50,6 +50,7 @@ from camserver.events.daemon import (
     WallNotServed,
     WrongLogins,
 )
+from camserver.events.health import PictureNotJudged, PictureRecovered, PictureSuspect
 from camserver.events.polls import (
     CameraFresh,
     CameraRecovered,
@@ -113,6 +114,9 @@ __all__ = [
     "LogSummarised",
     "OutputBack",
     "OutputLost",
+    "PictureNotJudged",
+    "PictureRecovered",
+    "PictureSuspect",
     "PollFailed",
     "PollSkipped",
     "PollsSummary",

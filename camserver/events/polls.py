@@ -91,6 +91,11 @@ class SnapshotPublished(Event):
     store_ms: float | None = None
     cpu_ms: float | None = None
     camera_clock_offset_s: float | None = None
+    health: str | None = None
+    """ok, learning or what is suspected. None: the picture was not judged."""
+    health_since: str | None = None
+    health_label: str | None = None
+    """What is suspected, in words: "has been black". They go before a time."""
 
     @property
     def text(self) -> str:

@@ -159,6 +159,10 @@ class SimulatedCamera:
         """The names of its quirks."""
         return frozenset(self.quirk.split("+")) - {""}
 
+    def shows(self, now: float) -> int:
+        """The time that its picture shows, in whole seconds since 1970."""
+        return 0 if "frozen" in self.quirks else int(now)
+
     def wrong_login(self) -> None:
         """Count a wrong login, and lock the account after `lock_after` of them."""
         self.record.wrong_logins += 1

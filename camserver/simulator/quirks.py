@@ -42,6 +42,7 @@ QUIRKS = {
     "marked-units": "an RTP marker on every NAL unit",
     "no-markers": "no RTP marker at all",
     "no-clock": "one RTP timestamp for all pictures",
+    "frozen": "sends the same picture again and again, also after a new start",
     "kept-nonce": "one digest nonce for all connections",
     "stale-bare-401": (
         "answers a digest nonce of another connection with a 401 without a challenge, and closes"

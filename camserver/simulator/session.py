@@ -318,7 +318,7 @@ class SimulatedConnection(asyncio.Protocol):
             else int((start + zlib.crc32(camera.id.encode()) % 97) * camera.fps) % camera.gop
         )
         reported = 0.0
-        began = int(start)
+        began = camera.shows(start)
         for frame in range(2**40):
             due = start + frame / camera.fps
             # A camera has its own clock: that of the host may be set
@@ -328,7 +328,7 @@ class SimulatedConnection(asyncio.Protocol):
                 self._send(1, rtp.sender_report(due + camera.clock_offset_s, stamp))
                 reported = due
             index = 0 if camera.codec == "mjpeg" else number % camera.gop
-            began = int(due) if index == 0 else began
+            began = camera.shows(due) if index == 0 else began
             number += 1
             backlog_bytes = self._transport.get_write_buffer_size() + len(self._slow)
             if (

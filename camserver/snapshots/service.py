@@ -15,15 +15,14 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
-
-from cachetools import LRUCache
 
 from camserver.capture.decoder import Decoder
 from camserver.config import Camera
 from camserver.errors import CameraError, LeaseStateError, RtspBusy
+from camserver.health import PictureHealth
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.tasks import child_task
 from camserver.leases import Holder, Preempted, Priority, RtspLease, RtspManager
@@ -31,6 +30,7 @@ from camserver.model import (
     Attempt,
     CodedKeyframe,
     Phases,
+    References,
     Result,
     Snapshot,
     Source,
@@ -40,7 +40,6 @@ from camserver.rtsp.refusals import reinterpret_as_full
 from camserver.snapshots.failures import SourceFailure, failed_attempt, may_help
 from camserver.snapshots.sources import PictureSource
 
-MAX_REMEMBERED = 20_000
 MIN_SHARE_S = 0.5
 """A source is not tried when less time than this is left."""
 
@@ -114,14 +113,16 @@ class SnapshotService:
         manager: RtspManager,
         sources: SourcesOf,
         decoder: Decoder,
+        *,
+        health: PictureHealth | None = None,
         clock: WallClock = utc_now,
     ) -> None:
+        """Without `health` pictures are measured, but not judged."""
         self._manager = manager
         self._sources = sources
         self._decoder = decoder
+        self._health = health
         self._clock = clock
-        # The newest picture of each camera in small, to see what has changed
-        self._cells: LRUCache[str, bytes] = LRUCache(MAX_REMEMBERED)
 
     async def take(
         self,
@@ -217,16 +218,19 @@ class SnapshotService:
                 unit,
                 width=camera.width,
                 deadline=shot.begin(),
-                previous=self._cells.get(camera.id, b""),
+                references=await self._references(camera),
             )
         except CameraError as error:
             source.undecodable(unit, error)
             raise
         source.decoded(unit)
-        if still.look is not None:
-            self._cells[camera.id] = still.look.cells
         snapshot = _snapshot(shot, still, source.kind, unit)
+        if self._health is not None:
+            snapshot = replace(snapshot, health=self._health.judge(camera.id, still, unit))
         return await shot.deliver(Attempt(camera.id, shot.at, Result.OK, None, snapshot))
+
+    async def _references(self, camera: Camera) -> References | None:
+        return References() if self._health is None else await self._health.references(camera.id)
 
 
 def _snapshot(shot: _Shot, still: Still, source: Source, unit: CodedKeyframe) -> Snapshot:

@@ -12,7 +12,7 @@ from typing import Any
 
 from camserver.events import SnapshotPublished
 from camserver.host.clock import rfc3339
-from camserver.model import Look, Snapshot
+from camserver.model import Snapshot
 from camserver.storage.exif import captured_at, size, with_exif
 
 FACTS = (
@@ -55,19 +55,24 @@ def facts_of(
         "camera_clock_offset_s": snapshot.camera_clock_offset_s,
         "capture_ms": round(snapshot.capture_ms, 1),
         "lease_wait_ms": round(snapshot.lease_wait_ms, 1),
-        "health": _health_of(snapshot.still.look),
+        "health": _health_of(snapshot),
     }
 
 
-def _health_of(look: Look | None) -> dict[str, float | None] | None:
-    """What the picture looks like, as numbers; None when it was not measured."""
+def _health_of(snapshot: Snapshot) -> dict[str, Any] | None:
+    """Whether the picture looks well, and its numbers; None when it was not measured."""
+    look, health = snapshot.still.look, snapshot.health
     if look is None:
         return None
     return {
+        "state": health and health.state,
+        "since": health and rfc3339(health.since),
+        "label": health and (health.label or None),
         "brightness": round(look.brightness, 4),
         "contrast": round(look.contrast, 4),
         "sharpness": round(look.sharpness, 4),
         "change": None if look.change is None else round(look.change, 4),
+        "hash": look.hash,
     }
 
 
@@ -101,7 +106,7 @@ def published_event(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
     def ms(seconds: float | None) -> float | None:
         return None if seconds is None else seconds * 1000
 
-    still, phases = snapshot.still, snapshot.phases
+    still, phases, health = snapshot.still, snapshot.phases, snapshot.health
     return SnapshotPublished(
         camera=snapshot.camera,
         source=snapshot.source,
@@ -120,4 +125,7 @@ def published_event(snapshot: Snapshot, store_s: float) -> SnapshotPublished:
         store_ms=ms(store_s),
         cpu_ms=ms(phases.cpu),
         camera_clock_offset_s=snapshot.camera_clock_offset_s,
+        health=health.state if health else None,
+        health_since=rfc3339(health.since) if health else None,
+        health_label=(health.label or None) if health else None,
     )

@@ -37,6 +37,7 @@ from support import camera, free_port
 
 from camserver.capture.build import build_capture
 from camserver.config.output import OutputTable
+from camserver.health import PictureHealth
 from camserver.host.loop import run_loop
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.model import Attempt
@@ -66,7 +67,9 @@ class Measured:
 class Ours:
     """What the daemon does for one poll, with its parts, in this process."""
 
-    def __init__(self, url: str, folder: Path, engine: str) -> None:
+    def __init__(
+        self, url: str, folder: Path, engine: str, health: PictureHealth | None = None
+    ) -> None:
         self.camera = camera(url=url, max_sessions=4, cooldown_s=0.0, engine=engine)
         self.capture = build_capture(85)
         self.sessions, self.decoders = self.capture.sessions, self.capture.decoders
@@ -77,7 +80,10 @@ class Ours:
         )
         manager.configure({self.camera.device: Budget(4, 0.0, 0.0)})
         self.service = SnapshotService(
-            manager, Sources(self.capture.rtsp, self.capture.http), self.capture.decoder
+            manager,
+            Sources(self.capture.rtsp, self.capture.http),
+            self.capture.decoder,
+            health=health,
         )
         self.store = SnapshotStore(OutputTable(directory=folder, archive=""), Outcomes())
 
@@ -92,7 +98,7 @@ class Ours:
 
         async def deliver(attempt: Attempt) -> Attempt:
             nonlocal published
-            attempt = await self.store.record(attempt, 0)
+            attempt, _ = await self.store.record(attempt, 0)
             published = time.monotonic()
             return attempt
 

@@ -125,7 +125,7 @@ async def test_the_facts_say_what_the_picture_looks_like(daemon: StartDaemon) ->
             lambda c=camera: (desk.facts(c).get("health") or {}).get("change") is not None
         )
     health = desk.facts()["health"]
-    assert set(health) == {"brightness", "contrast", "sharpness", "change"}
+    assert health["state"] in ("learning", "ok")
     assert 0.3 < health["brightness"] < 0.6  # bars
     assert health["contrast"] > 0.1
     assert health["sharpness"] > 0.3

@@ -121,6 +121,32 @@ tests:
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+def test_a_suspect_camera_fires_one_rule_for_each_reason(tmp_path: Path) -> None:
+    rules = Path(__file__).parents[2] / "config" / "alerts.yml"
+    summary = "gate: its pictures come, but may not be true: frozen"
+    (tmp_path / "t.yml").write_text(
+        f"""rule_files: [{rules}]
+tests:
+  - interval: 1m
+    input_series:
+      - {{series: 'camserver_picture_suspect{{camera="gate",reason="frozen"}}', values: "1x5"}}
+    alert_rule_test:
+      - eval_time: 3m
+        alertname: PictureSuspect
+        exp_alerts: [{{exp_labels: {{camera: gate, reason: frozen, severity: warning}},
+                       exp_annotations: {{summary: "{summary}"}}}}]
+      - {{eval_time: 15m, alertname: PictureSuspect, exp_alerts: []}}
+"""
+    )
+    tested = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "t.yml"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def test_the_dashboard_asks_for_metrics_that_exist() -> None:
     """Every metric that the dashboard or a rule names stands in docs/metrics.md."""
     root = Path(__file__).parents[2]

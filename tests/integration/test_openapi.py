@@ -125,6 +125,9 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
     assert (await api.ask("POST", snapshot, "bad"))[0] == 502
     assert (await api.ask("POST", snapshot + "?label=%00"))[0] == 400
     assert (await api.ask("POST", snapshot, "other"))[0] == 404
+    relearn = "/v1/cameras/{id}/relearn"
+    assert (await api.ask("POST", relearn, "cam"))[0] == 200
+    assert (await api.ask("POST", relearn, "other"))[0] == 404
     assert (await api.ask("POST", lease + "?ttl=never"))[0] == 400
     assert (await api.ask("POST", lease, "other"))[0] == 404
     async with LeaseClient(desk.socket).lease("cam", wait_s=30):
@@ -153,6 +156,7 @@ async def ask_what_acts(api: Described, desk: Desk) -> None:
         ("GET", "/v1/events", "200"),  # 503: only at a stop
         ("POST", "/v1/retention/confirm", "503"),  # while the index can't be used
         ("POST", "/v1/cameras/{id}/snapshot", "503"),  # while no decoder is free
+        ("POST", relearn, "503"),  # in a fleet, while no host has it
         ("GET", "/v1/cameras/{id}/latest.jpg", "502"),
         ("GET", "/v1/cameras/{id}/archive/{path}", "502"),
         ("GET", "/v1/cameras/{id}/archive/{path}", "503"),

@@ -216,3 +216,50 @@ def test_no_form_of_a_password_survives_redaction(password: str) -> None:
         or encoded in "could not open rtsp://***10.9.8.7:554/stream"
     )
     assert scrub("x " + password + " y") == "x *** y" or password in "x *** y"
+
+
+def test_health_is_of_all_cameras_and_of_each(tmp_path: Path) -> None:
+    """A camera changes single keys of [health], or is not judged at all."""
+    inventory = load(
+        tmp_path,
+        '[health]\nfrozen_after = "5m"\nblurred_below = 0.5\n'
+        + "[profiles.hall]\nhealth = {black_below = 0.02}\n"
+        + "".join(
+            f'[[camera]]\nid = "{name}"\nurl = "rtsp://{name}/"\n{key}\n'
+            for name, key in (
+                ("plain", ""),
+                ("on", "health = true"),
+                ("off", "health = false"),
+                ("own", 'health = {frozen_after = "1m"}'),
+                ("dark", 'profile = "hall"'),
+            )
+        ),
+    )
+    limits = {camera.id: camera.health for camera in inventory.cameras}
+    assert limits["plain"] == limits["on"] == inventory.health
+    assert limits["off"] is None
+    own, dark = limits["own"], limits["dark"]
+    assert own is not None
+    assert dark is not None
+    assert (own.frozen_after, own.blurred_below) == (60, 0.5)
+    assert (dark.black_below, dark.frozen_after) == (0.02, 300)
+
+
+def test_limits_of_health_that_make_no_sense(tmp_path: Path) -> None:
+    camera = '[[camera]]\nid = "a"\nurl = "rtsp://a/"\n'
+    told = "\n".join(
+        faults(
+            tmp_path,
+            '[health]\nfrozen_after = "0s"\nblack_below = 2\nblurry = 1\n'
+            + camera
+            + "health = {clock_tolerance = -1}\n",
+        )
+    )
+    for key in ("frozen_after", "black_below", "blurry", "clock_tolerance"):
+        assert key in told
+    for key, told in (
+        ("health = {black_below = nan}", "health.black_below: Input should be less than"),
+        ("health = 1", "health: expected true, false or a table"),
+        ('health = "no"', "health: expected true, false or a table"),
+    ):
+        assert faults(tmp_path, f"{camera}{key}\n")[0].startswith(f"camera 'a': {told}")

@@ -56,7 +56,41 @@ def facts(
     ],
 )
 def test_the_label_is_shown_as_it_was_given(attempt: dict[str, Any], said: str) -> None:
-    assert label({"attempt": attempt}) == said
+    assert label({"attempt": attempt}, NOW) == said
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [
+        (None, "ok"),
+        ({"state": "ok", "since": NOW.isoformat(), "label": None}, "ok"),
+        ({"state": "black", "label": "has been black", "since": None}, "an unknown time"),
+        ({"state": "black", "label": "has been black", "since": "yesterday"}, "an unknown time"),
+        ("strange", "ok"),
+    ],
+)
+def test_a_suspect_picture_is_told(health: Any, said: str) -> None:
+    assert label({"attempt": {"result": "ok"}, "health": health}, NOW).endswith(said)
+
+
+def test_since_when_is_local_time_and_the_date_if_it_is_older() -> None:
+    for ago, form in ((timedelta(minutes=5), "%H:%M"), (timedelta(days=3), "%d %b, %H:%M")):
+        since = NOW - ago
+        health = {"state": "frozen", "label": "has stood", "since": since.isoformat()}
+        said = label({"attempt": {"result": "ok"}, "health": health}, NOW)
+        assert said == f"ok, but has stood since {since.astimezone().strftime(form)}"
+        failed = {"attempt": {"result": "auth", "label": "wrong password"}, "health": health}
+        assert label(failed, NOW) == "wrong password"
+
+
+def test_a_suspect_camera_stands_before_those_that_are_well() -> None:
+    cameras = [facts("well", 3.0), facts("suspect", 2.0), facts("stale", 500.0)]
+    health = {"state": "frozen", "since": NOW.isoformat(), "label": "has stood"}
+    cameras[1]["latest"]["health"] = health
+    statuses = from_daemon(cameras, NOW)
+    assert [status.camera for status in statuses] == ["stale", "suspect", "well"]
+    assert [status.health for status in statuses] == [None, "frozen", None]
+    assert not statuses[1].needs_attention, "its pictures come"
 
 
 def test_worst_first() -> None:

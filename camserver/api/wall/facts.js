@@ -6,6 +6,7 @@
  * codec: string|null,
  *   source: string|null, engine: string|null, capture_ms: number|null, lease_wait_ms: number|null,
  *   camera_clock_offset_s: number|null, path: string|null, consecutive_failures: number,
+ *   health: {state: string|null, since: string|null, label: string|null}|null,
  *   attempt: {at: string, result: string, error: string|null, label?: string}}} Latest
  * @typedef {{id: string, name: string, device: string, interval_s: number, late_after_s: number,
  * stale_after_s: number, max_sessions: number, go2rtc: string|null,
@@ -40,23 +41,49 @@ export function failing(camera) {
   return camera.latest !== null && camera.latest.attempt.result !== "ok";
 }
 
-/** @param {Camera} camera why there is no newer picture; "" when there is nothing to say */
-export function label(camera) {
+/** @param {Camera} camera whether its pictures do not show what they should */
+export function suspect(camera) {
+  return Boolean(camera.latest?.health?.label);
+}
+
+/**
+ * Why there is no newer picture, or what is wrong with the newest one; "" when there is nothing to
+ * say.
+ * @param {Camera} camera @param {number} now @param {string} timeZone
+ */
+export function label(camera, now, timeZone) {
   if (!camera.from_owner)
     return camera.host ? `no news from host ${camera.host}` : "no host has it";
-  if (camera.latest === null || !failing(camera)) return "";
+  if (camera.latest === null) return "";
+  if (!failing(camera)) return suspicion(camera, now, timeZone);
   const { result, error, label } = camera.latest.attempt;
   return label ?? error ?? result;
 }
 
+/** @param {Camera} camera @param {number} now @param {string} timeZone */
+function suspicion(camera, now, timeZone) {
+  const { label, since } = camera.latest?.health ?? {};
+  if (!label || !since) return "";
+  return `${freshness(camera, now)}, but ${label} since ${moment(new Date(since), timeZone)}`;
+}
+
+/** @param {Date} moment @param {string} timeZone the time of day, with the date if it is older */
+function moment(moment, timeZone) {
+  const time = /** @type {const} */ ({ hour: "2-digit", minute: "2-digit", timeZone });
+  const day = /** @type {const} */ ({ day: "numeric", month: "short" });
+  const isOld = Date.now() - moment.getTime() > 20 * 3600 * 1000;
+  return moment.toLocaleString(undefined, isOld ? { ...day, ...time } : time);
+}
+
 /**
  * Where a camera stands on the wall, the worst first: 0 has never had a picture, 1 is stale, 2
- * late, 3 fresh but failing, 4 well.
+ * late, 3 fresh but failing, 4 fresh but suspect, 5 well.
  * @param {Camera} camera @param {number} now
  */
 export function rank(camera, now) {
   const state = freshness(camera, now);
-  return state === "fresh" ? (failing(camera) ? 3 : 4) : { never: 0, stale: 1, late: 2 }[state];
+  if (state !== "fresh") return { never: 0, stale: 1, late: 2 }[state];
+  return failing(camera) ? 3 : suspect(camera) ? 4 : 5;
 }
 
 /**
@@ -130,6 +157,7 @@ export function table(camera, device, timeZone) {
         ? "–"
         : `${l.camera_clock_offset_s >= 0 ? "+" : ""}${number(l.camera_clock_offset_s, "s", 1)}`,
     ],
+    ["Picture's health", l?.health?.state ?? "–"],
     ["Failures in a row", String(l?.consecutive_failures ?? 0)],
     ["Interval", span(camera.interval_s)],
     ["Sessions", `${device?.held.length ?? 0} of ${camera.max_sessions}${held ? `: ${held}` : ""}`],

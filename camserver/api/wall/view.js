@@ -188,7 +188,7 @@ export class View {
   paint() {
     const camera = this.find(this.id);
     if (!camera) return;
-    const text = this.archived ? "" : label(camera);
+    const text = this.archived ? "" : label(camera, performance.now(), this.site.timezone);
     element("label").hidden = !text;
     element("label").textContent = text;
     const pictures = `/v1/cameras/${camera.id}`;

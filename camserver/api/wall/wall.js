@@ -2,7 +2,7 @@
 // fetched.
 // @ts-check
 import { ask } from "./ask.js";
-import { age, failing, freshness, label, rank, span } from "./facts.js";
+import { age, failing, freshness, label, rank, span, suspect } from "./facts.js";
 import { forget, show } from "./pictures.js";
 import { View } from "./view.js";
 
@@ -85,8 +85,9 @@ function write(node, text) {
 function paint(tile, moment) {
   const { button, camera } = tile;
   const state = freshness(camera, moment);
-  if (!button.classList.contains(state)) button.className = `tile ${state}`;
-  const text = label(camera);
+  const look = suspect(camera) && !failing(camera) ? `tile ${state} suspect` : `tile ${state}`;
+  if (button.className !== look) button.className = look;
+  const text = label(camera, moment, view.site.timezone);
   const over = /** @type {HTMLElement} */ (button.querySelector(".label"));
   over.hidden = !text;
   write(over, text);
@@ -101,15 +102,21 @@ function filter() {
   ).value;
   const text = search.value.trim().toLowerCase();
   const moment = now();
-  const counts = { all: 0, stale: 0, failing: 0 };
+  const counts = { all: 0, stale: 0, failing: 0, suspect: 0 };
   for (const { camera, button } of tiles.values()) {
-    const stale = ["stale", "never"].includes(freshness(camera, moment));
+    /** @type {Record<string, boolean>} */
+    const is = {
+      all: true,
+      stale: ["stale", "never"].includes(freshness(camera, moment)),
+      failing: failing(camera),
+      suspect: suspect(camera),
+    };
     counts.all += 1;
-    counts.stale += Number(stale);
-    counts.failing += Number(failing(camera));
+    counts.stale += Number(is.stale);
+    counts.failing += Number(is.failing);
+    counts.suspect += Number(is.suspect);
     const found = `${camera.id} ${camera.name} ${camera.device}`.toLowerCase().includes(text);
-    button.hidden =
-      !found || (wanted === "stale" && !stale) || (wanted === "failing" && !failing(camera));
+    button.hidden = !found || !is[wanted];
   }
   for (const [name, count] of Object.entries(counts))
     write(element(`count-${name}`), String(count));
@@ -193,6 +200,11 @@ function published(data) {
     capture_ms: data.capture_ms,
     lease_wait_ms: data.lease_wait_ms,
     camera_clock_offset_s: data.camera_clock_offset_s ?? null,
+    health: {
+      state: data.health ?? null,
+      since: data.health_since ?? null,
+      label: data.health_label ?? null,
+    },
     consecutive_failures: 0,
     attempt: { at: data.at, result: "ok", error: null },
   };
@@ -218,6 +230,7 @@ function failed(data) {
     capture_ms: null,
     lease_wait_ms: null,
     camera_clock_offset_s: null,
+    health: null,
     path: null,
   };
   tile.camera.latest = {

@@ -1,0 +1,243 @@
+"""The judge of pictures, on looks made by hand: what it learns, tells, and keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from looks import BLACK, BLURRED, START, WELL, Watched
+
+from camserver.config import HealthTable
+from camserver.health.scene import blend
+from camserver.health.stored import content, read
+from camserver.model import Suspicion
+
+
+def test_the_first_pictures_are_learned_from() -> None:
+    camera = Watched()
+    assert camera.see(times=19).state == "learning"
+    ok = camera.see(times=2)
+    assert (ok.state, ok.label, ok.since) == ("ok", "", START + timedelta(seconds=190))
+
+
+def test_a_fault_is_told_when_it_has_lasted_and_since_when() -> None:
+    """One picture is no fault, and one that looks well is no end."""
+    camera = Watched().learned()
+    began = camera.at
+    assert camera.see(BLURRED, times=18).state == "ok"
+    suspect = camera.see(BLURRED)
+    assert (suspect.state, suspect.since) == ("blurred", began)
+    assert suspect.label == "has been blurred"
+    assert camera.see().state == "blurred"
+    assert camera.see(BLURRED).state == "blurred"
+    camera.see(times=4)
+    assert camera.see(times=2).state == "ok"
+
+
+def test_what_passes_is_no_fault() -> None:
+    """A truck, a hand, a headlight: the time begins again."""
+    camera = Watched().learned()
+    for _ in range(20):
+        assert camera.see(BLACK, times=12).state == "ok"
+        assert camera.see(times=2).state == "ok"
+
+
+def test_rare_pictures_need_three_of_them() -> None:
+    camera = Watched(interval_s=3600.0).learned()
+    assert camera.see(BLURRED, times=2).state == "ok"
+    assert camera.see(BLURRED).state == "blurred"
+
+
+def test_the_end_needs_a_clear_distance_from_the_limit() -> None:
+    """At the limit it does not flap."""
+    camera = Watched().learned()
+    camera.see(BLURRED, times=30)
+    near = replace(WELL, sharpness=0.6 * 0.6 * 1.05)
+    assert camera.see(near, times=50).state == "blurred"
+    assert camera.see(replace(WELL, sharpness=0.6 * 0.75), times=10).state == "ok"
+
+
+def test_a_night_that_came_before_is_usual() -> None:
+    """A place without light is black every night. The first one is told, as nobody knows better."""
+    camera = Watched(interval_s=600.0)
+    camera.see(times=30)
+    found = []
+    for _ in range(3):
+        night = {camera.see(BLACK).state for _ in range(60)}
+        day = {camera.see().state for _ in range(84)}
+        found.append((night, day - {"black"}))
+    assert found[0] == ({"ok", "black"}, {"ok"})
+    assert found[1:] == [({"ok"}, {"ok"})] * 2
+    camera.wait(12 * 3600)
+    camera.see(times=2)
+    assert camera.see(BLACK, times=10).state == "black", "by day it is told"
+
+
+def test_another_scene_that_came_and_went_is_known() -> None:
+    """The camera looks elsewhere for two hours, and does so again: at night, on a patrol."""
+    camera = Watched(interval_s=60.0).learned()
+    camera.like = 0.1
+    assert camera.see(times=120).state == "moved"
+    camera.like = 0.9
+    assert camera.see(times=5).state == "ok"
+    assert len(camera.judge.scenes.known) == 2
+
+
+def test_a_scene_that_stays_is_the_usual_one_after_a_week() -> None:
+    camera = Watched(HealthTable(accept_after=86_400), interval_s=3600.0).learned()
+    camera.like, camera.like_others = 0.1, 0.95
+    assert camera.see(times=20).state == "moved"
+    assert camera.see(times=8).state == "ok"
+    assert len(camera.judge.scenes.known) == 2
+
+
+def test_patrols_are_learned_from_the_first_pictures() -> None:
+    """Each preset is a scene of its own, but there is an end of them."""
+    camera = Watched()
+    for number in range(20):
+        camera.like = 0.0
+        assert camera.see().state == ("learning" if number < 19 else "ok")
+    assert 1 < len(camera.judge.scenes.known) <= 12
+
+
+def test_a_patrol_is_learned_from_its_returns() -> None:
+    """Five presets of a minute, four of them unknown: told at first, known after some rounds."""
+    camera = Watched().learned()
+    told = []
+    for _ in range(20):
+        states = set()
+        for preset in range(5):
+            known = len(camera.judge.scenes.known)
+            camera.like = 0.9 if preset == 0 else 0.1
+            camera.like_others = 0.9 if 0 < preset < known else 0.1
+            states |= {camera.see(times=6).state}
+        told.append("moved" in states)
+    assert told[0]
+    assert not any(told[-3:])
+
+
+def test_the_same_coded_picture_is_frozen() -> None:
+    camera = Watched().learned()
+    began = camera.at
+    assert camera.see(digest="a" * 16, times=12).state == "ok"
+    frozen = camera.see(digest="a" * 16)
+    assert (frozen.state, frozen.since) == ("frozen", began)
+    assert camera.see().state == "ok", "one new picture proves it"
+
+
+@pytest.mark.parametrize("same", [1, 2, 3, 8])
+def test_a_keyframe_that_comes_again_until_the_next_one_is_not_frozen(same: int) -> None:
+    """Polls may be more frequent than keyframes, and snapshot URLs are often cached."""
+    for has_clock in (False, True):
+        camera = Watched(interval_s=0.3)
+        camera.offset_s = 0.1 if has_clock else None
+        states = set()
+        for group in range(600 // same):
+            states.add(camera.see(digest=f"{group:016x}", times=same).state)
+        assert states <= {"learning", "ok"}
+
+
+def test_a_clock_that_stands_is_frozen_if_the_picture_stands() -> None:
+    still = replace(WELL, change=0.0, motion=0.0)
+    for look, state in ((still, "frozen"), (WELL, "ok")):
+        camera = Watched().learned()
+        for number in range(20):
+            camera.offset_s = -10.0 * number  # our clock goes on, the camera's does not
+            health = camera.see(look)
+        assert health.state == state
+
+
+def test_no_motion_where_there_was_motion_is_frozen() -> None:
+    """Only an overlay changes. It takes five times as long, and is not told of a quiet camera."""
+    still = replace(WELL, change=0.002, motion=0.0)
+    for usual, state in ((0.4, "frozen"), (0.05, "ok")):
+        camera = Watched(interval_s=30.0)
+        camera.see(replace(WELL, motion=usual), times=80)
+        assert camera.see(still, times=20).state == "ok"
+        assert camera.see(still, times=2).state == state
+    camera = Watched(interval_s=30.0)
+    camera.see(times=80)
+    camera.interval_s = 5.0
+    assert camera.see(still, times=200).state == "frozen"
+    assert Watched(interval_s=30.0).learned().see(still, times=40).state == "ok", "not known yet"
+
+
+def test_a_wrong_clock() -> None:
+    for offset_s, state in (
+        (59.0, "ok"),
+        (61.0, "clock"),
+        (-3600.0, "clock"),
+        (-56 * 365 * 86_400.0, "clock"),
+        (-127 * 365 * 86_400.0, "ok"),  # the time since the camera's start, or zero
+        (1e12, "ok"),  # no time at all
+        (float("nan"), "ok"),
+    ):
+        camera = Watched().learned()
+        camera.offset_s = offset_s
+        assert camera.see(times=25).state == state, offset_s
+    camera.offset_s = 61.0
+    camera.see(times=25)
+    camera.offset_s = None
+    assert camera.see(times=25).state == "clock", "a camera that does not tell is not cured"
+    camera.offset_s = 0.1
+    assert camera.see(times=10).state == "ok"
+
+
+def test_the_worst_is_shown_first() -> None:
+    camera = Watched().learned()
+    camera.offset_s = 3600.0
+    camera.see(times=25)
+    camera.see(BLACK, times=30)
+    assert [suspicion for suspicion, _ in camera.see(BLACK).suspicions] == [
+        Suspicion.BLACK,
+        Suspicion.CLOCK,
+    ]
+
+
+def test_nothing_is_learned_from_a_fault() -> None:
+    camera = Watched().learned()
+    camera.see(BLURRED, times=2000)
+    assert camera.see(BLURRED).state == "blurred"
+    camera = Watched().learned()
+    camera.see(digest="b" * 16, times=2000)
+    assert camera.judge.scenes.pictures < 25
+
+
+def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
+    """Also a reboot, after which the clock begins again."""
+    path = tmp_path / "health.json"
+    camera = Watched().learned()
+    began = camera.at
+    camera.see(BLURRED, times=12)
+    path.write_bytes(content(camera.judge, "rtsp://a/", 5e8, camera.now))
+    assert read(path, "rtsp://b/", 5e8, camera.now) is None, "another camera"
+    found = read(path, "rtsp://a/", 5e8 + 10, 77.0)
+    assert found is not None
+    camera.judge, camera.now = found, 77.0
+    camera.see(BLURRED, times=6)
+    suspect = camera.see(BLURRED)
+    assert (suspect.state, suspect.since) == ("blurred", began)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1, 2]", b"\xff", b"null", b"9" * 5000])
+def test_a_damaged_file_is_no_file(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "health.json"
+    path.write_bytes(damage)
+    assert read(path, "x", 0.0, 0.0) is None
+    whole = content(Watched().learned().judge, "x", 0.0, 0.0)
+    assert len(whole) < 20_000
+    path.write_bytes(whole.replace(b"AAAAAAAA", b"", 1))
+    assert read(path, "x", 0.0, 0.0) is None
+    assert read(tmp_path, "x", 0.0, 0.0) is None
+
+
+@given(st.binary(min_size=8, max_size=8), st.binary(min_size=8, max_size=8), st.floats(0, 1))
+def test_blended_cells_lie_between(old: bytes, new: bytes, weight: float) -> None:
+    for before, after, found in zip(
+        *(memoryview(cells).cast("H") for cells in (old, new, blend(old, new, weight))), strict=True
+    ):
+        assert min(before, after) <= found <= max(before, after)
