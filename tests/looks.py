@@ -38,10 +38,9 @@ class Watched:
         self.at = START
         self.now = 1000.0
         self.number = 0
-        self.like = 0.9
-        """How like the pictures are to what was seen first."""
-        self.like_others = 0.0
-        """How like they are to the other known scenes."""
+        self.place = 0
+        """Which scene it sees."""
+        self.kind = (1920, 1080)
         self.offset_s: float | None = None
 
     def see(self, look: Look = WELL, *, digest: str = "", times: int = 1) -> Health:
@@ -53,13 +52,12 @@ class Watched:
         return health
 
     def _picture(self, look: Look, digest: str) -> Picture:
-        known = len(self.judge.scenes.known)
-        likeness = tuple(self.like_others if n else self.like for n in range(known))
-        if self.judge.scenes.unknown is not None:
-            likeness = (*likeness, 0.95)
-        seen = replace(look, digest=digest or f"{self.number:016x}", likeness=likeness)
+        cells = bytes([self.place]) * CELLS_BYTES
+        likeness = tuple(0.9 if one.cells == cells else 0.1 for one in self.judge.scenes.all)
+        digest = digest or f"{self.number:016x}"
+        seen = replace(look, digest=digest, likeness=likeness, cells=cells)
         interval_s, offset_s = self.interval_s, self.offset_s
-        return Picture(seen, 1920, 1080, 100_000, self.at, self.now, interval_s, offset_s)
+        return Picture(seen, *self.kind, 100_000, self.at, self.now, interval_s, offset_s)
 
     def wait(self, seconds: float) -> None:
         self.at += timedelta(seconds=seconds)

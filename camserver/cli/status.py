@@ -238,7 +238,7 @@ def show(statuses: list[CameraStatus], console: Console) -> None:
 
 
 def _colour(status: CameraStatus) -> str:
-    if status.is_elsewhere or status.result not in (Result.OK, None):
+    if status.is_elsewhere or status.result != Result.OK:
         return "" if status.is_elsewhere else "red"
     return "yellow" if status.is_suspect else ""
 

@@ -5,31 +5,56 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-EARLIER_S = 4 * 3600.0
-"""An hour is usually dark when that ended so long ago at least: a fault may come and go."""
+SHORTEST_S, LONGEST_S = 1800.0, 18 * 3600.0
+"""A night lasts longer than the one and shorter than the other. Else it is a fault."""
+APART_S = 12 * 3600.0
+"""Two nights end so far apart, at least."""
 FORGOTTEN_S = 30 * 86_400.0
+NIGHTS = 2
+"""An hour is usually dark after so many nights."""
 
 
 @dataclass(slots=True)
 class DarkHours:
-    """The hours of the day (UTC) at which the picture was black, and was not black later."""
+    """The hours of the day (UTC) at which the picture was black for a night."""
 
-    ended: dict[int, float] = field(default_factory=dict)
-    """For each such hour the end of that darkness, in seconds since 1970."""
-    now_dark: set[int] = field(default_factory=set)
+    ends: dict[int, list[float]] = field(default_factory=dict)
+    """For each hour the ends of the newest nights, in seconds since 1970."""
+    since: datetime | None = None
+    """When it became dark. None: it is not dark."""
+    hours: set[int] = field(default_factory=set)
+    """The hours since then."""
 
     def dark(self, at: datetime) -> None:
         """It is dark."""
-        self.now_dark.add(at.hour)
+        self.since = self.since or at
+        self.hours.add(at.hour)
 
     def light(self, at: datetime) -> None:
         """It is not dark, or not any more."""
-        if self.now_dark:
-            self.ended |= dict.fromkeys(self.now_dark, at.timestamp())
-            self.now_dark.clear()
+        if self.since is not None and SHORTEST_S <= _seconds(self.since, at) <= LONGEST_S:
+            end = at.timestamp()
+            for hour in self.hours:
+                nights = self.ends.get(hour, [])
+                if not nights or end - nights[-1] >= APART_S:
+                    self.ends[hour] = [*nights, end][-NIGHTS:]
+        self.since = None
+        self.hours.clear()
 
     def is_usual(self, at: datetime) -> bool:
-        """Whether it was dark about this hour on an earlier day."""
-        ends = (self.ended.get((at.hour + near) % 24) for near in (-1, 0, 1))
+        """Whether it was dark about this hour on earlier nights, and when this night began."""
+        if self.since is not None and _seconds(self.since, at) > LONGEST_S:
+            return False
+        return self._is_night(at) and self._is_night(self.since or at)
+
+    def _is_night(self, at: datetime) -> bool:
         moment = at.timestamp()
-        return any(end and EARLIER_S < moment - end < FORGOTTEN_S for end in ends)
+        return any(
+            len(nights) == NIGHTS and 0 < moment - nights[-1] < FORGOTTEN_S
+            for near in (-1, 0, 1)
+            if (nights := self.ends.get((at.hour + near) % 24))
+        )
+
+
+def _seconds(since: datetime, at: datetime) -> float:
+    return (at - since).total_seconds()

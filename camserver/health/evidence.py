@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from camserver.health.picture import Picture
+
 FEWEST = 3
 """A suspicion needs so many pictures, however long they are apart."""
 CLEAR = 2
 """So many pictures that look well end it."""
 CLEAR_SHARE = 0.25
 """They also span this share of the time after which it is a suspicion."""
+GAP_INTERVALS = 3
+"""What was seen before a longer gap between pictures does not count any more."""
 
 
 @dataclass(slots=True)
@@ -20,29 +24,40 @@ class Evidence:
     is_suspected: bool = False
     since: datetime | None = None
     """When it was seen first."""
-    since_s: float = 0.0
+    lasted_s: float = 0.0
+    """For how long it was seen. Gaps do not count."""
     pictures: int = 0
+    last_s: float = 0.0
     clear: int = 0
     clear_s: float = 0.0
 
-    def see(self, speaks: bool | None, at: datetime, now: float, after_s: float) -> None:
-        """Take a picture of the moment `at` into account, which was `now`.
+    def see(self, speaks: bool | None, picture: Picture, after_s: float) -> None:
+        """Take a picture into account. It is a suspicion after `after_s` seconds.
 
-        `speaks` is whether it shows the fault. None: it does not tell.
+        `speaks` is whether the picture shows the fault. None: it does not tell.
         """
-        if speaks is None:
-            return
+        gap_s = max(after_s, GAP_INTERVALS * picture.interval_s)
+        is_near = 0 <= picture.now - self.last_s <= gap_s
+        if not is_near and not self.is_suspected:
+            self.end()
         if speaks:
-            self._shown(at, now, after_s)
-        elif self.pictures or self.is_suspected:
-            self._not_shown(now, after_s)
+            self._shown(picture, after_s, is_near=is_near)
+        elif speaks is None and self.is_suspected:
+            self._go_on(picture.now, is_near=is_near)
+        elif speaks is False and (self.pictures or self.is_suspected):
+            self._not_shown(picture.now, after_s)
 
-    def _shown(self, at: datetime, now: float, after_s: float) -> None:
+    def _shown(self, picture: Picture, after_s: float, *, is_near: bool) -> None:
         self.clear = 0
-        if not self.pictures and not self.is_suspected:
-            self.since, self.since_s = at, now
+        self.since = self.since or picture.at
+        self._go_on(picture.now, is_near=is_near and self.pictures > 0)
         self.pictures += 1
-        self.is_suspected |= self.pictures >= FEWEST and now - self.since_s >= after_s
+        self.is_suspected |= self.pictures >= FEWEST and self.lasted_s >= after_s
+
+    def _go_on(self, now: float, *, is_near: bool) -> None:
+        if is_near:
+            self.lasted_s += now - self.last_s
+        self.last_s = now
 
     def _not_shown(self, now: float, after_s: float) -> None:
         if not self.clear:
@@ -54,5 +69,6 @@ class Evidence:
             self.end()
 
     def end(self) -> None:
-        """End it: it is proven that the fault is not there."""
-        self.is_suspected, self.since, self.pictures, self.clear = False, None, 0, 0
+        """End it: it is proven that the fault is not there, or it was seen too long ago."""
+        self.is_suspected, self.since, self.lasted_s = False, None, 0.0
+        self.pictures, self.clear = 0, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from camserver.health.picture import Picture
 from camserver.health.scene import Light
@@ -14,8 +15,10 @@ SHORTEST_S = 1.0
 """Of a shorter time it can't be told whether a clock stands."""
 OVERLAY = 0.05
 """A clock in the picture changes a smaller share of it."""
-NOTHING = 0.01
-"""Less than this share of a picture that stands changes."""
+STILL_MOTION = 0.05
+"""A picture that stands is coded anew with less motion than this (in levels). The least that a
+sensor's noise leaves is about twice as much.
+"""
 LEAST_MOTION = 0.1
 """Where the usual motion is less (in levels), a picture that stands looks like any other."""
 FROZEN_MOTION, ALIVE_MOTION = 0.25, 0.5
@@ -40,19 +43,25 @@ def clock_of(picture: Picture) -> datetime | None:
     return clock if clock >= FIRST_CLOCK else None
 
 
+class Moment(NamedTuple):
+    """A moment by the wall clock, and by the clock that nobody sets."""
+
+    at: datetime
+    now: float
+
+
 @dataclass(slots=True)
 class Repeats:
     """The coded picture, and when it came first."""
 
     digest: str = ""
-    since: datetime | None = None
-    since_s: float = 0.0
+    first: Moment | None = None
 
     def see(self, picture: Picture) -> bool:
         """Whether the camera has sent the picture before this one again."""
         if picture.look.digest == self.digest:
             return True
-        self.digest, self.since, self.since_s = picture.look.digest, picture.at, picture.now
+        self.digest, self.first = picture.look.digest, Moment(picture.at, picture.now)
         return False
 
 
@@ -62,20 +71,23 @@ class StandingClock:
 
     clock: datetime | None = None
     seen_s: float = 0.0
+    has_gone: bool = False
+    """Whether it has ever gone on. Some clocks begin again with each session."""
 
     def see(self, picture: Picture) -> bool | None:
         """Whether the clock stands, and the picture, too. None: that can't be told."""
-        clock, change, now = clock_of(picture), picture.look.change, picture.now
-        moves = change is not None and change >= NOTHING
+        clock, motion, now = clock_of(picture), picture.look.motion, picture.now
+        moves = motion is not None and motion >= STILL_MOTION
         if clock is None or self.clock is None:
             self.clock, self.seen_s = clock, now
             return False if moves else None
         elapsed_s = now - self.seen_s
         if elapsed_s < SHORTEST_S:
             return None
-        went_s = abs((clock - self.clock).total_seconds())
+        stands = abs((clock - self.clock).total_seconds()) < STANDS * elapsed_s
         self.clock, self.seen_s = clock, now
-        return went_s < STANDS * elapsed_s and change is not None and not moves
+        self.has_gone |= not stands
+        return stands and self.has_gone and motion is not None and not moves
 
 
 def is_motionless(picture: Picture, light: Light) -> bool | None:
@@ -94,6 +106,6 @@ def is_motionless(picture: Picture, light: Light) -> bool | None:
         return None
     if usual < LEAST_MOTION or picture.coded_bytes < LEAST_BYTES * light.coded_bytes:
         return None
-    if look.motion < FROZEN_MOTION * usual:
+    if look.motion < min(STILL_MOTION, FROZEN_MOTION * usual):
         return True
     return False if look.motion >= ALIVE_MOTION * usual else None

@@ -7,7 +7,7 @@ found here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from pydantic import Base64Bytes
@@ -15,8 +15,8 @@ from pydantic import Base64Bytes
 from camserver.config import HealthTable
 from camserver.health.dark_hours import DarkHours
 from camserver.health.evidence import Evidence
-from camserver.health.frozen import Repeats, StandingClock, clock_of, is_motionless
-from camserver.health.picture import Picture
+from camserver.health.frozen import OVERLAY, Repeats, StandingClock, clock_of, is_motionless
+from camserver.health.picture import Kind, Picture
 from camserver.health.scenes import STRUCTURE, Scenes
 from camserver.model import Health, References, Suspicion
 
@@ -28,6 +28,9 @@ MOTIONLESS_TIMES = 5.0
 """So many times longer than the same coded picture must a picture without motion be seen."""
 EARLY_SHARE = 0.5
 """A picture that comes after less than this share of the interval shows less motion than usual."""
+CLOCK_FORGOTTEN_S = 86_400.0
+"""A wrong clock that is not told any more is forgotten after so long: the source has changed."""
+Views = dict[Suspicion, bool]
 VIEWS = (
     Suspicion.BLACK,
     Suspicion.WASHED_OUT,
@@ -55,6 +58,8 @@ class Judge:
     """These speak for a frozen camera, too: its clock stands, or nothing moves."""
     repeats: Repeats = field(default_factory=Repeats)
     clock: StandingClock = field(default_factory=StandingClock)
+    motion_of: tuple[Kind, int] | None = None
+    """In which kind of picture and in which light it is seen whether nothing moves."""
     previous: Base64Bytes = b""
     previous_s: float = 0.0
     health: Health | None = None
@@ -63,15 +68,15 @@ class Judge:
     @property
     def references(self) -> References:
         """What the next picture is compared with."""
-        return References(self.previous, self.scenes.cells)
+        return References(self.previous, tuple(scene.cells for scene in self.scenes.all))
 
     def judge(self, picture: Picture, limits: HealthTable) -> Health:
         """Judge the next picture of the camera."""
-        view = self._view(picture, limits)
-        self._see_view(view, picture, limits.suspect_after)
+        views = self._views(picture, limits)
+        self._see_views(views, picture, limits.suspect_after)
         self._see_clock(picture, limits)
-        self._see_frozen(view, picture, limits)
-        self._learn(view, picture, limits)
+        self._see_frozen(views, picture, limits)
+        self._learn(views, picture, limits)
         self.previous, self.previous_s = picture.look.cells, picture.now
         found = self._suspicions()
         if self.health is None or found != self.health.suspicions or self._has_learned():
@@ -103,94 +108,110 @@ class Judge:
 
     # ---- what one picture shows
 
-    def _view(self, picture: Picture, limits: HealthTable) -> Suspicion | None:
-        """What is wrong with this picture. None: nothing, or it can't be told."""
+    def _views(self, picture: Picture, limits: HealthTable) -> Views:
+        """What this picture shows by itself, or against what is usual.
+
+        Each value is whether it shows that. None: it can't be told.
+        """
         look = picture.look
         if look.highlights < self._eased(Suspicion.BLACK, limits.black_below):
-            return Suspicion.BLACK
+            return {Suspicion.BLACK: True}
         if 1 - look.shadows < self._eased(Suspicion.WASHED_OUT, 1 - limits.washed_out_above):
-            return Suspicion.WASHED_OUT
+            return {Suspicion.WASHED_OUT: True}
+        lit: Views = {Suspicion.BLACK: False, Suspicion.WASHED_OUT: False}
         if self.scenes.is_learning:
-            return None
-        return self._other_scene(picture, limits) or self._blurred(picture, limits)
+            return lit
+        return lit | self._scene(picture, limits) | self._sharpness(picture, limits)
 
-    def _other_scene(self, picture: Picture, limits: HealthTable) -> Suspicion | None:
+    def _scene(self, picture: Picture, limits: HealthTable) -> Views:
         look = picture.look
         likeness = self.scenes.likeness(look)
         left = look.contrast / max(self.scenes.contrast(), 1e-9)
         is_flat = left < self._eased(Suspicion.COVERED, limits.covered_below)
         if is_flat and likeness < self._eased(Suspicion.COVERED, COVERED_LIKENESS):
-            return Suspicion.COVERED
-        is_other = likeness < self._eased(Suspicion.MOVED, limits.moved_below)
-        if is_other and look.contrast >= STRUCTURE and self.scenes.has_mode(picture.kind):
-            return Suspicion.MOVED
-        return None
+            # It may also look like another scene: one does not end the other
+            return {Suspicion.COVERED: True}
+        if likeness >= self._eased(Suspicion.MOVED, limits.moved_below):
+            return {Suspicion.COVERED: False, Suspicion.MOVED: False}
+        if look.contrast >= STRUCTURE and self.scenes.has_mode(picture.kind):
+            return {Suspicion.MOVED: True}
+        return {}
 
-    def _blurred(self, picture: Picture, limits: HealthTable) -> Suspicion | None:
+    def _sharpness(self, picture: Picture, limits: HealthTable) -> Views:
         scene = self.scenes.match(picture, limits.moved_below)
         usual = None if scene is None else scene.light_of(picture)
         if usual is None or not usual.is_known:
-            return None
+            return {}
         least = self._eased(Suspicion.BLURRED, limits.blurred_below) * usual.sharpness
-        return Suspicion.BLURRED if picture.look.sharpness < least else None
+        return {Suspicion.BLURRED: picture.look.sharpness < least}
 
     def _eased(self, suspicion: Suspicion, limit: float) -> float:
         return limit * EASE if self.evidence[suspicion].is_suspected else limit
 
-    def _see_view(self, view: Suspicion | None, picture: Picture, after_s: float) -> None:
-        at, now = picture.at, picture.now
-        if view is Suspicion.BLACK:
-            self.dark_hours.dark(at)
+    def _see_views(self, views: Views, picture: Picture, after_s: float) -> None:
+        is_black = views.get(Suspicion.BLACK)
+        if is_black:
+            self.dark_hours.dark(picture.at)
+            if self.dark_hours.is_usual(picture.at):
+                return
         else:
-            self.dark_hours.light(at)
-        is_night = view is Suspicion.BLACK and self.dark_hours.is_usual(at)
+            self.dark_hours.light(picture.at)
         for suspicion in VIEWS:
-            # A lens that is covered may also look like another scene: one does not end the other
-            speaks = None if view not in (suspicion, None) or is_night else view is suspicion
-            self.evidence[suspicion].see(speaks, at, now, after_s)
+            self.evidence[suspicion].see(views.get(suspicion), picture, after_s)
 
-    def _learn(self, view: Suspicion | None, picture: Picture, limits: HealthTable) -> None:
-        if view is Suspicion.MOVED:
-            self.scenes.see_unknown(picture, limits.moved_below)
-            if picture.now - self.scenes.unknown_since >= limits.accept_after:
+    def _learn(self, views: Views, picture: Picture, limits: HealthTable) -> None:
+        if views.get(Suspicion.MOVED):
+            self.scenes.see_other(picture, limits.moved_below)
+            if self.evidence[Suspicion.MOVED].lasted_s >= limits.accept_after:
                 self.scenes.accept()
-        elif view is None and not self._is_frozen():
-            self.scenes.learn(picture, limits.moved_below)
+            return
+        # Of what can't be told, nothing is learned while a fault is seen
+        is_held = any(self.evidence[suspicion].pictures for suspicion in VIEWS)
+        is_certain = all(views.get(suspicion) is False for suspicion in VIEWS)
+        if any(views.values()) or self._is_frozen() or (is_held and not is_certain):
+            return
+        self.scenes.learn(picture, limits.moved_below)
 
     # ---- what pictures show one after the other
 
     def _see_clock(self, picture: Picture, limits: HealthTable) -> None:
-        speaks = None
-        if clock_of(picture) is not None:
-            is_off = self.evidence[Suspicion.CLOCK].is_suspected
-            limit_s = limits.clock_tolerance / (EASE if is_off else 1)
-            speaks = abs(picture.offset_s or 0.0) > limit_s
-        self.evidence[Suspicion.CLOCK].see(speaks, picture.at, picture.now, limits.suspect_after)
+        evidence = self.evidence[Suspicion.CLOCK]
+        if clock_of(picture) is None:
+            if picture.now - evidence.last_s > CLOCK_FORGOTTEN_S:
+                evidence.end()
+            return
+        limit_s = limits.clock_tolerance / (EASE if evidence.is_suspected else 1)
+        is_off = abs(picture.offset_s or 0.0) > limit_s
+        evidence.see(is_off, picture, limits.suspect_after)
 
-    def _see_frozen(self, view: Suspicion | None, picture: Picture, limits: HealthTable) -> None:
-        at, now = picture.at, picture.now
+    def _see_frozen(self, views: Views, picture: Picture, limits: HealthTable) -> None:
         evidence, after_s = self.evidence[Suspicion.FROZEN], limits.frozen_after
-        if not self.repeats.see(picture):
-            evidence.end()  # one new picture proves it
-        else:
-            if not evidence.pictures and self.repeats.since is not None:
+        if self.repeats.see(picture):
+            if not evidence.pictures and self.repeats.first is not None:
                 # Also the first one of the equal pictures speaks for it
-                evidence.see(True, self.repeats.since, self.repeats.since_s, after_s)
-            evidence.see(True, at, now, after_s)
-        motionless, stands = self._is_motionless(view, picture, limits), self.clock.see(picture)
-        if motionless is False and stands:
-            stands = False  # some cameras tell a clock that never goes
-        self.standing.see(stands, at, now, after_s)
-        self.motionless.see(motionless, at, now, after_s * MOTIONLESS_TIMES)
+                evidence.see(True, replace(picture, **self.repeats.first._asdict()), after_s)
+            evidence.see(True, picture, after_s)
+        else:
+            evidence.end()  # one new picture proves it
+        self.standing.see(self.clock.see(picture), picture, after_s)
+        self._see_motion(views, picture, limits)
 
-    def _is_motionless(
-        self, view: Suspicion | None, picture: Picture, limits: HealthTable
-    ) -> bool | None:
+    def _see_motion(self, views: Views, picture: Picture, limits: HealthTable) -> None:
+        """Whether nothing but an overlay moves: in the same light, and in pictures that look well.
+
+        A change of the light, or of most of the picture, proves that it does not stand.
+        """
+        place = (picture.kind, picture.level)
+        change = picture.look.change
+        if place != self.motion_of or (change is not None and change >= OVERLAY):
+            self.motionless.end()
+        self.motion_of = place
         is_early = picture.now - self.previous_s < EARLY_SHARE * picture.interval_s
         scene = self.scenes.match(picture, limits.moved_below)
-        if view is not None or is_early or scene is None:
-            return None
-        return is_motionless(picture, scene.light_of(picture))
+        speaks = None
+        if not any(views.values()) and not is_early and scene is not None:
+            speaks = is_motionless(picture, scene.light_of(picture))
+        self.motionless.see(speaks, picture, limits.frozen_after * MOTIONLESS_TIMES)
 
     def _is_frozen(self) -> bool:
         """Whether this picture may not be a new one, so that nothing is learned from it."""

@@ -11,6 +11,9 @@ from camserver.model import Look
 GREY_BELOW = 0.012
 """Less colour than this is an infrared picture."""
 
+LEVELS = 10
+"""How many levels of light are told apart."""
+
 
 class Kind(NamedTuple):
     """Pictures of different kinds differ in contrast and sharpness, also of the same scene.
@@ -40,6 +43,11 @@ class Picture:
     now: float
     interval_s: float
     offset_s: float | None = None
+
+    @property
+    def level(self) -> int:
+        """The level of light, from 0."""
+        return min(LEVELS - 1, int(self.look.brightness * LEVELS))
 
     @property
     def kind(self) -> Kind:

@@ -21,8 +21,6 @@ USUAL_S = 3 * 86_400.0
 """How slowly the usual contrast and sharpness follow."""
 FEW = 16
 """The first pictures weigh more; and no picture weighs more than one of so many."""
-LEVELS = 10
-"""How many levels of light are told apart."""
 KNOWN_LIGHT = 10
 """A light is known after so many pictures."""
 MOTION_FALLS, MOTION_RISES = 0.3, 0.002
@@ -77,6 +75,15 @@ class Scene:
     """When `cells` followed last."""
     pictures: int = 1
     lights: dict[int, Light] = field(default_factory=dict)
+    visits: int = 0
+    """How often it was seen instead of a known scene."""
+    is_visited: bool = False
+    """Whether it is seen now, instead of a known scene."""
+
+    @property
+    def seen_s(self) -> float:
+        """For how long it was seen. Gaps do not count."""
+        return sum(light.seen_s for light in self.lights.values())
 
     @classmethod
     def first(cls, picture: Picture) -> Scene:
@@ -88,10 +95,10 @@ class Scene:
 
     def light_of(self, picture: Picture) -> Light:
         """What is usual in the light of this picture."""
-        return self.lights.get(_level(picture), Light())
+        return self.lights.get(picture.level, Light())
 
     def _learn_light(self, picture: Picture, elapsed_s: float) -> None:
-        self.lights.setdefault(_level(picture), Light()).learn(picture, elapsed_s)
+        self.lights.setdefault(picture.level, Light()).learn(picture, elapsed_s)
 
     def learn(self, picture: Picture) -> None:
         """Follow a picture that looks well."""
@@ -105,10 +112,6 @@ class Scene:
             weight = max(1 / self.pictures, min(1 / FEW, since_s / SCENE_S))
             self.cells = blend(self.cells, look.cells, weight)
             self.blended = now
-
-
-def _level(picture: Picture) -> int:
-    return min(LEVELS - 1, int(picture.look.brightness * LEVELS))
 
 
 def _weight(pictures: int, elapsed_s: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,11 +18,13 @@ from camserver.health import stored
 from camserver.health.judge import Judge
 from camserver.health.picture import Picture
 from camserver.host.clock import Seconds, boot_time, rfc3339
-from camserver.host.threads import DaemonThreads, call_within
+from camserver.host.threads import DaemonThreads
 from camserver.model import CodedKeyframe, Health, References, Still, Suspicion
 
-READ_S = 2.0
+READ_S = 0.2
 """How long the first picture of a camera waits for what an earlier run knew of it."""
+WRITE_S = 10.0
+"""How long the writing of one file may take. What is not written is written later."""
 READERS = 2
 SAVE_S = 600.0
 """How often what is known of a camera is written, if nothing is suspected or has recovered."""
@@ -59,6 +62,7 @@ class PictureHealth:
         self._waiting: set[str] = set()
         """The cameras in `_unsaved`."""
         self._threads = DaemonThreads(READERS, "read picture health")
+        self._writer = DaemonThreads(1, "write picture health")
         self._reading: dict[str, asyncio.Future[Judge | None]] = {}
         self.configure(inventory)
 
@@ -70,14 +74,17 @@ class PictureHealth:
             for camera in inventory.cameras
             if camera.health is not None
         }
-        for camera in list(self._judges):
+        for camera in {*self._judges, *self._reading}:
             known, new = before.get(camera), self._watched.get(camera)
             if new is None or known is None or new.address != known.address:
                 self._forget(camera)
         return ()
 
     def _forget(self, camera: str) -> None:
-        self._judges.pop(camera, None)
+        judge = self._judges.pop(camera, None)
+        if judge is not None and judge.health is not None:
+            now = datetime.fromtimestamp(self._wall(), UTC)
+            self._tell(camera, judge.health, Health(now), now)
         self._saved.pop(camera, None)
         self._reading.pop(camera, None)
 
@@ -96,7 +103,7 @@ class PictureHealth:
         watched, judge = self._watched.get(camera), self._judges.get(camera)
         if watched is None or judge is None or still.look is None:
             return None
-        if len(still.look.likeness) != len(judge.scenes.cells):
+        if len(still.look.likeness) != len(judge.scenes.all):
             return judge.health  # two pictures at once: the other one was judged meanwhile
         try:
             return self._judge(camera, watched, judge, still, unit)
@@ -124,7 +131,9 @@ class PictureHealth:
         )
         health = judge.judge(picture, watched.limits)
         has_changed = self._tell(camera, before, health, at)
-        if has_changed or not 0 <= now - self._saved.setdefault(camera, now) < SAVE_S:
+        has_learned = before is not None and before.is_learning and not health.is_learning
+        is_due = not 0 <= now - self._saved.setdefault(camera, now) < SAVE_S
+        if has_changed or has_learned or is_due:
             self._saved[camera] = now
             self._save_later(camera)
         return health
@@ -160,10 +169,12 @@ class PictureHealth:
             watched = self._watched.get(camera)
             if directory is None or judge is None or watched is None:
                 continue
-            data = stored.content(judge, watched.address, self._wall(), self._boot())
             path = directory / camera / stored.NAME
-            with contextlib.suppress(OSError, RuntimeError):  # no disk, or no thread
-                await call_within(None, partial(stored.write, path, data), "write picture health")
+            # No disk, no thread, or what is known can't be written
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                data = stored.content(judge, watched.address, self._wall(), self._boot())
+                write = self._writer.submit(stored.write, path, data)
+                await asyncio.wait({asyncio.wrap_future(write)}, timeout=WRITE_S)
 
     def _save_later(self, camera: str) -> None:
         if camera not in self._waiting:
@@ -185,6 +196,8 @@ class PictureHealth:
                 return None
             self._reading[camera] = reading
             await asyncio.wait({reading}, timeout=READ_S)
+        if self._watched.get(camera) != watched:  # a reload meanwhile
+            return None
         if not reading.done():  # later pictures do not wait for a disk that does not answer
             return None
         self._reading.pop(camera, None)
@@ -206,5 +219,6 @@ class PictureHealth:
 
 
 def _address(camera: Camera) -> str:
-    """Where the camera's pictures come from, without a password."""
-    return " ".join(filter(None, (camera.url, camera.sub_url, camera.snapshot_url)))
+    """Stands for where the camera's pictures come from. URLs may hold passwords."""
+    urls = " ".join(filter(None, (camera.url, camera.sub_url, camera.snapshot_url)))
+    return hashlib.sha256(urls.encode()).hexdigest()

@@ -14,8 +14,10 @@ from pydantic import TypeAdapter
 
 from camserver.health.evidence import Evidence
 from camserver.health.judge import Judge
+from camserver.health.scenes import MOST, MOST_OTHERS
 from camserver.host.files import read_regular
 from camserver.model import CELLS_BYTES
+from camserver.storage.publish import RUN, TEMPORARY
 
 NAME = ".camserver-health.json"
 MAX_BYTES = 256 * 1024
@@ -25,7 +27,7 @@ MAX_BYTES = 256 * 1024
 class Stored:
     """A judge, and the moment when it was written: by the wall clock, and by the one of its times.
 
-    `address` is where the camera was. At another address another camera may be.
+    `address` stands for where the camera was. At another address another camera may be.
     """
 
     address: str
@@ -42,9 +44,9 @@ def read(path: Path, address: str, wall: float, boot: float) -> Judge | None:
     with contextlib.suppress(OSError, ValueError, TypeError, ArithmeticError, RecursionError):
         stored = _JSON.validate_json(read_regular(path, MAX_BYTES))
         judge = stored.judge
-        sizes = {len(cells) for cells in judge.scenes.cells} | {len(judge.previous)}
-        if stored.address != address or not sizes <= {0, CELLS_BYTES}:
+        if stored.address != address or not _makes_sense(judge):
             return None
+        judge.evidence = Judge().evidence | judge.evidence  # a newer version may know more
         # The clock of its times may have begun again since
         move(judge, boot - stored.boot - max(0.0, wall - stored.wall))
         return judge
@@ -58,25 +60,35 @@ def content(judge: Judge, address: str, wall: float, boot: float) -> bytes:
 
 def write(path: Path, data: bytes) -> None:
     """Replace the file. Its folder must exist. The call blocks. Raises OSError."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
+    temporary = path.with_name(TEMPORARY.format(f"{RUN}-health"))
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as file:  # never something else that has this name
+        file.write(data)
     temporary.replace(path)
 
 
 def move(judge: Judge, by_s: float) -> None:
     """Move all moments of a judge, which are of another clock."""
     judge.previous_s += by_s
-    judge.repeats.since_s += by_s
+    first = judge.repeats.first
+    judge.repeats.first = first and first._replace(now=first.now + by_s)
     judge.clock.seen_s += by_s
-    judge.scenes.unknown_since += by_s
-    judge.scenes.returned += by_s
     for evidence in _all_evidence(judge):
-        evidence.since_s += by_s
+        evidence.last_s += by_s
         evidence.clear_s += by_s
-    for scene in (*judge.scenes.known, judge.scenes.unknown):
-        if scene is not None:
-            scene.seen += by_s
-            scene.blended += by_s
+    for scene in judge.scenes.all:
+        scene.seen += by_s
+        scene.blended += by_s
+
+
+def _makes_sense(judge: Judge) -> bool:
+    scenes = judge.scenes
+    return (
+        len(judge.previous) in (0, CELLS_BYTES)
+        and all(len(scene.cells) == CELLS_BYTES and scene.pictures > 0 for scene in scenes.all)
+        and len(scenes.known) <= MOST
+        and len(scenes.others) <= MOST_OTHERS
+    )
 
 
 def _all_evidence(judge: Judge) -> Iterator[Evidence]:
