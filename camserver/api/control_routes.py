@@ -285,7 +285,9 @@ def relearn_answer(services: Services, request: web.Request) -> web.Response:
     camera = services.polled_here(request)
     health = services.relearn(camera.id)
     if health is None:
-        raise refusal(web.HTTPNotFound, f"{camera.id}: no picture of it has been judged")
+        raise refusal(
+            web.HTTPNotFound, f"{camera.id}: its pictures are not judged (health = false)"
+        )
     return web.json_response({"camera": camera.id, "was": health.state})
 
 

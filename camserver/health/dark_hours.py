@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-SHORTEST_S, LONGEST_S = 1800.0, 18 * 3600.0
+SHORTEST_S, LONGEST_S = 2 * 3600.0, 18 * 3600.0
 """A night lasts longer than the one and shorter than the other. Else it is a fault."""
+LIT_S = 600.0
+"""It ends when it is not dark for so long: a car or a lamp does not end it."""
 APART_S = 12 * 3600.0
 """Two nights end so far apart, at least."""
 FORGOTTEN_S = 30 * 86_400.0
@@ -24,18 +26,24 @@ class DarkHours:
     """When it became dark. None: it is not dark."""
     hours: set[int] = field(default_factory=set)
     """The hours since then."""
+    lit: datetime | None = None
+    """Since when it is not dark any more, perhaps for a moment only."""
 
     def dark(self, at: datetime) -> None:
         """It is dark."""
-        self.since = self.since or at
+        self.since, self.lit = self.since or at, None
         self.hours.add(at.hour)
 
     def light(self, at: datetime) -> None:
         """It is not dark, or not any more."""
-        if self.since is not None and SHORTEST_S <= _seconds(self.since, at) <= LONGEST_S:
-            end = at.timestamp()
+        self.lit = self.lit or at
+        if self.since is None or _seconds(self.lit, at) < LIT_S:
+            return
+        if SHORTEST_S <= _seconds(self.since, self.lit) <= LONGEST_S:
+            end = self.lit.timestamp()
             for hour in self.hours:
-                nights = self.ends.get(hour, [])
+                # A later end is of a clock that was wrong
+                nights = [earlier for earlier in self.ends.get(hour, []) if earlier < end]
                 if not nights or end - nights[-1] >= APART_S:
                     self.ends[hour] = [*nights, end][-NIGHTS:]
         self.since = None

@@ -13,6 +13,8 @@ CLEAR = 2
 """So many pictures that look well end it."""
 CLEAR_SHARE = 0.25
 """They also span this share of the time after which it is a suspicion."""
+UNTOLD_S = 86_400.0
+"""A suspicion ends when no picture tells for so long: the camera has another source."""
 GAP_INTERVALS = 3
 """What was seen before a longer gap between pictures does not count any more."""
 
@@ -28,6 +30,8 @@ class Evidence:
     """For how long it was seen. Gaps do not count."""
     pictures: int = 0
     last_s: float = 0.0
+    told_s: float = 0.0
+    """When a picture told last whether the fault is there."""
     clear: int = 0
     clear_s: float = 0.0
 
@@ -42,10 +46,14 @@ class Evidence:
             self.end()
         if speaks:
             self._shown(picture, after_s, is_near=is_near)
-        elif speaks is None and self.is_suspected:
-            self._go_on(picture.now, is_near=is_near)
         elif speaks is False and (self.pictures or self.is_suspected):
             self._not_shown(picture.now, after_s)
+        elif speaks is None and self.is_suspected:
+            self._go_on(picture.now, is_near=is_near)
+        if speaks is not None:
+            self.told_s = picture.now
+        elif picture.now - self.told_s > UNTOLD_S:
+            self.end()
 
     def _shown(self, picture: Picture, after_s: float, *, is_near: bool) -> None:
         self.clear = 0

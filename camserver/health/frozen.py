@@ -11,6 +11,8 @@ from camserver.health.scene import Light
 
 STANDS = 0.1
 """A clock stands when it goes on by less than this share of the time."""
+GOES = 5
+"""A clock that stands has gone on so often before."""
 SHORTEST_S = 1.0
 """Of a shorter time it can't be told whether a clock stands."""
 OVERLAY = 0.05
@@ -71,8 +73,8 @@ class StandingClock:
 
     clock: datetime | None = None
     seen_s: float = 0.0
-    has_gone: bool = False
-    """Whether it has ever gone on. Some clocks begin again with each session."""
+    gone: int = 0
+    """How often it has gone on since it went back. Some clocks begin again with each session."""
 
     def see(self, picture: Picture) -> bool | None:
         """Whether the clock stands, and the picture, too. None: that can't be told."""
@@ -84,10 +86,12 @@ class StandingClock:
         elapsed_s = now - self.seen_s
         if elapsed_s < SHORTEST_S:
             return None
-        stands = abs((clock - self.clock).total_seconds()) < STANDS * elapsed_s
+        went_s = (clock - self.clock).total_seconds()
+        stands = abs(went_s) < STANDS * elapsed_s
         self.clock, self.seen_s = clock, now
-        self.has_gone |= not stands
-        return stands and self.has_gone and motion is not None and not moves
+        if not stands:
+            self.gone = self.gone + 1 if went_s > 0 else 0
+        return stands and self.gone >= GOES and motion is not None and not moves
 
 
 def is_motionless(picture: Picture, light: Light) -> bool | None:
@@ -108,4 +112,4 @@ def is_motionless(picture: Picture, light: Light) -> bool | None:
         return None
     if look.motion < min(STILL_MOTION, FROZEN_MOTION * usual):
         return True
-    return False if look.motion >= ALIVE_MOTION * usual else None
+    return False if look.motion >= min(2 * STILL_MOTION, ALIVE_MOTION * usual) else None

@@ -6,6 +6,7 @@ found here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,8 +29,8 @@ MOTIONLESS_TIMES = 5.0
 """So many times longer than the same coded picture must a picture without motion be seen."""
 EARLY_SHARE = 0.5
 """A picture that comes after less than this share of the interval shows less motion than usual."""
-CLOCK_FORGOTTEN_S = 86_400.0
-"""A wrong clock that is not told any more is forgotten after so long: the source has changed."""
+SAME_LIGHT = 0.05
+"""A picture that stands does not change its brightness by more than an overlay does."""
 Views = dict[Suspicion, bool]
 VIEWS = (
     Suspicion.BLACK,
@@ -58,10 +59,12 @@ class Judge:
     """These speak for a frozen camera, too: its clock stands, or nothing moves."""
     repeats: Repeats = field(default_factory=Repeats)
     clock: StandingClock = field(default_factory=StandingClock)
-    motion_of: tuple[Kind, int] | None = None
-    """In which kind of picture and in which light it is seen whether nothing moves."""
+    motion_of: tuple[Kind, float] | None = None
+    """Since nothing moves: the kind of the picture, and its brightness."""
     previous: Base64Bytes = b""
     previous_s: float = 0.0
+    pace_s: float = 0.0
+    """The time between the newest pictures."""
     health: Health | None = None
     """What was found last. None before the first picture."""
 
@@ -72,6 +75,7 @@ class Judge:
 
     def judge(self, picture: Picture, limits: HealthTable) -> Health:
         """Judge the next picture of the camera."""
+        picture = replace(picture, interval_s=self._pace(picture))
         views = self._views(picture, limits)
         self._see_views(views, picture, limits.suspect_after)
         self._see_clock(picture, limits)
@@ -80,9 +84,19 @@ class Judge:
         self.previous, self.previous_s = picture.look.cells, picture.now
         found = self._suspicions()
         if self.health is None or found != self.health.suspicions or self._has_learned():
-            began = min((since for _, since in found), default=picture.at)
+            began = found[0][1] if found else picture.at
             self.health = Health(began, found, not found and self.scenes.is_learning)
         return self.health
+
+    def _pace(self, picture: Picture) -> float:
+        """The time between pictures as it is: a busy device gives fewer than the inventory wants.
+
+        One outage is no pace.
+        """
+        elapsed_s = max(0.0, picture.now - self.previous_s) if self.previous else 0.0
+        pace_s = max(self.pace_s, picture.interval_s)
+        self.pace_s = pace_s + (min(elapsed_s, 2 * pace_s) - pace_s) / 2
+        return max(self.pace_s, picture.interval_s)
 
     def _has_learned(self) -> bool:
         return self.health is not None and self.health.is_learning != (
@@ -133,9 +147,10 @@ class Judge:
             return {Suspicion.COVERED: True}
         if likeness >= self._eased(Suspicion.MOVED, limits.moved_below):
             return {Suspicion.COVERED: False, Suspicion.MOVED: False}
+        found: Views = {} if is_flat else {Suspicion.COVERED: False}
         if look.contrast >= STRUCTURE and self.scenes.has_mode(picture.kind):
-            return {Suspicion.MOVED: True}
-        return {}
+            found[Suspicion.MOVED] = True
+        return found
 
     def _sharpness(self, picture: Picture, limits: HealthTable) -> Views:
         scene = self.scenes.match(picture, limits.moved_below)
@@ -161,9 +176,7 @@ class Judge:
 
     def _learn(self, views: Views, picture: Picture, limits: HealthTable) -> None:
         if views.get(Suspicion.MOVED):
-            self.scenes.see_other(picture, limits.moved_below)
-            if self.evidence[Suspicion.MOVED].lasted_s >= limits.accept_after:
-                self.scenes.accept()
+            self.scenes.see_other(picture, limits.moved_below, limits.accept_after)
             return
         # Of what can't be told, nothing is learned while a fault is seen
         is_held = any(self.evidence[suspicion].pictures for suspicion in VIEWS)
@@ -175,22 +188,20 @@ class Judge:
     # ---- what pictures show one after the other
 
     def _see_clock(self, picture: Picture, limits: HealthTable) -> None:
-        evidence = self.evidence[Suspicion.CLOCK]
-        if clock_of(picture) is None:
-            if picture.now - evidence.last_s > CLOCK_FORGOTTEN_S:
-                evidence.end()
-            return
-        limit_s = limits.clock_tolerance / (EASE if evidence.is_suspected else 1)
-        is_off = abs(picture.offset_s or 0.0) > limit_s
+        evidence, is_off = self.evidence[Suspicion.CLOCK], None
+        if clock_of(picture) is not None:
+            limit_s = limits.clock_tolerance / (EASE if evidence.is_suspected else 1)
+            is_off = abs(picture.offset_s or 0.0) > limit_s
         evidence.see(is_off, picture, limits.suspect_after)
 
     def _see_frozen(self, views: Views, picture: Picture, limits: HealthTable) -> None:
         evidence, after_s = self.evidence[Suspicion.FROZEN], limits.frozen_after
         if self.repeats.see(picture):
+            same = replace(picture, interval_s=math.inf)  # also after a gap it is the same picture
             if not evidence.pictures and self.repeats.first is not None:
                 # Also the first one of the equal pictures speaks for it
-                evidence.see(True, replace(picture, **self.repeats.first._asdict()), after_s)
-            evidence.see(True, picture, after_s)
+                evidence.see(True, replace(same, **self.repeats.first._asdict()), after_s)
+            evidence.see(True, same, after_s)
         else:
             evidence.end()  # one new picture proves it
         self.standing.see(self.clock.see(picture), picture, after_s)
@@ -201,11 +212,13 @@ class Judge:
 
         A change of the light, or of most of the picture, proves that it does not stand.
         """
-        place = (picture.kind, picture.level)
-        change = picture.look.change
-        if place != self.motion_of or (change is not None and change >= OVERLAY):
+        change, brightness = picture.look.change, picture.look.brightness
+        kind, light = self.motion_of or (picture.kind, brightness)
+        is_same = kind == picture.kind and abs(light - brightness) < SAME_LIGHT
+        if not is_same or (change is not None and change >= OVERLAY):
             self.motionless.end()
-        self.motion_of = place
+        if not self.motionless.pictures:
+            self.motion_of = (picture.kind, brightness)
         is_early = picture.now - self.previous_s < EARLY_SHARE * picture.interval_s
         scene = self.scenes.match(picture, limits.moved_below)
         speaks = None

@@ -76,14 +76,12 @@ class Scene:
     pictures: int = 1
     lights: dict[int, Light] = field(default_factory=dict)
     visits: int = 0
-    """How often it was seen instead of a known scene."""
-    is_visited: bool = False
-    """Whether it is seen now, instead of a known scene."""
-
-    @property
-    def seen_s(self) -> float:
-        """For how long it was seen. Gaps do not count."""
-        return sum(light.seen_s for light in self.lights.values())
+    """How often it was seen instead of a known scene, the last time until `visited`."""
+    visited: float = 0.0
+    visit_pictures: int = 0
+    """In how many pictures it was seen since a known scene was."""
+    shown_s: float = 0.0
+    """For how long it was seen instead of a known scene. Gaps do not count."""
 
     @classmethod
     def first(cls, picture: Picture) -> Scene:

@@ -8,7 +8,7 @@ from camserver.health.picture import Kind, Picture
 from camserver.health.scene import Scene
 from camserver.model import Look
 
-MOST, MOST_OTHERS = 12, 4
+MOST, MOST_OTHERS = 12, 12
 """A camera has no more scenes. The one that was not seen for the longest time is dropped."""
 LEARNING = 20
 """The first pictures of a camera are believed: each other scene is one of its own."""
@@ -16,8 +16,10 @@ STRUCTURE = 0.02
 """A picture with less contrast has no scene that could be told from another one."""
 PASSING_S = 3600.0
 """Another scene that is seen for so long, and ends by itself, is known then."""
-VISITS = 4
-"""So is one that was seen so often, and ended by itself each time: the camera is on a patrol."""
+VISITS, VISIT_PICTURES, VISIT_S = 4, 2, 86_400.0
+"""So is one that was seen so often, each time in so many pictures at least and within so long, and
+that ended by itself each time: the camera is on a patrol.
+"""
 
 
 @dataclass(slots=True)
@@ -65,42 +67,47 @@ class Scenes:
     def learn(self, picture: Picture, least: float) -> None:
         """Learn from a picture that looks well. `least` is how like a known scene is."""
         scene = self.match(picture, least)
-        self._leave_other()
-        self.pictures += 1
         if scene is not None:
             scene.learn(picture)
         elif picture.look.contrast >= STRUCTURE:
             self._add(Scene.first(picture))
+        self.pictures += 1
+        self._leave_others(picture.now)
 
-    def see_other(self, picture: Picture, least: float) -> None:
-        """Follow another scene. It may become known later."""
+    def see_other(self, picture: Picture, least: float, accept_after_s: float) -> None:
+        """Follow another scene. It is known when it has been seen for so long, or later."""
         likeness = picture.look.likeness[len(self.known) :]
         alike = [(like, n) for n, like in enumerate(likeness) if like >= least]
         if alike:
             scene = self.others[max(alike)[1]]
+            if scene.visit_pictures:
+                scene.shown_s += min(max(0.0, picture.now - scene.seen), 3 * picture.interval_s)
+            else:
+                scene.seen = picture.now
             scene.learn(picture)
         else:
             scene = Scene.first(picture)
             self.others = [*_newest(self.others, MOST_OTHERS - 1), scene]
-        for other in self.others:
-            other.visits += other is scene and not scene.is_visited
-            other.is_visited = other is scene
+        scene.visit_pictures += 1
+        if scene.shown_s >= accept_after_s:
+            self._accept(scene)
 
-    def accept(self) -> None:
-        """Take the other scene that is seen now as a known one."""
-        for scene in [scene for scene in self.others if scene.is_visited]:
-            self.others.remove(scene)
-            self._add(scene)
+    def _accept(self, scene: Scene) -> None:
+        self.others = [other for other in self.others if other is not scene]
+        self._add(scene)
 
-    def _leave_other(self) -> None:
+    def _leave_others(self, now: float) -> None:
         """The camera shows a known scene again."""
-        for scene in self.others:
-            if scene.is_visited and scene.seen_s < PASSING_S and scene.visits < VISITS:
-                scene.is_visited = False
-        self.accept()
+        for scene in [scene for scene in self.others if scene.visit_pictures]:
+            if scene.visit_pictures >= VISIT_PICTURES:
+                is_again = now - scene.visited < VISIT_S
+                scene.visits, scene.visited = (scene.visits + 1 if is_again else 1), now
+            scene.visit_pictures = 0
+            if scene.shown_s >= PASSING_S or scene.visits >= VISITS:
+                self._accept(scene)
 
     def _add(self, scene: Scene) -> None:
-        scene.is_visited = False
+        scene.visit_pictures = 0
         self.known = [*_newest(self.known, MOST - 1), scene]
 
 

@@ -108,8 +108,9 @@ class PictureHealth:
         try:
             return self._judge(camera, watched, judge, still, unit)
         except Exception as error:  # noqa: BLE001 - a picture is never withheld for a bug here
-            self._judges[camera] = Judge()
             self._emit(PictureNotJudged(camera=camera, error=repr(error)))
+            self._forget(camera)
+            self._judges[camera] = Judge()
             return None
 
     def _judge(
@@ -141,16 +142,16 @@ class PictureHealth:
     def relearn(self, camera: str) -> Health | None:
         """Forget what is known of a camera: what its pictures show from now on is usual.
 
-        Returns what was found last. None: its pictures are not judged, or none has come.
+        Returns what was found last. None: its pictures are not judged.
         """
-        judge = self._judges.get(camera)
-        if judge is None or judge.health is None:
+        if camera not in self._watched:
             return None
+        judge = self._judges.get(camera)
+        self._forget(camera)
         self._judges[camera] = Judge()
         self._save_later(camera)
         now = datetime.fromtimestamp(self._wall(), UTC)
-        self._tell(camera, judge.health, Health(now), now)
-        return judge.health
+        return (judge and judge.health) or Health(now, is_learning=True)
 
     def suspicions(self) -> dict[str, tuple[Suspicion, ...]]:
         """What is suspected of each camera that is suspect."""

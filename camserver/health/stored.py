@@ -75,10 +75,12 @@ def move(judge: Judge, by_s: float) -> None:
     judge.clock.seen_s += by_s
     for evidence in _all_evidence(judge):
         evidence.last_s += by_s
+        evidence.told_s += by_s
         evidence.clear_s += by_s
     for scene in judge.scenes.all:
         scene.seen += by_s
         scene.blended += by_s
+        scene.visited += by_s
 
 
 def _makes_sense(judge: Judge) -> bool:

@@ -159,17 +159,63 @@ def test_patrols_are_learned_from_the_first_pictures() -> None:
 
 
 def test_a_patrol_is_learned_from_its_returns() -> None:
-    """Five presets of a minute, four of them unknown: told at first, known after some rounds."""
+    """Nine presets of a minute, eight of them unknown: told at first, known after some rounds."""
     camera = Watched().learned()
     told = []
     for _ in range(20):
         states = set()
-        for preset in range(5):
+        for preset in range(9):
             camera.place = preset
             states |= {camera.see(times=6).state}
         told.append("moved" in states)
     assert told[0]
     assert not any(told[-3:])
+
+
+def test_single_odd_pictures_teach_no_scene() -> None:
+    """A placard "no video", now and then, and then for good."""
+    camera = Watched().learned()
+    for _ in range(10):
+        camera.place = 1
+        camera.see()
+        camera.place = 0
+        camera.see(times=10)
+    camera.place = 1
+    assert camera.see(times=25).state == "moved"
+
+
+def test_pictures_that_come_less_often_than_wanted_are_judged_by_their_own_pace() -> None:
+    """The device is busy: a picture every 190 s instead of 10 s. One outage is no pace."""
+    for look, state in ((BLURRED, "blurred"), (BLACK, "black")):
+        camera = Watched().learned()
+        for _ in range(30):
+            health = camera.see(look)
+            camera.wait(180)
+        assert health.state == state
+    camera = Watched().learned()
+    for _ in range(5):
+        health = camera.see(digest="c" * 16)
+        camera.wait(500)
+    assert health.state == "frozen"
+
+
+def test_a_camera_that_is_uncovered_and_turned_is_not_covered() -> None:
+    camera = Watched().learned()
+    camera.place = 1
+    camera.see(replace(WELL, contrast=0.02), times=30)
+    assert camera.see(times=25).state == "moved"
+
+
+def test_a_car_does_not_end_the_night() -> None:
+    """A picture that is lit now and then, by a lamp or a car."""
+    camera = Watched(interval_s=300.0)
+    camera.see(times=30)
+    told = []
+    for _ in range(5):
+        night = [camera.see(WELL if n % 5 == 4 else BLACK).state for n in range(120)]
+        told.append("black" in night)
+        camera.see(times=168)
+    assert told == [True, True, False, False, False]
 
 
 def test_the_same_coded_picture_is_frozen() -> None:
@@ -204,7 +250,7 @@ def test_a_clock_that_stands_is_frozen_if_the_picture_stands() -> None:
         camera = Watched(HealthTable(clock_tolerance=3600))
         for number in range(40):
             is_standing = number >= 20 or not has_gone
-            camera.offset_s = -10.0 * number if is_standing else 0.0
+            camera.offset_s = -10.0 * (number - 20) if is_standing else 0.0
             health = camera.see(look if is_standing else WELL)
         assert health.state == state
 
@@ -264,10 +310,20 @@ def test_the_worst_is_shown_first() -> None:
     camera.offset_s = 3600.0
     camera.see(times=25)
     camera.see(BLACK, times=30)
-    assert [suspicion for suspicion, _ in camera.see(BLACK).suspicions] == [
-        Suspicion.BLACK,
-        Suspicion.CLOCK,
-    ]
+    health = camera.see(BLACK)
+    (first, since), (second, earlier) = health.suspicions
+    assert (first, second) == (Suspicion.BLACK, Suspicion.CLOCK)
+    assert health.since == since > earlier
+
+
+def test_a_fault_that_no_picture_tells_of_any_more_is_forgotten() -> None:
+    """The lens was mended, and another stream size was set: the new size is learned after a day."""
+    camera = Watched(interval_s=600.0).learned()
+    camera.see(BLURRED, times=10)
+    camera.kind = (640, 360)
+    assert camera.see(times=100).state == "blurred"
+    assert camera.see(times=60).state == "ok"
+    assert len(camera.judge.scenes.known) == 2
 
 
 def test_nothing_is_learned_from_a_fault() -> None:

@@ -86,10 +86,12 @@ async def test_a_bug_costs_what_is_known_and_no_picture(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await desk.see(times=20)
+    await desk.see(BLACK, times=25)
+    desk.events.clear()
     with monkeypatch.context() as patched:
         patched.setattr(Judge, "judge", lambda *_: 1 // 0)
         assert await desk.see() is None
-    assert desk.said == ["picture.unjudged"]
+    assert desk.said == ["picture.unjudged", "picture.recovered"]
     assert (await desk.see()).state == "learning"
 
 
@@ -135,7 +137,10 @@ async def test_another_camera_or_none_is_learned_anew(desk: Desk) -> None:
 
 
 async def test_relearn_ends_what_is_suspected(desk: Desk) -> None:
-    assert desk.health.relearn("gate") is None
+    assert desk.health.relearn("nobody") is None
+    first = desk.health.relearn("gate")
+    assert first is not None
+    assert first.state == "learning"
     await desk.see(times=20)
     await desk.see(BLACK, times=25)
     assert {camera: len(found) for camera, found in desk.health.suspicions().items()} == {"gate": 1}
