@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -96,6 +96,22 @@ async def call_within(limit_s: float | None, work: Callable[[], T], name: str) -
     if not done:
         future.add_done_callback(_retrieve)
         raise TimeoutError(f"{name}: no answer within {limit_s:g} s")
+    return future.result()
+
+
+def call_and_say(work: Callable[[], T], say: Callable[[], None], say_s: float, limit_s: float) -> T:
+    """Call `work` in a thread of its own and return its result. For use without an event loop.
+
+    `say` is called after `say_s` seconds without a result. Raises TimeoutError after `limit_s`
+    seconds. The thread then stays until `work` returns. It raises what `work` raises.
+    """
+    threads = DaemonThreads(1, "slow call")
+    future = threads.submit(work)
+    threads.shutdown(wait=False)
+    if not wait({future}, say_s).done:
+        say()
+    if not wait({future}, limit_s - say_s).done:
+        raise TimeoutError(f"no answer within {limit_s:g} s")
     return future.result()
 
 
