@@ -81,7 +81,7 @@ def gst(
 ) -> Iterator[dict[str, int]]:
     """Ports of four servers: open, with digest, with basic, with TLS.
 
-    Films by their names, live at /live-h264 and ….
+    They serve films by their names.
     """
     ports = {kind: free_port() for kind in ("open", "digest", "basic", "tls")}
     folder = tmp_path_factory.mktemp("tls")

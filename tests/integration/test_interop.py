@@ -6,21 +6,28 @@ Both codecs, every transport and login, joining in the middle of a group.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import signal
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
 from house import HOLDER, StartFleet, psnr
-from support import camera
+from support import camera, free_port
 
+from camserver.errors import CameraError
 from camserver.leases import Budget
 from camserver.model import Attempt, Result
 from camserver.rtsp.aio.session import RtspSession, SessionCache
 from camserver.rtsp.login import LoginCache
 
 LOGIN = {"username": "viewer", "password": "p@:/#%? ü"}
+SERVER = Path(__file__).with_name("gst_server.py")
 Take = Callable[..., Awaitable[Attempt]]
 
 
@@ -71,13 +78,51 @@ async def test_pictures_are_true(
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 async def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
-    gst: dict[str, int], codec: str, transport: str, take: Take
+    codec: str, transport: str, take: Take
 ) -> None:
     """Somebody watches already, so the stream does not begin for us.
 
     Every picture equals the first one.
     """
-    url = f"rtsp://127.0.0.1:{gst['open']}/live-{codec}"
+    for _ in range(4):
+        with live_server() as (server, port):
+            try:
+                shown = await joined(f"rtsp://127.0.0.1:{port}/live-{codec}", transport, take)
+                break
+            except (AssertionError, CameraError):
+                # Seldom GStreamer's server aborts when clients of one pipeline come and go
+                # (gst_rtsp_media_get_rates). Nothing else may close a connection.
+                if await asyncio.to_thread(ended, server) != -signal.SIGABRT:
+                    raise
+    else:
+        pytest.fail("GStreamer's server aborted four times")
+    assert min(psnr(picture, shown[0]) for picture in shown[1:]) > 35
+    assert np.std(shown[0]) > 40  # colour bars, not a grey nothing
+
+
+@contextmanager
+def live_server() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A GStreamer server of its own, and its port: it may abort."""
+    port = free_port()
+    arguments = ["/usr/bin/python3", str(SERVER), str(port), "0", "0", "0", "-"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        try:
+            yield server, port
+        finally:
+            server.kill()
+
+
+def ended(server: subprocess.Popen[str]) -> int | None:
+    """The status of a server that ends now. None: it runs."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return server.wait(timeout=5)
+    return None
+
+
+async def joined(url: str, transport: str, take: Take) -> list[Any]:
+    """Three pictures that were taken while somebody watched. Raises AssertionError."""
     watching = RtspSession(url, SessionCache(), LoginCache("", ""))
     await watching.open()
     shown = []
@@ -95,5 +140,4 @@ async def test_joining_in_the_middle_of_a_group_waits_for_the_next_keyframe(
             await asyncio.sleep(0.3)  # join elsewhere in the group
     finally:
         await watching.close()
-    assert min(psnr(picture, shown[0]) for picture in shown[1:]) > 35
-    assert np.std(shown[0]) > 40  # colour bars, not a grey nothing
+    return shown
