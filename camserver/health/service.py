@@ -19,7 +19,7 @@ from camserver.health.judge import Judge
 from camserver.health.picture import Picture
 from camserver.host.clock import Seconds, boot_time, rfc3339
 from camserver.host.threads import DaemonThreads
-from camserver.model import CodedKeyframe, Health, References, Still, Suspicion
+from camserver.model import CodedKeyframe, Health, Look, References, Still, Suspicion
 
 READ_S = 0.2
 """How long the first picture of a camera waits for what an earlier run knew of it."""
@@ -101,37 +101,25 @@ class PictureHealth:
     def judge(self, camera: str, still: Still, unit: CodedKeyframe) -> Health | None:
         """Judge a picture that was compared with `references`. None: it is not judged."""
         watched, judge = self._watched.get(camera), self._judges.get(camera)
-        if watched is None or judge is None or still.look is None:
+        look = still.look
+        if watched is None or judge is None or look is None:
             return None
-        if len(still.look.likeness) != len(judge.scenes.all):
+        if len(look.likeness) != len(judge.scenes.all):
             return judge.health  # two pictures at once: the other one was judged meanwhile
         try:
-            return self._judge(camera, watched, judge, still, unit)
+            return self._judge(
+                camera, watched, judge, _picture(look, still, unit, watched, self._boot())
+            )
         except Exception as error:  # noqa: BLE001 - a picture is never withheld for a bug here
             self._emit(PictureNotJudged(camera=camera, error=repr(error)))
             self._forget(camera)
             self._judges[camera] = Judge()
             return None
 
-    def _judge(
-        self, camera: str, watched: _Watched, judge: Judge, still: Still, unit: CodedKeyframe
-    ) -> Health:
-        look = still.look
-        assert look is not None  # noqa: S101 - it was checked
-        before, now = judge.health, self._boot()
-        at, offset_s = unit.captured_at, unit.camera_clock_offset_s
-        picture = Picture(
-            look,
-            still.width,
-            still.height,
-            len(unit.data),
-            at,
-            now,
-            watched.interval_s,
-            offset_s,
-        )
+    def _judge(self, camera: str, watched: _Watched, judge: Judge, picture: Picture) -> Health:
+        before, now = judge.health, picture.now
         health = judge.judge(picture, watched.limits)
-        has_changed = self._tell(camera, before, health, at)
+        has_changed = self._tell(camera, before, health, picture.at)
         has_learned = before is not None and before.is_learning and not health.is_learning
         is_due = not 0 <= now - self._saved.setdefault(camera, now) < SAVE_S
         if has_changed or has_learned or is_due:
@@ -217,6 +205,21 @@ class PictureHealth:
                 lasted_s = max(0.0, (at - since).total_seconds())
                 self._emit(PictureRecovered(camera=camera, reason=suspicion, after_s=lasted_s))
         return found.keys() != known.keys()
+
+
+def _picture(
+    look: Look, still: Still, unit: CodedKeyframe, watched: _Watched, now: float
+) -> Picture:
+    return Picture(
+        look,
+        still.width,
+        still.height,
+        len(unit.data),
+        unit.captured_at,
+        now,
+        watched.interval_s,
+        unit.camera_clock_offset_s,
+    )
 
 
 def _address(camera: Camera) -> str:
