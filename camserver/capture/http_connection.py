@@ -10,6 +10,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from camserver.capture.paced import PacedProtocol, PacedTransport
 from camserver.config.urls import HTTP_PORTS
+from camserver.header_text import bytes_of
 from camserver.http.reader import Answer, HttpReader
 
 REST_S = 0.5
@@ -187,4 +188,4 @@ class HttpConnection(asyncio.Protocol):
 
 def _visible(target: str) -> str:
     """`target`, with the characters escaped that a request line cannot have, and no others."""
-    return "".join(c if "!" <= c <= "~" else quote(c, safe="") for c in target)
+    return "".join(c if "!" <= c <= "~" else quote(bytes_of(c), safe="") for c in target)

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from camserver.header_text import text_of
+
 MAX_HEAD_BYTES = 64 * 1024
 MAX_LINES = 500
 MAX_VALUE_CHARS = 16 * 1024
@@ -86,7 +88,7 @@ def parse_head(data: bytes) -> Head:
         raise ValueError(f"the head has more than {MAX_LINES} lines")
     fields = []
     for line in lines:
-        name, colon, value = line.decode("latin-1").partition(":")
+        name, colon, value = text_of(line).partition(":")
         if colon and _NAME.fullmatch(name.rstrip()):
             fields.append((name.rstrip().lower(), value.strip()[:MAX_VALUE_CHARS]))
     if status[1] == b"1.0" and not any(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import h11
 
+from camserver.header_text import bytes_of
 from camserver.http.head import MAX_HEAD_BYTES, Head, end_of_head, parse_head
 from camserver.http.picture import MAX_OTHER_BYTES, Picture, PictureFinder
 
@@ -66,8 +67,9 @@ class HttpReader:
             self._waiting.clear()
             self._searched, self._informational, self.goes_on = 0, 0, False
             self._body = self._head = self.answer = None
+        sent = [(name.encode(), bytes_of(value)) for name, value in fields]
         try:
-            head = self._http.send(h11.Request(method="GET", target=target, headers=fields))
+            head = self._http.send(h11.Request(method="GET", target=target, headers=sent))
         except h11.LocalProtocolError:
             raise ValueError("the URL has characters that HTTP does not allow") from None
         return (head or b"") + (self._http.send(h11.EndOfMessage()) or b"")

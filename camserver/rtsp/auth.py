@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from camserver.header_text import bytes_of
+
 MAX_CHALLENGE_CHARS = 4096
 STRENGTH = {
     "basic": 0,
@@ -29,6 +31,7 @@ _HASHES: dict[str, Callable[[bytes], str]] = {
     "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
     "SHA-512-256": lambda data: hashlib.new("sha512_256", data).hexdigest(),
 }
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SEPARATOR = re.compile(r"[\s,]*")
 _WORD = re.compile(r'[^\s,="]{1,200}')
 _EQUALS = re.compile(r"\s{0,8}=\s{0,8}")
@@ -75,7 +78,7 @@ class Challenge:
         """Its value in STRENGTH. None when camserver does not support it."""
         if self.scheme == "basic":
             return STRENGTH["basic"]
-        if self.scheme != "digest" or not self.nonce:
+        if self.scheme != "digest" or not self.nonce or self._is_unsendable:
             return None
         if self._offered_qops() and not self.qop:
             return None
@@ -93,6 +96,8 @@ class Challenge:
         name = algorithm + ("-sess" if algorithm != self.algorithm else "")
         if self._offered_qops() and not self.qop:
             name += f" with qop {self.parameters['qop']}"
+        if self._is_unsendable:
+            name += " with control characters"
         return f"digest {name}" + ("" if self.nonce else " without a nonce")
 
     def same_as(self, other: Challenge) -> bool:
@@ -101,6 +106,12 @@ class Challenge:
         return self.scheme == other.scheme and all(
             self.parameters.get(name) == other.parameters.get(name) for name in names
         )
+
+    @property
+    def _is_unsendable(self) -> bool:
+        """Whether an answer could not repeat it. An answer to another realm is a wrong login."""
+        repeated = ("realm", "nonce", "opaque", "algorithm")
+        return any(_CONTROL.search(self.parameters.get(name, "")) for name in repeated)
 
     def _offered_qops(self) -> list[str]:
         words = self.parameters.get("qop", "").replace(",", " ").split()
@@ -184,7 +195,7 @@ def digest(username: str, password: str, method: str, uri: str, fields: dict[str
     algorithm = _HASHES[name.removesuffix("-SESS")]
 
     def h(*parts: str) -> str:
-        return algorithm(":".join(parts).encode())
+        return algorithm(bytes_of(":".join(parts)))
 
     secret, what = h(username, fields.get("realm", ""), password), h(method, uri)
     if name.endswith("-SESS"):

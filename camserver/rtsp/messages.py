@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from camserver.header_text import bytes_of, text_of
+
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
 REASONS = {
@@ -27,7 +29,8 @@ REASONS = {
     501: "Not Implemented",
     503: "Service Unavailable",
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_AROUND = "".join(map(chr, range(0x21))) + "\x7f"
 _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]|\s")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(r"\s*RTSP/[0-9][.0-9]*\s+([0-9]{3})(?![0-9])", re.ASCII)
@@ -264,7 +267,7 @@ def _is_rtp_frame(buffer: bytearray, at: int) -> bool:
 
 
 def _parse_head(head: bytes) -> tuple[str, Headers]:
-    text = re.sub(r"\r?\n[ \t]+", " ", head.decode("utf-8", "replace"))  # folded lines
+    text = re.sub(r"\r?\n[ \t]+", " ", text_of(head))  # folded lines
     start, *lines = re.split(r"\r?\n", text)
     if len(lines) > MAX_HEADER_LINES:
         raise RtspProtocolError(f"a message head of more than {MAX_HEADER_LINES} lines")
@@ -272,9 +275,7 @@ def _parse_head(head: bytes) -> tuple[str, Headers]:
     for line in lines:
         name, colon, value = line.partition(":")
         if colon and name.strip():  # a line without a name has no meaning
-            # The value may be sent back in one of our headers, so it must contain no control
-            # characters
-            headers.add(name.strip(), _CONTROL.sub(" ", value).strip())
+            headers.add(name.strip(), value.strip(_AROUND))
     return start, headers
 
 
@@ -292,5 +293,7 @@ def _message(start: str, headers: Headers, body: bytes) -> Message:
 def _encode(start: str, headers: Headers, body: bytes) -> bytes:
     if body:
         headers["Content-Length"] = str(len(body))
-    lines = [start, *(f"{name}: {value}" for name, value in headers.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    # A value may come from the camera. A control character in it could end the line.
+    fields = (f"{name}: {_CONTROL.sub(' ', value)}" for name, value in headers.items())
+    lines = [start, *fields]
+    return bytes_of("\r\n".join(lines)) + b"\r\n\r\n" + body

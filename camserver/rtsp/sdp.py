@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
+from camserver.header_text import text_of
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.messages import sendable_url
 
@@ -102,7 +103,7 @@ def parse_sdp(body: bytes) -> Description:
     control = ""
     tracks: list[Track] = []
     section: dict[str, str] = {}
-    for line in re.split(r"\r\n|\n|\r", body.decode("utf-8", "replace")):
+    for line in re.split(r"\r\n|\n|\r", text_of(body)):
         name, _, value = line.strip().partition("=")
         if name == "m":
             tracks += _track(section)

@@ -18,7 +18,7 @@ from camserver.rtsp.access_unit import AccessUnit, PictureAssembler
 from camserver.rtsp.bitstream import split_annex_b
 from camserver.rtsp.jpeg import JpegDepacketiser
 from camserver.rtsp.login import Login, LoginCache
-from camserver.rtsp.messages import MessageParser, Response
+from camserver.rtsp.messages import Headers, MessageParser, Request, Response
 from camserver.rtsp.nal import H264Depacketiser, H265Depacketiser
 from camserver.rtsp.receive import ReorderBuffer, RtpPacket, SenderReport
 from camserver.rtsp.rtp import RtpSender, jpeg_payloads
@@ -324,7 +324,8 @@ def test_what_a_camera_names_cannot_break_our_requests() -> None:
         )
     )
     assert isinstance(response, Response)
-    assert response.headers["Session"] == "7 TEARDOWN x"
+    sent = Request("PLAY", "rtsp://cam/s", Headers({"Session": response.headers["Session"]}))
+    assert sent.encode() == b"PLAY rtsp://cam/s RTSP/1.0\r\nSession: 7 TEARDOWN x\r\n\r\n"
     assert response.headers["A"] == "b c"
 
 
