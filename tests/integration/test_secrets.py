@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -17,6 +18,7 @@ from camserver.simulator.snapshot_habits import OTHER_HABITS
 
 PASSWORD = 'Zeb ra:@/#%?ü"{x}'
 WALL = "Wall-Zebra-7"
+LIBAV_KINDS = ("none", "silent", "damage", "status", "stall", "cut")
 WEB_HABITS = ("json-login", "html-login", "busy", "cut", "multipart")
 ARGUMENTS = {
     "stall": "stall:DESCRIBE",
@@ -52,13 +54,19 @@ def cameras() -> list[SimulatedCamera]:
         )
         for kind in FAULTS
     ]
+    libav = [
+        SimulatedCamera(
+            f"l-{kind}", kind, gop=3, fault=Fault.parse(ARGUMENTS.get(kind, kind)), **keys
+        )
+        for kind in LIBAV_KINDS
+    ]
     wrong = SimulatedCamera("f-wrong", "wrong", username="viewer", password="another")
     refused = Fault("refuse")
     web = [
         SimulatedCamera(f"w-{habit}", habit, fault=refused, http_port=0, http_quirk=habit, **keys)
         for habit in (*WEB_HABITS, *OTHER_HABITS)
     ]
-    return [*found, wrong, *web]
+    return [*found, *libav, wrong, *web]
 
 
 async def said(desk: Desk, address: str, pid: int) -> dict[str, bytes]:
@@ -96,11 +104,16 @@ async def said(desk: Desk, address: str, pid: int) -> dict[str, bytes]:
             found["wall nonsense"] = await answer.read()
     for command in (["check"], ["status"], ["status", "--json"], ["leases"], ["retention"]):
         found[" ".join(command)] = await ask(desk, *command)
-    return found
+    examined = ("f-wrong", "f-status", "l-none", "l-silent", "w-json-login")
+    right = str(desk.config.with_name("right.toml"))
+    answers = await asyncio.gather(
+        *(ask(desk, "doctor", "--config", right, camera) for camera in examined)
+    )
+    return found | {f"doctor {name}": said for name, said in zip(examined, answers, strict=True)}
 
 
 async def ask(desk: Desk, *command: str) -> bytes:
-    config = [] if command[0] == "leases" else ["--config", str(desk.config)]
+    config = [] if command[0] in ("leases", "doctor") else ["--config", str(desk.config)]
     process = await desk.run(*command, *config)
     return b"".join(await process.communicate())
 
@@ -122,7 +135,8 @@ async def test_no_password_is_said_anywhere_whatever_fails(
     cut = text.index('id = "f-wrong"')
     right = json.dumps("another", ensure_ascii=False)
     assert right in text[cut:]
-    desk.config.write_text(text[:cut] + text[cut:].replace(right, json.dumps(PASSWORD), 1))
+    text = text[:cut] + text[cut:].replace(right, json.dumps(PASSWORD), 1)
+    desk.config.write_text(text.replace('id = "l-', 'engine = "libav"\nid = "l-'))
     results = {camera.id for camera in fleet}
 
     def all_tried() -> bool:
@@ -132,7 +146,9 @@ async def test_no_password_is_said_anywhere_whatever_fails(
 
     await desk.until(all_tried, 120)
     # Faults of the inventory, the disk and the guesser
-    desk.config.write_text(desk.config.read_text() + f'[nonsense]\nx = "{WALL}"\n')
+    text = desk.config.read_text()
+    desk.config.with_name("right.toml").write_text(text)
+    desk.config.write_text(text + f'[nonsense]\nx = "{WALL}"\n')
     await desk.until(lambda: "nonsense" in desk.log.read_text())
     async with aiohttp.ClientSession() as session:
         for _ in range(12):
@@ -143,8 +159,11 @@ async def test_no_password_is_said_anywhere_whatever_fails(
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit() and str(desk.config) in _command(entry) and "run" in _command(entry)
     )
-    places = await asyncio.wait_for(said(desk, address, pid), 100)
+    places = await asyncio.wait_for(said(desk, address, pid), 200)
     assert len(places) > 40
+    assert b"wrong username or password" in places["doctor f-wrong"]
+    assert b"640x360 h264" in places["doctor l-none"]
+    assert re.search(rb"poll.failed camera=l-silent", places["log"])
     for place, content in places.items():
         for form in FORMS:
             assert form.encode() not in content, f"{form!r} is in {place}"
