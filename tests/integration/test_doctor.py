@@ -103,7 +103,7 @@ async def test_the_other_client_is_tried_where_ours_reads_nothing(fleet: StartFl
     This one has neither clock nor markers.
     """
     house = await fleet([SimulatedCamera("cam", "Gate", gop=3, quirk="no-clock+no-markers")])
-    report = await examine(house, timeout_s=4.0)
+    report = await examine(house, timeout_s=8.0)
     assert any("libav reads this camera" in f.text for f in report.findings if f.step == "libav"), (
         report.findings
     )

@@ -131,7 +131,7 @@ async def test_each_answer_has_its_word(
         snapshot_url=f"http://127.0.0.1:{server.port}/{path}",
         username=USER,
         password=PASSWORD,
-        timeout_s=2.0,
+        timeout_s=2.0 if path == "hang" else 30.0,
     )
     attempt = await house.service.take(only_http, Holder("poller"))
     assert attempt.result is result, attempt.error
@@ -200,12 +200,13 @@ async def test_it_helps_where_rtsp_fails_within_one_deadline(serve: Serve) -> No
     house, server = await serve()
     loop = asyncio.get_running_loop()
     started = loop.time()
+    # Half of it for a decoder that is new, on a busy machine
     attempt = await house.take(
-        "cam", snapshot_url=f"http://127.0.0.1:{server.port}/picture", timeout_s=4.0, width=320
+        "cam", snapshot_url=f"http://127.0.0.1:{server.port}/picture", timeout_s=12.0, width=320
     )
     assert attempt.snapshot is not None, attempt.error
     assert (attempt.snapshot.source, attempt.snapshot.still.width) == (Source.HTTP, 320)
-    assert loop.time() - started < 4.5
+    assert loop.time() - started < 12.5
     assert (await house.seen("cam")).ends_clean == 1
 
 
