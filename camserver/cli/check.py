@@ -7,18 +7,13 @@ import json
 import os
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camserver.host.threads import call_and_say
+from camserver.cli.inventory import read_inventory
 
 if TYPE_CHECKING:
     from camserver.config import Inventory
-
-
-SAY_S, LIMIT_S = 3.0, 60.0
-"""A disk that does not answer is told of after the one, and given up after the other."""
 
 
 def load(path: Path, *, passwords: bool = True) -> Inventory | None:
@@ -26,18 +21,10 @@ def load(path: Path, *, passwords: bool = True) -> Inventory | None:
 
     Raises SystemExit with status 75 when the disk of its files does not answer.
     """
-    from camserver.config import load_inventory
     from camserver.errors import InventoryError, InventoryUnreadable
 
-    def say() -> None:
-        waits = f"waiting for the disk of {path} and of the files that it names, at most"
-        print(f"camserver: {waits} {LIMIT_S:g} s", file=sys.stderr, flush=True)
-
     try:
-        return call_and_say(partial(load_inventory, path, passwords=passwords), say, SAY_S, LIMIT_S)
-    except TimeoutError:
-        print(f"camserver: {path}: its disk gave no answer in {LIMIT_S:g} s", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)
+        return read_inventory(path, passwords=passwords)
     except InventoryUnreadable as error:
         print(f"camserver: {error}", file=sys.stderr)
         return None

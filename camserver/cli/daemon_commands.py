@@ -22,6 +22,7 @@ from rich.text import Text
 
 from camserver.api.responses import MAX_LABEL_CHARS
 from camserver.cli import lease_command as wrapper
+from camserver.cli.inventory import read_inventory
 from camserver.cli.status import as_json, from_daemon, from_files, show
 from camserver.client import (
     ApiRefusal,
@@ -30,7 +31,6 @@ from camserver.client import (
     SyncLeaseClient,
 )
 from camserver.client.sync import DEFAULT_SOCKET
-from camserver.config import load_inventory
 from camserver.errors import InventoryError, RtspBusy
 from camserver.host import unit
 
@@ -65,7 +65,7 @@ def client(arguments: argparse.Namespace) -> SyncLeaseClient:
     path = _given_socket(arguments)
     if path is None:
         try:
-            path = load_inventory(arguments.config, passwords=False).api.socket
+            path = read_inventory(arguments.config, passwords=False).api.socket
         except InventoryError:
             # This user cannot read the inventory, or it has faults. The daemon may still run.
             path = DEFAULT_SOCKET
@@ -98,7 +98,7 @@ def no_daemon(arguments: argparse.Namespace, error: DaemonUnavailableError) -> s
     """
     if _given_socket(arguments) is None:
         try:
-            load_inventory(arguments.config, passwords=False)
+            read_inventory(arguments.config, passwords=False)
         except InventoryError as refused:
             return f"{error}; the default socket was asked because of {refused.faults[0]}"
     return str(error)
@@ -187,7 +187,7 @@ def _status(
         found, daemon = from_daemon(running(client(arguments)).get("/v1/cameras")), True
     except DaemonUnavailableError as error:
         try:
-            found, daemon = from_files(load_inventory(arguments.config, passwords=False)), False
+            found, daemon = from_files(read_inventory(arguments.config, passwords=False)), False
         except InventoryError as refused:
             say(f"camserver: {error}; and the files can't be found: {refused.faults[0]}")
             return EX_UNAVAILABLE

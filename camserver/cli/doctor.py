@@ -17,8 +17,9 @@ from urllib.parse import unquote
 from camserver.capture.build import Capture, build_capture
 from camserver.cli.daemon_commands import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, client
 from camserver.cli.doctor_leases import LeaseLost, doctor_leases
+from camserver.cli.inventory import read_inventory
 from camserver.client import ApiRefusal, DaemonUnavailableError, SyncLeaseClient
-from camserver.config import Camera, Inventory, camera_from, load_inventory
+from camserver.config import Camera, Inventory, camera_from
 from camserver.doctor.examination import Doctor
 from camserver.doctor.report import Finding, Report
 from camserver.errors import InventoryError, RtspBusy
@@ -104,7 +105,7 @@ def _order(arguments: argparse.Namespace) -> Order:
         # This inventory's [api] socket and output directory decide where the leases are.
         arguments.config = Path(wanted)
         wanted = ""
-    inventory = load_inventory(arguments.config)
+    inventory = read_inventory(arguments.config)
     if not wanted:
         if not inventory.cameras:
             raise WrongUsage(f"no enabled camera in {arguments.config}")
@@ -135,7 +136,7 @@ def _order_of_url(arguments: argparse.Namespace, wanted: str) -> Order:
     )
     inventory = None
     with contextlib.suppress(InventoryError):
-        inventory = load_inventory(arguments.config)
+        inventory = read_inventory(arguments.config)
     return Order((camera,), inventory, known=False)
 
 

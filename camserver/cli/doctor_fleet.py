@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 
 from camserver.cli.daemon_commands import EX_CONFIG
-from camserver.config import load_inventory
+from camserver.cli.inventory import read_inventory
 from camserver.errors import InventoryError
 from camserver.host.loop import run_loop
 
@@ -16,7 +16,7 @@ from camserver.host.loop import run_loop
 def doctor_fleet(arguments: argparse.Namespace) -> int:
     """Examine the fleet of the inventory. Returns 0 when all is well, 1 when something is not."""
     try:
-        inventory = load_inventory(arguments.config)
+        inventory = read_inventory(arguments.config)
     except InventoryError as error:
         for fault in error.faults:
             print(f"camserver doctor: {fault}", file=sys.stderr)

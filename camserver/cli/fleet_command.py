@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from camserver.cli.daemon_commands import answered, client, console, running
+from camserver.cli.inventory import read_inventory
 from camserver.client import SyncLeaseClient
-from camserver.config import load_inventory
 from camserver.config.fleet import NAME
 from camserver.config.units import parse_duration
 from camserver.errors import InventoryError
@@ -115,7 +115,7 @@ def _ca(arguments: argparse.Namespace) -> int:
 
 def _fleet_name(arguments: argparse.Namespace) -> str:
     try:
-        inventory = load_inventory(arguments.config, passwords=False)
+        inventory = read_inventory(arguments.config, passwords=False)
     except InventoryError:
         return ""
     return "" if inventory.fleet is None else inventory.fleet.name

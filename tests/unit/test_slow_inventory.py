@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from camserver import config
-from camserver.cli import check
+from camserver.cli import check, inventory
+from camserver.cli.main import main
 from camserver.errors import InventoryUnreadable
 
 
@@ -24,14 +26,14 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         return 7
 
     monkeypatch.setattr(config, "load_inventory", read)
-    monkeypatch.setattr(check, "SAY_S", 0.01)
+    monkeypatch.setattr(inventory, "SAY_S", 0.01)
     return event
 
 
 def test_a_wait_without_end_is_told_and_given_up(
     answers: threading.Event, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(check, "LIMIT_S", 0.02)
+    monkeypatch.setattr(inventory, "LIMIT_S", 0.02)
     with pytest.raises(SystemExit) as ended:
         check.load(Path("/srv/cameras.toml"))
     answers.set()
@@ -41,10 +43,27 @@ def test_a_wait_without_end_is_told_and_given_up(
     assert gives_up == "camserver: /srv/cameras.toml: its disk gave no answer in 0.02 s"
 
 
+@pytest.mark.parametrize("command", [["status"], ["doctor", "gate"], ["doctor", "--fleet"]])
+def test_every_command_gives_up(
+    command: list[str],
+    answers: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(inventory, "LIMIT_S", 0.02)
+    monkeypatch.delenv("CAMSERVER_SOCKET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["camserver", *command, "--config", "/srv/cameras.toml"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    answers.set()
+    assert ended.value.code == os.EX_TEMPFAIL
+    assert "its disk gave no answer in 0.02 s" in capsys.readouterr().err
+
+
 def test_a_disk_that_answers_late_is_used(
     answers: threading.Event, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "print", lambda *_, **__: answers.set(), raising=False)
+    monkeypatch.setattr(inventory, "print", lambda *_, **__: answers.set(), raising=False)
     found: Any = check.load(Path("/srv/cameras.toml"))
     assert found == 7
     assert capsys.readouterr().err == ""
