@@ -27,7 +27,7 @@ class Entry:
 
     camera: Camera
     number: int
-    phase_s: float
+    phase_s: float = 0.0
     """The moment of its interval at which it is due, in seconds."""
     due: float = 0.0
     version: int = 0  # a heap item with another version is ignored

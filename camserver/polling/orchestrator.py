@@ -34,7 +34,7 @@ from camserver.polling.entry import (
     PollingStatistics,
     counted,
 )
-from camserver.polling.schedule import following_due, next_due, phase, retry_delay_s
+from camserver.polling.schedule import first_due, following_due, next_due, phase, retry_delay_s
 
 Poll = Callable[[Camera, int, Holder | None], Awaitable[Attempt]]
 """Takes and stores one picture: of a camera, after so many failures in a row, for who asked for it
@@ -92,19 +92,20 @@ class PollingOrchestrator:
     def configure(self, cameras: Iterable[Camera], open_rate: float | None = None) -> None:
         """Replace the list of cameras. `open_rate` None leaves the rate unchanged.
 
-        Unchanged cameras keep their schedule. Changed and new cameras are due at once.
+        Unchanged cameras keep their schedule. Changed and new cameras begin as `first_due` says.
         """
         if open_rate is not None:
             self._open_rate = open_rate
         wanted = {c.id: c for c in cameras}
         for camera_id in set(self._entries) - set(wanted):
             self._remove(camera_id)
-        for camera in wanted.values():
-            known = self._entries.get(camera.id)
-            if known is None:
-                self.add(camera)
-            elif known.camera != camera:
-                self._change(known, camera)
+        known = {name: entry.camera for name, entry in self._entries.items()}
+        begin = [camera for camera in wanted.values() if known.get(camera.id) != camera]
+        for number, camera in enumerate(begin):
+            due_in_s, keeps_rhythm = first_due(
+                number, len(begin), camera.interval_s, self._open_rate
+            )
+            self._begin(camera, due_in_s, keeps_rhythm=keeps_rhythm)
         self._wake.set()
 
     def add(self, camera: Camera, due_in_s: float | None = None) -> None:
@@ -112,14 +113,7 @@ class PollingOrchestrator:
 
         Without `due_in_s` it is due at once, and its phase is spread among the others.
         """
-        phase_s = phase(self._numbers) * camera.interval_s
-        due = _now()
-        if due_in_s is not None:
-            due += max(0.0, due_in_s)
-            phase_s = due % camera.interval_s
-        entry = self._entries[camera.id] = Entry(camera, self._numbers, phase_s)
-        self._numbers += 1
-        self._schedule(entry, self._aligned_due(entry) if camera.align else due)
+        self._begin(camera, max(0.0, due_in_s or 0.0), keeps_rhythm=due_in_s is not None)
         self._wake.set()
 
     async def hand_over(self, camera_id: str) -> float | None:
@@ -143,11 +137,17 @@ class PollingOrchestrator:
                 entry.gave_up()
         return entry
 
-    def _change(self, entry: Entry, camera: Camera) -> None:
-        entry.phase_s = phase(entry.number) * camera.interval_s
+    def _begin(self, camera: Camera, due_in_s: float, *, keeps_rhythm: bool) -> None:
+        """Poll a camera that is new or was changed, first in `due_in_s` seconds."""
+        entry = self._entries.get(camera.id)
+        if entry is None:
+            entry = self._entries[camera.id] = Entry(camera, self._numbers)
+            self._numbers += 1
+        due, interval_s = _now() + due_in_s, camera.interval_s
+        entry.phase_s = due % interval_s if keeps_rhythm else phase(entry.number) * interval_s
         entry.camera, entry.failures, entry.again = camera, 0, entry.task is not None
         if entry.task is None and not entry.queued:  # a queued one starts soon, with the change
-            self._schedule(entry, self._aligned_due(entry) if camera.align else _now())
+            self._schedule(entry, self._aligned_due(entry) if camera.align else due)
 
     async def run(self) -> None:
         """Poll until `stop` is called or this is cancelled.

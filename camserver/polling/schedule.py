@@ -24,6 +24,17 @@ def phase(number: int) -> float:
     return (number * _GOLDEN) % 1.0
 
 
+def first_due(number: int, count: int, interval_s: float, open_rate: float) -> tuple[float, bool]:
+    """When the number-th of `count` cameras that begin together is due, in seconds from now.
+
+    They begin spread over the time that their starts need at `open_rate`, at most over an interval.
+    Also returned: whether the polls that follow may keep this rhythm. If the cameras begin within
+    a small part of the interval, they would be polled in a burst, interval by interval.
+    """
+    spread_s = min(interval_s, count / open_rate)
+    return number / count * spread_s, spread_s >= interval_s / 2
+
+
 def next_due(now: float, interval_s: float, offset_s: float) -> float:
     """The first moment after `now` that is `offset_s` plus a multiple of the interval.
 

@@ -205,6 +205,24 @@ def test_open_rate_bounds_the_start() -> None:
     assert all(b - a > 0.0999 for a, b in pairwise(starts))
 
 
+@pytest.mark.parametrize(
+    ("count", "interval_s", "begins_s"), [(1000, 60.0, 50.0), (100, 5.0, 5.0), (60, 60.0, 3.0)]
+)
+def test_a_fleet_begins_spread_and_no_poll_is_late(
+    count: int, interval_s: float, begins_s: float
+) -> None:
+    """The first poll of each comes as soon as the open rate allows, and is planned so."""
+    fleet = Fleet(quick, open_rate=20.0, sessions=256)
+    fleet.run([camera(f"c{i}", interval_s=interval_s) for i in range(count)], 5 * interval_s)
+    assert max(starts[0] for starts in fleet.starts.values()) < begins_s
+    assert fleet.statistics.lateness_s_max < 0.11
+    gaps = [b - a for starts in fleet.starts.values() for a, b in pairwise(starts)]
+    # A large fleet keeps the rhythm of its start; a small one would be polled in a burst
+    assert max(gaps) < (1.01 if begins_s > interval_s / 2 else 1.5) * interval_s
+    later = sorted(starts[2] for starts in fleet.starts.values())
+    assert later[-1] - later[0] > 0.75 * interval_s
+
+
 async def test_reload_leaves_unchanged_cameras_alone() -> None:
     """A changed camera is polled at once, a removed one never again, others keep their rhythm."""
     fleet = Fleet(quick)
