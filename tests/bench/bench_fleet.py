@@ -1,180 +1,321 @@
-"""A large fleet in one process, on a real etcd: ownership made, read, and taken over.
+"""A fleet on this host: success, lateness, freshness, CPU and memory.
 
-    bench_fleet.py [--hosts N] [--devices N]
+    bench_fleet.py [--cameras N] [--interval 60s] [--minutes M] [--dead SHARE] [--json FILE]
 
-The hosts are real (`FleetMember`, `EtcdStore`), but have no cameras: what is measured is the
-protocol, etcd and Python. All hosts share one core, so real hosts are faster.
+Simulated cameras, one process for each core, and a daemon that polls them. A share of the cameras
+is dead, each in one of several ways. The first minute is not counted.
+
+Freshness is calculated from the archive: a picture is as old as its name says, from the moment it
+was written until the next one was. Each moment of each healthy camera counts the same. CPU is split
+by process and, within the daemon, by thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from etcd_server import EtcdCluster
-from fleet_records import host_record
-
-from camserver.events import Event
-from camserver.events.fleet import FleetHostBuried
-from camserver.fleet.assignment import ANYWHERE, Candidate, assign
-from camserver.fleet.etcd import EtcdStore
-from camserver.fleet.host import FleetHost
-from camserver.fleet.member import FleetMember, Identity
-from camserver.fleet.orders import Remains
-from camserver.fleet.ownership import Take
-from camserver.fleet.records import Keys
-from camserver.fleet.store import Swap
-from camserver.fleet.terms import FleetTerms
+DEAD = (
+    *("refuse", "deaf", "silent", "no-keyframe", "cut", "damage"),
+    *("status:404", "status:503:SETUP", "stall:PLAY"),
+)
+WARM_UP_S = 60.0
+EVERY_S = 10.0
+ARCHIVE = "%s.%L.jpg"
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-class NoCameras:
-    """Devices without cameras: their sessions end at once."""
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The simulated cameras: inventory entries of the healthy and the dead ones, and processes."""
 
-    def __init__(self, devices: int) -> None:
-        self.version = 1
-        self.reach: Mapping[str, tuple[str, ...]] = {
-            f"10.{n // 65536}.{n // 256 % 256}.{n % 256}:554": ANYWHERE for n in range(devices)
-        }
-        self.owned: set[str] = set()
-
-    def begin(self, host: FleetHost, wake: Callable[[], None]) -> None: ...
-
-    def look(self) -> None: ...
-
-    def leave(self, within_s: float) -> None: ...
-
-    def extend(self, for_s: float) -> None: ...
-
-    def take_over(self, take: Take, _elapsed_s: float) -> None:
-        self.owned.add(take.device)
-
-    async def hand_over(self, device: str) -> Remains:
-        self.owned.discard(device)
-        return Remains()
-
-    async def end_all(self) -> None: ...
-
-    async def forget_all(self) -> None:
-        self.owned.clear()
+    entries: str
+    healthy: frozenset[str]
+    pids: tuple[int, ...]
 
 
-class NoTimer:
-    def arm(self, at: float) -> None: ...
+@contextlib.contextmanager
+def simulated(folder: Path, cameras: int, dead: float) -> Iterator[Site]:
+    """Run simulated cameras. Of each ten, so many are dead as `dead` says."""
+    entries, healthy, pids = list[str](), set[str](), list[int]()
+    with contextlib.ExitStack() as stack:
+        share = -(-cameras // (os.cpu_count() or 1))
+        for number, first in enumerate(range(0, cameras, share)):
+            count, prefix = min(share, cameras - first), "abcdefghijklmnop"[number % 16]
+            ids = [f"{prefix}{n + 1}" for n in range(count)]
+            faults = {n: DEAD[k % len(DEAD)] for k, n in enumerate(_spread(count, dead))}
+            inventory = folder / f"{prefix}.toml"
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [
+                        *(sys.executable, "-m", "camserver", "simulate", f"--cameras={count}"),
+                        *("--base-port=0", "--fps=2", "--gop=2", "--until-eof"),
+                        *(f"--fault=cam{n + 1}={fault}" for n, fault in faults.items()),
+                        f"--inventory={inventory}",
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                )
+            )
+            stack.callback(process.terminate)
+            while not inventory.exists():
+                time.sleep(0.1)
+            found = tomllib.loads(inventory.read_text())["camera"]
+            entries += [
+                f'[[camera]]\nid = "{name}"\nurl = "{entry["url"]}"\n'
+                for name, entry in zip(ids, found, strict=True)
+            ]
+            healthy |= {name for n, name in enumerate(ids) if n not in faults}
+            pids.append(process.pid)
+        yield Site("".join(entries), frozenset(healthy), tuple(pids))
 
-    def disarm(self) -> None: ...
+
+def _spread(count: int, dead: float) -> list[int]:
+    """The numbers of the dead cameras, spread evenly."""
+    wanted = round(count * dead)
+    return [(2 * k + 1) * count // (2 * wanted) for k in range(wanted)]
 
 
-class TimedStore(EtcdStore):
-    """etcd. It notes when swaps of several keys were on their way: (begin, end)."""
-
-    swaps: ClassVar[list[tuple[float, float]]] = []
-
-    async def swap(self, swap: Swap) -> int | None:
-        begin = time.monotonic()
-        try:
-            return await super().swap(swap)
-        finally:
-            if len(swap.changes) > 1:
-                self.swaps.append((begin, time.monotonic()))
+# ---- CPU and memory of processes
 
 
-def store_work_s(since: float) -> str:
-    """For how long at least one swap of several keys was on its way, since a moment."""
-    total, until = 0.0, since
-    spans = sorted(span for span in TimedStore.swaps if span[1] > since)
-    for begin, end in spans:
-        total += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return f"{len(spans)} swaps, {total:.2f} s with one on its way"
+def _cpu_s(stat: Path) -> float:
+    fields = stat.read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
-class Host:
-    """One host, and its job."""
+def _children(pid: int) -> list[int]:
+    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
-    def __init__(self, name: str, url: str, devices: int, terms: FleetTerms) -> None:
-        self.local, self.events = NoCameras(devices), list[Event]()
-        self.store = TimedStore((url,))
-        identity = Identity("bench", name, host_record(machine_id=name))
-        self.member = FleetMember(
-            identity,
-            terms,
-            self.store,
-            self.local,  # type: ignore[arg-type]
-            NoTimer(),
-            self.events.append,
-            time.monotonic,
+
+def cpu_by_part(daemon: int, simulators: tuple[int, ...]) -> Counter[str]:
+    """Seconds of CPU so far: event loop, store threads, other threads, each kind of worker."""
+    found: Counter[str] = Counter()
+    for task in Path(f"/proc/{daemon}/task").iterdir():
+        with contextlib.suppress(OSError):
+            name = (task / "comm").read_text().strip()
+            part = "loop" if task.name == str(daemon) else name if name == "store" else "threads"
+            found[part] += _cpu_s(task / "stat")
+    for child in _children(daemon):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            kind = "decoders" if b"decoder" in command else "libav sessions"
+            found[kind] += _cpu_s(Path(f"/proc/{child}/stat"))
+    for pid in simulators:
+        found["simulator"] += _cpu_s(Path(f"/proc/{pid}/stat"))
+    return found
+
+
+def pss_mb(daemon: int) -> float:
+    """Proportional memory of the daemon and all its workers."""
+    total = 0
+    for pid in (daemon, *_children(daemon)):
+        with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])  # type: ignore[index]
+    return total / 1024
+
+
+# ---- what the daemon says of itself
+
+
+class Daemon:
+    """A running daemon."""
+
+    def __init__(self, process: subprocess.Popen[bytes], socket: Path) -> None:
+        self.process = process
+        self._socket = socket
+
+    def get(self, route: str) -> str:
+        assert self.process.poll() is None, "the daemon has ended"
+        return subprocess.run(
+            ["curl", "-s", "--unix-socket", str(self._socket), f"http://x{route}"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    def value(self, metric: str) -> float:
+        found = re.search(rf"^{metric} (\S+)", self.get("/metrics"), re.MULTILINE)
+        assert found is not None, metric
+        return float(found[1])
+
+    def results(self, healthy: frozenset[str]) -> Counter[str]:
+        """The results of all polls of the healthy cameras."""
+        cameras = json.loads(self.get("/v1/cameras"))
+        return sum(
+            (Counter(c["polling"]["results"]) for c in cameras if c["id"] in healthy), Counter()
         )
-        self.job: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        self.job = asyncio.create_task(self.member.run())
-
-    async def die(self) -> None:
-        assert self.job is not None
-        self.job.cancel()
-        await asyncio.wait({self.job})
-        await self.store.close()
 
 
-async def until(condition: Callable[[], bool]) -> float:
-    """Wait for a condition, and return how long it took."""
-    started = time.monotonic()
-    while not condition():
-        await asyncio.sleep(0.02)
-    return time.monotonic() - started
-
-
-async def measure(url: str, hosts: int, devices: int) -> None:
-    # Long times: twenty hosts on one core must not be late for each other
-    terms = FleetTerms(valid_s=20.0, silence_s=25.0, renew_s=1.0)
-    fleet = [Host(f"host{n}", url, devices, terms) for n in range(hosts)]
-    candidates = [Candidate(f"host{n}") for n in range(hosts)]
-    started = time.process_time()
-    assign(fleet[0].local.reach, candidates)
-    print(
-        f"assignment of {devices} devices to {hosts} hosts: {time.process_time() - started:.3f} s"
+@contextlib.contextmanager
+def running(folder: Path, site: Site, interval: str) -> Iterator[Daemon]:
+    config, socket = folder / "c.toml", folder / "api.sock"
+    config.write_text(
+        f'[http]\nlisten = ""\n[api]\nsocket = "{socket}"\n[output]\ndirectory = "{folder}/out"\n'
+        f'archive = "{ARCHIVE}"\n[retention]\nmin_free = 0\n[defaults]\ninterval = "{interval}"\n'
+        + site.entries
     )
-    for host in fleet:
-        host.start()
-    await until(lambda: any(host.local.owned for host in fleet))
-    took = await until(lambda: sum(len(host.local.owned) for host in fleet) == devices)
-    print(f"ownership of all devices made, after the wait of a new fleet: {took:.2f} s")
-    started = time.monotonic()
-    snapshot = await fleet[0].store.read(Keys("bench").prefix)
-    print(f"read of {len(snapshot.entries)} records: {time.monotonic() - started:.3f} s")
-    victim, rest = fleet[0], fleet[1:]
-    lost = len(victim.local.owned)
-    await victim.die()
-    victim.local.owned.clear()
-    await until(lambda: any(isinstance(e, FleetHostBuried) for h in rest for e in h.events))
-    since = time.monotonic()
-    took = await until(lambda: sum(len(host.local.owned) for host in rest) == devices)
-    print(f"take-over of {lost} devices, after their host was declared dead: {took:.2f} s")
-    print(f"  {store_work_s(since)}; {hosts - 1} assignments were computed in this process before")
-    for host in rest:
-        await host.die()
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "camserver", "run", "--config", str(config)], stderr=log
+        ) as process,
+    ):
+        while not socket.exists():
+            time.sleep(0.05)
+        try:
+            yield Daemon(process, socket)
+        finally:
+            process.terminate()
+
+
+# ---- freshness
+
+
+def ages(folder: Path, begin: float, end: float) -> list[tuple[float, float]]:
+    """The ages of a camera's newest picture from `begin` to `end`: (from, to) in seconds."""
+    pictures = sorted(
+        (path.stat().st_mtime, float(path.stem)) for path in folder.glob("[0-9]*.jpg")
+    )
+    spans = []
+    for number, (written, captured) in enumerate(pictures):
+        until = pictures[number + 1][0] if number + 1 < len(pictures) else end
+        since, until = max(begin, written), min(end, until)
+        if since < until:
+            spans.append((since - captured, until - captured))
+    return spans
+
+
+def percentile(spans: list[tuple[float, float]], share: float) -> float:
+    """The age that is not exceeded for `share` of the time."""
+    low, high = 0.0, max(to for _, to in spans)
+    total = sum(to - since for since, to in spans)
+    for _ in range(40):
+        middle = (low + high) / 2
+        below = sum(max(0.0, min(to, middle) - since) for since, to in spans)
+        low, high = (middle, high) if below < share * total else (low, middle)
+    return high
+
+
+# ---- the run
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured. CPU is in ms for each picture of a healthy camera."""
+
+    cameras: int
+    interval: str
+    first_pictures_s: float
+    success: float
+    results: dict[str, int]
+    lateness_mean_s: float
+    freshness_p50_s: float
+    freshness_p99_s: float
+    cpu_ms: dict[str, float]
+    daemon_core: float
+    simulator_core: float
+    pss_mb: float
+    pss_most_mb: float
+    sessions_most: float
+
+
+def measure(folder: Path, site: Site, cameras: int, interval: str, minutes: float) -> Report:
+    begun = time.monotonic()
+    with running(folder, site, interval) as daemon:
+        first_s = _wait_for_all(folder / "out", site, begun)
+        time.sleep(max(0.0, begun + WARM_UP_S - time.monotonic()))
+        pid = daemon.process.pid
+        results, cpu = daemon.results(site.healthy), cpu_by_part(pid, site.pids)
+        since, memory, sessions = time.time(), list[float](), list[float]()
+        late = [daemon.value(f"camserver_poll_lateness_seconds_{k}") for k in ("sum", "count")]
+        while time.time() < since + 60 * minutes:
+            time.sleep(EVERY_S)
+            memory.append(pss_mb(pid))
+            sessions.append(daemon.value("camserver_polls_running"))
+        results = daemon.results(site.healthy) - results
+        cpu, took = cpu_by_part(pid, site.pids) - cpu, time.time() - since
+        late = [
+            daemon.value(f"camserver_poll_lateness_seconds_{k}") - before
+            for k, before in zip(("sum", "count"), late, strict=True)
+        ]
+    spans = [
+        span for name in site.healthy for span in ages(folder / "out" / name, since, since + took)
+    ]
+    own = cpu["loop"] + cpu["store"] + cpu["threads"]
+    return Report(
+        cameras,
+        interval,
+        first_s,
+        results["ok"] / results.total(),
+        dict(results),
+        late[0] / late[1],
+        percentile(spans, 0.5),
+        percentile(spans, 0.99),
+        {part: 1000 * seconds / results["ok"] for part, seconds in cpu.items()},
+        own / took,
+        cpu["simulator"] / took,
+        statistics.median(memory),
+        max(memory),
+        max(sessions),
+    )
+
+
+def _wait_for_all(output: Path, site: Site, begun: float) -> float:
+    """Wait until every healthy camera has a picture. Returns the seconds since `begun`."""
+    missing = set(site.healthy)
+    while missing and time.monotonic() < begun + 600:
+        missing = {name for name in missing if not (output / name / "latest.jpg").exists()}
+        time.sleep(0.1)
+    return time.monotonic() - begun
+
+
+def show(report: Report) -> None:
+    cpu = ", ".join(f"{part} {ms:.1f}" for part, ms in sorted(report.cpu_ms.items()))
+    print(
+        f"{report.cameras} cameras at {report.interval}\n"
+        f"  first picture of each healthy one after {report.first_pictures_s:.1f} s\n"
+        f"  success {100 * report.success:.3f} %  {report.results}\n"
+        f"  lateness {report.lateness_mean_s:.3f} s on average\n"
+        f"  freshness p50 {report.freshness_p50_s:.1f} s, p99 {report.freshness_p99_s:.1f} s\n"
+        f"  CPU for each picture, ms: {cpu}\n"
+        f"  daemon {100 * report.daemon_core:.1f} % of a core, simulator"
+        f" {100 * report.simulator_core:.1f} %\n"
+        f"  memory of all (PSS) {report.pss_mb:.0f} MB, most {report.pss_most_mb:.0f} MB; polls at"
+        f" once, most {report.sessions_most:.0f}",
+        flush=True,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--hosts", type=int, default=20)
-    parser.add_argument("--devices", type=int, default=20_000)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        cluster = EtcdCluster(Path(folder))
-        cluster.start()
-        try:
-            asyncio.run(measure(cluster.nodes[0].url, options.hosts, options.devices))
-        finally:
-            cluster.stop()
+    parser.add_argument("--cameras", type=int, default=1000)
+    parser.add_argument("--interval", default="60s")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--dead", type=float, default=0.1)
+    parser.add_argument("--json", type=Path)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with simulated(folder, a.cameras, a.dead) as site:
+            report = measure(folder, site, a.cameras, a.interval, a.minutes)
+    show(report)
+    if a.json is not None:
+        a.json.write_text(json.dumps(asdict(report), indent=1))
 
 
 if __name__ == "__main__":
