@@ -12,25 +12,21 @@ folder, after both.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import itertools
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-import aiofiles
 import aiofiles.os
 
 from camserver.config.output import OutputTable
-from camserver.host.files import fsync_folder
+from camserver.host.files import file_system_of, fsync_folder
 from camserver.storage.naming import archive_name, numbered
 
 TEMPORARY = ".camserver-{}.tmp"
@@ -39,11 +35,13 @@ NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 RUN = uuid.uuid4().hex[:12]
 """The name of this process in temporary files. Process numbers are used again."""
 _counter = itertools.count()
-T = TypeVar("T")
 
 
 class CameraFolder:
-    """Writes below `path`, the folder of one camera. Every method raises OSError."""
+    """Writes below `path`, the folder of one camera, in `threads`. Every method raises OSError.
+
+    All steps of one file are one call in a thread: each hand-over costs as much as a write.
+    """
 
     def __init__(self, path: Path, output: OutputTable, threads: Executor) -> None:
         self.path = path
@@ -52,96 +50,105 @@ class CameraFolder:
         # The archive's name of the newest picture, and the number for the next one of this name
         self._next_number = "", 0
 
-    async def publish(self, jpeg: bytes, captured_at: datetime) -> str | None:
-        """Replace latest.jpg. Returns the picture's name in the archive, or None without one."""
-        await self._make_folders(self.path)
-        async with self._temporary() as temporary:
-            await self._write(temporary, jpeg)
-            name = None
-            if self._output.archive:
-                name = await self._archive(temporary, jpeg, captured_at)
-            try:
-                await aiofiles.os.replace(
-                    temporary, self.path / "latest.jpg", executor=self._threads
-                )
-            except OSError:
-                if name is not None:  # the index does not get a picture that was not published
-                    await self._call(_remove, self.path / name)
-                raise
+    async def publish(
+        self, jpeg: bytes, captured_at: datetime, *, file_system: int | None = None
+    ) -> str | None:
+        """Replace latest.jpg. Returns the picture's name in the archive, or None without one.
+
+        `file_system`: the st_dev on which it must be.
+        """
+        publish = aiofiles.os.wrap(self._publish)
+        name: str | None = await publish(jpeg, captured_at, file_system, executor=self._threads)
         return name
 
-    async def write_facts(self, latest_json: bytes) -> None:
+    async def write_facts(self, latest_json: bytes, *, file_system: int | None = None) -> None:
         """Replace latest.json, and flush the names of both files."""
-        await self._make_folders(self.path)
-        async with self._temporary() as temporary:
-            await self._write(temporary, latest_json)
-            await aiofiles.os.replace(temporary, self.path / "latest.json", executor=self._threads)
-        if self._output.fsync:
-            await self._call(fsync_folder, self.path)
+        write_facts = aiofiles.os.wrap(self._write_facts)
+        await write_facts(latest_json, file_system, executor=self._threads)
 
     def use(self, output: OutputTable) -> None:
         """Use another table for the next picture."""
         self._output = output
 
-    async def _archive(self, temporary: Path, jpeg: bytes, captured_at: datetime) -> str:
+    # ---- in a thread
+
+    def _publish(self, jpeg: bytes, captured_at: datetime, file_system: int | None) -> str | None:
+        check_file_system(self.path.parent, file_system)
+        make_folders(self.path, fsync=self._output.fsync)
+        name = None
+        with self._temporary(jpeg) as temporary:
+            if self._output.archive:
+                name = self._archive(temporary, jpeg, captured_at)
+            try:
+                temporary.replace(self.path / "latest.jpg")
+            except OSError:
+                if name is not None:  # the index does not get a picture that was not published
+                    _remove(self.path / name)
+                raise
+        return name
+
+    def _write_facts(self, latest_json: bytes, file_system: int | None) -> None:
+        check_file_system(self.path.parent, file_system)
+        make_folders(self.path, fsync=self._output.fsync)
+        with self._temporary(latest_json) as temporary:
+            temporary.replace(self.path / "latest.json")
+        if self._output.fsync:
+            fsync_folder(self.path)
+
+    def _archive(self, temporary: Path, jpeg: bytes, captured_at: datetime) -> str:
         """Give the picture a free name in the archive, and return the name."""
         zone = ZoneInfo(self._output.timezone)
         base = archive_name(self._output.archive, captured_at.astimezone(zone))
-        await self._make_folders((self.path / base).parent)
+        make_folders((self.path / base).parent, fsync=self._output.fsync)
 
         def taken(number: int) -> bool:
             return os.path.lexists(self.path / numbered(base, number))
 
         # A coarse pattern gives thousands of pictures the same name: the search must be short
         known, number = self._next_number
-        number = number if known == base else await self._call(free_number, taken, 0)
-        while not await self._link(temporary, self.path / numbered(base, number), jpeg):
-            number = await self._call(free_number, taken, number + 1)
+        number = number if known == base else free_number(taken, 0)
+        while not self._link(temporary, self.path / numbered(base, number), jpeg):
+            number = free_number(taken, number + 1)
         self._next_number = base, number + 1
         name = numbered(base, number)
         if self._output.fsync:
-            await self._call(fsync_folder, (self.path / name).parent)
+            fsync_folder((self.path / name).parent)
         return name
 
-    async def _link(self, temporary: Path, path: Path, jpeg: bytes) -> bool:
+    def _link(self, temporary: Path, path: Path, jpeg: bytes) -> bool:
         """Give the picture the name `path`. False when the name is taken."""
         try:
-            await aiofiles.os.link(temporary, path, executor=self._threads)
+            os.link(temporary, path)
         except FileExistsError:
             return False
         except OSError as error:
             if error.errno not in NO_HARD_LINKS:
                 raise
-            if await self._call(os.path.lexists, path):
+            if os.path.lexists(path):
                 return False
-            async with self._temporary() as copy:
-                await self._write(copy, jpeg)
-                await aiofiles.os.replace(copy, path, executor=self._threads)
+            with self._temporary(jpeg) as copy:
+                copy.replace(path)
         return True
 
-    async def _write(self, path: Path, data: bytes) -> None:
-        async with aiofiles.open(path, "xb", executor=self._threads) as file:
-            await file.write(data)
-            if self._output.fsync:
-                await file.flush()
-                await self._call(os.fsync, file.fileno())
-
-    async def _make_folders(self, folder: Path) -> None:
-        await self._call(partial(make_folders, folder, fsync=self._output.fsync))
-
-    async def _call(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-    @contextlib.asynccontextmanager
-    async def _temporary(self) -> AsyncIterator[Path]:
+    @contextlib.contextmanager
+    def _temporary(self, data: bytes) -> Iterator[Path]:
+        """A new file with `data`, flushed. It is removed when it gets no other name."""
         path = self.path / TEMPORARY.format(f"{RUN}-{next(_counter)}")
         try:
+            with path.open("xb", buffering=0) as file:
+                _write_all(file.fileno(), data)
+                if self._output.fsync:
+                    os.fsync(file.fileno())
             yield path
         except BaseException:
-            # Not awaited: this task may be cancelled again
-            with contextlib.suppress(RuntimeError):  # the store is closed
-                self._threads.submit(_remove, path)
+            _remove(path)
             raise
+
+
+def check_file_system(directory: Path, expected: int | None) -> None:
+    """Raise OSError when the disk of `directory` was unmounted, or another one was mounted."""
+    if expected is not None and file_system_of(directory) != expected:
+        raise OSError(errno.ENODEV, "its disk was unmounted, or another one was mounted")
 
 
 def make_folders(folder: Path, *, fsync: bool) -> None:
@@ -186,6 +193,12 @@ def remove_temporary_files(directory: Path) -> int:
                     path.unlink()
                     removed += 1
     return removed
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _remove(path: Path) -> None:

@@ -21,7 +21,6 @@ from camserver.config import Inventory
 from camserver.config.output import OutputTable
 from camserver.errors import StorageError
 from camserver.host.clock import WallClock, utc_now
-from camserver.host.files import file_system_of
 from camserver.host.threads import DaemonThreads
 from camserver.model import Attempt, Result, Snapshot
 from camserver.storage.naming import within
@@ -158,8 +157,7 @@ class SnapshotStore:
             outcome = self._outcomes.attempted(attempt, _failures(attempt, failures_before))
         facts = json.dumps(outcome.latest(attempt.camera), indent=1, ensure_ascii=False)
         try:
-            await self._check_file_system()
-            await folder.write_facts(facts.encode() + b"\n")
+            await folder.write_facts(facts.encode() + b"\n", file_system=self._file_system())
         except OSError as error:
             disk_full = disk_full or error.errno in DISK_FULL
             if attempt.ok:
@@ -172,23 +170,13 @@ class SnapshotStore:
         """Publish a picture. Raises StorageError."""
         jpeg = jpeg_of(snapshot)
         try:
-            await self._check_file_system()
-            path = await folder.publish(jpeg, snapshot.captured_at)
+            path = await folder.publish(jpeg, snapshot.captured_at, file_system=self._file_system())
         except OSError as error:
             raise _storage_error(snapshot.camera, folder, error, "the picture") from error
         if path is not None:
             self._archived(snapshot.camera, path, snapshot.captured_at, len(jpeg))
         facts = facts_of(snapshot, len(jpeg), published_at=self._clock(), path=path)
         self._outcomes.published(snapshot.camera, facts, snapshot.captured_at)
-
-    async def _check_file_system(self) -> None:
-        """Raise OSError when the disk was unmounted below the daemon."""
-        expected, directory = self._file_system(), self.output.directory
-        if expected is None:
-            return
-        loop = asyncio.get_running_loop()
-        if expected != await loop.run_in_executor(self._threads, file_system_of, directory):
-            raise OSError(errno.ENODEV, "its disk was unmounted, or another one was mounted")
 
 
 def _failures(attempt: Attempt, before: int) -> int:

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiofiles.os
 import pytest
 import simplejpeg
 from stored import MOMENT, stored_attempt
@@ -40,7 +39,7 @@ class Disk:
         patch.setattr(os, "mkdir", self._noted("mkdir", os.mkdir))
         for name in ("link", "replace"):
             real = getattr(os, name)
-            patch.setattr(aiofiles.os, name, aiofiles.os.wrap(self._named(name, real)))
+            patch.setattr(os, name, self._named(name, real))
 
     def _fsync(self, real: Callable[[int], None]) -> Callable[[int], None]:
         def fsync(fd: int) -> None:

@@ -10,7 +10,6 @@ import os
 import threading
 from pathlib import Path
 
-import aiofiles.os
 import pytest
 from stored import JPEG, MOMENT, stored_attempt
 
@@ -95,7 +94,7 @@ async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(aiofiles.os, "link", full)
+    monkeypatch.setattr(os, "link", full)
     attempt, disk_full = await store.record(stored_attempt(camera="gate"), 0)
     assert disk_full
     assert attempt.result is Result.STORAGE
@@ -122,7 +121,6 @@ async def test_a_disk_that_hangs_costs_the_limit_and_no_order(
         real(*arguments)
 
     monkeypatch.setattr(os, "replace", hangs)
-    monkeypatch.setattr(aiofiles.os, "replace", aiofiles.os.wrap(hangs))
     late = (await store.record(stored_attempt(), 0)).attempt
     assert late.result is Result.STORAGE
     assert "has not taken the picture" in (late.error or "")
@@ -265,9 +263,7 @@ async def test_pictures_of_one_coarse_name_cost_the_same(
     """One link for each picture, also for the hundredth of the day."""
     links = []
     real = os.link
-    monkeypatch.setattr(
-        aiofiles.os, "link", aiofiles.os.wrap(lambda *a: (links.append(a), real(*a)))
-    )
+    monkeypatch.setattr(os, "link", lambda *a: (links.append(a), real(*a)))
     for _ in range(2):  # the second store is that of the next start
         store = SnapshotStore(OutputTable(directory=tmp_path, archive="%Y-%m-%d.jpg"), Outcomes())
         for _ in range(50):
