@@ -105,8 +105,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from camserver.daemon import Daemon
     from camserver.host import logs
     from camserver.host.loop import run_loop
+    from camserver.host.memory import share_heaps
     from camserver.host.redact import Redactor
 
+    share_heaps()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold passwords
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # A shell's limit of 1024 is too low for many cameras and browsers.

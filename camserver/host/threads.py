@@ -7,29 +7,34 @@ without them. The threads of `concurrent.futures` are joined at the end of the p
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from typing import Any, TypeVar
 
+PR_SET_NAME = 15
 T = TypeVar("T")
 
 
 class DaemonThreads(Executor):
-    """At most `most` threads, which start when they are needed."""
+    """`most` threads, which start with the first call.
+
+    All of them start at once, so that the memory of a process does not depend on how many were once
+    needed at the same time. There are fewer while the machine has no thread left.
+    """
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._free = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._over = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Call `fn` in a thread. Raises RuntimeError after `shutdown`."""
+        """Call `fn` in a thread. Raises RuntimeError after `shutdown`, and without any thread."""
         future: Future[T] = Future()
 
         def call() -> None:
@@ -45,17 +50,8 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._over:
                 raise RuntimeError(f"the threads {self._name!r} take no more work")
+            self._start()
             self._work.put(call)
-            if not self._free.acquire(blocking=False) and len(self._threads) < self._most:
-                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # the machine has no thread left
-                    if not self._threads:
-                        self._work.get_nowait()
-                        raise
-                else:
-                    self._threads.append(thread)
         return future
 
     def shutdown(
@@ -76,11 +72,23 @@ class DaemonThreads(Executor):
             for thread in self._threads:
                 thread.join()
 
+    def _start(self) -> None:
+        """Start the threads that are missing. Raises RuntimeError when there is none."""
+        while len(self._threads) < self._most:
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left
+                if not self._threads:
+                    raise
+                return
+            self._threads.append(thread)
+
     def _run(self) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_NAME, self._name.encode()[:15], 0, 0, 0)  # for top(1)
         while (call := self._work.get()) is not None:
             call()
             del call  # a picture must not stay in memory while the thread waits
-            self._free.release()
 
 
 async def call_within(limit_s: float | None, work: Callable[[], T], name: str) -> T:
