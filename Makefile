@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: footage health help demo demo-fleet test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench chaos chaos-fleet soak fuzz screenshots
+.PHONY: footage health help demo demo-fleet test pythons check lint types layers js clean packages test-packages js-packages install uninstall bench bench-fleet chaos chaos-fleet soak fuzz screenshots
 help:
 	@echo "make demo   install what is missing, run camserver on simulated cameras until Ctrl-C (ARGS=\"--seconds 20\")"
 	@echo "make demo-fleet   three hosts on this machine share 60 simulated cameras; one of them is killed"
@@ -96,6 +96,11 @@ bench: test-packages .venv/.installed
 	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
 	$(BIN)/python tests/bench/bench_health.py
 	$(BIN)/python tests/bench/bench_leases.py
+
+# ten minutes each; ARGS: --minutes 1
+bench-fleet: .venv/.installed
+	$(BIN)/python tests/bench/bench_fleet.py --cameras 1000 --interval 60s $(ARGS)
+	$(BIN)/python tests/bench/bench_fleet.py --cameras 100 --interval 5s $(ARGS)
 
 # ARGS: --minutes 30 --seed 1
 chaos: test-packages .venv/.installed

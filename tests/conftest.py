@@ -1,6 +1,8 @@
-"""Set-up for all tests: signals are handled as in a terminal."""
+"""Set-up for all tests: signals are handled as in a terminal, and the longest tests begin first."""
 
 import signal
+
+import pytest
 
 # A shell makes its background jobs ignore SIGINT, and nohup makes its command ignore SIGHUP. All
 # processes started here would inherit that. But tests send SIGINT (Ctrl-C), and close terminals.
@@ -8,3 +10,11 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         default = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
         signal.signal(number, default)
+
+
+LONGEST = ("tests/systemd/", "test_two_hours_of_a_surveillance_clip", "test_two_hundred_cameras")
+"""A test that begins last is waited for by all other processes, which have nothing to do then."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))

@@ -6,6 +6,7 @@ the disk after each of them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 import simplejpeg
 from house import House, StartFleet
-from namespaced import daemon_in_namespace, in_namespace, outcome, result, until
+from namespaced import daemon_in_namespace, in_namespace, result, until
 from power_loss import Call, Disk, read_trace
 
 from camserver.simulator.camera import SimulatedCamera
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 async def traced(house: House, folder: Path) -> tuple[list[Call], list[datetime]]:
-    """The calls of a daemon that publishes, and what `status` told at each mark in them.
+    """The calls of a daemon that publishes, and which picture it gave before each mark in them.
 
     A mark is the folder /mark-N, which the test makes.
     """
@@ -48,15 +49,10 @@ async def traced(house: House, folder: Path) -> tuple[list[Call], list[datetime]
     told: list[datetime] = []
     async with daemon_in_namespace(folder, house, str(mounted), mount, more) as (process, client):
         await until(lambda: result(client, "gate") == "ok")
-
-        def another() -> datetime | None:
-            newest = datetime.fromisoformat(outcome(client, "gate")["captured_at"])
-            return None if newest in told else newest
-
         for number in range(MARKS):
-            newest = await until(another)
+            picture = await asyncio.to_thread(client.snapshot, "gate")
             in_namespace(process, f"mkdir {mounted}/mark-{number}")
-            told.append(newest)
+            told.append(moment_of(picture.jpeg))
         process.terminate()
         assert await process.wait() == 0
     return read_trace(trace), told

@@ -111,6 +111,8 @@ async def test_a_disk_that_hangs_delays_one_picture(
     monkeypatch.setattr(service, "READ_S", 0.05)
     for _ in range(5):
         assert await desk.health.references("gate") is None
+    while not calls:  # its thread may not have run yet
+        await asyncio.sleep(0)
     assert len(calls) == 1
     answers.set()
     while await desk.health.references("gate") is None:
