@@ -109,11 +109,11 @@ class LocalDevices:
         due_s = {} if take.last is None else take.last.due_s
         for camera in cameras:
             if take.lost:
-                self._orchestrator.add(camera, cool_s)
+                self._orchestrator.add(camera, cool_s, keeps_rhythm=False)
             elif camera.id in due_s:
-                self._orchestrator.add(camera, due_s[camera.id] - elapsed_s)
+                self._orchestrator.add(camera, due_s[camera.id] - elapsed_s, keeps_rhythm=True)
             else:
-                self._orchestrator.add(camera)
+                self._orchestrator.add(camera, 0.0, keeps_rhythm=False)
 
     def _cool_web_server(self, take: Take, cameras: Iterable[Camera]) -> None:
         """Let a device's web server rest: what it still does for its last owner is not known."""

@@ -29,7 +29,7 @@ class Entry:
     number: int
     phase_s: float = 0.0
     """The moment of its interval at which it is due, in seconds."""
-    due: float = 0.0
+    due: float = math.inf
     version: int = 0  # a heap item with another version is ignored
     task: asyncio.Task[None] | None = None
     queued: bool = False  # due, and waits for its start

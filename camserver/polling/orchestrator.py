@@ -101,19 +101,19 @@ class PollingOrchestrator:
             self._remove(camera_id)
         known = {name: entry.camera for name, entry in self._entries.items()}
         begin = [camera for camera in wanted.values() if known.get(camera.id) != camera]
-        for number, camera in enumerate(begin):
-            due_in_s, keeps_rhythm = first_due(
-                number, len(begin), camera.interval_s, self._open_rate
-            )
-            self._begin(camera, due_in_s, keeps_rhythm=keeps_rhythm)
+        # Neighbours in the inventory are often channels of one device: they begin far apart
+        for number, place in enumerate(sorted(range(len(begin)), key=phase)):
+            interval_s = begin[place].interval_s
+            due_in_s, keeps = first_due(number, len(begin), interval_s, self._open_rate)
+            self._begin(begin[place], due_in_s, keeps_rhythm=keeps)
         self._wake.set()
 
-    def add(self, camera: Camera, due_in_s: float | None = None) -> None:
-        """Poll one camera more, first in `due_in_s` seconds, and then in the phase of that poll.
+    def add(self, camera: Camera, due_in_s: float, *, keeps_rhythm: bool) -> None:
+        """Poll one camera more, first in `due_in_s` seconds.
 
-        Without `due_in_s` it is due at once, and its phase is spread among the others.
+        Then it is polled in the phase of that poll, or in one that is spread among the others.
         """
-        self._begin(camera, max(0.0, due_in_s or 0.0), keeps_rhythm=due_in_s is not None)
+        self._begin(camera, max(0.0, due_in_s), keeps_rhythm=keeps_rhythm)
         self._wake.set()
 
     async def hand_over(self, camera_id: str) -> float | None:
@@ -143,7 +143,7 @@ class PollingOrchestrator:
         if entry is None:
             entry = self._entries[camera.id] = Entry(camera, self._numbers)
             self._numbers += 1
-        due, interval_s = _now() + due_in_s, camera.interval_s
+        due, interval_s = min(_now() + due_in_s, entry.due), camera.interval_s
         entry.phase_s = due % interval_s if keeps_rhythm else phase(entry.number) * interval_s
         entry.camera, entry.failures, entry.again = camera, 0, entry.task is not None
         if entry.task is None and not entry.queued:  # a queued one starts soon, with the change

@@ -12,6 +12,8 @@ from camserver.model import Result
 RETRY_CAP_S = 60.0
 """The longest delay. A repaired camera is polled within a minute, however long it was broken."""
 RETRY_FIRST_S = 5.0
+FULL = 0.8
+"""The part of an interval that a fleet must need for its start to keep the rhythm of it."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -28,11 +30,12 @@ def first_due(number: int, count: int, interval_s: float, open_rate: float) -> t
     """When the number-th of `count` cameras that begin together is due, in seconds from now.
 
     They begin spread over the time that their starts need at `open_rate`, at most over an interval.
+    Those with shorter intervals are due again meanwhile: then some are later than planned.
     Also returned: whether the polls that follow may keep this rhythm. If the cameras begin within
-    a small part of the interval, they would be polled in a burst, interval by interval.
+    a part of the interval, that part would be full, interval by interval, and other cameras late.
     """
     spread_s = min(interval_s, count / open_rate)
-    return number / count * spread_s, spread_s >= interval_s / 2
+    return number / count * spread_s, spread_s >= FULL * interval_s
 
 
 def next_due(now: float, interval_s: float, offset_s: float) -> float:

@@ -223,6 +223,49 @@ def test_a_fleet_begins_spread_and_no_poll_is_late(
     assert later[-1] - later[0] > 0.75 * interval_s
 
 
+async def test_reloads_that_change_all_cameras_delay_none() -> None:
+    """Every 40 s, while the start of all of them takes 50 s."""
+    fleet = Fleet(quick, open_rate=20.0, sessions=256)
+    task = asyncio.create_task(fleet.orchestrator.run())
+    for reload in range(5):
+        fleet.orchestrator.configure(
+            camera(f"c{i}", interval_s=60.0, timeout_s=5.0 + reload) for i in range(1000)
+        )
+        await asyncio.sleep(40)
+    await fleet.orchestrator.stop(0.0)
+    await task
+    assert len(fleet.starts) == 1000
+    gaps = [b - a for starts in fleet.starts.values() for a, b in pairwise([0.0, *starts, 200.0])]
+    assert max(gaps) < 90  # more is due than open_rate allows
+
+
+async def test_cameras_that_come_later_are_not_late() -> None:
+    """A fleet that fills half of its interval leaves the other half to them, and to all."""
+    fleet = Fleet(quick, open_rate=20.0, sessions=256)
+    first = [camera(f"c{i}", interval_s=60.0) for i in range(600)]
+    fleet.orchestrator.configure(first)
+    task = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(300)
+    fleet.orchestrator.configure([*first, *(camera(f"d{i}", interval_s=60.0) for i in range(300))])
+    await asyncio.sleep(300)
+    before = fleet.orchestrator.statistics()
+    await asyncio.sleep(600)
+    after = fleet.orchestrator.statistics()
+    await fleet.orchestrator.stop(0.0)
+    await task
+    late_s = after.lateness_s_total - before.lateness_s_total
+    assert late_s / (after.polls - before.polls) < 0.1
+
+
+def test_neighbours_in_the_inventory_begin_far_apart() -> None:
+    """They are often channels of one recorder, which has one session for all."""
+    fleet = Fleet(quick, open_rate=20.0, sessions=256)
+    fleet.run([camera(f"c{i}", interval_s=60.0) for i in range(1000)], 180)
+    for nth in (0, 2):
+        gaps = [abs(fleet.starts[f"c{i}"][nth] - fleet.starts[f"c{i + 1}"][nth]) for i in range(64)]
+        assert min(gaps) > 10
+
+
 async def test_reload_leaves_unchanged_cameras_alone() -> None:
     """A changed camera is polled at once, a removed one never again, others keep their rhythm."""
     fleet = Fleet(quick)
@@ -329,7 +372,7 @@ async def test_a_camera_that_another_host_polled_keeps_its_rhythm() -> None:
     fleet = Fleet(quick)
     fleet.orchestrator.configure([])
     running = asyncio.create_task(fleet.orchestrator.run())
-    fleet.orchestrator.add(camera(interval_s=10.0), due_in_s=3.0)
+    fleet.orchestrator.add(camera(interval_s=10.0), 3.0, keeps_rhythm=True)
     await asyncio.sleep(40)
     assert fleet.starts["cam"] == pytest.approx([3.0, 13.0, 23.0, 33.0], abs=0.01)
     assert await fleet.orchestrator.hand_over("cam") == pytest.approx(3.0, abs=0.01)
