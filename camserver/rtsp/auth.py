@@ -32,15 +32,19 @@ _HASHES: dict[str, Callable[[bytes], str]] = {
     "SHA-512-256": lambda data: hashlib.new("sha512_256", data).hexdigest(),
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_SEPARATOR = re.compile(r"[\s,]*")
-_WORD = re.compile(r'[^\s,="]{1,200}')
-_EQUALS = re.compile(r"\s{0,8}=\s{0,8}")
+_SEPARATOR = re.compile(r"[\s,]*", re.ASCII)
+_WORD = re.compile(r'[^\s,="]{1,200}', re.ASCII)
+_EQUALS = re.compile(r"\s{0,8}=\s{0,8}", re.ASCII)
 # A quote ends a quoted string only before a comma, the end or the next parameter. Elsewhere it is a
 # quote that the camera did not escape.
 _QUOTED = re.compile(
-    r'"((?:[^"\\]|\\.|"(?!\s{0,8}(?:,|$)|\s{1,8}[\w-]{1,20}\s{0,8}=))*)"?', re.DOTALL
+    r'"((?:[^"\\]|(?<![^\x00-\x7f])\\["\\]|\\|"(?!\s{0,8}(?:,|$)|\s{1,8}[\w-]{1,20}\s{0,8}=))*)"?',
+    re.DOTALL | re.ASCII,
 )
-_BARE = re.compile(r"[^\s,]*")
+# A backslash after a byte of another encoding is the second half of a character (GBK, Shift-JIS).
+_ESCAPED = re.compile(r'(?<![^\x00-\x7f])\\(["\\])')
+_BARE_QUOTE = re.compile(r'(?<!\\)"')
+_BARE = re.compile(r"[^\s,]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Challenge:
 
     scheme: str
     parameters: dict[str, str] = field(default_factory=dict)
+    quoted: dict[str, str] = field(default_factory=dict)
+    """The text between the quotes, as it came, of those that were quoted."""
 
     @property
     def algorithm(self) -> str:
@@ -122,7 +128,8 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
     """All challenges of all WWW-Authenticate headers, in their order. Never raises."""
     found: list[Challenge] = []
     for header in headers:
-        found += _parse_header(header[:MAX_CHALLENGE_CHARS])
+        if len(header) <= MAX_CHALLENGE_CHARS:  # the digest over a part of it would be wrong
+            found += _parse_header(header)
     return found
 
 
@@ -147,7 +154,7 @@ def not_spoken(challenges: Iterable[Challenge]) -> str:
 
 def _parse_header(header: str) -> list[Challenge]:
     found: list[Challenge] = []
-    name = ""
+    name, value_ends = "", 0
     at = 0
     while True:
         separator = _SEPARATOR.match(header, at)
@@ -163,20 +170,25 @@ def _parse_header(header: str) -> list[Challenge]:
         equals = _EQUALS.match(header, at)
         if equals is not None and found:
             name = word[0].lower()
-            value, at = _value(header, equals.end())
-            found[-1].parameters.setdefault(name, value)
+            value, quoted, at = _value(header, equals.end())
+            if name not in found[-1].parameters:
+                found[-1].parameters[name] = value
+                found[-1].quoted.update({} if quoted is None else {name: quoted})
+            value_ends = at
         elif starts:
             found.append(Challenge(word[0].lower()))
             name = ""
         elif name:  # an unquoted value with spaces in it
-            found[-1].parameters[name] += f" {word[0]}"
+            found[-1].parameters[name] += header[value_ends:at]
+            value_ends = at
 
 
-def _value(header: str, at: int) -> tuple[str, int]:
+def _value(header: str, at: int) -> tuple[str, str | None, int]:
+    """The value at `at`, the text between its quotes if it has any, and where it ends."""
     if quoted := _QUOTED.match(header, at):
-        return re.sub(r"\\(.)", r"\1", quoted[1]), quoted.end()
+        return _ESCAPED.sub(r"\1", quoted[1]), quoted[1], quoted.end()
     bare = _BARE.match(header, at)
-    return (bare[0], bare.end()) if bare else ("", at)
+    return (bare[0], None, bare.end()) if bare else ("", None, at)
 
 
 def parameters(text: str) -> dict[str, str]:
@@ -229,14 +241,14 @@ def authorization(
     fields = dict(challenge.parameters)
     fields |= {"qop": challenge.qop, "nc": f"{count:08x}", "cnonce": cnonce}
     quoted = {
-        "username": username,
-        "realm": fields.get("realm", ""),
-        "nonce": challenge.nonce,
-        "uri": uri,
+        "username": _escape(username),
+        "realm": _repeated(challenge, "realm"),
+        "nonce": _repeated(challenge, "nonce"),
+        "uri": _escape(uri),
         "response": digest(username, password, method, uri, fields),
     }
     if "opaque" in fields:
-        quoted["opaque"] = fields["opaque"]
+        quoted["opaque"] = _repeated(challenge, "opaque")
     plain: dict[str, str] = {}
     if "algorithm" in fields:
         plain["algorithm"] = fields["algorithm"]
@@ -246,7 +258,7 @@ def authorization(
         quoted["cnonce"] = cnonce
     return "Digest " + ", ".join(
         [
-            *(f'{name}="{_escape(value)}"' for name, value in quoted.items()),
+            *(f'{name}="{value}"' for name, value in quoted.items()),
             *(f"{name}={value}" for name, value in plain.items()),
         ]
     )
@@ -267,6 +279,14 @@ def accepts(
     except KeyError:
         return False
     return fields.get("response") == wanted
+
+
+def _repeated(challenge: Challenge, name: str) -> str:
+    """A parameter for the answer, as it came. Quotes that the camera did not escape are escaped."""
+    value, text = challenge.parameters.get(name, ""), challenge.quoted.get(name, "")
+    # A nonce may have been replaced since (nextnonce)
+    is_of_value = _ESCAPED.sub(r"\1", text) == value
+    return text if is_of_value and not _BARE_QUOTE.search(text) else _escape(value)
 
 
 def _escape(text: str) -> str:

@@ -24,6 +24,11 @@ REALMS = {
     "utf-8": "网络摄像机".encode(),
     "gbk": "网络摄像机".encode("gbk"),
     "latin-1": "Büro, Tür 2".encode("latin-1"),
+    "gbk, as a backslash": "昞".encode("gbk") + b" 1",
+    "shift-jis": "表示".encode("shift_jis"),
+    "shift-jis, at the end": "表".encode("shift_jis"),
+    "big5": "功能".encode("big5"),
+    "backslash": rb"CORP\cam",
     "tab": b"IP\tCamera",
     "no-break space": b"\xa0cam\xa0",
 }
