@@ -45,7 +45,7 @@ from camserver.events.fleet import FleetNotServed
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import Go2rtc, Observed
 from camserver.health import PictureHealth
-from camserver.host import notify
+from camserver.host import memory, notify
 from camserver.host.redact import Redactor
 from camserver.host.stop_limit import StopLimit
 from camserver.leases import Holder, Priority, RtspManager, budgets_of
@@ -198,6 +198,7 @@ class Daemon:
     def _jobs(self) -> dict[str, Coroutine[Any, Any, None]]:
         return {
             "watchdog": notify.watchdog(),
+            "memory": memory.keep_giving_back(),
             "polling": self.orchestrator.run(),
             **self._output.jobs(),
             "health": self._health.run(),

@@ -11,10 +11,12 @@ from contextlib import asynccontextmanager
 
 PASSWORD = "Quagga-4711"
 MARK = "<img src=x onerror=document.title='owned'>"
-TEXT = f"\x1b[2J\x9b31m\u202egnp.exe\u200b\x07{MARK} {PASSWORD} rtsp://viewer:{PASSWORD}@x/ " + (
-    "x" * 300
+NO_UTF_8 = "\udcff\udca1"
+TEXT = (
+    f"\x1b[2J\x9b31m\u202egnp.exe\u200b\x07{NO_UTF_8}{MARK} {PASSWORD} rtsp://viewer:{PASSWORD}@x/ "
+    + "x" * 6000
 )
-REALM = TEXT.replace("\x1b", "").replace("\x07", "")
+REALM = TEXT.replace("\x1b", "").replace("\x07", "")[:300]
 """Without control characters: else no login is sent."""
 RTSP_PLACES = (
     "reason",
@@ -52,7 +54,7 @@ async def hostile_camera() -> AsyncIterator[int]:
         tasks.add(task)
         try:
             while request := await reader.readuntil(b"\r\n\r\n"):
-                writer.write(_answer(request.decode()).encode())
+                writer.write(_bytes(_answer(request.decode("utf-8", "replace"))))
                 if b"HTTP/1" in request:
                     break
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
@@ -68,6 +70,10 @@ async def hostile_camera() -> AsyncIterator[int]:
         server.close()
         for task in list(tasks):
             task.cancel()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _answer(request: str) -> str:
@@ -98,7 +104,7 @@ def _rtsp(method: str, place: str, form: str) -> str:
         return form.format(*refusals[place])
     if method == "DESCRIBE":
         text = _description(**{place: TEXT})
-        lines = f"Content-Type: application/sdp\r\nContent-Length: {len(text.encode())}\r\n"
+        lines = f"Content-Type: application/sdp\r\nContent-Length: {len(_bytes(text))}\r\n"
         return form.format("200 OK", lines) + text
     if method == "SETUP" and place in ("transport", "session"):
         texts = {"transport": "RTP/AVP/TCP;interleaved=0-1", "session": "1", place: TEXT}
@@ -108,10 +114,10 @@ def _rtsp(method: str, place: str, form: str) -> str:
 
 
 def _description(**texts: str) -> str:
-    name, codec = texts.get("session-name", "s"), texts.get("codec", "H264/90000")
+    name, codec = texts.get("session-name", "s"), "é" + "X" * 6000 if "codec" in texts else "H264"
     return (
         f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns={name}\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n"
-        f"a=rtpmap:96 {codec}\r\na=control:{texts.get('control', 'track1')}\r\n"
+        f"a=rtpmap:96 {codec}/90000\r\na=control:{texts.get('control', 'track1')}\r\n"
     )
 
 
@@ -137,5 +143,5 @@ def _http(place: str) -> str:
             reason, lines, body = "200 OK", f"Content-Type: {TEXT}\r\n", TEXT
         case "garbage":
             return TEXT * 3
-    length = len(body.encode())
+    length = len(_bytes(body))
     return f"HTTP/1.1 {reason}\r\n{lines}Content-Length: {length}\r\n\r\n{body}"

@@ -349,7 +349,7 @@ async def _examined(
                 say,
                 new=not order.known,
                 other_sessions=permission.other_sessions,
-                scrub=redactor.scrub,
+                scrub=redactor.line,
             )
             try:
                 report = await examined.examine(sessions=arguments.sessions)

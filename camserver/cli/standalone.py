@@ -90,9 +90,7 @@ async def _take(inventory: Inventory, camera: Camera, manager: RtspManager) -> A
     async with build_capture(inventory.output.quality) as capture:
         service = SnapshotService(manager, Sources(capture.rtsp, capture.http), capture.decoder)
         attempt = await service.take(camera, Holder("snapshot", f"pid {os.getpid()}"))
-    scrub = Redactor(inventory.secrets).scrub
+    line = Redactor(inventory.secrets).line
     return replace(
-        attempt,
-        error=scrub(attempt.error) if attempt.error else None,
-        label=scrub(attempt.label),
+        attempt, error=line(attempt.error) if attempt.error else None, label=line(attempt.label)
     )

@@ -256,6 +256,8 @@ class _Loader:
             )
         if secrets and not users:
             self.faults.append(f"{where}: password: given without a username")
+        if not all(user.isprintable() for user in users):  # it could not be sent as it is
+            self.faults.append(f"{where}: username: has characters that cannot be shown")
         if len(self.faults) > before:
             return None
         parts = urlsplit(url or snapshot_url or "")

@@ -1,19 +1,40 @@
-"""How libc keeps memory that was freed (mallopt(3))."""
+"""How libc keeps memory that was freed (mallopt(3), malloc_trim(3))."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+from collections.abc import Callable
+from typing import Any
+
+from camserver.host.threads import call_within
 
 _ARENA_MAX = -8
 HEAPS = 2
+GIVE_BACK_S = 60.0
 
 
 def share_heaps() -> None:
     """Let all threads of this process share two heaps. Call it before threads start.
 
-    glibc gives each thread a heap of its own, and each keeps what it once needed for pictures. So
-    the memory of a daemon grew for hours, until every thread had once met a large picture.
+    glibc gives each thread a heap of its own, and each keeps what it once needed for pictures.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has one heap for all
+    if mallopt := _libc("mallopt"):
         mallopt(_ARENA_MAX, HEAPS)
+
+
+async def keep_giving_back() -> None:
+    """Give free memory back to the kernel each minute, until cancelled.
+
+    Pictures come and go in all sizes, and free pages stay between what is used. Without this the
+    memory of a daemon grows for hours.
+    """
+    trim = _libc("malloc_trim")
+    while trim is not None:
+        await asyncio.sleep(GIVE_BACK_S)
+        await call_within(None, lambda: trim(0), "give memory back")
+
+
+def _libc(name: str) -> Callable[..., Any] | None:
+    """A function of glibc. None: it is another libc, which has one heap for all."""
+    return getattr(ctypes.CDLL(None), name, None)

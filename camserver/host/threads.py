@@ -7,6 +7,7 @@ without them. The threads of `concurrent.futures` are joined at the end of the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import queue
 import threading
@@ -85,7 +86,8 @@ class DaemonThreads(Executor):
             self._threads.append(thread)
 
     def _run(self) -> None:
-        ctypes.CDLL(None).prctl(PR_SET_NAME, self._name.encode()[:15], 0, 0, 0)  # for top(1)
+        with contextlib.suppress(Exception):  # the name is for top(1): work goes on without it
+            ctypes.CDLL(None).prctl(PR_SET_NAME, self._name.encode()[:15], 0, 0, 0)
         while (call := self._work.get()) is not None:
             call()
             del call  # a picture must not stay in memory while the thread waits

@@ -34,7 +34,7 @@ _AROUND = "".join(map(chr, range(0x21))) + "\x7f"
 _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]|\s")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(r"\s*RTSP/[0-9][.0-9]*\s+([0-9]{3})(?![0-9])", re.ASCII)
-_REQUEST_LINE = re.compile(r"\s*[A-Za-z_]{1,32}\s+\S+\s+RTSP/[0-9][.0-9]*\s*$", re.ASCII)
+_REQUEST_LINE = re.compile(r"\s*([A-Za-z_]{1,32})\s+(\S+)\s+RTSP/[0-9][.0-9]*\s*$", re.ASCII)
 _LINE = re.compile(rb"[^\x00-\x08\x0a-\x1f]*")
 _BLANK = re.compile(rb"[\r\n]+")
 _MAY_BEGIN = re.compile(rb"[A-Za-z]")
@@ -286,8 +286,9 @@ def _is_start_line(start: str) -> bool:
 def _message(start: str, headers: Headers, body: bytes) -> Message:
     if status := _STATUS_LINE.match(start):
         return Response(int(status[1]), headers, body)
-    method, uri, _ = start.split()
-    return Request(method.upper(), uri, headers, body)
+    request = _REQUEST_LINE.match(start)
+    assert request is not None  # noqa: S101 - `start` is one of the two kinds of start line
+    return Request(request[1].upper(), request[2], headers, body)
 
 
 def _encode(start: str, headers: Headers, body: bytes) -> bytes:

@@ -112,7 +112,11 @@ class CameraFolder:
         self._next_number = base, number + 1
         name = numbered(base, number)
         if self._output.fsync:
-            fsync_folder((self.path / name).parent)
+            try:
+                fsync_folder((self.path / name).parent)
+            except OSError:  # the index does not get a picture that was not published
+                _remove(self.path / name)
+                raise
         return name
 
     def _link(self, temporary: Path, path: Path, jpeg: bytes) -> bool:
@@ -163,7 +167,12 @@ def make_folders(folder: Path, *, fsync: bool) -> None:
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
         if fsync:
-            fsync_folder(new.parent)
+            try:
+                fsync_folder(new.parent)
+            except OSError:  # the next picture must flush it
+                with contextlib.suppress(OSError):
+                    new.rmdir()
+                raise
 
 
 def free_number(taken: Callable[[int], bool], first: int) -> int:

@@ -68,7 +68,7 @@ def shown_badly(text: str) -> str:
     for character in set(text) - {"\n", "\t"}:
         if unicodedata.category(character) in ("Cc", "Cf", "Cs"):
             return f"it has {character!r}"
-    if longest := max(map(len, text.splitlines()), default=0) > MAX_LINE:
+    if (longest := max(map(len, text.splitlines()), default=0)) > MAX_LINE:
         return f"a line has {longest} characters"
     return "it has the password" if PASSWORD in text else ""
 
@@ -100,18 +100,20 @@ async def answers(desk: Desk, cameras: list[str]) -> dict[str, str]:
         async with session.get("http://x/metrics") as answer:
             found["metrics"] = await answer.text()
         async with session.get("http://x/v1/events", headers={"Last-Event-ID": "1"}) as answer:
-            found["events"] = "\n".join(await said_until_hostile(answer.content))
+            found["events"] = "\n".join(await said_of_all(answer.content, cameras))
     return found
 
 
-async def said_until_hostile(stream: aiohttp.StreamReader) -> list[str]:
-    """The texts of all events up to the first one with words of a camera."""
-    found: list[str] = []
-    async with asyncio.timeout(60):
+async def said_of_all(stream: aiohttp.StreamReader, cameras: list[str]) -> list[str]:
+    """The texts of all events until there was a failure of each camera."""
+    found, missing = list[str](), set(cameras)
+    async with asyncio.timeout(120):
         async for line in stream:
             if line.startswith(b"data: "):
-                found += texts_of(json.loads(line[6:]))
-                if any(MARK in text for text in found):
+                event = json.loads(line[6:])
+                found += texts_of(event)
+                missing -= {event.get("camera")} if event["event"] == "poll.failed" else set()
+                if not missing:
                     break
     return found
 
@@ -129,6 +131,8 @@ async def commands(desk: Desk, folder: Path) -> dict[str, str]:
         "snapshot alone": ("snapshot", "--config", str(alone), "w-text"),
         "doctor": ("doctor", *config, "w-text"),
         "doctor alone": ("doctor", "--config", str(alone), "w-json"),
+        "snapshot n-codec": ("snapshot", "--config", str(alone), "n-codec"),
+        "doctor n-codec": ("doctor", "--config", str(alone), "n-codec"),
         "doctor n-reason": ("doctor", "--json", "--config", str(alone), "n-reason"),
     }
     printed = await asyncio.gather(*(command(desk, *arguments) for arguments in wanted.values()))

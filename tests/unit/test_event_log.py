@@ -194,3 +194,11 @@ def test_texts_of_the_inventory_can_be_shown(tmp_path: Path, key: str, text: str
     path.write_text(f'[[camera]]\nid = "a"\nurl = "rtsp://x/"\n{key} = {json.dumps(text)}\n')
     with pytest.raises(InventoryError, match=key):
         load_inventory(path)
+
+
+def test_a_username_that_cannot_be_sent_as_it_is_is_refused(tmp_path: Path) -> None:
+    """The camera would count a wrong login at each poll."""
+    path = tmp_path / "cameras.toml"
+    path.write_text('[[camera]]\nid = "a"\nurl = "rtsp://admin%0A:p@x/"\n')
+    with pytest.raises(InventoryError, match="username"):
+        load_inventory(path)

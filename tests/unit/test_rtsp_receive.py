@@ -327,6 +327,9 @@ def test_what_a_camera_names_cannot_break_our_requests() -> None:
     sent = Request("PLAY", "rtsp://cam/s", Headers({"Session": response.headers["Session"]}))
     assert sent.encode() == b"PLAY rtsp://cam/s RTSP/1.0\r\nSession: 7 TEARDOWN x\r\n\r\n"
     assert response.headers["A"] == "b c"
+    asked = next(iter(MessageParser().feed("OPTIONS rtsp://a\xa0b RTSP/1.0\r\n\r\n".encode())))
+    assert isinstance(asked, Request)
+    assert asked.uri == "rtsp://a\xa0b"
 
 
 def test_a_sender_report_tells_the_cameras_clock() -> None:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from camserver.config.output import OutputTable
 from camserver.host.files import NotRegularFileError, read_regular
 from camserver.host.threads import DaemonThreads, call_within
 from camserver.model import Attempt, Result
-from camserver.storage import SnapshotStore
+from camserver.storage import SnapshotStore, publish
 from camserver.storage.directory import OutputDirectory
 from camserver.storage.outcomes import Outcomes, read_outcomes
 from camserver.storage.publish import free_number, remove_temporary_files
@@ -231,7 +232,9 @@ async def test_a_call_that_hangs_is_given_up() -> None:
 
 def test_threads_are_used_again_and_no_more_than_allowed() -> None:
     threads, gate = DaemonThreads(2, "few"), threading.Event()
-    waiting = [threads.submit(gate.wait) for _ in range(2)]
+    waiting = [threads.submit(gate.wait)]
+    assert len(threads._threads) == 2  # all of them start with the first call
+    waiting.append(threads.submit(gate.wait))
     queued = threads.submit(threading.current_thread)
     assert not queued.done()
     gate.set()
@@ -347,3 +350,37 @@ async def test_a_lock_that_hangs_blocks_nobody(
     while not directory.is_usable:  # until the late call has freed its file
         assert await directory.take()
     directory.release()
+
+
+async def test_a_folder_whose_name_was_not_flushed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next picture would be told, and be lost with the power."""
+    flushed: list[Path] = []
+
+    def fails_once(folder: Path) -> None:
+        flushed.append(folder)
+        if flushed.count(folder) == 1 and folder.name == "2026":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(publish, "fsync_folder", fails_once)
+    store = SnapshotStore(OutputTable(directory=tmp_path), Outcomes())
+    assert (await store.record(stored_attempt(), 0)).attempt.result is Result.STORAGE
+    assert (await store.record(stored_attempt(), 1)).attempt.ok
+    assert flushed.count(tmp_path / "gate/2026") == 2
+
+
+async def test_a_picture_that_was_not_published_has_no_name_in_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore(OutputTable(directory=tmp_path), Outcomes())
+    assert (await store.record(stored_attempt(), 0)).attempt.ok
+
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(publish, "fsync_folder", fails)
+    later = MOMENT + timedelta(seconds=10)
+    assert (await store.record(stored_attempt(later), 0)).attempt.result is Result.STORAGE
+    assert [path.name for path in tmp_path.rglob("0*.jpg")] == ["093000.250Z.jpg"]
+    assert not list(tmp_path.rglob("*.tmp"))
