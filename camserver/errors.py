@@ -3,6 +3,7 @@
     CamserverError
     ├── InventoryError       operator: the inventory is refused; the error lists all faults
     │   └── InventoryUnreadable  the file does not exist, or this user may not read it
+    │       └── InventoryTimeout   its disk does not answer
     ├── RtspError            caller: a lease was not given, or was used wrongly
     │   ├── RtspBusy         no session of the device came free within lease_wait
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
@@ -54,6 +55,10 @@ class InventoryError(CamserverError):
 
 class InventoryUnreadable(InventoryError):  # noqa: N818 - the name describes the state
     """Raised when the inventory file itself cannot be read. Its only fault says why."""
+
+
+class InventoryTimeout(InventoryUnreadable):
+    """Raised when the disk of the inventory does not answer."""
 
 
 class RtspError(CamserverError):

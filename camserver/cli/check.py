@@ -21,12 +21,14 @@ def load(path: Path, *, passwords: bool = True) -> Inventory | None:
 
     Raises SystemExit with status 75 when the disk of its files does not answer.
     """
-    from camserver.errors import InventoryError, InventoryUnreadable
+    from camserver.errors import InventoryError, InventoryTimeout, InventoryUnreadable
 
     try:
         return read_inventory(path, passwords=passwords)
     except InventoryUnreadable as error:
         print(f"camserver: {error}", file=sys.stderr)
+        if isinstance(error, InventoryTimeout):
+            sys.exit(os.EX_TEMPFAIL)
         return None
     except InventoryError as error:
         print(f"{path}: refused, {len(error.faults)} fault(s):", file=sys.stderr)

@@ -22,7 +22,7 @@ from camserver.client import ApiRefusal, DaemonUnavailableError, SyncLeaseClient
 from camserver.config import Camera, Inventory, camera_from
 from camserver.doctor.examination import Doctor
 from camserver.doctor.report import Finding, Report
-from camserver.errors import InventoryError, RtspBusy
+from camserver.errors import InventoryError, InventoryTimeout, RtspBusy
 from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
 
@@ -78,6 +78,8 @@ def doctor(arguments: argparse.Namespace) -> int:
     except InventoryError as error:
         for fault in error.faults:
             print(f"camserver doctor: {fault}", file=sys.stderr)
+        if isinstance(error, InventoryTimeout):
+            return EX_TEMPFAIL
         return 2 if "://" in (arguments.camera or "") else EX_CONFIG
     try:
         return run_loop(lambda: (_many if order.many else _one)(arguments, order))

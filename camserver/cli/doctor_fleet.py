@@ -7,9 +7,9 @@ import json
 import sys
 from dataclasses import asdict
 
-from camserver.cli.daemon_commands import EX_CONFIG
+from camserver.cli.daemon_commands import EX_CONFIG, EX_TEMPFAIL
 from camserver.cli.inventory import read_inventory
-from camserver.errors import InventoryError
+from camserver.errors import InventoryError, InventoryTimeout
 from camserver.host.loop import run_loop
 
 
@@ -20,7 +20,7 @@ def doctor_fleet(arguments: argparse.Namespace) -> int:
     except InventoryError as error:
         for fault in error.faults:
             print(f"camserver doctor: {fault}", file=sys.stderr)
-        return EX_CONFIG
+        return EX_TEMPFAIL if isinstance(error, InventoryTimeout) else EX_CONFIG
     table = inventory.fleet
     if table is None:
         print("camserver doctor: the inventory has no [fleet] table", file=sys.stderr)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from camserver.errors import InventoryTimeout
 from camserver.host.threads import call_and_say
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SAY_S, LIMIT_S = 3.0, 60.0
 def read_inventory(path: Path, *, passwords: bool = True) -> Inventory:
     """Return the inventory. `passwords`: also read the files that have them.
 
-    Raises InventoryError. Raises SystemExit with status 75 when the disk does not answer.
+    Raises InventoryError, which is an InventoryTimeout when the disk does not answer.
     """
     from camserver.config import load_inventory  # `--help` does not need it
 
@@ -31,5 +31,4 @@ def read_inventory(path: Path, *, passwords: bool = True) -> Inventory:
     try:
         return call_and_say(partial(load_inventory, path, passwords=passwords), say, SAY_S, LIMIT_S)
     except TimeoutError:
-        print(f"camserver: {path}: its disk gave no answer in {LIMIT_S:g} s", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL)
+        raise InventoryTimeout((f"{path}: its disk gave no answer in {LIMIT_S:g} s",)) from None

@@ -54,7 +54,7 @@ def simulated(folder: Path, cameras: int, dead: float) -> Iterator[Site]:
     with contextlib.ExitStack() as stack:
         share = -(-cameras // (os.cpu_count() or 1))
         for number, first in enumerate(range(0, cameras, share)):
-            count, prefix = min(share, cameras - first), "abcdefghijklmnop"[number % 16]
+            count, prefix = min(share, cameras - first), f"s{number}-"
             ids = [f"{prefix}{n + 1}" for n in range(count)]
             faults = {n: DEAD[k % len(DEAD)] for k, n in enumerate(_spread(count, dead))}
             inventory = folder / f"{prefix}.toml"
@@ -72,6 +72,7 @@ def simulated(folder: Path, cameras: int, dead: float) -> Iterator[Site]:
             )
             stack.callback(process.terminate)
             while not inventory.exists():
+                assert process.poll() is None, "the simulator has ended"
                 time.sleep(0.1)
             found = tomllib.loads(inventory.read_text())["camera"]
             entries += [
@@ -92,9 +93,10 @@ def _spread(count: int, dead: float) -> list[int]:
 # ---- CPU and memory of processes
 
 
-def _cpu_s(stat: Path) -> float:
+def _cpu_s(stat: Path, first: int = 11) -> float:
+    """CPU of a process or a thread. With `first` 13: of the children that have ended."""
     fields = stat.read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_S
+    return (int(fields[first]) + int(fields[first + 1])) * TICK_S
 
 
 def _children(pid: int) -> list[int]:
@@ -104,11 +106,13 @@ def _children(pid: int) -> list[int]:
 def cpu_by_part(daemon: int, simulators: tuple[int, ...]) -> Counter[str]:
     """Seconds of CPU so far: event loop, store threads, other threads, each kind of worker."""
     found: Counter[str] = Counter()
-    for task in Path(f"/proc/{daemon}/task").iterdir():
-        with contextlib.suppress(OSError):
-            name = (task / "comm").read_text().strip()
-            part = "loop" if task.name == str(daemon) else name if name == "store" else "threads"
-            found[part] += _cpu_s(task / "stat")
+    process = Path(f"/proc/{daemon}")
+    found["loop"] = _cpu_s(process / f"task/{daemon}/stat")
+    for task in (process / "task").iterdir():
+        if (task / "comm").read_text().strip() == "store":
+            found["store"] += _cpu_s(task / "stat")
+    found["threads"] = _cpu_s(process / "stat") - found["loop"] - found["store"]
+    found["ended workers"] = _cpu_s(process / "stat", 13)
     for child in _children(daemon):
         with contextlib.suppress(OSError):
             command = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
@@ -176,6 +180,7 @@ def running(folder: Path, site: Site, interval: str) -> Iterator[Daemon]:
         ) as process,
     ):
         while not socket.exists():
+            assert process.poll() is None, (folder / "log").read_text()
             time.sleep(0.05)
         try:
             yield Daemon(process, socket)
@@ -278,7 +283,8 @@ def measure(folder: Path, site: Site, cameras: int, interval: str, minutes: floa
 def _wait_for_all(output: Path, site: Site, begun: float) -> float:
     """Wait until every healthy camera has a picture. Returns the seconds since `begun`."""
     missing = set(site.healthy)
-    while missing and time.monotonic() < begun + 600:
+    while missing:
+        assert time.monotonic() < begun + 600, f"no picture of {sorted(missing)}"
         missing = {name for name in missing if not (output / name / "latest.jpg").exists()}
         time.sleep(0.1)
     return time.monotonic() - begun

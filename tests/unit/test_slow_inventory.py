@@ -43,20 +43,29 @@ def test_a_wait_without_end_is_told_and_given_up(
     assert gives_up == "camserver: /srv/cameras.toml: its disk gave no answer in 0.02 s"
 
 
-@pytest.mark.parametrize("command", [["status"], ["doctor", "gate"], ["doctor", "--fleet"]])
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["run"], os.EX_TEMPFAIL),
+        (["doctor", "gate"], os.EX_TEMPFAIL),
+        (["doctor", "--fleet"], os.EX_TEMPFAIL),
+        (["status"], os.EX_UNAVAILABLE),  # no daemon answers, and the files can't be found
+    ],
+)
 def test_every_command_gives_up(
     command: list[str],
+    status: int,
     answers: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(inventory, "LIMIT_S", 0.02)
-    monkeypatch.delenv("CAMSERVER_SOCKET", raising=False)
+    monkeypatch.setenv("CAMSERVER_SOCKET", "/nonexistent/api.sock")
     monkeypatch.setattr(sys, "argv", ["camserver", *command, "--config", "/srv/cameras.toml"])
     with pytest.raises(SystemExit) as ended:
         main()
     answers.set()
-    assert ended.value.code == os.EX_TEMPFAIL
+    assert ended.value.code == status
     assert "its disk gave no answer in 0.02 s" in capsys.readouterr().err
 
 
