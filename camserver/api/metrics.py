@@ -22,9 +22,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram,
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
-    SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
 
@@ -37,6 +37,7 @@ from camserver.host.disk import Disk
 from camserver.leases import DeviceStatistics
 from camserver.model import Suspicion
 from camserver.polling.entry import CameraPolling, PollingStatistics
+from camserver.polling.lateness import BOUNDS_S
 
 PHASES = ("lease_wait", "open", "keyframe", "decode", "encode", "store")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -314,12 +315,11 @@ def _devices(snapshot: MetricsSnapshot) -> Iterator[Metric]:
 
 
 def _daemon(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    late = SummaryMetricFamily(
+    within = zip((*map(str, BOUNDS_S), "+Inf"), snapshot.polling.started_within, strict=True)
+    late = HistogramMetricFamily(
         "camserver_poll_lateness_seconds", "How long after their due time polls were started."
     )
-    late.add_metric(
-        [], count_value=snapshot.polling.polls, sum_value=snapshot.polling.lateness_s_total
-    )
+    late.add_metric([], list(within), snapshot.polling.lateness_s_total)
     yield late
     yield GaugeMetricFamily("camserver_cameras", "Enabled cameras.", snapshot.polling.cameras)
     yield GaugeMetricFamily("camserver_polls_running", "Polls under way.", snapshot.polling.running)

@@ -6,13 +6,14 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from camserver.config import Camera
 from camserver.errors import NotPolledError
 from camserver.freshness import Freshness, FreshnessLimits
 from camserver.leases import Holder
 from camserver.model import Attempt, Result
+from camserver.polling.lateness import Lateness
 
 SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
 """The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
@@ -148,17 +149,30 @@ class PollingStatistics:
     running: int
     polls: int
     skipped: int
-    lateness_s_total: float = 0.0
-    lateness_s_max: float = 0.0
+    lateness_s_total: float
+    lateness_s_max: float
+    started_within: tuple[int, ...]
+    """How many polls were at most as late as each of lateness.BOUNDS_S; the last counts all."""
 
-
-def counted(
-    statistics: PollingStatistics, entries: Collection[Entry], now: float
-) -> PollingStatistics:
-    """`statistics` with the numbers of cameras, and of those that are fresh and that fail."""
-    return replace(
-        statistics,
-        cameras=len(entries),
-        fresh=sum(entry.freshness(now) is Freshness.FRESH for entry in entries),
-        failing=sum(entry.failures > 0 for entry in entries),
-    )
+    @classmethod
+    def of(
+        cls,
+        entries: Collection[Entry],
+        now: float,
+        *,
+        running: int,
+        skipped: int,
+        lateness: Lateness,
+    ) -> PollingStatistics:
+        """The statistics at this moment."""
+        return cls(
+            len(entries),
+            sum(entry.freshness(now) is Freshness.FRESH for entry in entries),
+            sum(entry.failures > 0 for entry in entries),
+            running,
+            lateness.polls,
+            skipped,
+            lateness.total_s,
+            lateness.most_s,
+            lateness.within(),
+        )

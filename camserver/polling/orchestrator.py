@@ -19,7 +19,6 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 
 from camserver.config import Camera
 from camserver.errors import NotPolledError
@@ -32,8 +31,8 @@ from camserver.polling.entry import (
     CameraPolling,
     Entry,
     PollingStatistics,
-    counted,
 )
+from camserver.polling.lateness import Lateness
 from camserver.polling.schedule import first_due, following_due, next_due, phase, retry_delay_s
 
 Poll = Callable[[Camera, int, Holder | None], Awaitable[Attempt]]
@@ -87,7 +86,8 @@ class PollingOrchestrator:
         self._next_open = 0.0
         self._wake = asyncio.Event()
         self._stopping = False
-        self._statistics = PollingStatistics(0, 0, 0, 0, 0, 0)
+        self._skipped = 0
+        self._lateness = Lateness()
 
     def configure(self, cameras: Iterable[Camera], open_rate: float | None = None) -> None:
         """Replace the list of cameras. `open_rate` None leaves the rate unchanged.
@@ -178,8 +178,13 @@ class PollingOrchestrator:
 
     def statistics(self) -> PollingStatistics:
         """Frozen statistics for logs, status and metrics."""
-        known = counted(self._statistics, self._entries.values(), _now())
-        return replace(known, running=len(self._running))
+        return PollingStatistics.of(
+            self._entries.values(),
+            _now(),
+            running=len(self._running),
+            skipped=self._skipped,
+            lateness=self._lateness,
+        )
 
     def cameras(self) -> tuple[CameraPolling, ...]:
         """Frozen statistics of every camera."""
@@ -254,7 +259,7 @@ class PollingOrchestrator:
                 entry.missed_mark = True  # by a poll that somebody asked for: it comes after it
             elif entry.task is not None:
                 entry.skipped += 1
-                self._statistics = replace(self._statistics, skipped=self._statistics.skipped + 1)
+                self._skipped += 1
                 self._emit(PollSkipped(camera=entry.camera.id, skipped=entry.skipped))
                 self._schedule(entry, self._regular_due(entry))
             else:
@@ -269,12 +274,7 @@ class PollingOrchestrator:
             if entry.removed:
                 continue
             self._next_open = max(self._next_open, now) + 1 / self._open_rate
-            self._statistics = replace(
-                self._statistics,
-                polls=self._statistics.polls + 1,
-                lateness_s_total=self._statistics.lateness_s_total + now - entry.due,
-                lateness_s_max=max(self._statistics.lateness_s_max, now - entry.due),
-            )
+            self._lateness.add(now - entry.due)
             self._schedule(entry, self._regular_due(entry))
             entry.started, asker, entry.asker = now, entry.asker, None
             entry.is_asked = asker is not None
