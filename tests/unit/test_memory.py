@@ -1,0 +1,35 @@
+"""Free memory goes back to the kernel, each minute."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from camserver.host import memory
+
+
+async def test_memory_is_given_back_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, moments = asyncio.get_running_loop(), list[float]()
+    begun = loop.time()
+    monkeypatch.setattr(memory, "_libc", lambda _: lambda _: moments.append(loop.time() - begun))
+    job = asyncio.create_task(memory.keep_giving_back())
+    while len(moments) < 3:
+        await asyncio.sleep(1)
+    job.cancel()
+    await asyncio.wait({job})
+    assert all(later - earlier >= 60 for earlier, later in pairwise((0.0, *moments)))
+
+
+async def test_a_libc_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_libc", lambda _: None)
+    memory.share_heaps()
+    await memory.keep_giving_back()
+
+
+def test_glibc_has_both() -> None:
+    memory.share_heaps()
+    trim = memory._libc("malloc_trim")
+    assert trim is not None
+    assert trim(0) in (0, 1)
