@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import itertools
+import os
+import random
 import selectors
 import socket
 import time
@@ -19,6 +21,8 @@ from typing import Any, TypeVar
 from camserver.config import Camera
 
 T = TypeVar("T")
+_FIRST = 20_000 + 750 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 16)
+_PORTS = itertools.cycle(random.SystemRandom().sample(range(_FIRST, _FIRST + 750), 750))
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -86,13 +90,14 @@ def camera(camera_id: str = "cam", **changes: Any) -> Camera:
 def free_port() -> int:
     """A free port for a server that starts later.
 
-    It is below the ephemeral ports, so the kernel gives it to no other process meanwhile.
+    It is below the ephemeral ports, so the kernel gives it to no other process meanwhile. Each
+    process of pytest-xdist has ports of its own, and gives the same one again after all others.
     """
-    while True:
-        port = 20_000 + secrets.randbelow(12_000)
+    for port in _PORTS:
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port
+    raise AssertionError("never: the ports are a cycle")
 
 
 def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> T:
