@@ -7,6 +7,11 @@ UTF-8 become lone surrogates, and become the same bytes again (PEP 383).
 
 from __future__ import annotations
 
+import re
+
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""A character that a header may not have. A tab is allowed."""
+
 
 def text_of(data: bytes) -> str:
     """The text of received bytes. `bytes_of` gives the same bytes back."""

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from camserver.header_text import bytes_of
+from camserver.header_text import CONTROL, bytes_of
 
 MAX_CHALLENGE_CHARS = 4096
 STRENGTH = {
@@ -31,7 +31,6 @@ _HASHES: dict[str, Callable[[bytes], str]] = {
     "SHA-256": lambda data: hashlib.sha256(data).hexdigest(),
     "SHA-512-256": lambda data: hashlib.new("sha512_256", data).hexdigest(),
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SEPARATOR = re.compile(r"[\s,]*", re.ASCII)
 _WORD = re.compile(r'[^\s,="]{1,200}', re.ASCII)
 _EQUALS = re.compile(r"\s{0,8}=\s{0,8}", re.ASCII)
@@ -117,7 +116,7 @@ class Challenge:
     def _is_unsendable(self) -> bool:
         """Whether an answer could not repeat it. An answer to another realm is a wrong login."""
         repeated = ("realm", "nonce", "opaque", "algorithm")
-        return any(_CONTROL.search(self.parameters.get(name, "")) for name in repeated)
+        return any(CONTROL.search(self.parameters.get(name, "")) for name in repeated)
 
     def _offered_qops(self) -> list[str]:
         words = self.parameters.get("qop", "").replace(",", " ").split()

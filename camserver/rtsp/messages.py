@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from camserver.header_text import bytes_of, text_of
+from camserver.header_text import CONTROL, bytes_of, text_of
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_BODY_BYTES = 64 * 1024
@@ -29,7 +29,6 @@ REASONS = {
     501: "Not Implemented",
     503: "Service Unavailable",
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _AROUND = "".join(map(chr, range(0x21))) + "\x7f"
 _UNSENDABLE = re.compile(r"[\x00-\x20\x7f]|\s")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -295,6 +294,6 @@ def _encode(start: str, headers: Headers, body: bytes) -> bytes:
     if body:
         headers["Content-Length"] = str(len(body))
     # A value may come from the camera. A control character in it could end the line.
-    fields = (f"{name}: {_CONTROL.sub(' ', value)}" for name, value in headers.items())
+    fields = (f"{name}: {CONTROL.sub(' ', value)}" for name, value in headers.items())
     lines = [start, *fields]
     return bytes_of("\r\n".join(lines)) + b"\r\n\r\n" + body
