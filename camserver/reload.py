@@ -35,6 +35,8 @@ LOAD_S = 30.0
 """How long the disk may take to give the inventory."""
 LOOK_S = 10.0
 """How often the files are looked at, although nothing was noticed. It costs one stat(2) a file."""
+STEP_MS = 200
+"""How often the watching thread looks for news. watchfiles' default wakes it 20 times a second."""
 NAMED = 20
 """The most removed cameras that a warning names."""
 
@@ -169,7 +171,9 @@ async def _something_changes(sources: InventorySources, folders: list[Path]) -> 
     stop = asyncio.Event()
     timer = asyncio.get_running_loop().call_later(LOOK_S, stop.set)
     try:
-        async for changes in awatch(*folders, recursive=False, debounce=200, stop_event=stop):
+        async for changes in awatch(
+            *folders, recursive=False, debounce=STEP_MS, step=STEP_MS, stop_event=stop
+        ):
             if any(
                 path in ours or path.endswith(".toml") or Path(path).name.startswith("..")
                 for _, path in changes
