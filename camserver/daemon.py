@@ -89,7 +89,7 @@ class Daemon:
         """`listeners` write the log. `set_log_level` sets its level (the name of a level)."""
         self._redactor = redactor
         redactor.replace_secrets(inventory.secrets)
-        stream = EventStream(redactor.line)
+        stream = EventStream(redactor.line_of_now)
         self._log = EventLog(EventBus(*listeners), set_log_level)
         self._emit = EventBus(self._log, stream)
         self._reloader = InventoryReloader(path, inventory, self._apply, self._emit)

@@ -124,7 +124,7 @@ def bare(folder: Path, manager: RtspManager) -> tuple[Services, ReadRoutes]:
     metrics: Any = Metrics(_never)  # type: ignore[arg-type]
     listing = ArchiveListing(OutputTable(directory=folder))
     pictures = PictureRoutes(services, listing, thumbnails)
-    return services, ReadRoutes(services, EventStream(str), metrics, pictures)
+    return services, ReadRoutes(services, EventStream(lambda: str), metrics, pictures)
 
 
 StartDaemon = Callable[..., Awaitable[Desk]]

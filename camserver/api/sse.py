@@ -1,8 +1,9 @@
 """`/v1/events`: domain events as server-sent events (WHATWG HTML, 9.2), for many listeners.
 
-Each event is serialised once, into a ring buffer. Each listener reads on from its own position, a
-few times a second at most. So a thousand listeners cost little. A listener that does not read costs
-nothing: it misses events, and then gets the event "lost".
+Events are kept in a ring buffer. An event is serialised when the first listener needs it, once for
+all: mostly nobody listens. Each listener reads on from its own position, a few times a second at
+most. So a thousand listeners cost little. A listener that does not read costs nothing: it misses
+events, and then gets the event "lost".
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -37,24 +41,39 @@ HEARTBEAT_S = 15.0
 """Seconds between comments while there is no event: proxies and browsers close idle streams."""
 
 
-class Kept(NamedTuple):
-    """One event, serialised."""
+@dataclass(slots=True)
+class Kept:
+    """One event, which is serialised when it is needed."""
 
     number: int
     camera: str
-    text: bytes
-    host: str
+    make: Callable[[], dict[str, Any]] | None
+    host: str = ""
     """The other host that has said it. Empty: this one."""
+    _text: bytes = b""
+
+    @property
+    def text(self) -> bytes:
+        """What a listener gets."""
+        if self.make is not None:
+            data, self.make = self.make(), None
+            said = json.dumps(data, ensure_ascii=False, default=str)
+            text = f"id: {self.number}\nevent: {data['event']}\ndata: {said}\n\n"
+            self._text = text.encode(errors="replace")
+        return self._text
 
 
 class EventStream:
     """A listener of the event bus, and the handler of the route.
 
-    `scrub` removes secrets from texts.
+    `scrubber` gives a function that removes the secrets of this moment from texts. Later there may
+    be others.
     """
 
-    def __init__(self, scrub: Callable[[str], str], clock: WallClock = utc_now) -> None:
-        self._scrub = scrub
+    def __init__(
+        self, scrubber: Callable[[], Callable[[str], str]], clock: WallClock = utc_now
+    ) -> None:
+        self._scrubber = scrubber
         self._clock = clock
         self.listeners = 0
         """Who listens now, besides other hosts of a fleet."""
@@ -63,18 +82,8 @@ class EventStream:
         self._news = asyncio.Event()
 
     def __call__(self, event: Event) -> None:
-        """Serialise one event and wake the listeners."""
-        data = {
-            key: self._scrub(value) if isinstance(value, str) else value
-            for key, value in as_data(event).items()
-        }
-        data = {
-            "event": data.pop("event"),
-            "at": rfc3339(self._clock()),
-            "text": self._scrub(event.text),
-            **data,
-        }
-        self._keep(data, event.camera)
+        """Keep one event and wake the listeners."""
+        self._keep(event.camera, partial(_data, event, self._clock(), self._scrubber()))
 
     def add(self, host: str, data: dict[str, Any]) -> None:
         """Add an event that another host of the fleet has said.
@@ -83,16 +92,12 @@ class EventStream:
         """
         if not re.fullmatch(r"[a-z0-9.-]{1,64}", str(data.get("event", ""))):
             raise ValueError("no event")
-        self._keep(data | {"from_host": host}, str(data.get("camera", "")), host)
+        said = data | {"from_host": host}
+        self._keep(str(data.get("camera", "")), lambda: said, host)
 
-    def _keep(self, data: dict[str, Any], camera: str, host: str = "") -> None:
-        text = (
-            f"id: {self._last + 1}\nevent: {data['event']}\ndata:"
-            f" {json.dumps(data, ensure_ascii=False, default=str)}\n\n"
-        )
-        kept = Kept(self._last + 1, camera, text.encode(errors="replace"), host)
+    def _keep(self, camera: str, make: Callable[[], dict[str, Any]], host: str = "") -> None:
         self._last += 1
-        self._kept.append(kept)
+        self._kept.append(Kept(self._last, camera, make, host))
         self._news.set()
         self._news = asyncio.Event()
 
@@ -161,3 +166,11 @@ class EventStream:
         except TimeoutError:
             return b": still here\n\n"
         return b""
+
+
+def _data(event: Event, at: datetime, scrub: Callable[[str], str]) -> dict[str, Any]:
+    data = {
+        key: scrub(value) if isinstance(value, str) else value
+        for key, value in as_data(event).items()
+    }
+    return {"event": data.pop("event"), "at": rfc3339(at), "text": scrub(event.text), **data}

@@ -6,7 +6,8 @@ It owns the known secrets.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
@@ -27,6 +28,8 @@ MAX_TEXT = 1000
 
 # The login of a request, in any header line or traceback: base64, or the answer to a challenge
 _AUTHORIZATION = re.compile(r"(?i)(authorization\W{1,6}(?:b\W)?(?:basic|digest|bearer))\s[^\r\n]*")
+_Forms = dict[str, tuple[tuple[int, ...], frozenset[str]]]
+"""First characters -> (lengths of the secrets that begin so, longest first; the secrets)."""
 _NONE: tuple[tuple[int, ...], frozenset[str]] = ((), frozenset())
 PREFIX = 3
 """Secrets are found by their first characters. Shorter secrets are ignored."""
@@ -40,7 +43,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._forms: dict[str, tuple[tuple[int, ...], frozenset[str]]] = {}
+        self._forms: _Forms = {}
         self.replace_secrets(secrets)
 
     def replace_secrets(self, secrets: Iterable[str]) -> None:
@@ -65,29 +68,41 @@ class Redactor:
 
     def scrub(self, text: str) -> str:
         """`text` without known secrets, user info of URLs, logins and control characters."""
-        text = _USERINFO.sub(rf"\1{MASK}@", self._mask(text))
-        return _CONTROL.sub("?", _AUTHORIZATION.sub(rf"\1 {MASK}", text))
+        return _scrub(self._forms, text)
 
     def line(self, text: str) -> str:
         """`scrub`, in one line of limited length."""
-        if len(text) > LONG_TEXT:  # without the end, where a secret may be cut
-            text = text[: LONG_TEXT - MAX_TEXT]
-        text = self.scrub(text[:LONG_TEXT]).replace("\n", " ")
-        return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+        return _line(self._forms, text)
 
-    def _mask(self, text: str) -> str:
-        forms = self._forms
-        if not forms:
-            return text
-        parts: list[str] = []
-        copied = at = 0
-        while at <= len(text) - PREFIX:
-            lengths, known = forms.get(text[at : at + PREFIX], _NONE)
-            for length in lengths:
-                if text[at : at + length] in known:
-                    parts += (text[copied:at], MASK)
-                    at = copied = at + length
-                    break
-            else:
-                at += 1
-        return "".join((*parts, text[copied:]))
+    def line_of_now(self) -> Callable[[str], str]:
+        """`line` with the secrets that are known now, whatever replaces them until it is called."""
+        return partial(_line, self._forms)
+
+
+def _scrub(forms: _Forms, text: str) -> str:
+    text = _USERINFO.sub(rf"\1{MASK}@", _mask(forms, text))
+    return _CONTROL.sub("?", _AUTHORIZATION.sub(rf"\1 {MASK}", text))
+
+
+def _line(forms: _Forms, text: str) -> str:
+    if len(text) > LONG_TEXT:  # without the end, where a secret may be cut
+        text = text[: LONG_TEXT - MAX_TEXT]
+    text = _scrub(forms, text[:LONG_TEXT]).replace("\n", " ")
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def _mask(forms: _Forms, text: str) -> str:
+    if not forms:
+        return text
+    parts: list[str] = []
+    copied = at = 0
+    while at <= len(text) - PREFIX:
+        lengths, known = forms.get(text[at : at + PREFIX], _NONE)
+        for length in lengths:
+            if text[at : at + length] in known:
+                parts += (text[copied:at], MASK)
+                at = copied = at + length
+                break
+        else:
+            at += 1
+    return "".join((*parts, text[copied:]))

@@ -245,7 +245,7 @@ def test_who_does_not_read_misses_events_and_is_told(
     kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "KEPT", kept)
-    events = EventStream(lambda text: text.replace("secret", "***"))
+    events = EventStream(lambda: lambda text: text.replace("secret", "***"))
     for number in range(20):
         events(DaemonFault(task=f"secret {number}", error=""))
     chunk, seen = events._since(3, None)

@@ -8,10 +8,12 @@ import re
 import shutil
 import socket
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from stored import MOMENT
 
 from camserver.api import listener as door
 from camserver.api import sse as stream
@@ -19,6 +21,7 @@ from camserver.api.sse import EventStream
 from camserver.api.turns import Turns
 from camserver.events import DaemonFault
 from camserver.host.disk import Disk
+from camserver.host.redact import Redactor
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def anyio_backend() -> str:
 
 
 async def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
-    events = EventStream(str)
+    events = EventStream(lambda: str)
     for n in range(stream.KEPT + 100):
         events(DaemonFault(task=f"{n} " + "long " * 200, error=""))
     chunk, seen = events._since(1, None)
@@ -42,8 +45,40 @@ async def test_a_backlog_goes_out_in_slices_and_what_is_gone_is_said() -> None:
     assert events._since(seen - 50, "another") == (b"", seen)
 
 
+async def test_an_event_is_scrubbed_with_the_secrets_of_its_moment() -> None:
+    """It may be serialised much later, when a reload has replaced the passwords twice."""
+    redactor = Redactor(["0ld-secret"])
+    events = EventStream(redactor.line_of_now)
+    events(DaemonFault(task="poll", error="rtsp://viewer said 0ld-secret"))
+    redactor.replace_secrets(["new-secret"])
+    events(DaemonFault(task="poll", error="rtsp://viewer said new-secret"))
+    chunk, _ = events._since(0, None)
+    assert b"secret" not in chunk
+    assert chunk.count(b"viewer said ***") == 4  # in the text and in a key of both
+
+
+async def test_an_event_is_serialised_once_when_somebody_listens() -> None:
+    """`at` is the moment when it happened, not the one when it was read."""
+    clock, scrubbed = [MOMENT], list[str]()
+
+    def scrub(text: str) -> str:
+        scrubbed.append(text)
+        return text
+
+    events = EventStream(lambda: scrub, lambda: clock[0])
+    events(DaemonFault(task="poll", error="gone"))
+    clock[0] += timedelta(hours=1)
+    assert not scrubbed
+    first, _ = events._since(0, None)
+    count = len(scrubbed)
+    assert count > 0
+    assert events._since(0, None) == (first, 1)
+    assert len(scrubbed) == count
+    assert b'"at": "2026-01-04T09:30:00.250Z"' in first
+
+
 async def test_what_another_host_says_cannot_stop_the_stream() -> None:
-    events = EventStream(str)
+    events = EventStream(lambda: str)
     for data in ({"event": "poll.failed", "text": "\ud800"}, {"event": "poll.failed"}):
         events.add("b", data)
     for rubbish in ({}, {"event": "a\nb"}, {"event": 7.5 * 10**80}):
@@ -58,7 +93,7 @@ async def test_what_another_host_says_cannot_stop_the_stream() -> None:
 async def test_a_listener_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is gone, not only its handler: closing in good order would wait for it."""
     monkeypatch.setattr(stream, "STALL_S", 0.1)
-    events = EventStream(str)
+    events = EventStream(lambda: str)
     app = web.Application()
     app.add_routes([web.get("/v1/events", events.answer, allow_head=False)])
     served = door.HttpListener(app, connections=10)
