@@ -4,6 +4,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
 BIN := .venv/bin
 ARGS ?=
+NUMBERS := docs/performance
 
 PACKAGES := python3-venv python3-dev gcc pkg-config libsystemd-dev
 TEST_PACKAGES := sudo ffmpeg openssl curl systemd dbus iproute2 procps util-linux fuse3 etcd-server glib-networking prometheus chromium python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
@@ -92,15 +93,25 @@ check: lint types layers js
 screenshots: test-packages .venv/.installed
 	$(BIN)/python tests/screenshots.py docs/screenshots
 
-bench: test-packages .venv/.installed
-	$(BIN)/python tests/bench/bench_snapshot.py $(ARGS)
+.venv/.bench: .venv/.installed
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# one picture, beside other programs: half an hour. ARGS: --rounds 3 --scene plain
+bench: test-packages .venv/.bench
+	@mkdir -p $(NUMBERS)
+	$(BIN)/python tests/bench/bench_snapshot.py --json $(NUMBERS)/snapshot.json $(ARGS)
+	$(BIN)/python tests/bench/performance.py
 	$(BIN)/python tests/bench/bench_health.py
 	$(BIN)/python tests/bench/bench_leases.py
 
-# ten minutes each; ARGS: --minutes 1
-bench-fleet: .venv/.installed
-	$(BIN)/python tests/bench/bench_fleet.py --cameras 1000 --interval 60s $(ARGS)
-	$(BIN)/python tests/bench/bench_fleet.py --cameras 100 --interval 5s $(ARGS)
+# fleets on this machine: an hour and a half. ARGS, for the first two: --minutes 1
+bench-fleet: .venv/.bench
+	@mkdir -p $(NUMBERS)
+	$(BIN)/python tests/bench/bench_fleet.py --cameras 1000 --interval 60s --json $(NUMBERS)/fleet-1000.json $(ARGS)
+	$(BIN)/python tests/bench/bench_fleet.py --cameras 100 --interval 5s --json $(NUMBERS)/fleet-100.json $(ARGS)
+	$(BIN)/python tests/bench/bench_growth.py --json $(NUMBERS)/growth.json
+	$(BIN)/python tests/bench/performance.py
 
 # ARGS: --minutes 30 --seed 1
 chaos: test-packages .venv/.installed

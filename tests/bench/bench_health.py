@@ -1,4 +1,4 @@
-"""What it costs to look at pictures: bench_health.py [--rounds N] [--size 1920x1080].
+"""What it costs to look at pictures: bench_health.py [--rounds N] [--size 1080p].
 
 Noisy films of GStreamer's server and the flat pictures of the simulator, polled in turns with
 `health = false` and with `health`. CPU is user + system of the daemon's process and its decoder
@@ -17,7 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from bench_snapshot import Ours, encode, gstreamer, simulator
+from coded_films import SIZES, Film, encode
+from contenders import Ours
+from rtsp_servers import gstreamer, simulator
 
 from camserver.config import load_inventory
 from camserver.health import PictureHealth
@@ -44,7 +46,7 @@ async def compare(url: str, folder: Path, rounds: int) -> list[tuple[float, floa
     found = []
     for number in range(rounds):
         turns = [without, judged] if number % 2 else [judged, without]
-        cpu_s = {ours: (await ours.shot()).cpu for ours in turns}
+        cpu_s = {ours: (await ours.shot()).cpu_s for ours in turns}
         found.append((cpu_s[without], cpu_s[judged]))
     await without.close()
     await judged.close()
@@ -56,14 +58,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--size", default="1920x1080")
+    parser.add_argument("--size", choices=SIZES, default="1080p")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        films = {f"GStreamer {codec}": Film(codec, arguments.size, 2) for codec in ("h264", "h265")}
         with (
-            gstreamer(encode(folder, arguments.size)[:2]) as real,
-            simulator(folder, arguments.size) as drawn,
+            gstreamer([encode(film, folder) for film in films.values()]) as urls,
+            simulator(folder, SIZES[arguments.size]) as drawn,
         ):
+            real = dict(zip(films, urls, strict=True))
             for server, url in (real | drawn).items():
                 rounds = run_loop(partial(compare, url, folder, arguments.rounds))
                 show(f"{server}, {arguments.size}, {arguments.rounds} rounds", rounds)

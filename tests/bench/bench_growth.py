@@ -1,0 +1,226 @@
+"""What grows with the fleet: bench_growth.py [--minutes M] [--sizes N ...] [--json FILE].
+
+From 10 to 10,000 simulated cameras at the same number of polls a second (10): the CPU of a poll
+should not depend on the size of the fleet. All cameras are simulated, none is faked: a simulator of
+10,000 cameras has no more to do than one of 10, for the polls are as many. All are healthy.
+Measuring begins when each camera has a picture.
+
+Then a daemon of 10,000 cameras that has nearly nothing to do (one picture an hour each), how long
+its event loop does not answer when its inventory is reloaded with one camera changed, and how long
+a daemon of 100 cameras takes until it says READY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from machine import machine
+from measured_fleet import (
+    CONFIG,
+    Daemon,
+    Site,
+    cpu_by_part,
+    memory_mb,
+    running,
+    simulated,
+    wait_for_all,
+)
+
+POLLS_A_SECOND = 10
+SIZES = (10, 100, 1000, 3000, 10_000)
+WARM_UP_S = 60.0
+FIRST_LIMIT_S = 1800.0
+RELOADS = 5
+RELOAD_S = 15.0
+STARTS = 7
+START_CAMERAS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A fleet of one size. CPU is in ms for each picture."""
+
+    cameras: int
+    interval_s: float
+    pictures_a_second: float
+    failed: int
+    own_cpu_ms: float
+    """Of the daemon's own process."""
+    workers_cpu_ms: float
+    memory_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A large fleet with one picture an hour for each camera. `core` is a share of one core."""
+
+    cameras: int
+    polls_a_second: float
+    own_core: float
+    """Of the daemon's own process."""
+    core: float
+    """With its workers."""
+    memory_mb: float
+    reload_busy_s: list[float]
+    """How long the event loop did not answer at most, for each reload."""
+    quiet_busy_s: float
+    """The same without a reload, for as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A fleet for some time: the results of its polls, and its CPU by part, in seconds."""
+
+    seconds: float
+    results: Counter[str]
+    cpu: Counter[str]
+    memory_mb: float
+
+    @property
+    def own_s(self) -> float:
+        """CPU of the daemon's own process."""
+        return self.cpu["loop"] + self.cpu["store"] + self.cpu["threads"]
+
+
+def watch(site: Site, daemon: Daemon, minutes: float) -> Window:
+    """Measure a fleet, each camera of which has a picture already."""
+    wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
+    time.sleep(max(0.0, daemon.started + WARM_UP_S - time.time()))
+    pid = daemon.process.pid
+    results, cpu, began = daemon.results(site.healthy), cpu_by_part(pid, ()), time.monotonic()
+    time.sleep(60 * minutes)
+    took, cpu = time.monotonic() - began, cpu_by_part(pid, ()) - cpu
+    memory = memory_mb(pid)
+    return Window(took, daemon.results(site.healthy) - results, cpu, memory)
+
+
+def point(cameras: int, minutes: float) -> Point:
+    interval_s = cameras / POLLS_A_SECOND
+    with _fleet(cameras, f"{interval_s:g}s") as (site, daemon):
+        seen = watch(site, daemon, minutes)
+    pictures = seen.results["ok"]
+    return Point(
+        cameras=cameras,
+        interval_s=interval_s,
+        pictures_a_second=pictures / seen.seconds,
+        failed=seen.results.total() - pictures,
+        own_cpu_ms=1000 * seen.own_s / pictures,
+        workers_cpu_ms=1000 * seen.cpu["workers"] / pictures,
+        memory_mb=seen.memory_mb,
+    )
+
+
+def idle(cameras: int, minutes: float) -> Idle:
+    with _fleet(cameras, "1h") as (site, daemon):
+        seen = watch(site, daemon, minutes)
+        quiet = max(daemon.answers_s(RELOAD_S))
+        busy = [_reload(daemon, number) for number in range(RELOADS)]
+    return Idle(
+        cameras=cameras,
+        polls_a_second=seen.results.total() / seen.seconds,
+        own_core=seen.own_s / seen.seconds,
+        core=seen.cpu.total() / seen.seconds,
+        memory_mb=seen.memory_mb,
+        reload_busy_s=busy,
+        quiet_busy_s=quiet,
+    )
+
+
+def _reload(daemon: Daemon, number: int) -> float:
+    """Change one camera and reload. The longest time that the event loop did not answer."""
+    config = daemon.folder / CONFIG
+    before, changed = f'name = "changed {number}"\n', f'name = "changed {number + 1}"\n'
+    text = config.read_text().removesuffix(before)
+    config.write_text(text + changed)
+    daemon.process.send_signal(signal.SIGHUP)
+    longest = max(daemon.answers_s(RELOAD_S))
+    last = json.loads(daemon.get("/v1/cameras"))[-1]
+    assert last["name"] == f"changed {number + 1}", "the inventory was not reloaded"
+    return longest
+
+
+def start_s() -> float:
+    """Seconds from the start of a daemon with START_CAMERAS cameras until it says READY."""
+    with (
+        tempfile.TemporaryDirectory() as name,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+    ):
+        folder = Path(name)
+        told.bind(f"{folder}/notify")
+        told.settimeout(30)
+        (folder / "c.toml").write_text(
+            f'[http]\nlisten = ""\n[api]\nsocket = "{folder}/api.sock"\n'
+            f'[output]\ndirectory = "{folder}/out"\n'
+            + "".join(
+                f'[[camera]]\nid = "c{n}"\nurl = "rtsp://127.0.0.1:9/{n}"\n'
+                for n in range(START_CAMERAS)
+            )
+        )
+        began = time.monotonic()
+        with subprocess.Popen(
+            [sys.executable, "-m", "camserver", "run", "--config", f"{folder}/c.toml"],
+            env=os.environ | {"NOTIFY_SOCKET": f"{folder}/notify"},
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            while b"READY=1" not in told.recv(4096):
+                pass
+            took = time.monotonic() - began
+            process.terminate()
+        return took
+
+
+@contextlib.contextmanager
+def _fleet(cameras: int, interval: str) -> Iterator[tuple[Site, Daemon]]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            simulated(folder, cameras, 0.0) as site,
+            running(folder, site, interval) as daemon,
+        ):
+            yield site, daemon
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--json", type=Path)
+    a = parser.parse_args()
+    points = []
+    for cameras in a.sizes:
+        points.append(point(cameras, a.minutes))
+        print(points[-1], flush=True)
+    quiet = idle(max(a.sizes), a.minutes)
+    print(quiet, flush=True)
+    starts = [start_s() for _ in range(STARTS)]
+    print(f"READY after {statistics.median(starts):.2f} s with {START_CAMERAS} cameras")
+    if a.json is not None:
+        report = {
+            "machine": machine(Path(tempfile.gettempdir())),
+            "points": [asdict(each) for each in points],
+            "idle": asdict(quiet),
+            "ready_s": statistics.median(starts),
+        }
+        a.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
