@@ -220,6 +220,7 @@ class Daemon:
                 output=str(self._inventory.output.directory),
             )
         )
+        memory.settle()
         notify.notify("READY=1")
         with contextlib.suppress(OSError):  # polls tell when no process can be started
             await self._capture.decoders.warm()
@@ -396,3 +397,4 @@ class Daemon:
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             await self._output.remember(new)
+        memory.settle()

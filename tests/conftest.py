@@ -1,6 +1,8 @@
 """Set-up for all tests: signals are handled as in a terminal, and the longest tests begin first."""
 
+import gc
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -18,3 +20,10 @@ LONGEST = ("tests/systemd/", "test_two_hours_of_a_surveillance_clip", "test_two_
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
+
+
+@pytest.fixture(autouse=True)
+def _collect_all_garbage() -> Iterator[None]:
+    """A daemon in a test's process must not hide what that test leaves open (memory.settle)."""
+    yield
+    gc.unfreeze()

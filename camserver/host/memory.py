@@ -1,9 +1,10 @@
-"""How libc keeps memory that was freed (mallopt(3), malloc_trim(3))."""
+"""What libc keeps of freed memory (mallopt(3), malloc_trim(3)), and what Python looks through."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,17 @@ async def keep_giving_back() -> None:
     while trim is not None:
         await asyncio.sleep(GIVE_BACK_S)
         await call_within(None, lambda: trim(0), "give memory back")
+
+
+def settle() -> None:
+    """Leave what is there now out of all later collections of garbage.
+
+    Call it when an inventory was taken over: most objects live as long as it does. Each full
+    collection would look at all of them, and the event loop waits meanwhile: 75 ms for 10,000
+    cameras.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _libc(name: str) -> Callable[..., Any] | None:

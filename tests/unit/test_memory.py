@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from itertools import pairwise
 
 import pytest
 
 from camserver.host import memory
+
+
+class Node:
+    """An object that may refer to itself."""
+
+    itself: Node
 
 
 async def test_memory_is_given_back_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +34,20 @@ async def test_a_libc_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(memory, "_libc", lambda _: None)
     memory.share_heaps()
     await memory.keep_giving_back()
+
+
+def test_what_is_there_at_a_start_is_not_looked_through_again() -> None:
+    """Garbage is collected before: it would stay for ever."""
+    garbage = Node()
+    garbage.itself, gone = garbage, weakref.ref(garbage)
+    del garbage
+    before = gc.get_freeze_count()
+    try:
+        memory.settle()
+        assert gone() is None
+        assert gc.get_freeze_count() > before + 1000
+    finally:
+        gc.unfreeze()
 
 
 def test_glibc_has_both() -> None:
