@@ -45,7 +45,7 @@ from camserver.events.fleet import FleetNotServed
 from camserver.go2rtc.registry import StreamRegistry
 from camserver.go2rtc.watcher import Go2rtc, Observed
 from camserver.health import PictureHealth
-from camserver.host import memory, notify
+from camserver.host import memory, notify, threads
 from camserver.host.redact import Redactor
 from camserver.host.stop_limit import StopLimit
 from camserver.leases import Holder, Priority, RtspManager, budgets_of
@@ -220,7 +220,6 @@ class Daemon:
                 output=str(self._inventory.output.directory),
             )
         )
-        memory.settle()
         notify.notify("READY=1")
         with contextlib.suppress(OSError):  # polls tell when no process can be started
             await self._capture.decoders.warm()
@@ -385,10 +384,12 @@ class Daemon:
         self.orchestrator.configure(polled, open_rate=self._inventory.polling.open_rate)
         for warning in self._inventory.warnings:
             self._emit(InventoryWarning(warning=warning))
+        memory.settle()
 
     async def _apply(self, old: Inventory, new: Inventory) -> None:
         """Configure all parts by a new inventory."""
-        self._redactor.replace_secrets((*old.secrets, *new.secrets))
+        replace_secrets = partial(self._redactor.replace_secrets, (*old.secrets, *new.secrets))
+        await threads.call_within(None, replace_secrets, "secrets")
         if self._fleet is None and new.fleet is not None:
             self._emit(InventoryNeedsRestart(key="fleet"))
         for part in self._configurables:
@@ -397,4 +398,3 @@ class Daemon:
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             await self._output.remember(new)
-        memory.settle()

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from camserver.config import Camera, HealthTable, Inventory
+from camserver.config import HealthTable, Inventory
 from camserver.events import Event, PictureNotJudged, PictureRecovered, PictureSuspect
 from camserver.health import stored
 from camserver.health.judge import Judge
@@ -35,7 +35,14 @@ class _Watched(NamedTuple):
 
     limits: HealthTable
     interval_s: float
-    address: str
+    urls: tuple[str | None, ...]
+    """Where the camera's pictures come from. They may hold passwords."""
+
+    @property
+    def address(self) -> str:
+        """Stands for `urls`, without passwords."""
+        urls = " ".join(filter(None, self.urls))
+        return hashlib.sha256(urls.encode()).hexdigest()
 
 
 class PictureHealth:
@@ -70,13 +77,17 @@ class PictureHealth:
         """Apply the inventory. What is known of a camera at another address is forgotten."""
         before = self._watched
         self._watched = {
-            camera.id: _Watched(camera.health, camera.interval_s, _address(camera))
+            camera.id: _Watched(
+                camera.health,
+                camera.interval_s,
+                (camera.url, camera.sub_url, camera.snapshot_url),
+            )
             for camera in inventory.cameras
             if camera.health is not None
         }
         for camera in {*self._judges, *self._reading}:
             known, new = before.get(camera), self._watched.get(camera)
-            if new is None or known is None or new.address != known.address:
+            if new is None or known is None or new.urls != known.urls:
                 self._forget(camera)
         return ()
 
@@ -220,9 +231,3 @@ def _picture(
         watched.interval_s,
         unit.camera_clock_offset_s,
     )
-
-
-def _address(camera: Camera) -> str:
-    """Stands for where the camera's pictures come from. URLs may hold passwords."""
-    urls = " ".join(filter(None, (camera.url, camera.sub_url, camera.snapshot_url)))
-    return hashlib.sha256(urls.encode()).hexdigest()

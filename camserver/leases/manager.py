@@ -80,9 +80,10 @@ class RtspManager:
         and waiters move with it.
         """
         self._waiters.wake(self._table.configure(budgets, _now(), cameras))
-        for device in budgets:
-            self._waiters.arm(device)
-            self._preempt(device)
+        for device in self._table.in_use():
+            if device in budgets:
+                self._waiters.arm(device)
+                self._preempt(device)
         self._starved_since = {
             key: since for key, since in self._starved_since.items() if key[1] in budgets
         }

@@ -85,10 +85,13 @@ class LeaseTable:
         unknown, self._unknown = self._unknown, []
         for entry in unknown:
             self.restore(entry, now)
-        for name in set(self._devices) - set(budgets):
-            if self._devices[name].unused:
-                del self._devices[name]
-        return [ticket for name in self._devices for ticket in self.offer(name, now)]
+        for name in set(self._devices) - set(budgets) - set(self.in_use()):
+            del self._devices[name]
+        return [ticket for name in self.in_use() for ticket in self.offer(name, now)]
+
+    def in_use(self) -> list[str]:
+        """The devices that count a session or have a waiter."""
+        return [name for name, device in self._devices.items() if not device.unused]
 
     def request(
         self,
