@@ -302,11 +302,12 @@ class PollingOrchestrator:
             until = min(until, self._heap[0][0])
         if any(self._ready.values()) and self._next_open > now:
             until = min(until, self._next_open)
+        timer = asyncio.get_running_loop().call_at(until, self._wake.set)
         try:
-            async with asyncio.timeout_at(until):
-                await self._wake.wait()
-        except TimeoutError:
-            self._follow_wall_clock()
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+        self._follow_wall_clock()
 
     def _follow_wall_clock(self) -> None:
         """Reschedule aligned cameras if the wall clock was set meanwhile.
