@@ -172,7 +172,12 @@ async def _something_changes(sources: InventorySources, folders: list[Path]) -> 
     timer = asyncio.get_running_loop().call_later(LOOK_S, stop.set)
     try:
         async for changes in awatch(
-            *folders, recursive=False, debounce=STEP_MS, step=STEP_MS, stop_event=stop
+            *folders,
+            recursive=False,
+            debounce=STEP_MS,
+            step=STEP_MS,
+            rust_timeout=0,  # `stop` ends it
+            stop_event=stop,
         ):
             if any(
                 path in ours or path.endswith(".toml") or Path(path).name.startswith("..")

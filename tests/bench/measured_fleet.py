@@ -25,8 +25,8 @@ DEAD = (
     *("status:404", "status:503:SETUP", "stall:PLAY"),
 )
 ARCHIVE = "%s.%L.jpg"
-CONFIG, SOCKET = "etc/c.toml", "api.sock"
-"""The daemon watches the folder of its inventory, so nothing else may change there."""
+CONFIG, SOCKET = "etc/camserver/c.toml", "api.sock"
+"""The daemon watches the inventory's folder and its parent: nothing else may change there."""
 ESTABLISHED = "01"
 """A state in /proc/net/tcp."""
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+\s*(.*)")
@@ -235,7 +235,7 @@ def wait_for_all(daemon: Daemon, cameras: frozenset[str], limit_s: float) -> flo
 def running(folder: Path, site: Site, interval: str) -> Iterator[Daemon]:
     """A daemon with the inventory CONFIG in `folder`. Its output is out, its log is log."""
     config, api = folder / CONFIG, folder / SOCKET
-    config.parent.mkdir()
+    config.parent.mkdir(parents=True)
     config.write_text(
         f'[http]\nlisten = ""\n[api]\nsocket = "{api}"\n[output]\ndirectory = "{folder}/out"\n'
         f'archive = "{ARCHIVE}"\n[retention]\nmin_free = 0\n[defaults]\ninterval = "{interval}"\n'
