@@ -11,7 +11,6 @@ limits are in limits.py. FILE keeps the scenes of earlier runs.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import random
 import statistics
@@ -39,7 +38,7 @@ from contenders import (
     gst_launch,
 )
 from machine import machine
-from rtsp_servers import aio_toolkit, gstreamer, gstreamer_live, slow_link
+from rtsp_servers import aio_toolkit, gstreamer, slow_link
 
 from camserver.host.loop import run_loop
 
@@ -49,13 +48,9 @@ BYTES, FIRST_BYTES, DECODING = "limit: bytes", "limit: bytes, first poll", "limi
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A film at a server. With `live` one joins in the middle of it.
-
-    `round_trip_ms` is how far away the server is.
-    """
+    """A film at a server. `round_trip_ms` is how far away the server is."""
 
     film: Film
-    live: bool = False
     server: str = "GStreamer"
     round_trip_ms: int = 0
 
@@ -64,7 +59,6 @@ class Scene:
         film = self.film
         codec = {"h264": "H.264", "h265": "H.265"}[film.codec]
         words = [codec, film.size, f"a keyframe each {film.gop_s} s"]
-        words += ["joined in the middle"] if self.live else []
         words += ["B-pictures, no timestamps"] if film.bare else []
         words += [self.server] if self.server != "GStreamer" else []
         words += [f"{self.round_trip_ms} ms away"] if self.round_trip_ms else []
@@ -77,15 +71,12 @@ SCENES = {
     "4k": Scene(Film(size="4K")),
     "4k-h265": Scene(Film("h265", "4K")),
     "gop-4s": Scene(Film(gop_s=4)),
-    "live": Scene(Film(), live=True),
-    "live-4s": Scene(Film(gop_s=4), live=True),
-    "live-h265": Scene(Film("h265", gop_s=4), live=True),
     "bare": Scene(Film(bare=True)),
     "aio": Scene(Film(), server="aio-rtsp-toolkit"),
     "20ms": Scene(Film(), round_trip_ms=20),
     "20ms-h265": Scene(Film("h265"), round_trip_ms=20),
     "100ms": Scene(Film(), round_trip_ms=100),
-    "100ms-live": Scene(Film(gop_s=4), live=True, round_trip_ms=100),
+    "100ms-h265": Scene(Film("h265"), round_trip_ms=100),
 }
 
 
@@ -96,8 +87,6 @@ def served(scene: Scene, folder: Path) -> Iterator[str]:
     with ExitStack() as stack:
         if scene.server != "GStreamer":
             url = stack.enter_context(aio_toolkit(film))
-        elif scene.live:
-            url = stack.enter_context(gstreamer_live(film))
         else:
             (url,) = stack.enter_context(gstreamer([film]))
         if scene.round_trip_ms:
@@ -163,8 +152,6 @@ async def compare(scene: Scene, url: str, folder: Path, rounds: int) -> dict[str
         turns = {name: Turns([]) for name in who}
         for number in range(rounds + 1):
             for name in order.sample(list(who), len(who)):
-                if scene.live:  # at any moment of the group of pictures
-                    await asyncio.sleep(order.uniform(0, scene.film.gop_s))
                 measured = await _turn(who[name], turns[name])
                 if number:
                     turns[name].measured.append(measured)

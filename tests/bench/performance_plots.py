@@ -35,7 +35,8 @@ def _one_picture(scene: Json, path: Path) -> None:
         }
         drawn = panel.barh(list(bars), list(bars.values()), color=[_colour(who) for who in bars])
         panel.bar_label(drawn, [f"{ms:.0f}" if ms else "" for ms in bars.values()], padding=3)
-        panel.set_xscale("log")
+        if key == "wall_s":
+            panel.set_xscale("log")
         panel.set_xlabel(name)
     figure.suptitle(scene["title"])
     _save(figure, path)

@@ -21,7 +21,6 @@ AIO_SERVER = (
     " '127.0.0.1', int(sys.argv[2]), control_port=int(sys.argv[3])))"
 )
 START_S = 30.0
-WATCHED_S = 5.0
 
 
 @contextlib.contextmanager
@@ -29,27 +28,6 @@ def gstreamer(films: list[Path]) -> Iterator[list[str]]:
     """URLs of films at GStreamer's RTSP server. Each client sees a film from its begin."""
     with _gstreamer([str(film) for film in films]) as port:
         yield [f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films]
-
-
-@contextlib.contextmanager
-def gstreamer_live(film: Path) -> Iterator[str]:
-    """The same, but the film runs again and again. Clients join in the middle, as with a camera.
-
-    (The server would play a shared file from its begin again for each client that joins.)
-    """
-    rtp, codec = free_port(), "hevc" if "265" in film.name else "h264"
-    sender = [
-        *("ffmpeg", "-nostdin", "-loglevel", "quiet", "-re", "-stream_loop", "-1"),
-        *("-i", str(film), "-c", "copy", "-bsf:v", f"{codec}_mp4toannexb"),
-        *("-f", "rtp", f"rtp://127.0.0.1:{rtp}?pkt_size=1400"),
-    ]
-    with _gstreamer([f"live:{film.stem}:{rtp}"]) as port, _process(sender):
-        url = f"rtsp://127.0.0.1:{port}/{film.stem}"
-        # As long as one client watches, the server need not begin again for each of the others
-        watcher = ("ffmpeg", "-nostdin", "-loglevel", "quiet", "-rtsp_transport", "tcp", "-i", url)
-        with _process([*watcher, "-c", "copy", "-f", "null", "-"]):
-            time.sleep(WATCHED_S)
-            yield url
 
 
 @contextlib.contextmanager

@@ -1,9 +1,8 @@
 """GStreamer's RTSP server, for the system's Python.
 
 gst_server.py OPEN DIGEST BASIC TLS CERTIFICATE FILE ...: four ports, 0 for none; CERTIFICATE is a
-PEM file with its key. Files are served by their stems, from their begin. live:NAME:PORT serves, as
-NAME, the RTP that comes to a UDP port: all watch the same, so one joins in the middle. /live-h264
-and /live-h265 are encoded once for all who watch.
+PEM file with its key. Files are served by their stems; /live-h264 and /live-h265 are encoded once
+for all who watch, so one joins in the middle.
 """
 
 import sys
@@ -33,19 +32,13 @@ def launches() -> dict[str, tuple[str, bool]]:
     """Path -> (pipeline, whether all clients share it)."""
     made = {}
     for path in FILES:
-        codec = "h265" if "265" in Path(path).name else "h264"
-        if path.startswith("live:"):
-            _, name, port = path.split(":")
-            caps = f"media=video,clock-rate=90000,payload=96,encoding-name={codec.upper()}"
-            source = f"udpsrc port={port} buffer-size=4194304 caps=application/x-rtp,{caps}"
-            made[name] = f"{source} ! rtp{codec}depay ! {codec}parse ! rtp{codec}pay {PAYER}", True
-            continue
         if path.endswith(".avi"):
             made[Path(path).stem] = (
                 f"filesrc location={path} ! avidemux ! jpegparse ! rtpjpegpay pt=26 name=pay0",
                 False,
             )
             continue
+        codec = "h265" if "265" in path else "h264"
         # A bare elementary stream has no timestamps to send, like cameras whose clock is broken.
         source = (
             "qtdemux" if path.endswith(".mp4") else f"{codec}parse ! video/x-{codec},alignment=au"
