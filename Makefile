@@ -97,7 +97,7 @@ screenshots: test-packages .venv/.installed
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
-# one picture, beside other programs: half an hour. ARGS: --rounds 3 --scene plain
+# one picture, beside other programs: a quarter of an hour. ARGS: --rounds 3 --scene plain
 bench: test-packages .venv/.bench
 	@mkdir -p $(NUMBERS)
 	$(BIN)/python tests/bench/bench_snapshot.py --json $(NUMBERS)/snapshot.json $(ARGS)
