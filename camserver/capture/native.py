@@ -9,7 +9,7 @@ is cancelled; then TEARDOWN gets less time.
 from __future__ import annotations
 
 import asyncio
-from copy import deepcopy
+from copy import copy
 from datetime import UTC, datetime
 from types import TracebackType
 from urllib.parse import urljoin, urlsplit
@@ -69,7 +69,7 @@ class NativeEngine:
     def _cache(self, camera: Camera, url: str) -> SessionCache:
         """A copy of the stream's cache. Two sessions at the same time each have their own copy."""
         cache = self._caches.get(_key(camera, url))
-        return deepcopy(cache) if cache else SessionCache(transport=camera.transport)
+        return copy(cache) if cache else SessionCache(transport=camera.transport)
 
     def _forget(self, camera: Camera, url: str, *, warm_refusals: int) -> None:
         """Forget what is remembered of the stream.
