@@ -9,7 +9,6 @@
     │   └── LeaseStateError  a lease or ticket was used in a state that does not allow it
     ├── CameraError          camera: one attempt at one camera failed; `result` says how
     │   └── UnsupportedStreamError (rtsp/session_cache)  our own client can't read the stream
-    ├── StorageError         operator: a picture could not be written to the output directory
     ├── DaemonUnavailableError (client/exchange)    operator: no daemon answers on the socket
     ├── ApiRefusal (client/exchange)                caller: the daemon refuses, and says why
     ├── LeaseLost (cli/doctor_leases)               caller: a lease ended before its session did
@@ -145,15 +144,4 @@ class CameraError(CamserverError):
         self.step = step
         self.login_refused = login_refused
         self.packets_lost = packets_lost
-        super().__init__(message)
-
-
-class StorageError(CamserverError):
-    """Raised when a picture could not be written to the output directory.
-
-    The message names the path and the reason. `errno` is the reason as a number, or None.
-    """
-
-    def __init__(self, message: str, errno: int | None = None) -> None:
-        self.errno = errno
         super().__init__(message)

@@ -2,8 +2,7 @@
 
 A picture is written once and gets two names. It is written to a temporary file in the camera's
 folder, flushed, linked into the archive and renamed to latest.jpg. So a reader never sees a partial
-file. A crash leaves at most a temporary file, which the next start removes. This is the only module
-that uses aiofiles.
+file. A crash leaves at most a temporary file, which the next start removes.
 
 With `fsync = true` the file is flushed before it gets its names. New folders and the archive's name
 are flushed before latest.jpg is replaced. latest.jpg and latest.json share one flush of their
@@ -18,12 +17,9 @@ import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
-
-import aiofiles.os
 
 from camserver.config.output import OutputTable
 from camserver.host.files import file_system_of, fsync_folder
@@ -38,41 +34,23 @@ _counter = itertools.count()
 
 
 class CameraFolder:
-    """Writes below `path`, the folder of one camera, in `threads`. Every method raises OSError.
+    """Writes below `path`, the folder of one camera. The calls block, and raise OSError."""
 
-    All steps of one file are one call in a thread: each hand-over costs as much as a write.
-    """
-
-    def __init__(self, path: Path, output: OutputTable, threads: Executor) -> None:
+    def __init__(self, path: Path, output: OutputTable) -> None:
         self.path = path
         self._output = output
-        self._threads = threads
         # The archive's name of the newest picture, and the number for the next one of this name
         self._next_number = "", 0
 
-    async def publish(
-        self, jpeg: bytes, captured_at: datetime, *, file_system: int | None = None
-    ) -> str | None:
-        """Replace latest.jpg. Returns the picture's name in the archive, or None without one.
-
-        `file_system`: the st_dev on which it must be.
-        """
-        publish = aiofiles.os.wrap(self._publish)
-        name: str | None = await publish(jpeg, captured_at, file_system, executor=self._threads)
-        return name
-
-    async def write_facts(self, latest_json: bytes, *, file_system: int | None = None) -> None:
-        """Replace latest.json, and flush the names of both files."""
-        write_facts = aiofiles.os.wrap(self._write_facts)
-        await write_facts(latest_json, file_system, executor=self._threads)
-
     def use(self, output: OutputTable) -> None:
-        """Use another table for the next picture."""
+        """Use another table for the next picture. This call does not block."""
         self._output = output
 
-    # ---- in a thread
+    def publish(self, jpeg: bytes, captured_at: datetime, *, file_system: int | None) -> str | None:
+        """Replace latest.jpg. Returns the picture's name in the archive, or None without one.
 
-    def _publish(self, jpeg: bytes, captured_at: datetime, file_system: int | None) -> str | None:
+        `file_system`: the st_dev on which it must be, or None for any.
+        """
         check_file_system(self.path.parent, file_system)
         make_folders(self.path, fsync=self._output.fsync)
         name = None
@@ -87,7 +65,8 @@ class CameraFolder:
                 raise
         return name
 
-    def _write_facts(self, latest_json: bytes, file_system: int | None) -> None:
+    def write_facts(self, latest_json: bytes, *, file_system: int | None) -> None:
+        """Replace latest.json, and flush the names of both files."""
         check_file_system(self.path.parent, file_system)
         make_folders(self.path, fsync=self._output.fsync)
         with self._temporary(latest_json) as temporary:

@@ -5,6 +5,9 @@ latest.jpg is always a complete picture. It is replaced atomically, or does not 
 A disk may hang. Then the caller gets a storage failure after LIMIT_S. The write goes on in its
 thread, and its camera writes nothing else until it ends: an old picture must not replace a newer
 one later.
+
+A picture and its facts are written by one call in a thread, because each hand-over between threads
+costs as much as a write.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
+
+import aiofiles.os
 
 from camserver.config import Inventory
 from camserver.config.output import OutputTable
-from camserver.errors import StorageError
 from camserver.host.clock import WallClock, utc_now
 from camserver.host.threads import DaemonThreads
 from camserver.model import Attempt, Result, Snapshot
 from camserver.storage.naming import within
-from camserver.storage.outcomes import Outcomes, read_outcomes
+from camserver.storage.outcomes import AttemptFacts, Outcome, Outcomes, read_outcomes
 from camserver.storage.publish import CameraFolder
 from camserver.storage.published import facts_of, jpeg_of
 
@@ -40,6 +45,13 @@ class Stored(NamedTuple):
 
     attempt: Attempt
     disk_full: bool = False
+
+
+class _Written(NamedTuple):
+    """A picture that is on the disk. `error`: its facts could not be written."""
+
+    facts: dict[str, Any]
+    error: OSError | None
 
 
 @dataclass(slots=True)
@@ -125,7 +137,7 @@ class SnapshotStore:
         return task.result()
 
     def _camera(self, camera: str) -> _Camera:
-        return _Camera(CameraFolder(self.output.directory / camera, self.output, self._threads))
+        return _Camera(CameraFolder(self.output.directory / camera, self.output))
 
     def _failed(self, attempt: Attempt, failures_before: int, what: str) -> Stored:
         """The outcome when the disk does not answer. A failure of the camera stays one."""
@@ -140,43 +152,69 @@ class SnapshotStore:
     async def _record(self, camera: _Camera, attempt: Attempt, failures_before: int) -> Stored:
         folder, number, disk_full = camera.folder, camera.newest, False
         if self._outcomes.get(attempt.camera) is None:  # the picture of an earlier run stays known
-            loop = asyncio.get_running_loop()
-            self._outcomes.remember(
-                await loop.run_in_executor(
-                    self._threads, read_outcomes, self.output.directory, [attempt.camera]
-                )
-            )
+            read = partial(read_outcomes, self.output.directory, [attempt.camera])
+            self._outcomes.remember(await self._in_thread(read))
         if attempt.snapshot is not None:
             try:
-                await self._publish(folder, attempt.snapshot)
-            except StorageError as error:
-                attempt, disk_full = _not_stored(attempt, str(error)), error.errno in DISK_FULL
+                written = await self._write(folder, attempt, attempt.snapshot)
+            except OSError as error:
+                attempt, disk_full = _refused(attempt, folder, error, "the picture")
+            else:
+                if written.error is not None:
+                    attempt, disk_full = _refused(attempt, folder, written.error, "latest.json")
+                if camera.newest == number:
+                    self._outcomes.attempted(attempt, _failures(attempt, failures_before))
+                    return Stored(attempt, disk_full)
         outcome = self._outcomes.get(attempt.camera)
         # Otherwise this write was given up, and another attempt was made since
         if camera.newest == number or outcome is None:
             outcome = self._outcomes.attempted(attempt, _failures(attempt, failures_before))
-        facts = json.dumps(outcome.latest(attempt.camera), indent=1, ensure_ascii=False)
+        content = _latest_json(attempt.camera, outcome)
+        write = partial(folder.write_facts, content, file_system=self._file_system())
         try:
-            await folder.write_facts(facts.encode() + b"\n", file_system=self._file_system())
+            await self._in_thread(write)
         except OSError as error:
             disk_full = disk_full or error.errno in DISK_FULL
             if attempt.ok:
-                text = _storage_error(attempt.camera, folder, error, "latest.json")
-                attempt = _not_stored(attempt, str(text))
+                attempt, _ = _refused(attempt, folder, error, "latest.json")
                 self._outcomes.attempted(attempt, _failures(attempt, failures_before))
         return Stored(attempt, disk_full)
 
-    async def _publish(self, folder: CameraFolder, snapshot: Snapshot) -> None:
-        """Publish a picture. Raises StorageError."""
-        jpeg = jpeg_of(snapshot)
-        try:
-            path = await folder.publish(jpeg, snapshot.captured_at, file_system=self._file_system())
-        except OSError as error:
-            raise _storage_error(snapshot.camera, folder, error, "the picture") from error
+    async def _write(self, folder: CameraFolder, attempt: Attempt, snapshot: Snapshot) -> _Written:
+        """Publish a picture and its facts. Raises OSError when the picture is not published."""
+        write = partial(_write, folder, attempt, snapshot, self._clock, self._file_system())
+        written: _Written = await self._in_thread(write)
+        path, size = written.facts["path"], written.facts["bytes"]
         if path is not None:
-            self._archived(snapshot.camera, path, snapshot.captured_at, len(jpeg))
-        facts = facts_of(snapshot, len(jpeg), published_at=self._clock(), path=path)
-        self._outcomes.published(snapshot.camera, facts, snapshot.captured_at)
+            self._archived(snapshot.camera, path, snapshot.captured_at, size)
+        self._outcomes.published(snapshot.camera, written.facts, snapshot.captured_at)
+        return written
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await aiofiles.os.wrap(work)(executor=self._threads)
+
+
+def _write(
+    folder: CameraFolder,
+    attempt: Attempt,
+    snapshot: Snapshot,
+    clock: WallClock,
+    file_system: int | None,
+) -> _Written:
+    """Write a picture and its facts, in a thread. Raises OSError when there is no picture."""
+    jpeg = jpeg_of(snapshot)
+    path = folder.publish(jpeg, snapshot.captured_at, file_system=file_system)
+    facts = facts_of(snapshot, len(jpeg), published_at=clock(), path=path)
+    content = _latest_json(attempt.camera, Outcome(facts, AttemptFacts.of(attempt)))
+    try:
+        folder.write_facts(content, file_system=file_system)
+    except OSError as error:
+        return _Written(facts, error)
+    return _Written(facts, None)
+
+
+def _latest_json(camera: str, outcome: Outcome) -> bytes:
+    return json.dumps(outcome.latest(camera), indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def _failures(attempt: Attempt, before: int) -> int:
@@ -187,6 +225,10 @@ def _not_stored(attempt: Attempt, error: str) -> Attempt:
     return Attempt(attempt.camera, attempt.at, Result.STORAGE, error)
 
 
-def _storage_error(camera: str, folder: CameraFolder, error: OSError, what: str) -> StorageError:
+def _refused(
+    attempt: Attempt, folder: CameraFolder, error: OSError, what: str
+) -> tuple[Attempt, bool]:
+    """(the attempt as a failure of the storage, whether the disk is full)."""
     reason = error.strerror or type(error).__name__
-    return StorageError(f"{camera}: {folder.path} does not take {what}: {reason}", error.errno)
+    text = f"{attempt.camera}: {folder.path} does not take {what}: {reason}"
+    return _not_stored(attempt, text), error.errno in DISK_FULL

@@ -29,7 +29,7 @@ def test_a_full_disk_kicks_the_retention(
         monkeypatch.setattr(output.archive.retention, "kick", lambda: kicks.append(True))
         if number is not None:
 
-            async def refuse(*_: object, **__: object) -> str:
+            def refuse(*_: object, **__: object) -> str:
                 raise OSError(number, "no")
 
             monkeypatch.setattr(CameraFolder, "publish", refuse)
