@@ -52,6 +52,11 @@ class EngineChoice:
             return now < self.kept_until
         return self.failures >= self.enough
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether libav has not read this stream lately, so it probably can't either."""
+        return self.kept_until is None and self.enough > 1
+
     def native_worked(self) -> None:
         """Note that the native client gave a picture."""
         self.failures, self.enough, self.kept_until = 0, FAILURES, None

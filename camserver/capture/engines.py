@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
 
 from cachetools import LRUCache
@@ -23,6 +23,11 @@ from camserver.events import Event, LibavChosen
 from camserver.model import CodedKeyframe, SessionEnd
 from camserver.rtsp.session_cache import UnsupportedStreamError
 
+MAX_TRIALS = 4
+"""How many sessions of libav may be trials at once. Each is a process of 16 MB, and dead cameras
+keep it until their time-out. Without a limit 100 dead cameras of 1,000 took 200 MB.
+"""
+
 
 class RtspEngine:
     """Both engines behind one interface. It learns which of them reads a stream."""
@@ -37,6 +42,7 @@ class RtspEngine:
         self.libav = libav
         self._emit = emit
         self._choices: LRUCache[tuple[str, str, str], EngineChoice] = LRUCache(MAX_REMEMBERED)
+        self._trials = 0
 
     def session(self, camera: Camera, url: str, deadline: float) -> EngineSession:
         """A session of `url` by the engine that reads it. `deadline` is in event loop time."""
@@ -67,6 +73,20 @@ class RtspEngine:
             choice.native_failed(error)
         elif camera.engine == "auto":
             choice.libav_failed()
+
+    def may_use_libav(self, choice: EngineChoice) -> bool:
+        """Whether libav may read this stream now, or may be tried on it."""
+        return not choice.is_trial or self._trials < MAX_TRIALS
+
+    @contextmanager
+    def trial(self, choice: EngineChoice) -> Iterator[None]:
+        """Count a session of libav in the block, if it is a trial."""
+        counts = int(choice.is_trial)
+        self._trials += counts
+        try:
+            yield
+        finally:
+            self._trials -= counts
 
     def forget(self, camera: Camera, url: str) -> None:
         """Forget the facts about the stream, because they may be out of date."""
@@ -114,8 +134,10 @@ class EngineSession(CaptureSessionBase):
         if self._camera.engine == "libav":
             return await self._by(self._engine.libav)
         choice = self._engine.choice(self._camera, self._url)
-        if self._camera.engine == "auto" and choice.asks_libav(_now()):
-            return await self._by_libav(choice)
+        asks_libav = self._camera.engine == "auto" and choice.asks_libav(_now())
+        if asks_libav and self._engine.may_use_libav(choice):
+            with self._engine.trial(choice):
+                return await self._by_libav(choice)
         return await self._by_native(choice)
 
     async def _by(self, engine: NativeEngine | LibavEngine) -> CodedKeyframe:

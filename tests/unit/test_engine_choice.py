@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
 
+from camserver.capture.build import build_capture
 from camserver.capture.engine_choice import KEPT_S, EngineChoice, may_be_misread
+from camserver.capture.engines import MAX_TRIALS
 from camserver.errors import CameraError
 from camserver.model import Result
 
@@ -100,3 +103,21 @@ def test_after_a_reload_a_stream_that_needs_libav_is_kept_again() -> None:
 )
 def test_what_another_client_could_do_better(error: CameraError, misread: bool) -> None:
     assert may_be_misread(error) is misread
+
+
+def test_only_some_streams_that_nobody_reads_are_tried_with_libav_at_once() -> None:
+    """Each trial is a process. A stream that libav has read is no trial."""
+    capture = build_capture(90, sessions=100)
+    engine, dead = capture.rtsp, [failed_twice() for _ in range(MAX_TRIALS + 1)]
+    known = failed_twice()
+    known.libav_worked(0.0)
+    with ExitStack() as trials:
+        for choice in dead[:MAX_TRIALS]:
+            assert engine.may_use_libav(choice)
+            trials.enter_context(engine.trial(choice))
+            choice.libav_failed()  # how it ends does not change whether it was a trial
+        assert not engine.may_use_libav(dead[-1])
+        assert engine.may_use_libav(known)
+        known.native_failed(MISREAD)  # the native client was tried again, after a day
+        assert engine.may_use_libav(known)
+    assert engine.may_use_libav(dead[-1])
