@@ -1,0 +1,134 @@
+"""Would sessions that stay open pay? bench_kept.py [--rounds N].
+
+A film of 4 Mbit/s at GStreamer's server. A session that stays open costs CPU and bytes all the
+time. A session for each picture costs them for each picture. Both are measured in turns, without
+decoding, which is the same for both; publishing is in the second one, which flatters the session
+that stays open.
+
+GStreamer's server plays a film from its begin for each client. A camera is joined in the middle: on
+average half a group of pictures comes before the keyframe, and costs what it costs in a session
+that stays open. That is added by calculation. Printed is the interval below which a session that
+stays open costs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from coded_films import SECONDS, Film, encode
+from contenders import Ours
+from rtsp_servers import gstreamer
+
+from camserver.capture.native import NativeEngine
+from camserver.host.loop import run_loop
+from camserver.rtsp.aio.connection import RtspConnection
+
+WAIT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU in seconds and bytes: of a second, or of a picture."""
+
+    cpu_s: float
+    bytes: float
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.cpu_s + other.cpu_s, self.bytes + other.bytes)
+
+    def times(self, factor: float) -> Cost:
+        """So many of it."""
+        return Cost(self.cpu_s * factor, self.bytes * factor)
+
+
+class Counter:
+    """Counts the bytes that all RTSP connections of this process receive."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        real = RtspConnection.data_received
+
+        def data_received(connection: RtspConnection, data: bytes) -> None:
+            self.bytes += len(data)
+            real(connection, data)
+
+        RtspConnection.data_received = data_received  # type: ignore[method-assign]
+
+
+async def kept(url: str, ours: Ours, film: Film, counter: Counter) -> Cost:
+    """What a second of a session costs that stays open: from the first keyframe to the last one."""
+    session = NativeEngine().open(ours.camera, url)
+    async with asyncio.timeout(WAIT_S):
+        await session.open()
+        await session.keyframe()
+        cpu_s, received = time.process_time(), counter.bytes
+        groups = SECONDS // film.gop_s - 1
+        for _ in range(groups):
+            await session.keyframe()
+    seconds = groups * film.gop_s
+    cost = Cost(time.process_time() - cpu_s, counter.bytes - received).times(1 / seconds)
+    await session.close()
+    return cost
+
+
+async def for_a_picture(ours: Ours, counter: Counter) -> Cost:
+    """What a picture costs with a session of its own that begins with a keyframe."""
+    received = counter.bytes
+    measured = await ours.shot()
+    return Cost(measured.cpu_s - measured.decode_cpu_s, counter.bytes - received)
+
+
+async def compare(url: str, folder: Path, film: Film, rounds: int) -> None:
+    ours, counter = Ours(url, folder, "native"), Counter()
+    await ours.shot()
+    seconds, pictures = list[Cost](), list[Cost]()
+    for _ in range(rounds):
+        seconds.append(await kept(url, ours, film, counter))
+        pictures.append(await for_a_picture(ours, counter))
+    await ours.close()
+    second = _median(seconds)
+    picture = _median(pictures) + second.times(film.gop_s / 2)
+    print(
+        f"keyframe each {film.gop_s} s, {rounds} rounds\n"
+        f"  stays open: {1000 * second.cpu_s:.1f} ms of CPU and {second.bytes / 1000:.0f} KB a"
+        f" second\n"
+        f"  for each picture: {1000 * picture.cpu_s:.1f} ms of CPU and {picture.bytes / 1000:.0f}"
+        f" KB, joined in the middle\n"
+        f"  staying open costs less CPU below an interval of {picture.cpu_s / second.cpu_s:.1f} s,"
+        f" fewer bytes below {picture.bytes / second.bytes:.1f} s",
+        flush=True,
+    )
+
+
+def _median(costs: list[Cost]) -> Cost:
+    return Cost(
+        statistics.median(cost.cpu_s for cost in costs),
+        statistics.median(cost.bytes for cost in costs),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for film in (Film(gop_s=1), Film(gop_s=2), Film(gop_s=4)):
+            with gstreamer([encode(film, folder)]) as (url,):
+                run_loop(partial(compare, url, folder, film, a.rounds))
+
+
+if __name__ == "__main__":
+    main()
