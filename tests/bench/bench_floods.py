@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,26 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 FLOODS = Path(__file__).parents[1] / "floods.py"
 HEALTHY = 30
-sys.path.insert(0, str(FLOODS.parent))
+sys.path[:0] = [str(FLOODS.parent), str(Path(__file__).parent)]
+from daemon_socket import DaemonConnection  # noqa: E402
 from floods import KINDS, is_http  # noqa: E402
-
-
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
-
-    def get(self, route: str) -> Any:
-        self.request("GET", route)
-        return json.loads(self.getresponse().read())
 
 
 @contextlib.contextmanager
@@ -66,12 +50,12 @@ def run(folder: Path, cameras: str, flooding: str, seconds: float) -> tuple[int,
     command = [sys.executable, "-m", "camserver", "run", "--config", str(config)]
     with subprocess.Popen(command) as daemon:
         time.sleep(5)
-        connection = UnixConnection(api)
+        connection = DaemonConnection(api)
         before, lags = pictures(connection), []
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             begun = time.monotonic()
-            connection.get("/healthz")
+            connection.text("/healthz")
             lags.append(time.monotonic() - begun)
             time.sleep(0.02)
         after = pictures(connection)
@@ -80,10 +64,10 @@ def run(folder: Path, cameras: str, flooding: str, seconds: float) -> tuple[int,
     return after - before, lags
 
 
-def pictures(connection: UnixConnection) -> int:
+def pictures(connection: DaemonConnection) -> int:
     return sum(
         camera["polling"]["results"].get("ok", 0)
-        for camera in connection.get("/v1/cameras")
+        for camera in json.loads(connection.text("/v1/cameras"))
         if camera["id"].startswith("cam")
     )
 

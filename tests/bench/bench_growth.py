@@ -3,7 +3,8 @@
 From 10 to 10,000 simulated cameras at the same number of polls a second (10): the CPU of a poll
 should not depend on the size of the fleet. All cameras are simulated, none is faked: a simulator of
 10,000 cameras has no more to do than one of 10, for the polls are as many. All are healthy.
-Measuring begins when each camera has a picture.
+Measuring begins when each camera has a picture. Then 200 cameras are polled at several rates: a
+daemon that is woken more rarely needs more CPU for each picture.
 
 Then a daemon of 10,000 cameras that has nearly nothing to do (one picture an hour each), how long
 its event loop does not answer when its inventory is reloaded with one camera changed, and how long
@@ -43,7 +44,10 @@ from measured_fleet import (
 )
 
 POLLS_A_SECOND = 10
-SIZES = (10, 100, 1000, 3000, 10_000)
+SIZES = (10, 100, 1000, 10_000)
+RATE_CAMERAS = 200
+RATES = (4, 40, 100)
+"""Polls a second."""
 WARM_UP_S = 60.0
 FIRST_LIMIT_S = 1800.0
 RELOADS = 5
@@ -110,9 +114,9 @@ def watch(site: Site, daemon: Daemon, minutes: float) -> Window:
     return Window(took, daemon.results(site.healthy) - results, cpu, memory)
 
 
-def point(cameras: int, minutes: float) -> Point:
-    interval_s = cameras / POLLS_A_SECOND
-    with _fleet(cameras, f"{interval_s:g}s") as (site, daemon):
+def point(cameras: int, minutes: float, polls_a_second: int = POLLS_A_SECOND) -> Point:
+    interval_s = cameras / polls_a_second
+    with _fleet(cameras, f"{interval_s:g}s", 2 * polls_a_second) as (site, daemon):
         seen = watch(site, daemon, minutes)
     pictures = seen.results["ok"]
     return Point(
@@ -186,12 +190,14 @@ def start_s() -> float:
 
 
 @contextlib.contextmanager
-def _fleet(cameras: int, interval: str) -> Iterator[tuple[Site, Daemon]]:
+def _fleet(
+    cameras: int, interval: str, open_rate: float | None = None
+) -> Iterator[tuple[Site, Daemon]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with (
             simulated(folder, cameras, 0.0) as site,
-            running(folder, site, interval) as daemon,
+            running(folder, site, interval, open_rate) as daemon,
         ):
             yield site, daemon
 
@@ -204,10 +210,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
-    points = []
+    points, rates = [], []
     for cameras in a.sizes:
         points.append(point(cameras, a.minutes))
         print(points[-1], flush=True)
+    for rate in RATES:
+        rates.append(point(RATE_CAMERAS, a.minutes, rate))
+        print(rates[-1], flush=True)
     quiet = idle(max(a.sizes), a.minutes)
     print(quiet, flush=True)
     starts = [start_s() for _ in range(STARTS)]
@@ -216,6 +225,7 @@ def main() -> None:
         report = {
             "machine": machine(Path(tempfile.gettempdir())),
             "points": [asdict(each) for each in points],
+            "rates": [asdict(each) for each in rates],
             "idle": asdict(quiet),
             "ready_s": statistics.median(starts),
         }

@@ -3,19 +3,22 @@
     bench_snapshot.py [--rounds N] [--scene NAME ...] [--json FILE]
 
 In each round every contender has one turn, in another order each time, so that all meet the same
-disturbances. Medians of all rounds; ratios are medians of the rounds' ratios. A scene differs from
-the first one in one or two things (SCENES). What is measured is said in contenders.py, and what the
-limits are in limits.py. FILE keeps the scenes of earlier runs.
+disturbances. A live film is joined by all at the same moment of its group of pictures, in each
+round at another one. Medians of all rounds; ratios are medians of the rounds' ratios. A scene
+differs from the first one in one or two things (SCENES). What is measured is said in contenders.py,
+and what the limits are in limits.py. FILE keeps the scenes of earlier runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass
@@ -25,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from coded_films import Film, encode
+from coded_films import SIZES, Film, encode
 from contenders import (
     SMALL_PROBE,
     Contender,
@@ -38,12 +41,16 @@ from contenders import (
     gst_launch,
 )
 from machine import machine
-from rtsp_servers import aio_toolkit, gstreamer, slow_link
+from rtsp_servers import aio_toolkit, gstreamer, simulator, slow_link
 
 from camserver.host.loop import run_loop
 
 OURS, FIRST = "camserver", "camserver, first poll"
 BYTES, FIRST_BYTES, DECODING = "limit: bytes", "limit: bytes, first poll", "limit: decoding"
+
+
+SIMULATOR = "our simulator"
+"""Its stream is live: clients join in the middle of a group of pictures. They are flat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,18 @@ class Scene:
         words += ["B-pictures, no timestamps"] if film.bare else []
         words += [self.server] if self.server != "GStreamer" else []
         words += [f"{self.round_trip_ms} ms away"] if self.round_trip_ms else []
+        words += ["joined in the middle"] if self.is_live else []
         return ", ".join(words)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether all clients see the same moment of the film."""
+        return self.server == SIMULATOR
+
+    async def moment(self, share: float) -> None:
+        """Wait until this share of the group of pictures of a live film is over."""
+        if self.is_live:
+            await asyncio.sleep((share * self.film.gop_s - time.time()) % self.film.gop_s)
 
 
 SCENES = {
@@ -72,6 +90,8 @@ SCENES = {
     "4k-h265": Scene(Film("h265", "4K")),
     "gop-4s": Scene(Film(gop_s=4)),
     "bare": Scene(Film(bare=True)),
+    "joined": Scene(Film(), server=SIMULATOR),
+    "joined-h265": Scene(Film("h265"), server=SIMULATOR),
     "aio": Scene(Film(), server="aio-rtsp-toolkit"),
     "20ms": Scene(Film(), round_trip_ms=20),
     "20ms-h265": Scene(Film("h265"), round_trip_ms=20),
@@ -83,12 +103,14 @@ SCENES = {
 @contextmanager
 def served(scene: Scene, folder: Path) -> Iterator[str]:
     """The URL of a scene."""
-    film = encode(scene.film, folder)
+    film = scene.film
     with ExitStack() as stack:
-        if scene.server != "GStreamer":
-            url = stack.enter_context(aio_toolkit(film))
+        if scene.is_live:
+            url = stack.enter_context(simulator(folder, SIZES[film.size], film.gop_s))[film.codec]
+        elif scene.server == "GStreamer":
+            (url,) = stack.enter_context(gstreamer([encode(film, folder)]))
         else:
-            (url,) = stack.enter_context(gstreamer([film]))
+            url = stack.enter_context(aio_toolkit(encode(film, folder)))
         if scene.round_trip_ms:
             url = stack.enter_context(slow_link(url, scene.round_trip_ms))
         yield url
@@ -152,6 +174,7 @@ async def compare(scene: Scene, url: str, folder: Path, rounds: int) -> dict[str
         turns = {name: Turns([]) for name in who}
         for number in range(rounds + 1):
             for name in order.sample(list(who), len(who)):
+                await scene.moment(number / (rounds + 1))
                 measured = await _turn(who[name], turns[name])
                 if number:
                     turns[name].measured.append(measured)

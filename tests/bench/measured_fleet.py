@@ -6,11 +6,9 @@ The simulator runs one process for each core, so that it can keep up with a flee
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +17,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from daemon_socket import DaemonConnection
 
 DEAD = (
     *("refuse", "deaf", "silent", "no-keyframe", "cut", "damage"),
@@ -32,16 +34,6 @@ ESTABLISHED = "01"
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+\s*(.*)")
 """The head of a mapping in /proc/PID/smaps; its file, or a name in brackets, or nothing."""
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(str(self._path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +169,18 @@ class Daemon:
 
     def get(self, route: str) -> str:
         assert self.process.poll() is None, "the daemon has ended"
-        connection = _UnixConnection(self._socket)
-        try:
-            connection.request("GET", route)
-            return connection.getresponse().read().decode()
-        finally:
-            connection.close()
+        with contextlib.closing(DaemonConnection(self._socket)) as connection:
+            return connection.text(route)
 
     def answers_s(self, seconds: float) -> list[float]:
         """How long the daemon took for each of many requests that need only its event loop."""
-        connection, took = _UnixConnection(self._socket), list[float]()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            began = time.monotonic()
-            connection.request("GET", "/healthz")
-            connection.getresponse().read()
-            took.append(time.monotonic() - began)
-            time.sleep(0.005)
-        connection.close()
+        took, end = list[float](), time.monotonic() + seconds
+        with contextlib.closing(DaemonConnection(self._socket)) as connection:
+            while time.monotonic() < end:
+                began = time.monotonic()
+                connection.text("/healthz")
+                took.append(time.monotonic() - began)
+                time.sleep(0.005)
         return took
 
     def lateness(self) -> tuple[Counter[float], float]:
@@ -232,14 +218,20 @@ def wait_for_all(daemon: Daemon, cameras: frozenset[str], limit_s: float) -> flo
 
 
 @contextlib.contextmanager
-def running(folder: Path, site: Site, interval: str) -> Iterator[Daemon]:
-    """A daemon with the inventory CONFIG in `folder`. Its output is out, its log is log."""
+def running(
+    folder: Path, site: Site, interval: str, open_rate: float | None = None
+) -> Iterator[Daemon]:
+    """A daemon with the inventory CONFIG in `folder`. Its output is out, its log is log.
+
+    `open_rate` None: the daemon's own default.
+    """
     config, api = folder / CONFIG, folder / SOCKET
     config.parent.mkdir(parents=True)
+    polling = f"[polling]\nopen_rate = {open_rate:g}\n" if open_rate is not None else ""
     config.write_text(
         f'[http]\nlisten = ""\n[api]\nsocket = "{api}"\n[output]\ndirectory = "{folder}/out"\n'
-        f'archive = "{ARCHIVE}"\n[retention]\nmin_free = 0\n[defaults]\ninterval = "{interval}"\n'
-        + site.entries
+        f'archive = "{ARCHIVE}"\n[retention]\nmin_free = 0\n{polling}'
+        f'[defaults]\ninterval = "{interval}"\n' + site.entries
     )
     started = time.time()
     with (

@@ -156,6 +156,23 @@ def growth_section(numbers: Numbers) -> str:
     growth = numbers.growth
     if growth is None:
         return NOTHING
+    idle = growth["idle"]
+    busy = ", ".join(f"{1000 * s:.0f}" for s in idle["reload_busy_s"])
+    return (
+        "![CPU of a picture by the number of cameras](performance/growth.svg)\n\n"
+        f"{_points(growth['points'])}\n\n"
+        "The same cameras, polled more often:\n\n"
+        f"{_points(growth['rates'])}\n\n"
+        f"{idle['cameras']:,} cameras with one picture an hour ({idle['polls_a_second']:.1f} a"
+        f" second): the daemon takes {100 * idle['own_core']:.2f} % of a core, with its decoders"
+        f" {100 * idle['core']:.2f} %, and all take {idle['memory_mb']:.0f} MB. When the inventory"
+        f" was reloaded with one camera changed, the event loop did not answer for at most {busy}"
+        f" ms; without a reload, for {1000 * idle['quiet_busy_s']:.0f} ms. A daemon with 100"
+        f" cameras says READY after {growth['ready_s']:.2f} s."
+    )
+
+
+def _points(points: list[Json]) -> str:
     rows = (
         (
             f"{p['cameras']:,}",
@@ -166,21 +183,10 @@ def growth_section(numbers: Numbers) -> str:
             f"{p['workers_cpu_ms']:.2f}",
             f"{p['memory_mb']:.0f}",
         )
-        for p in growth["points"]
+        for p in points
     )
     head = ("cameras", "interval", "pictures a second", "failed", "CPU a picture, daemon, ms")
-    idle = growth["idle"]
-    busy = ", ".join(f"{1000 * s:.0f}" for s in idle["reload_busy_s"])
-    return (
-        "![CPU of a picture by the number of cameras](performance/growth.svg)\n\n"
-        f"{table((*head, 'decoders, ms', 'memory of all, MB'), rows)}\n\n"
-        f"{idle['cameras']:,} cameras with one picture an hour ({idle['polls_a_second']:.1f} a"
-        f" second): the daemon takes {100 * idle['own_core']:.2f} % of a core, with its decoders"
-        f" {100 * idle['core']:.2f} %, and all take {idle['memory_mb']:.0f} MB. When the inventory"
-        f" was reloaded with one camera changed, the event loop did not answer for at most {busy}"
-        f" ms; without a reload, for {1000 * idle['quiet_busy_s']:.0f} ms. A daemon with 100"
-        f" cameras says READY after {growth['ready_s']:.2f} s."
-    )
+    return table((*head, "decoders, ms", "memory of all, MB"), rows)
 
 
 SECTIONS = {

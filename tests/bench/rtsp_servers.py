@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from coded_films import FPS
 from support import free_port
 
 GST_SERVER = Path(__file__).parents[1] / "integration" / "gst_server.py"
@@ -53,12 +54,21 @@ def aio_toolkit(film: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def simulator(folder: Path, size: str) -> Iterator[dict[str, str]]:
-    """URLs of simulated cameras by codec. Their pictures are flat, and cost the least to decode."""
+def simulator(folder: Path, size: str, gop_s: int = 2) -> Iterator[dict[str, str]]:
+    """URLs of simulated cameras by codec. Their pictures are flat, and cost the least to decode.
+
+    Their streams are live, with a keyframe each `gop_s` seconds.
+    """
     inventory = folder / "simulator.toml"
     command = [
         *(sys.executable, "-m", "camserver", "simulate", "--cameras=2", "--base-port=0"),
-        *("--until-eof", f"--size={size}", "--max-sessions=4", "--fps=25", "--gop=50"),
+        *(
+            "--until-eof",
+            f"--size={size}",
+            "--max-sessions=4",
+            f"--fps={FPS}",
+            f"--gop={gop_s * FPS}",
+        ),
         f"--inventory={inventory}",
     ]
     with _process(command, speaks=True) as cameras:
