@@ -78,7 +78,7 @@ class Report:
 def measure(folder: Path, site: Site, cameras: int, interval: str, minutes: float) -> Report:
     with running(folder, site, interval) as daemon:
         first_s = wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
-        time.sleep(max(0.0, daemon.started + WARM_UP_S - time.time()))
+        daemon.wait_until(WARM_UP_S)
         pid = daemon.process.pid
         results, (within, late_s) = daemon.results(site.healthy), daemon.lateness()
         memory, open_ = list[float](), list[int]()

@@ -3,12 +3,17 @@
 From 10 to 10,000 simulated cameras at the same number of polls a second (10): the CPU of a poll
 should not depend on the size of the fleet. All cameras are simulated, none is faked: a simulator of
 10,000 cameras has no more to do than one of 10, for the polls are as many. All are healthy.
-Measuring begins when each camera has a picture. Then 200 cameras are polled at several rates: a
-daemon that is woken more rarely needs more CPU for each picture.
+Measuring begins when each camera has had its first poll. Then 200 cameras are polled at several
+rates: a daemon that is woken more rarely needs more CPU for each picture.
 
-Then a daemon of 10,000 cameras that has nearly nothing to do (one picture an hour each), how long
-its event loop does not answer when its inventory is reloaded with one camera changed, and how long
-a daemon of 100 cameras takes until it says READY.
+Then a daemon of 10,000 cameras that has nearly nothing to do (one picture an hour each): its CPU;
+when each camera has a picture, its memory, and how long its event loop does not answer when its
+inventory is reloaded with one camera changed. Last, how long a daemon of 100 cameras takes until it
+says READY.
+
+The open rate is set so that the cameras begin spread over nearly an interval: the polls are as many
+in each minute as planned, from the first one on. (With a higher open rate all begin sooner, and
+some minutes without polls follow.)
 """
 
 from __future__ import annotations
@@ -48,8 +53,13 @@ SIZES = (10, 100, 1000, 10_000)
 RATE_CAMERAS = 200
 RATES = (4, 40, 100)
 """Polls a second."""
+ROOM = 1.1
+"""The open rate, as a multiple of the planned polls a second."""
+IDLE_INTERVAL, IDLE_INTERVAL_S = "1h", 3600.0
+START_RATE = 100.0
+"""The open rate where all cameras shall have a picture soon."""
 WARM_UP_S = 60.0
-FIRST_LIMIT_S = 1800.0
+FIRST_LIMIT_S = 300.0
 RELOADS = 5
 RELOAD_S = 15.0
 STARTS = 7
@@ -103,9 +113,7 @@ class Window:
 
 
 def watch(site: Site, daemon: Daemon, minutes: float) -> Window:
-    """Measure a fleet, each camera of which has a picture already."""
-    wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
-    time.sleep(max(0.0, daemon.started + WARM_UP_S - time.time()))
+    """Measure a fleet from now on."""
     pid = daemon.process.pid
     results, cpu, began = daemon.results(site.healthy), cpu_by_part(pid, ()), time.monotonic()
     time.sleep(60 * minutes)
@@ -116,9 +124,14 @@ def watch(site: Site, daemon: Daemon, minutes: float) -> Window:
 
 def point(cameras: int, minutes: float, polls_a_second: int = POLLS_A_SECOND) -> Point:
     interval_s = cameras / polls_a_second
-    with _fleet(cameras, f"{interval_s:g}s", 2 * polls_a_second) as (site, daemon):
-        seen = watch(site, daemon, minutes)
+    with _fleet(cameras) as (folder, site):
+        open_rate = ROOM * polls_a_second
+        with running(folder, site, f"{interval_s:g}s", open_rate) as daemon:
+            daemon.wait_until(max(WARM_UP_S, interval_s))
+            wait_for_all(daemon, site.healthy, interval_s + FIRST_LIMIT_S)
+            seen = watch(site, daemon, minutes)
     pictures = seen.results["ok"]
+    _as_planned(pictures / seen.seconds, polls_a_second)
     return Point(
         cameras=cameras,
         interval_s=interval_s,
@@ -131,19 +144,30 @@ def point(cameras: int, minutes: float, polls_a_second: int = POLLS_A_SECOND) ->
 
 
 def idle(cameras: int, minutes: float) -> Idle:
-    with _fleet(cameras, "1h") as (site, daemon):
-        seen = watch(site, daemon, minutes)
-        quiet = max(daemon.answers_s(RELOAD_S))
-        busy = [_reload(daemon, number) for number in range(RELOADS)]
+    with _fleet(cameras) as (folder, site):
+        planned = cameras / IDLE_INTERVAL_S
+        with running(folder / "polls", site, IDLE_INTERVAL, ROOM * planned) as daemon:
+            daemon.wait_until(WARM_UP_S)
+            seen = watch(site, daemon, minutes)
+        _as_planned(seen.results.total() / seen.seconds, planned)
+        with running(folder / "reloads", site, IDLE_INTERVAL, START_RATE) as daemon:
+            wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
+            memory = memory_mb(daemon.process.pid)
+            quiet = max(daemon.answers_s(RELOAD_S))
+            busy = [_reload(daemon, number) for number in range(RELOADS)]
     return Idle(
         cameras=cameras,
         polls_a_second=seen.results.total() / seen.seconds,
         own_core=seen.own_s / seen.seconds,
         core=seen.cpu.total() / seen.seconds,
-        memory_mb=seen.memory_mb,
+        memory_mb=memory,
         reload_busy_s=busy,
         quiet_busy_s=quiet,
     )
+
+
+def _as_planned(rate: float, planned: float) -> None:
+    assert 0.85 * planned < rate < 1.15 * planned, f"{rate:.2f} polls a second, not {planned:.2f}"
 
 
 def _reload(daemon: Daemon, number: int) -> float:
@@ -190,16 +214,10 @@ def start_s() -> float:
 
 
 @contextlib.contextmanager
-def _fleet(
-    cameras: int, interval: str, open_rate: float | None = None
-) -> Iterator[tuple[Site, Daemon]]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with (
-            simulated(folder, cameras, 0.0) as site,
-            running(folder, site, interval, open_rate) as daemon,
-        ):
-            yield site, daemon
+def _fleet(cameras: int) -> Iterator[tuple[Path, Site]]:
+    """An empty folder, and simulated cameras that are all healthy."""
+    with tempfile.TemporaryDirectory() as name, simulated(Path(name), cameras, 0.0) as site:
+        yield Path(name), site
 
 
 def main() -> None:

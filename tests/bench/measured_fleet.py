@@ -172,6 +172,10 @@ class Daemon:
         with contextlib.closing(DaemonConnection(self._socket)) as connection:
             return connection.text(route)
 
+    def wait_until(self, seconds: float) -> None:
+        """Wait until it runs for so many seconds."""
+        time.sleep(max(0.0, self.started + seconds - time.time()))
+
     def answers_s(self, seconds: float) -> list[float]:
         """How long the daemon took for each of many requests that need only its event loop."""
         took, end = list[float](), time.monotonic() + seconds

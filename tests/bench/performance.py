@@ -161,7 +161,7 @@ def growth_section(numbers: Numbers) -> str:
     return (
         "![CPU of a picture by the number of cameras](performance/growth.svg)\n\n"
         f"{_points(growth['points'])}\n\n"
-        "The same cameras, polled more often:\n\n"
+        "200 cameras, polled at several rates:\n\n"
         f"{_points(growth['rates'])}\n\n"
         f"{idle['cameras']:,} cameras with one picture an hour ({idle['polls_a_second']:.1f} a"
         f" second): the daemon takes {100 * idle['own_core']:.2f} % of a core, with its decoders"
