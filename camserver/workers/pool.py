@@ -60,10 +60,6 @@ EXPEDITE = signal.SIGUSR1
 EXPEDITE_S = 0.4
 IDLE_S = 60.0
 """A worker that is idle for this long is ended. The next job starts a new one."""
-SPARE_IDLE_S = 10.0
-"""The same for a worker that became idle when another one was. Each takes 16 to 25 MB, and many
-dead cameras at once need many.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +222,8 @@ class WorkerPool:
         return reply
 
     def _keep(self, worker: _Worker) -> None:
-        idle_s = SPARE_IDLE_S if self._idle else IDLE_S
-        self._idle.append(worker)  # the newest one is used first, so the others can end
-        worker.retire_later(idle_s, self._retire)
+        self._idle.append(worker)
+        worker.retire_later(self._retire)
 
     async def _expedite(
         self, worker: _Worker, exchange: asyncio.Task[Reply], late: Callable[[Reply], None] | None
@@ -305,7 +300,7 @@ class WorkerPool:
         return status
 
     def _retire(self, worker: _Worker) -> None:
-        """End a worker that was idle for too long.
+        """End a worker that was idle for IDLE_S.
 
         EOF on its stdin ends it. The event loop's child watcher reaps it.
         """
@@ -340,8 +335,8 @@ class _Worker:
             raise ValueError("reply is no object")  # noqa: TRY004
         return Reply(reply, await stdout.readexactly(blob_bytes))
 
-    def retire_later(self, idle_s: float, retire: Callable[[_Worker], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(idle_s, retire, self)
+    def retire_later(self, retire: Callable[[_Worker], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(IDLE_S, retire, self)
 
     def keep(self) -> None:
         if self._timer is not None:

@@ -15,7 +15,6 @@ from camserver.capture import decoder as decoder_module
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result
-from camserver.workers import pool as pool_module
 from camserver.workers.pool import WorkerPool
 
 
@@ -59,27 +58,5 @@ async def test_a_hung_decoder_is_replaced_while_others_wait(
         assert await hung is Result.TIMEOUT
         assert await asyncio.gather(*patient) == [Result.OK] * 3
         assert pool.restarts == 1
-    finally:
-        await pool.close()
-
-
-async def test_a_spare_worker_ends_soon_and_the_last_one_stays(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pool_module, "SPARE_IDLE_S", 0.0)
-    pool = WorkerPool("decoder", 2)
-    decoder, loop = Decoder(pool, 90), asyncio.get_running_loop()
-
-    async def decode() -> None:
-        await decoder.decode(UNIT, width=None, deadline=loop.time() + 60)
-
-    try:
-        await asyncio.gather(decode(), decode())
-        while len(pool.pids) > 1:
-            await asyncio.sleep(0)
-        (last,) = pool.pids
-        await decode()
-        assert pool.pids == (last,)
-        assert pool.restarts == 0
     finally:
         await pool.close()
