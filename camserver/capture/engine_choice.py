@@ -1,9 +1,9 @@
 """Choose the engine for a stream from earlier results. Pure: `now` is a moment in seconds.
 
-The native client is used first. After FAILURES polls in a row without a picture, the next poll uses
-libav, in a separate session. If libav works, it is kept for KEPT_S. After that time, or after a
-reload, the native client is tried once more. While neither works, libav is tried more and more
-rarely.
+The native client is used first. After FAILURES polls in a row without a picture, libav is asked, in
+a separate session. (Only a few streams are tried at once: then the native client goes on.) If libav
+works, it is kept for KEPT_S. After that time, or after a reload, the native client is tried once
+more. While neither works, libav is tried more and more rarely.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ def may_be_misread(error: CameraError) -> bool:
     return error.result in _MISREADINGS
 
 
+def _gave_no_session(error: CameraError) -> bool:
+    """Whether the camera gave no session, so the error says nothing about who can read it."""
+    refused = error.login_refused or error.status in (401, 403) or error.result in _REFUSALS
+    return refused or error.end is SessionEnd.NONE
+
+
 @dataclass(slots=True)
 class EngineChoice:
     """The results of both engines for one stream."""
@@ -47,15 +53,20 @@ class EngineChoice:
     """The newest error text of the native client."""
 
     def asks_libav(self, now: float) -> bool:
-        """Whether the next poll uses libav."""
+        """Whether the next poll should use libav."""
         if self.kept_until is not None:
             return now < self.kept_until
         return self.failures >= self.enough
 
     @property
-    def is_trial(self) -> bool:
-        """Whether libav has not read this stream lately, so it probably can't either."""
-        return self.kept_until is None and self.enough > 1
+    def is_known(self) -> bool:
+        """Whether libav has read this stream."""
+        return self.kept_until is not None or self.enough < FAILURES
+
+    @property
+    def is_untried(self) -> bool:
+        """Whether libav has not been tried on this stream yet."""
+        return self.enough == FAILURES
 
     def native_worked(self) -> None:
         """Note that the native client gave a picture."""
@@ -81,20 +92,21 @@ class EngineChoice:
 
         After two such failures in a row both engines are tried again.
         """
-        refused = error.login_refused or error.status in (401, 403) or error.result in _REFUSALS
-        if refused or error.end is SessionEnd.NONE:  # the camera gave libav no session
+        if _gave_no_session(error):
             return
         self.failures += 1
         if self.failures >= FAILURES:
             self.kept_until, self.failures, self.enough = None, 0, FAILURES
 
-    def libav_failed(self) -> None:
+    def libav_failed(self, error: CameraError) -> None:
         """Note that libav gave no picture.
 
-        The native client is used again. Each time it gets twice as many polls, up to MAX_FAILURES.
+        The native client is used again. It gets twice as many polls as before, up to MAX_FAILURES,
+        unless the camera gave libav no session.
         """
-        self.kept_until = None
-        self.failures, self.enough = 0, min(MAX_FAILURES, self.enough * 2)
+        self.kept_until, self.failures = None, 0
+        if not _gave_no_session(error):
+            self.enough = min(MAX_FAILURES, self.enough * 2)
 
     def reloaded(self) -> None:
         """Try the native client once more."""

@@ -23,9 +23,10 @@ from camserver.events import Event, LibavChosen
 from camserver.model import CodedKeyframe, SessionEnd
 from camserver.rtsp.session_cache import UnsupportedStreamError
 
-MAX_TRIALS = 4
-"""How many sessions of libav may be trials at once. Each is a process of 16 MB, and dead cameras
-keep it until their time-out. Without a limit 100 dead cameras of 1,000 took 200 MB.
+MAX_TRIALS, MAX_LATER_TRIALS = 8, 2
+"""How many streams may be tried with libav at once, after our client could not read them; and at
+how many such trials a stream may still be tried again. Each trial is a process of 16 MB, and dead
+cameras keep it until their time-out: 100 of them took more than 200 MB, again and again.
 """
 
 
@@ -72,16 +73,17 @@ class RtspEngine:
         if unit.engine == "native":
             choice.native_failed(error)
         elif camera.engine == "auto":
-            choice.libav_failed()
+            choice.libav_failed(error)
 
     def may_use_libav(self, choice: EngineChoice) -> bool:
         """Whether libav may read this stream now, or may be tried on it."""
-        return not choice.is_trial or self._trials < MAX_TRIALS
+        most = MAX_TRIALS if choice.is_untried else MAX_LATER_TRIALS
+        return choice.is_known or self._trials < most
 
     @contextmanager
     def trial(self, choice: EngineChoice) -> Iterator[None]:
         """Count a session of libav in the block, if it is a trial."""
-        counts = int(choice.is_trial)
+        counts = int(not choice.is_known)
         self._trials += counts
         try:
             yield
@@ -168,7 +170,7 @@ class EngineSession(CaptureSessionBase):
             if choice.kept_until is not None:
                 choice.kept_failed(error)
                 raise
-            choice.libav_failed()
+            choice.libav_failed(error)
             raise CameraError(
                 error.result,
                 f"{choice.reason}; libav can't read it either: {error}",

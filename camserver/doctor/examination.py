@@ -211,7 +211,7 @@ class Doctor:
         """Try the second engine, libav, which polls also fall back to. Always returns False."""
         unit = await self._fetched(self._capture.rtsp.libav, url, "libav")
         if unit is not None:
-            seen_to = {"native": "", "auto": '; engine = "auto" finds that out after two polls'}
+            seen_to = {"native": "", "auto": '; engine = "auto" tries it after two polls'}
             self._found(
                 "libav",
                 "libav reads this camera, camserver's own client does not"

@@ -9,9 +9,9 @@ import pytest
 
 from camserver.capture.build import build_capture
 from camserver.capture.engine_choice import KEPT_S, EngineChoice, may_be_misread
-from camserver.capture.engines import MAX_TRIALS
+from camserver.capture.engines import MAX_LATER_TRIALS, MAX_TRIALS
 from camserver.errors import CameraError
-from camserver.model import Result
+from camserver.model import Result, SessionEnd
 
 MISREAD = CameraError(
     Result.NO_KEYFRAME, "59 pictures but no keyframe within 6.0 s", step="a keyframe"
@@ -51,7 +51,7 @@ def test_where_neither_works_libav_is_asked_ever_more_rarely() -> None:
     for poll in range(200):
         if choice.asks_libav(0.0):
             asked.append(poll)
-            choice.libav_failed()
+            choice.libav_failed(MISREAD)
         else:
             choice.native_failed(MISREAD)
     gaps = [b - a for a, b in pairwise(asked)]
@@ -105,19 +105,38 @@ def test_what_another_client_could_do_better(error: CameraError, misread: bool) 
     assert may_be_misread(error) is misread
 
 
+def test_a_camera_that_gave_libav_no_session_is_not_unreadable_for_it() -> None:
+    """It was unreachable, or no worker came free. The native client goes on, for two polls."""
+    for error in (
+        CameraError(Result.OVERLOADED, "no session worker came free", SessionEnd.NONE),
+        CameraError(Result.UNREACHABLE, "connection refused", SessionEnd.NONE),
+    ):
+        choice = failed_twice()
+        choice.libav_failed(error)
+        for _ in range(2):
+            assert not choice.asks_libav(0.0)
+            choice.native_failed(MISREAD)
+        assert choice.asks_libav(0.0)
+        assert choice.is_untried
+
+
 def test_only_some_streams_that_nobody_reads_are_tried_with_libav_at_once() -> None:
-    """Each trial is a process. A stream that libav has read is no trial."""
-    capture = build_capture(90, sessions=100)
-    engine, dead = capture.rtsp, [failed_twice() for _ in range(MAX_TRIALS + 1)]
-    known = failed_twice()
+    """Each trial is a process. Those that were tried before leave room for the others."""
+    engine = build_capture(90, sessions=100).rtsp
+    known, untried, tried = failed_twice(), failed_twice(), failed_twice()
     known.libav_worked(0.0)
+    tried.libav_failed(MISREAD)
+    running = [failed_twice() for _ in range(MAX_TRIALS)]
     with ExitStack() as trials:
-        for choice in dead[:MAX_TRIALS]:
-            assert engine.may_use_libav(choice)
+        for number, choice in enumerate(running):
+            assert engine.may_use_libav(untried)
+            assert engine.may_use_libav(tried) == (number < MAX_LATER_TRIALS)
             trials.enter_context(engine.trial(choice))
-            choice.libav_failed()  # how it ends does not change whether it was a trial
-        assert not engine.may_use_libav(dead[-1])
+            choice.libav_failed(MISREAD)  # how it ends does not change whether it was a trial
+        assert not engine.may_use_libav(untried)
         assert engine.may_use_libav(known)
-        known.native_failed(MISREAD)  # the native client was tried again, after a day
+        known.reloaded()
+        known.native_failed(MISREAD)  # the native client was tried once more
         assert engine.may_use_libav(known)
-    assert engine.may_use_libav(dead[-1])
+    assert engine.may_use_libav(untried)
+    assert engine.may_use_libav(tried)
