@@ -32,7 +32,7 @@ from camserver.storage.published import facts_beside, facts_within
 THREADS = 2
 """Threads that read files.
 
-The loop's own threads are for publishing. A hundred clients may have to wait; cameras must not.
+Publishing has its own threads. A hundred clients may have to wait; cameras must not.
 """
 FACTS_PAUSES_S = (0.02, 0.1, 0.3)
 """Pauses, in seconds, to wait for the latest.json that belongs to a new latest.jpg.

@@ -7,7 +7,8 @@ thread, and its camera writes nothing else until it ends: an old picture must no
 one later.
 
 A picture and its facts are written by one call in a thread, because each hand-over between threads
-costs as much as a write.
+costs as much as a write. So a picture counts as published when both are there. This is the only
+module that uses aiofiles.
 """
 
 from __future__ import annotations
@@ -156,7 +157,9 @@ class SnapshotStore:
             self._outcomes.remember(await self._in_thread(read))
         if attempt.snapshot is not None:
             try:
-                written = await self._write(folder, attempt, attempt.snapshot)
+                written = await self._write(
+                    folder, attempt, attempt.snapshot, lambda: camera.newest == number
+                )
             except OSError as error:
                 attempt, disk_full = _refused(attempt, folder, error, "the picture")
             else:
@@ -180,9 +183,17 @@ class SnapshotStore:
                 self._outcomes.attempted(attempt, _failures(attempt, failures_before))
         return Stored(attempt, disk_full)
 
-    async def _write(self, folder: CameraFolder, attempt: Attempt, snapshot: Snapshot) -> _Written:
+    async def _write(
+        self,
+        folder: CameraFolder,
+        attempt: Attempt,
+        snapshot: Snapshot,
+        is_newest: Callable[[], bool],
+    ) -> _Written:
         """Publish a picture and its facts. Raises OSError when the picture is not published."""
-        write = partial(_write, folder, attempt, snapshot, self._clock, self._file_system())
+        write = partial(
+            _write, folder, attempt, snapshot, self._clock, self._file_system(), is_newest
+        )
         written: _Written = await self._in_thread(write)
         path, size = written.facts["path"], written.facts["bytes"]
         if path is not None:
@@ -200,11 +211,17 @@ def _write(
     snapshot: Snapshot,
     clock: WallClock,
     file_system: int | None,
+    is_newest: Callable[[], bool],
 ) -> _Written:
-    """Write a picture and its facts, in a thread. Raises OSError when there is no picture."""
+    """Write a picture and its facts, in a thread. Raises OSError when there is no picture.
+
+    The facts are not written when another attempt was made meanwhile: they describe the newest one.
+    """
     jpeg = jpeg_of(snapshot)
     path = folder.publish(jpeg, snapshot.captured_at, file_system=file_system)
     facts = facts_of(snapshot, len(jpeg), published_at=clock(), path=path)
+    if not is_newest():
+        return _Written(facts, None)
     content = _latest_json(attempt.camera, Outcome(facts, AttemptFacts.of(attempt)))
     try:
         folder.write_facts(content, file_system=file_system)

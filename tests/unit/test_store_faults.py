@@ -110,8 +110,12 @@ async def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 async def test_a_disk_that_hangs_costs_the_limit_and_no_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that was given up still ends before the next one of its camera begins."""
+    """A write that was given up still ends before the next one of its camera begins.
+
+    The facts are written once: those of the newest attempt.
+    """
     answers, waits = threading.Event(), threading.Event()
+    replaced: list[str] = []
     outcomes = Outcomes()
     store = SnapshotStore(OutputTable(directory=tmp_path), outcomes, limit_s=0.05)
     real = os.replace
@@ -120,6 +124,7 @@ async def test_a_disk_that_hangs_costs_the_limit_and_no_order(
         waits.set()
         answers.wait()
         real(*arguments)
+        replaced.append(Path(arguments[1]).name)
 
     monkeypatch.setattr(os, "replace", hangs)
     late = (await store.record(stored_attempt(), 0)).attempt
@@ -133,6 +138,8 @@ async def test_a_disk_that_hangs_costs_the_limit_and_no_order(
     answers.set()
     await store.close(10.0)
     assert facts(tmp_path)["captured_at"] == "2026-01-04T09:30:00.250Z"
+    assert facts(tmp_path)["attempt"]["result"] == "timeout"
+    assert replaced == ["latest.jpg", "latest.json"]
 
 
 async def test_a_disk_that_was_unmounted_takes_nothing(tmp_path: Path) -> None:
