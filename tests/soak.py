@@ -40,7 +40,7 @@ FLAT = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement. `lateness_s` is the mean of the polls since the one before."""
+    """One measurement. `lateness_s` is the mean of the healthy polls since the one before."""
 
     memory_mb: float
     descriptors: float
@@ -71,7 +71,9 @@ class Daemon:
         late = {
             name: float(value)
             for name, value in re.findall(
-                r"^camserver_poll_lateness_seconds_(sum|count) (\S+)", metrics, re.MULTILINE
+                r'^camserver_poll_lateness_seconds_(sum|count){state="healthy"} (\S+)',
+                metrics,
+                re.MULTILINE,
             )
         }
         before, self._polls = self._polls, (late["sum"], late["count"])

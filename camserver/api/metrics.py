@@ -315,11 +315,14 @@ def _devices(snapshot: MetricsSnapshot) -> Iterator[Metric]:
 
 
 def _daemon(snapshot: MetricsSnapshot) -> Iterator[Metric]:
-    within = zip((*map(str, BOUNDS_S), "+Inf"), snapshot.polling.started_within, strict=True)
     late = HistogramMetricFamily(
-        "camserver_poll_lateness_seconds", "How long after their due time polls were started."
+        "camserver_poll_lateness_seconds",
+        "How long after their due time polls were started, of cameras in each state.",
+        labels=["state"],
     )
-    late.add_metric([], list(within), snapshot.polling.lateness_s_total)
+    for state, polls in snapshot.polling.lateness.items():
+        within = zip((*map(str, BOUNDS_S), "+Inf"), polls.within, strict=True)
+        late.add_metric([state], list(within), polls.total_s)
     yield late
     yield GaugeMetricFamily("camserver_cameras", "Enabled cameras.", snapshot.polling.cameras)
     yield GaugeMetricFamily("camserver_polls_running", "Polls under way.", snapshot.polling.running)

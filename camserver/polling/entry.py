@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from camserver.config import Camera
@@ -13,7 +13,7 @@ from camserver.errors import NotPolledError
 from camserver.freshness import Freshness, FreshnessLimits
 from camserver.leases import Holder
 from camserver.model import Attempt, Result
-from camserver.polling.lateness import Lateness
+from camserver.polling.lateness import Lateness, LatenessStatistics
 
 SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
 """The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
@@ -149,10 +149,9 @@ class PollingStatistics:
     running: int
     polls: int
     skipped: int
-    lateness_s_total: float
-    lateness_s_max: float
-    started_within: tuple[int, ...]
-    """How many polls were at most as late as each of lateness.BOUNDS_S; the last counts all."""
+    lateness: Mapping[str, LatenessStatistics]
+    """By the poll group of the camera when the poll started. Failing cameras wait for healthy ones.
+    """
 
     @classmethod
     def of(
@@ -162,7 +161,7 @@ class PollingStatistics:
         *,
         running: int,
         skipped: int,
-        lateness: Lateness,
+        lateness: Mapping[str, Lateness],
     ) -> PollingStatistics:
         """The statistics at this moment."""
         return cls(
@@ -170,9 +169,7 @@ class PollingStatistics:
             sum(entry.freshness(now) is Freshness.FRESH for entry in entries),
             sum(entry.failures > 0 for entry in entries),
             running,
-            lateness.polls,
+            sum(of_group.polls for of_group in lateness.values()),
             skipped,
-            lateness.total_s,
-            lateness.most_s,
-            lateness.within(),
+            {group: of_group.statistics() for group, of_group in lateness.items()},
         )

@@ -10,6 +10,19 @@ BOUNDS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """The bounds of the groups in which polls are counted, by their lateness."""
 
 
+@dataclass(frozen=True, slots=True)
+class LatenessStatistics:
+    """Polls by their lateness, in seconds.
+
+    `within` says how many were at most as late as each of BOUNDS_S; its last number counts all.
+    """
+
+    polls: int
+    total_s: float
+    most_s: float
+    within: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Lateness:
     """Counts polls by their lateness, in seconds."""
@@ -26,6 +39,7 @@ class Lateness:
         self.most_s = max(self.most_s, late_s)
         self._counts[bisect_left(BOUNDS_S, late_s)] += 1
 
-    def within(self) -> tuple[int, ...]:
-        """How many polls were at most as late as each of BOUNDS_S; the last number counts all."""
-        return tuple(accumulate(self._counts))
+    def statistics(self) -> LatenessStatistics:
+        """A frozen copy."""
+        within = tuple(accumulate(self._counts))
+        return LatenessStatistics(self.polls, self.total_s, self.most_s, within)

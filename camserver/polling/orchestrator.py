@@ -87,7 +87,7 @@ class PollingOrchestrator:
         self._wake = asyncio.Event()
         self._stopping = False
         self._skipped = 0
-        self._lateness = Lateness()
+        self._lateness = {poll_group: Lateness() for poll_group in SLOT_DIVISORS}
 
     def configure(self, cameras: Iterable[Camera], open_rate: float | None = None) -> None:
         """Replace the list of cameras. `open_rate` None leaves the rate unchanged.
@@ -274,7 +274,7 @@ class PollingOrchestrator:
             if entry.removed:
                 continue
             self._next_open = max(self._next_open, now) + 1 / self._open_rate
-            self._lateness.add(now - entry.due)
+            self._lateness[entry.poll_group].add(now - entry.due)
             self._schedule(entry, self._regular_due(entry))
             entry.started, asker, entry.asker = now, entry.asker, None
             entry.is_asked = asker is not None

@@ -50,8 +50,8 @@ LATEST_S = 3600.0
 class Report:
     """What was measured. CPU is in ms for each picture of a healthy camera.
 
-    Lateness is that of all cameras: 99 % of the polls were at most `lateness_p99_s` late, which is
-    a bound of a histogram. `loop_ms` splits the event loop's CPU by kinds of work; None when it
+    Lateness is that of healthy cameras: 99 % of the polls were at most `lateness_p99_s` late, which
+    is a bound of a histogram. `loop_ms` splits the event loop's CPU by kinds of work; None when it
     could not be watched. `sessions_most` is the most of one look each EVERY_S.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class DaemonConnection(http.client.HTTPConnection):
-    """A connection that stays open. `text` raises OSError when the daemon is gone."""
+    """A connection that stays open."""
 
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
@@ -20,6 +20,9 @@ class DaemonConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
     def text(self, route: str) -> str:
-        """The body of the answer."""
+        """The body of an answer with the status 200."""
         self.request("GET", route)
-        return self.getresponse().read().decode()
+        answer = self.getresponse()
+        body = answer.read().decode()
+        assert answer.status == 200, f"{route}: {answer.status} {body}"
+        return body

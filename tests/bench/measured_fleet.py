@@ -188,11 +188,14 @@ class Daemon:
         return took
 
     def lateness(self) -> tuple[Counter[float], float]:
-        """(how many polls were at most so late in seconds, the lateness of all in seconds)."""
+        """The polls of healthy cameras.
+
+        (How many were at most so late in seconds, the lateness of all of them in seconds.)
+        """
         text = self.get("/metrics")
-        name = "camserver_poll_lateness_seconds"
-        buckets = re.findall(rf'^{name}_bucket{{le="(\S+)"}} (\S+)', text, re.MULTILINE)
-        total = re.search(rf"^{name}_sum (\S+)", text, re.MULTILINE)
+        name, state = "camserver_poll_lateness_seconds", 'state="healthy"'
+        buckets = re.findall(rf'^{name}_bucket{{le="(\S+)",{state}}} (\S+)', text, re.MULTILINE)
+        total = re.search(rf"^{name}_sum{{{state}}} (\S+)", text, re.MULTILINE)
         assert total is not None
         return Counter({float(bound): float(count) for bound, count in buckets}), float(total[1])
 

@@ -131,8 +131,8 @@ def fleets_section(numbers: Numbers) -> str:
     lines: list[tuple[str, Callable[[Json], str]]] = [
         ("first picture of each healthy camera after", lambda f: f"{f['first_pictures_s']:.0f} s"),
         ("success of healthy cameras", lambda f: f"{100 * f['success']:.3f} %"),
-        ("lateness of all cameras, mean", lambda f: f"{1000 * f['lateness_mean_s']:.0f} ms"),
-        ("99 % of the polls are late by at most", lambda f: f"{f['lateness_p99_s']:g} s"),
+        ("lateness of healthy cameras, mean", lambda f: f"{1000 * f['lateness_mean_s']:.0f} ms"),
+        ("99 % of their polls are late by at most", lambda f: f"{f['lateness_p99_s']:g} s"),
         ("freshness, p50", lambda f: f"{f['freshness_p50_s']:.1f} s"),
         ("freshness, p99", lambda f: f"{f['freshness_p99_s']:.1f} s"),
         ("a picture, on average", lambda f: f"{f['picture_kb']:.0f} KB"),

@@ -41,7 +41,7 @@ async def test_prometheus_takes_our_metrics(tmp_path: Path, daemon: StartDaemon)
         b'camserver_capture_phase_seconds_bucket{le="0.1",phase="decode"}',
         b"camserver_disk_free_bytes",
         b"camserver_decoder_cpu_seconds_total",
-        b"camserver_poll_lateness_seconds_sum",
+        b'camserver_poll_lateness_seconds_sum{state="healthy"}',
     ):
         assert name in text, name
     config = tmp_path / "prometheus.yml"
