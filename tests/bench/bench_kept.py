@@ -6,9 +6,10 @@ decoding, which is the same for both; publishing is in the second one, which fla
 that stays open.
 
 GStreamer's server plays a film from its begin for each client. A camera is joined in the middle: on
-average half a group of pictures comes before the keyframe, and costs what it costs in a session
-that stays open. That is added by calculation. Printed is the interval below which a session that
-stays open costs less.
+average half a group of pictures comes before the keyframe, without a keyframe of its own. And the
+first keyframe of a film is larger than the others. Both are corrected by calculation, with what a
+byte costs in the session that stays open. Printed is the interval below which a session that stays
+open costs less.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -65,24 +66,41 @@ class Counter:
         RtspConnection.data_received = data_received  # type: ignore[method-assign]
 
 
-async def kept(url: str, ours: Ours, film: Film, counter: Counter) -> Cost:
-    """What a second of a session costs that stays open: from the first keyframe to the last one."""
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A session that stays open: what a second costs, and the bytes of its keyframes."""
+
+    second: Cost
+    first_keyframe: float
+    keyframe: float
+
+    def without_keyframes(self, seconds: float, gop_s: float) -> Cost:
+        """What comes in so many seconds beside keyframes."""
+        return self.of_bytes(seconds * (self.second.bytes - self.keyframe / gop_s))
+
+    def of_bytes(self, count: float) -> Cost:
+        """What it costs to receive so many bytes."""
+        return Cost(count * self.second.cpu_s / self.second.bytes, count)
+
+
+async def kept(url: str, ours: Ours, film: Film, counter: Counter) -> Kept:
+    """Measure a session from its first keyframe to its last one."""
     session = NativeEngine().open(ours.camera, url)
     async with asyncio.timeout(WAIT_S):
         await session.open()
-        await session.keyframe()
+        first = await session.keyframe()
         cpu_s, received = time.process_time(), counter.bytes
         groups = SECONDS // film.gop_s - 1
-        for _ in range(groups):
-            await session.keyframe()
+        others = [await session.keyframe() for _ in range(groups)]
     seconds = groups * film.gop_s
-    cost = Cost(time.process_time() - cpu_s, counter.bytes - received).times(1 / seconds)
+    second = Cost(time.process_time() - cpu_s, counter.bytes - received).times(1 / seconds)
     await session.close()
-    return cost
+    sizes = [len(keyframe.picture.data) for keyframe in others]
+    return Kept(second, len(first.picture.data), statistics.mean(sizes))
 
 
 async def for_a_picture(ours: Ours, counter: Counter) -> Cost:
-    """What a picture costs with a session of its own that begins with a keyframe."""
+    """What a picture costs with a session of its own that begins with a film."""
     received = counter.bytes
     measured = await ours.shot()
     return Cost(measured.cpu_s - measured.decode_cpu_s, counter.bytes - received)
@@ -91,15 +109,17 @@ async def for_a_picture(ours: Ours, counter: Counter) -> Cost:
 async def compare(url: str, folder: Path, film: Film, rounds: int) -> None:
     ours, counter = Ours(url, folder, "native"), Counter()
     await ours.shot()
-    seconds, pictures = list[Cost](), list[Cost]()
+    sessions, pictures = list[Kept](), list[Cost]()
     for _ in range(rounds):
-        seconds.append(await kept(url, ours, film, counter))
+        sessions.append(await kept(url, ours, film, counter))
         pictures.append(await for_a_picture(ours, counter))
     await ours.close()
-    second = _median(seconds)
-    picture = _median(pictures) + second.times(film.gop_s / 2)
+    one = replace(sessions[0], second=_median([session.second for session in sessions]))
+    picture = _median(pictures) + one.of_bytes(one.keyframe - one.first_keyframe)
+    picture += one.without_keyframes(film.gop_s / 2, film.gop_s)
+    second = one.second
     print(
-        f"keyframe each {film.gop_s} s, {rounds} rounds\n"
+        f"keyframe each {film.gop_s} s of {one.keyframe / 1000:.0f} KB, {rounds} rounds\n"
         f"  stays open: {1000 * second.cpu_s:.1f} ms of CPU and {second.bytes / 1000:.0f} KB a"
         f" second\n"
         f"  for each picture: {1000 * picture.cpu_s:.1f} ms of CPU and {picture.bytes / 1000:.0f}"

@@ -50,7 +50,7 @@ BYTES, FIRST_BYTES, DECODING = "limit: bytes", "limit: bytes, first poll", "limi
 
 
 SIMULATOR = "our simulator"
-"""Its stream is live: clients join in the middle of a group of pictures. They are flat."""
+"""Its films are live, so clients join in the middle of a group of pictures. They are flat."""
 
 
 @dataclass(frozen=True, slots=True)
