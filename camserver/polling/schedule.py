@@ -12,8 +12,11 @@ from camserver.model import Result
 RETRY_CAP_S = 60.0
 """The longest delay. A repaired camera is polled within a minute, however long it was broken."""
 RETRY_FIRST_S = 5.0
-FULL = 0.8
-"""The part of an interval that a fleet must need for its start to keep the rhythm of it."""
+FULL, NEARLY_ALL = 0.8, 0.95
+"""A fleet that needs FULL of an interval for its start keeps the rhythm of its start. So it begins
+spread over NEARLY_ALL of the interval: the polls would be as many as open_rate allows otherwise,
+and those that retry failing cameras would delay the others.
+"""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -29,13 +32,17 @@ def phase(number: int) -> float:
 def first_due(number: int, count: int, interval_s: float, open_rate: float) -> tuple[float, bool]:
     """When the number-th of `count` cameras that begin together is due, in seconds from now.
 
-    They begin spread over the time that their starts need at `open_rate`, at most over an interval.
+    They begin spread over the time that their starts need at `open_rate`, at most over an interval,
+    or over nearly all of the interval if they need most of it.
     Those with shorter intervals are due again meanwhile: then some are later than planned.
     Also returned: whether the polls that follow may keep this rhythm. If the cameras begin within
     a part of the interval, that part would be full, interval by interval, and other cameras late.
     """
     spread_s = min(interval_s, count / open_rate)
-    return number / count * spread_s, spread_s >= FULL * interval_s
+    keeps_rhythm = spread_s >= FULL * interval_s
+    if keeps_rhythm:
+        spread_s = max(spread_s, NEARLY_ALL * interval_s)
+    return number / count * spread_s, keeps_rhythm
 
 
 def next_due(now: float, interval_s: float, offset_s: float) -> float:
