@@ -228,24 +228,24 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
-    points, rates = [], []
-    for cameras in a.sizes:
-        points.append(point(cameras, a.minutes))
-        print(points[-1], flush=True)
+    ready_s = statistics.median(start_s() for _ in range(STARTS))
+    print(f"READY after {ready_s:.2f} s with {START_CAMERAS} cameras", flush=True)
+    rates, points = [], []
     for rate in RATES:
         rates.append(point(RATE_CAMERAS, a.minutes, rate))
         print(rates[-1], flush=True)
     quiet = idle(max(a.sizes), a.minutes)
     print(quiet, flush=True)
-    starts = [start_s() for _ in range(STARTS)]
-    print(f"READY after {statistics.median(starts):.2f} s with {START_CAMERAS} cameras")
+    for cameras in a.sizes:
+        points.append(point(cameras, a.minutes))
+        print(points[-1], flush=True)
     if a.json is not None:
         report = {
             "machine": machine(Path(tempfile.gettempdir())),
             "points": [asdict(each) for each in points],
             "rates": [asdict(each) for each in rates],
             "idle": asdict(quiet),
-            "ready_s": statistics.median(starts),
+            "ready_s": ready_s,
         }
         a.json.write_text(json.dumps(report, indent=1) + "\n")
 
