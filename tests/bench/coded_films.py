@@ -8,7 +8,7 @@ from pathlib import Path
 
 FPS = 25
 SECONDS = 8
-BITS_A_SECOND = "4M"
+BITS_A_SECOND, STEADY_BITS = "4M", "1M"
 ENCODERS = {
     "h264": ("libx264", ()),
     "h265": ("libx265", ("-x265-params", "log-level=none")),
@@ -26,9 +26,13 @@ class Film:
     bare: bool = False
     """An elementary stream with B-pictures and without timestamps: the worst case for probing."""
 
+    steady: bool = False
+    """All keyframes are about as large, as those of cameras. Else the first one is much larger."""
+
     @property
     def name(self) -> str:
-        return f"{self.codec}-{self.size}-{self.gop_s}s{'-bare' if self.bare else ''}"
+        kind = "-bare" * self.bare + "-steady" * self.steady
+        return f"{self.codec}-{self.size}-{self.gop_s}s{kind}"
 
 
 def encode(film: Film, folder: Path) -> Path:
@@ -46,6 +50,7 @@ def encode(film: Film, folder: Path) -> Path:
             *("-c:v", encoder, "-preset", "veryfast", "-b:v", BITS_A_SECOND),
             *("-g", gop, "-keyint_min", gop, "-sc_threshold", "0", *options),
             *(() if film.bare else ("-bf", "0")),
+            *(("-maxrate", BITS_A_SECOND, "-bufsize", STEADY_BITS) if film.steady else ()),
         ]
         subprocess.run([*command, str(path)], check=True)
     return path
