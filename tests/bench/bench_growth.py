@@ -1,4 +1,4 @@
-"""What grows with the fleet: bench_growth.py [--minutes M] [--sizes N ...] [--json FILE].
+"""What grows with the fleet: bench_growth.py [--minutes M] [--sizes N ...] [--rates R ...].
 
 From 10 to 10,000 simulated cameras at the same number of polls a second (10): the CPU of a poll
 should not depend on the size of the fleet. All cameras are simulated, none is faked: a simulator of
@@ -228,12 +228,13 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--rates", type=int, nargs="*", default=RATES)
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
     ready_s = statistics.median(start_s() for _ in range(STARTS))
     print(f"READY after {ready_s:.2f} s with {START_CAMERAS} cameras", flush=True)
     rates, points = [], []
-    for rate in RATES:
+    for rate in a.rates:
         rates.append(point(RATE_CAMERAS, a.minutes, rate))
         print(rates[-1], flush=True)
     quiet = idle(max(a.sizes), a.minutes)
