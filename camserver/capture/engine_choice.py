@@ -65,7 +65,7 @@ class EngineChoice:
 
     @property
     def is_untried(self) -> bool:
-        """Whether libav has not been tried on this stream yet."""
+        """Whether libav has not failed on this stream, or nothing is known of it any more."""
         return self.enough == FAILURES
 
     def native_worked(self) -> None:

@@ -23,10 +23,16 @@ from camserver.events import Event, LibavChosen
 from camserver.model import CodedKeyframe, SessionEnd
 from camserver.rtsp.session_cache import UnsupportedStreamError
 
-MAX_TRIALS, MAX_LATER_TRIALS = 8, 2
-"""How many streams may be tried with libav at once, after our client could not read them; and at
-how many such trials a stream may still be tried again. Each trial is a process of 16 MB, and dead
-cameras keep it until their time-out: 100 of them took more than 200 MB, again and again.
+MAX_TRIALS = 8
+"""How many streams may be tried with libav at once, after our client could not read them.
+
+Each trial is a process of 16 MB, and a dead camera keeps it until its time-out. Without a limit 100
+dead cameras took more than 200 MB.
+"""
+MAX_LATER_TRIALS = 2
+"""A stream on which libav has failed is tried again only while fewer trials than this are running.
+
+So streams that were not tried yet come first.
 """
 
 

@@ -13,9 +13,10 @@ RETRY_CAP_S = 60.0
 """The longest delay. A repaired camera is polled within a minute, however long it was broken."""
 RETRY_FIRST_S = 5.0
 FULL, NEARLY_ALL = 0.8, 0.95
-"""A fleet that needs FULL of an interval for its start keeps the rhythm of its start. So it begins
-spread over NEARLY_ALL of the interval: the polls would be as many as open_rate allows otherwise,
-and those that retry failing cameras would delay the others.
+"""A fleet that needs FULL of an interval for its start keeps the rhythm of its start.
+
+So it begins spread over NEARLY_ALL of the interval. Otherwise its polls would use all of open_rate,
+and the retries of failing cameras would delay the others.
 """
 _GOLDEN = (math.sqrt(5) - 1) / 2
 

@@ -14,8 +14,8 @@ from camserver.rtsp.sdp import Track
 class SessionCache:
     """What one session leaves for the next session of the same stream.
 
-    It saves round trips. Its facts may be out of date. Its values are never changed in
-    place, so `copy.copy` is a copy that is deep enough.
+    It saves round trips. Its facts may be out of date. Its values are never changed
+    in place, so `copy.copy` is enough.
     """
 
     track: Track | None = None

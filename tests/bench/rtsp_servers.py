@@ -27,17 +27,11 @@ START_S = 30.0
 @contextlib.contextmanager
 def gstreamer(films: list[Path]) -> Iterator[list[str]]:
     """URLs of films at GStreamer's RTSP server. Each client sees a film from its begin."""
-    with _gstreamer([str(film) for film in films]) as port:
-        yield [f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films]
-
-
-@contextlib.contextmanager
-def _gstreamer(served: list[str]) -> Iterator[int]:
     port = free_port()
-    command = ["/usr/bin/python3", str(GST_SERVER), str(port), "0", "0", "0", "-", *served]
+    command = ["/usr/bin/python3", str(GST_SERVER), str(port), "0", "0", "0", "-", *map(str, films)]
     with _process(command, speaks=True) as server:
         _line(server)
-        yield port
+        yield [f"rtsp://127.0.0.1:{port}/{film.stem}" for film in films]
 
 
 @contextlib.contextmanager

@@ -185,8 +185,8 @@ async def test_cameras_that_come_later_are_not_late() -> None:
     after = fleet.orchestrator.statistics()
     await fleet.orchestrator.stop(0.0)
     await task
-    late_s = after.lateness["healthy"].total_s - before.lateness["healthy"].total_s
-    assert late_s / (after.polls - before.polls) < 0.1
+    then, now = before.lateness["healthy"], after.lateness["healthy"]
+    assert (now.total_s - then.total_s) / (now.polls - then.polls) < 0.1
 
 
 def test_neighbours_in_the_inventory_begin_far_apart() -> None:
