@@ -29,6 +29,13 @@ class SourceFailure:
     elapsed_s: float = 0.0
     limit_s: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Drop the traceback.
+
+        It refers to the frame that keeps the failure, and to all that the session has received.
+        """
+        self.error.__traceback__ = None
+
     @classmethod
     def of_busy(cls, busy: RtspBusy, source: Source) -> SourceFailure:
         """The failure when no lease was given. That of go2rtc is a lease of an RTSP session."""

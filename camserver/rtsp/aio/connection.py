@@ -276,5 +276,7 @@ class RtspConnection(asyncio.Protocol):
         for waiter in self._answers.values():
             if not waiter.done():
                 waiter.set_exception(end)
-        if self.on_end is not None:
-            self.on_end()
+        # Without the listeners nothing refers to itself: memory comes free at once
+        on_end, self.on_end, self.on_packet = self.on_end, None, None
+        if on_end is not None:
+            on_end()
