@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import aiofiles.os
+from pydantic_core import to_json
 
 from camserver.config import Inventory
 from camserver.config.output import OutputTable
@@ -231,7 +231,7 @@ def _write(
 
 
 def _latest_json(camera: str, outcome: Outcome) -> bytes:
-    return json.dumps(outcome.latest(camera), indent=1, ensure_ascii=False).encode() + b"\n"
+    return to_json(outcome.latest(camera), indent=1) + b"\n"
 
 
 def _failures(attempt: Attempt, before: int) -> int:
