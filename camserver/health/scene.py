@@ -6,7 +6,6 @@ a patrol. What is usual in a scene depends on its light.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
 
 from pydantic import Base64Bytes
@@ -120,6 +119,18 @@ def _weight(pictures: int, elapsed_s: float) -> float:
 def blend(cells: bytes, newer: bytes, weight: float) -> bytes:
     """Cells that are nearer to the newer ones by `weight`, from 0 to 1."""
     new = round(weight * 256)
-    old = 256 - new
-    pairs = zip(array("H", cells), array("H", newer), strict=True)
-    return array("H", [(a * old + b * new) >> 8 for a, b in pairs]).tobytes()
+    mean = _number(cells) * (256 - new) + _number(newer) * new  # 256 times the mean of each cell
+    wide = mean.to_bytes(2 * len(cells), "little")
+    blended = bytearray(len(cells))
+    blended[0::2], blended[1::2] = wide[1::4], wide[2::4]
+    return bytes(blended)
+
+
+def _number(cells: bytes) -> int:
+    """All cells as one large number, so that Python's arithmetic needs no loop over them.
+
+    Each cell has four bytes of it: two are free for what a multiplication by 256 adds.
+    """
+    wide = bytearray(2 * len(cells))
+    wide[0::4], wide[1::4] = cells[0::2], cells[1::2]
+    return int.from_bytes(wide, "little")
