@@ -20,6 +20,12 @@ SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
 
 Among the poll groups with a free slot, the camera that has been due for the longest time starts.
 """
+YIELD_S = {"healthy": 0.0, "new": 0.0, "failing": 10.0}
+"""For how long a camera that is due lets others start before it.
+
+The retries of dead cameras must not delay the others while a fleet needs all of open_rate. And a
+repaired camera must not wait for ever.
+"""
 
 
 @dataclass(eq=False, slots=True)

@@ -26,12 +26,7 @@ from camserver.events import CameraFresh, CameraRecovered, Event, PollFailed, Po
 from camserver.host.clock import utc_now
 from camserver.leases import Holder
 from camserver.model import Attempt, Result
-from camserver.polling.entry import (
-    SLOT_DIVISORS,
-    CameraPolling,
-    Entry,
-    PollingStatistics,
-)
+from camserver.polling.entry import SLOT_DIVISORS, YIELD_S, CameraPolling, Entry, PollingStatistics
 from camserver.polling.lateness import Lateness
 from camserver.polling.schedule import first_due, following_due, next_due, phase, retry_delay_s
 
@@ -287,12 +282,12 @@ class PollingOrchestrator:
         if len(self._running) >= self._sessions:
             return None
         running = Counter(self._running.values())
-        queues = [
-            ready
+        ranked = [
+            (ready[0].due + YIELD_S[poll_group], poll_group)
             for poll_group, ready in self._ready.items()
             if ready and running[poll_group] < self._slots[poll_group]
         ]
-        return min(queues, key=lambda ready: ready[0].due).popleft() if queues else None
+        return self._ready[min(ranked)[1]].popleft() if ranked else None
 
     async def _sleep(self) -> None:
         """Wait until a camera is due, the open rate allows a start, or something changed."""

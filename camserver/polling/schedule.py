@@ -12,7 +12,7 @@ from camserver.model import Result
 RETRY_CAP_S = 60.0
 """The longest delay. A repaired camera is polled within a minute, however long it was broken."""
 RETRY_FIRST_S = 5.0
-FULL, NEARLY_ALL = 0.8, 0.95
+FULL, NEARLY_ALL = 0.8, 0.9
 """A fleet that needs FULL of an interval for its start keeps the rhythm of its start.
 
 So it begins spread over NEARLY_ALL of the interval. Otherwise its polls would use all of open_rate,

@@ -138,7 +138,7 @@ def test_open_rate_bounds_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "interval_s", "begins_s"), [(1000, 60.0, 57.0), (100, 5.0, 5.0), (60, 60.0, 3.0)]
+    ("count", "interval_s", "begins_s"), [(1000, 60.0, 54.0), (100, 5.0, 5.0), (60, 60.0, 3.0)]
 )
 def test_a_fleet_begins_spread_and_no_poll_is_late(
     count: int, interval_s: float, begins_s: float
