@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from camserver.config.fleet import FleetTable
     from camserver.fleet.build import Fleet
 
-
 T = TypeVar("T")
 
 
@@ -145,8 +144,7 @@ class Daemon:
         return Fleet(table, self._inventory, self.manager, self.orchestrator, self._emit)
 
     def _observe(self, camera: str, device: str, holder: Holder) -> Observed:
-        counting = self.manager if self._fleet is None else self._fleet
-        return counting.observe(camera, device, holder)
+        return (self._fleet or self.manager).observe(camera, device, holder)
 
     def _services(self) -> Services:
         return Services(
@@ -163,10 +161,10 @@ class Daemon:
         )
 
     def _peer_server(self, services: Services) -> PeerServer | None:
-        listener = None if self._fleet is None else self._fleet.listener()
-        if self._fleet is None or listener is None:
-            return None
         fleet = self._fleet
+        listener = None if fleet is None else fleet.listener()
+        if fleet is None or listener is None:
+            return None
         return PeerServer(*listener, services, self._reading, fleet.member.promise, fleet.lend)
 
     @property
@@ -182,6 +180,7 @@ class Daemon:
         if not await self._output.directory.take() or not await self._open_api():
             return os.EX_TEMPFAIL
         await self._output.remember(self._inventory)
+        memory.settle()
         async with asyncio.TaskGroup() as group:
             jobs: list[asyncio.Task[None]] = []
             if not self._stop.is_set():
@@ -380,11 +379,11 @@ class Daemon:
         cameras = self._inventory.cameras
         self.manager.configure(budgets_of(cameras), {c.id: c.device for c in cameras})
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
+        await asyncio.sleep(0)
         polled = cameras if self._fleet is None else self._fleet.polled
         self.orchestrator.configure(polled, open_rate=self._inventory.polling.open_rate)
         for warning in self._inventory.warnings:
             self._emit(InventoryWarning(warning=warning))
-        memory.settle()
 
     async def _apply(self, old: Inventory, new: Inventory) -> None:
         """Configure all parts by a new inventory."""
@@ -395,6 +394,7 @@ class Daemon:
         for part in self._configurables:
             for key in part.configure(new):
                 self._emit(InventoryNeedsRestart(key=key))
+            await asyncio.sleep(0)  # each part looks at all cameras: sessions go on between them
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             await self._output.remember(new)

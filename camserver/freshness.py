@@ -6,6 +6,7 @@ code is pure.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +40,7 @@ class FreshnessLimits:
     stale_after_s: float
 
     @classmethod
+    @functools.cache  # a fleet has few intervals, and each look at it asks for every camera
     def of(cls, interval_s: float) -> FreshnessLimits:
         """The limits for a camera with a picture every `interval_s` seconds."""
         return cls(LATE_INTERVALS * interval_s + LATE_S, STALE_INTERVALS * interval_s + STALE_S)

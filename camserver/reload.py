@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import fields, replace
+from operator import attrgetter
 from pathlib import Path
 
 from watchfiles import awatch
 
-from camserver.config import Inventory, load_inventory
+from camserver.config import Camera, Inventory, load_inventory
 from camserver.config.sources import InventorySources
 from camserver.errors import InventoryError
 from camserver.events import (
@@ -23,7 +25,7 @@ from camserver.events import (
     InventoryRefused,
     InventoryUnwatched,
 )
-from camserver.host import notify
+from camserver.host import memory, notify
 from camserver.host.threads import DaemonThreads, call_within
 
 SETTLE_S = 0.2
@@ -39,6 +41,8 @@ STEP_MS = 200
 """How often the watching thread looks for news. watchfiles' default wakes it 20 times a second."""
 NAMED = 20
 """The most removed cameras that a warning names."""
+_all_fields = attrgetter(*(field.name for field in fields(Camera)))
+"""All fields of a camera, also those that do not count when cameras are compared."""
 
 
 class InventoryReloader:
@@ -95,7 +99,7 @@ class InventoryReloader:
     async def _load(self) -> Inventory:
         """The inventory, which has settled. Raises InventoryError."""
         try:
-            running = {camera.id for camera in self.inventory.cameras}
+            running = self.inventory
             inventory = await call_within(
                 LOAD_S, lambda: _settled(self._path, running), "inventory"
             )
@@ -188,15 +192,17 @@ async def _something_changes(sources: InventorySources, folders: list[Path]) -> 
         timer.cancel()
 
 
-def _settled(path: Path, running: set[str]) -> Inventory:
+def _settled(path: Path, running: Inventory) -> Inventory:
     """Read the inventory until two looks agree. The call blocks. Raises InventoryError.
 
     When cameras would be removed, the files must be REMOVAL_S old: a copy may have stalled.
     """
     end = time.monotonic() + SETTLE_LIMIT_S
+    present = {camera.id for camera in running.cameras}
     while time.monotonic() < end:
         try:
-            inventory = load_inventory(path)
+            with memory.collections_paused():
+                inventory = _sharing(load_inventory(path), running)
         except InventoryError as error:
             faulty: InventorySources | None = error.sources
             time.sleep(SETTLE_S)
@@ -204,8 +210,18 @@ def _settled(path: Path, running: set[str]) -> Inventory:
                 raise
             continue
         time.sleep(SETTLE_S)
-        removes = running - {camera.id for camera in inventory.cameras}
+        removes = present - {camera.id for camera in inventory.cameras}
         is_young = removes and 0 <= inventory.sources.youngest_s < REMOVAL_S
         if not is_young and not inventory.sources.have_changed:
             return inventory
     raise InventoryError((f"{path}: changes all the time; it is read again later",))
+
+
+def _sharing(new: Inventory, running: Inventory) -> Inventory:
+    """A new inventory with the running one's objects for the cameras that are unchanged.
+
+    Then hardly any new object lives on after a reload.
+    """
+    known = {_all_fields(camera): camera for camera in running.cameras}
+    cameras = (known.get(_all_fields(camera), camera) for camera in new.cameras)
+    return replace(new, cameras=tuple(cameras))

@@ -46,6 +46,6 @@ async def keep_summary(
                     failures=counts.failures,
                     failing=orchestrator.statistics().failing,
                     freshness_p99_s=ages[(len(ages) - 1) * 99 // 100] if ages else None,
-                    sessions=sum(len(d.held) for d in manager.statistics()),
+                    sessions=manager.sessions,
                 )
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from camserver.host.threads import call_within
@@ -39,12 +40,28 @@ async def keep_giving_back() -> None:
 def settle() -> None:
     """Leave what is there now out of all later collections of garbage.
 
-    Call it when an inventory was taken over: most objects live as long as it does. Each full
+    Call it once, at the end of a start: most objects live as long as the daemon. Each full
     collection would look at all of them, and the event loop waits meanwhile: 75 ms for 10,000
     cameras.
     """
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def collections_paused() -> Iterator[None]:
+    """Collect no garbage while many objects are made at once, none of which is garbage.
+
+    So many new objects would make Python look at all objects of the process: 0.4 s for 10,000
+    cameras that have been polled.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _libc(name: str) -> Callable[..., Any] | None:

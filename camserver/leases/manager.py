@@ -189,6 +189,11 @@ class RtspManager:
         """Frozen statistics of every device, for logs, pages and metrics."""
         return self._table.statistics(_now())
 
+    @property
+    def sessions(self) -> int:
+        """The number of sessions that are held now."""
+        return len(self._preempted)
+
     def device_statistics(self, device: str) -> DeviceStatistics:
         """Frozen statistics of one device. Raises LeaseStateError for an unknown device."""
         return self._table.device_statistics(device, _now())

@@ -55,20 +55,16 @@ class AttemptFacts:
 class Outcome:
     """What is known of one camera.
 
-    `picture` has the keys of FACTS; all are None when there is no picture. `captured_boot_s` is
-    the capture time on the clock that nobody can set (`boot_time`). It is None for a picture of an
-    earlier run.
+    `picture` has the keys of FACTS; all are None when there is no picture. `captured_at` is its
+    capture time in seconds since 1970. `captured_boot_s` is the same on the clock that nobody can
+    set (`boot_time`). It is None for a picture of an earlier run.
     """
 
     picture: Mapping[str, Any] = field(default_factory=lambda: dict.fromkeys(FACTS))
     attempt: AttemptFacts | None = None
     consecutive_failures: int = 0
+    captured_at: float | None = None
     captured_boot_s: float | None = None
-
-    @property
-    def captured_at(self) -> float | None:
-        """The capture time of the newest picture, in seconds since 1970."""
-        return moment_of(self.picture["captured_at"])
 
     def latest(self, camera: str) -> dict[str, Any]:
         """The content of latest.json."""
@@ -151,6 +147,7 @@ class Outcomes:
         self._known[camera] = replace(
             self._known.get(camera, Outcome()),
             picture=picture,
+            captured_at=captured_at.timestamp(),
             captured_boot_s=self._boot() - since_s,
         )
 
@@ -182,5 +179,6 @@ def read_outcomes(directory: Path, cameras: Iterable[str]) -> dict[str, Outcome]
                 if attempt.get("result")
                 else None,
                 int(latest.get("consecutive_failures") or 0),
+                moment_of(latest.get("captured_at")),
             )
     return found

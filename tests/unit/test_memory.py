@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import weakref
 from itertools import pairwise
@@ -55,3 +56,10 @@ def test_glibc_has_both() -> None:
     trim = memory._libc("malloc_trim")
     assert trim is not None
     assert trim(0) in (0, 1)
+
+
+def test_collections_are_paused_also_when_an_inventory_is_refused() -> None:
+    with contextlib.suppress(ValueError), memory.collections_paused():
+        assert not gc.isenabled()
+        raise ValueError("refused")
+    assert gc.isenabled()

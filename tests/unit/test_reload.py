@@ -304,3 +304,18 @@ async def test_a_new_password_in_a_file_is_taken(tmp_path: Path) -> None:
         assert password() == "old"
         secret.write_bytes(b"new\rrest")
         await watched.until(lambda: password() == "new")
+
+
+async def test_unchanged_cameras_stay_the_same_objects(tmp_path: Path) -> None:
+    """Also what does not count when cameras are compared is a change: retention, health."""
+    watched = Watched(tmp_path)
+    watched.write("a", "b", "c")
+    async with watched.running():
+        a, b, c = watched.reloader.inventory.cameras
+        changed = entry("a") + entry("b") + "health = { black_below = 0.01 }\n" + entry("c")
+        watched.main.write_text(changed.replace("127.0.0.1/c", "127.0.0.1/d"))
+        await watched.until(lambda: watched.reloader.inventory.cameras[2].url != c.url)
+        new_a, new_b, new_c = watched.reloader.inventory.cameras
+    assert new_a is a
+    assert new_b.health != b.health
+    assert new_c.url != c.url
