@@ -100,15 +100,16 @@ def _run(arguments: argparse.Namespace) -> int:
     inventory = check.load(arguments.config)
     if inventory is None:
         return os.EX_CONFIG
+    import gc
     import resource
 
     from camserver.daemon import Daemon
-    from camserver.host import logs
+    from camserver.host import logs, memory
     from camserver.host.loop import run_loop
-    from camserver.host.memory import share_heaps
     from camserver.host.redact import Redactor
 
-    share_heaps()
+    memory.share_heaps()
+    gc.callbacks.append(memory.ShortCollections())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold passwords
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # A shell's limit of 1024 is too low for many cameras and browsers.

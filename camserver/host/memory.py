@@ -6,14 +6,19 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from camserver.host.clock import Seconds
 from camserver.host.threads import call_within
 
 _ARENA_MAX = -8
 HEAPS = 2
 GIVE_BACK_S = 60.0
+OLDEST = 2
+"""The generation of a full collection."""
+SLOW_S, TIMES = 0.02, 32
 
 
 def share_heaps() -> None:
@@ -46,6 +51,30 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+class ShortCollections:
+    """A callback of the garbage collector (gc.callbacks) that keeps full collections short.
+
+    After one that took SLOW_S, what is there is left out of all later ones. Most of it stays: what
+    is known of cameras that were polled for the first time. It is done TIMES at most, because what
+    is only in use at that moment is left out, too: it would stay if it became garbage in a cycle.
+    """
+
+    def __init__(self, clock: Seconds = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = 0.0
+        self._left = TIMES
+
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
+        """Follow the phases of a collection: "start" and "stop"."""
+        if info["generation"] != OLDEST:
+            return
+        if phase == "start":
+            self._began = self._clock()
+        elif self._left and self._clock() - self._began >= SLOW_S:
+            self._left -= 1
+            gc.freeze()
 
 
 @contextlib.contextmanager

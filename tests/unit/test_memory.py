@@ -58,6 +58,25 @@ def test_glibc_has_both() -> None:
     assert trim(0) in (0, 1)
 
 
+def test_what_a_slow_collection_has_looked_through_is_left_out_then() -> None:
+    now = [0.0]
+    short = memory.ShortCollections(lambda: now[0])
+
+    def frozen_by(took_s: float, generation: int = memory.OLDEST) -> bool:
+        gc.unfreeze()
+        short("start", {"generation": generation})
+        now[0] += took_s
+        short("stop", {"generation": generation})
+        return gc.get_freeze_count() > 1000
+
+    try:
+        assert not frozen_by(memory.SLOW_S / 2)
+        assert not frozen_by(1.0, generation=1)
+        assert [frozen_by(1.0) for _ in range(memory.TIMES + 1)] == [*[True] * memory.TIMES, False]
+    finally:
+        gc.unfreeze()
+
+
 def test_collections_are_paused_also_when_an_inventory_is_refused() -> None:
     with contextlib.suppress(ValueError), memory.collections_paused():
         assert not gc.isenabled()
