@@ -15,7 +15,7 @@ from camserver.config import Camera
 from camserver.errors import NotPolledError
 from camserver.model import Attempt, Result
 from camserver.polling.on_demand import default_wait_s
-from camserver.storage.outcomes import Outcomes
+from camserver.storage.outcomes import Outcomes, moment_of
 
 
 def test_a_young_picture_is_not_taken_again() -> None:
@@ -381,8 +381,10 @@ def test_an_aligned_camera_keeps_its_marks() -> None:
 def test_a_picture_of_an_earlier_run_is_not_young() -> None:
     """The clock may be wrong after a start: some hosts go on with the time of their end."""
     site, cam = Site(quick), camera(interval_s=60.0)
-    facts = {"captured_at": "2026-01-03T23:59:59Z"}
-    site.outcomes.remember({"cam": replace(Outcomes().attempted(attempt(cam), 0), picture=facts)})
+    at = "2026-01-03T23:59:59Z"
+    tried = Outcomes().attempted(attempt(cam), 0)
+    earlier = replace(tried, picture={"captured_at": at}, captured_at=moment_of(at))
+    site.outcomes.remember({"cam": earlier})
 
     async def work() -> None:
         assert site.outcomes.age_s("cam") == 1
