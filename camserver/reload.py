@@ -100,9 +100,11 @@ class InventoryReloader:
         """The inventory, which has settled. Raises InventoryError."""
         try:
             running = self.inventory
-            inventory = await call_within(
-                LOAD_S, lambda: _settled(self._path, running), "inventory"
-            )
+            # Here, not in the thread: a disk that hangs must not end the collections of garbage
+            with memory.collections_paused():
+                inventory = await call_within(
+                    LOAD_S, lambda: _settled(self._path, running), "inventory"
+                )
         except TimeoutError:
             raise InventoryError(
                 (f"{self._path}: cannot be read: the disk did not answer within {LOAD_S:g} s",)
@@ -201,8 +203,7 @@ def _settled(path: Path, running: Inventory) -> Inventory:
     present = {camera.id for camera in running.cameras}
     while time.monotonic() < end:
         try:
-            with memory.collections_paused():
-                inventory = _sharing(load_inventory(path), running)
+            inventory = _sharing(load_inventory(path), running)
         except InventoryError as error:
             faulty: InventorySources | None = error.sources
             time.sleep(SETTLE_S)
