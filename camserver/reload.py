@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import fields, replace
-from operator import attrgetter
+from dataclasses import replace
 from pathlib import Path
 
 from watchfiles import awatch
 
-from camserver.config import Camera, Inventory, load_inventory
+from camserver.config import Inventory, load_inventory
 from camserver.config.sources import InventorySources
 from camserver.errors import InventoryError
 from camserver.events import (
@@ -41,8 +40,6 @@ STEP_MS = 200
 """How often the watching thread looks for news. watchfiles' default wakes it 20 times a second."""
 NAMED = 20
 """The most removed cameras that a warning names."""
-_all_fields = attrgetter(*(field.name for field in fields(Camera)))
-"""All fields of a camera, also those that do not count when cameras are compared."""
 
 
 class InventoryReloader:
@@ -221,8 +218,17 @@ def _settled(path: Path, running: Inventory) -> Inventory:
 def _sharing(new: Inventory, running: Inventory) -> Inventory:
     """A new inventory with the running one's objects for the cameras that are unchanged.
 
-    Then hardly any new object lives on after a reload.
+    Then hardly any new object lives on after a reload. A camera with rules of its own for the
+    archive is always new: which of its keys are given counts, and equal rules do not tell that.
     """
-    known = {_all_fields(camera): camera for camera in running.cameras}
-    cameras = (known.get(_all_fields(camera), camera) for camera in new.cameras)
-    return replace(new, cameras=tuple(cameras))
+    known = {camera.id: camera for camera in running.cameras if camera.retention is None}
+    cameras = ((camera, known.get(camera.id)) for camera in new.cameras)
+    return replace(
+        new,
+        cameras=tuple(
+            old
+            if old == camera and camera.retention is None and old.health == camera.health
+            else camera
+            for camera, old in cameras
+        ),
+    )

@@ -309,13 +309,25 @@ async def test_a_new_password_in_a_file_is_taken(tmp_path: Path) -> None:
 async def test_unchanged_cameras_stay_the_same_objects(tmp_path: Path) -> None:
     """Also what does not count when cameras are compared is a change: retention, health."""
     watched = Watched(tmp_path)
-    watched.write("a", "b", "c")
+    rules = 'retention = { max_age = "1d", keep = [{ after = "1h", every = "1m" }] }\n'
+    watched.main.write_text(entry("a", "b", "c", "d") + rules + entry("e") + "retention = {}\n")
     async with watched.running():
-        a, b, c = watched.reloader.inventory.cameras
-        changed = entry("a") + entry("b") + "health = { black_below = 0.01 }\n" + entry("c")
+        a, b, c, d, e = watched.reloader.inventory.cameras
+        changed = (
+            entry("a", "b")
+            + "health = { black_below = 0.01 }\n"
+            + entry("c", "d")
+            + rules
+            + entry("e")
+            + "retention = { keep_last = 10 }\n"
+        )
         watched.main.write_text(changed.replace("127.0.0.1/c", "127.0.0.1/d"))
         await watched.until(lambda: watched.reloader.inventory.cameras[2].url != c.url)
-        new_a, new_b, new_c = watched.reloader.inventory.cameras
+        new_a, new_b, new_c, new_d, new_e = watched.reloader.inventory.cameras
     assert new_a is a
+    assert new_d.retention == d.retention
+    assert new_e.retention is not None
+    assert e.retention is not None
+    assert new_e.retention.model_fields_set != e.retention.model_fields_set
     assert new_b.health != b.health
     assert new_c.url != c.url
