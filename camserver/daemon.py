@@ -379,7 +379,7 @@ class Daemon:
         cameras = self._inventory.cameras
         self.manager.configure(budgets_of(cameras), {c.id: c.device for c in cameras})
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # as in _apply
         polled = cameras if self._fleet is None else self._fleet.polled
         self.orchestrator.configure(polled, open_rate=self._inventory.polling.open_rate)
         for warning in self._inventory.warnings:
@@ -392,9 +392,9 @@ class Daemon:
         if self._fleet is None and new.fleet is not None:
             self._emit(InventoryNeedsRestart(key="fleet"))
         for part in self._configurables:
+            await asyncio.sleep(0)  # each part looks at all cameras: sessions go on between them
             for key in part.configure(new):
                 self._emit(InventoryNeedsRestart(key=key))
-            await asyncio.sleep(0)  # each part looks at all cameras: sessions go on between them
         await self._configure()
         if {c.id for c in new.cameras} - {c.id for c in old.cameras}:
             await self._output.remember(new)

@@ -117,7 +117,12 @@ def _weight(pictures: int, elapsed_s: float) -> float:
 
 
 def blend(cells: bytes, newer: bytes, weight: float) -> bytes:
-    """Cells that are nearer to the newer ones by `weight`, from 0 to 1."""
+    """Cells that are nearer to the newer ones by `weight`, from 0 to 1.
+
+    Raises ValueError when they are not as many.
+    """
+    if len(cells) != len(newer):
+        raise ValueError("the pictures have different numbers of cells")
     new = round(weight * 256)
     mean = _number(cells) * (256 - new) + _number(newer) * new  # 256 times the mean of each cell
     wide = mean.to_bytes(2 * len(cells), "little")

@@ -61,7 +61,8 @@ class ShortCollections:
     is only in use at that moment is left out, too: it would stay if it became garbage in a cycle.
     """
 
-    def __init__(self, clock: Seconds = time.perf_counter) -> None:
+    def __init__(self, clock: Seconds = time.thread_time) -> None:
+        """`clock`: CPU time. On a busy host a short collection may take long."""
         self._clock = clock
         self._began = 0.0
         self._left = TIMES
@@ -79,10 +80,10 @@ class ShortCollections:
 
 @contextlib.contextmanager
 def collections_paused() -> Iterator[None]:
-    """Collect no garbage while many objects are made at once, none of which is garbage.
+    """Collect no garbage while many objects are made at once that are used.
 
-    So many new objects would make Python look at all objects of the process: 0.4 s for 10,000
-    cameras that have been polled.
+    The caller limits the time: what becomes garbage meanwhile waits. So many new objects would make
+    Python look at all objects of the process: 0.4 s for 10,000 cameras that have been polled.
     """
     was_enabled = gc.isenabled()
     gc.disable()

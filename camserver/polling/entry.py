@@ -18,13 +18,14 @@ from camserver.polling.lateness import Lateness, LatenessStatistics
 SLOT_DIVISORS = {"healthy": 1, "new": 2, "failing": 4}
 """The divisor of all slots for each poll group: 4 means that a quarter of the slots may be used.
 
-Among the poll groups with a free slot, the camera that has been due for the longest time starts.
+Among the poll groups with a free slot, the camera that has been due for the longest time starts,
+but for YIELD_S.
 """
 YIELD_S = {"healthy": 0.0, "new": 0.0, "failing": 10.0}
 """For how long a camera that is due lets others start before it.
 
-The retries of dead cameras must not delay the others while a fleet needs all of open_rate. And a
-repaired camera must not wait for ever.
+Retries must not delay the others while a fleet needs all of open_rate, also those that a client
+waits for. And a repaired camera must not wait for ever.
 """
 
 

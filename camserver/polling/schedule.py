@@ -10,7 +10,7 @@ import math
 from camserver.model import Result
 
 RETRY_CAP_S = 60.0
-"""The longest delay. A repaired camera is polled within a minute, however long it was broken."""
+"""The longest delay. A repaired camera is due within a minute, however long it was broken."""
 RETRY_FIRST_S = 5.0
 FULL, NEARLY_ALL = 0.8, 0.9
 """A fleet that needs FULL of an interval for its start keeps the rhythm of its start.

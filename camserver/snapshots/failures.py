@@ -30,11 +30,11 @@ class SourceFailure:
     limit_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Drop the traceback.
+        """Drop the tracebacks of the error, and of the one that it was raised for.
 
-        It refers to the frame that keeps the failure, and to all that the session has received.
+        They refer to the frame that keeps the failure, and to all that the session has received.
         """
-        self.error.__traceback__ = None
+        self.error.__traceback__ = self.error.__context__ = None
 
     @classmethod
     def of_busy(cls, busy: RtspBusy, source: Source) -> SourceFailure:

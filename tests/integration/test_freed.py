@@ -5,12 +5,14 @@ A session has received up to some megabytes, and a daemon has many sessions betw
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import weakref
 
 import pytest
 from house import StartFleet
 
-from camserver.rtsp.aio.connection import RtspConnection
+from camserver.rtsp.aio.connection import ConnectionClosed, RtspConnection
 from camserver.simulator.camera import Fault, SimulatedCamera
 
 
@@ -28,3 +30,29 @@ async def test_a_session_leaves_no_garbage(fault: str, fleet: StartFleet) -> Non
         assert not left
     finally:
         gc.enable()
+
+
+async def test_a_connection_that_ends_while_a_request_waits_leaves_no_garbage() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    gc.collect()
+    gc.disable()
+    try:
+        port = server.sockets[0].getsockname()[1]
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(RtspConnection, "127.0.0.1", port)
+        with pytest.raises(ConnectionClosed) as raised:
+            await connection.request("DESCRIBE", "rtsp://camera/", {})
+        assert raised.value.by_camera
+        connection.close()
+        await connection.closed
+        left = weakref.ref(connection)
+        del connection, raised
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
+        server.close()

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from looks import BLACK, BLURRED, START, WELL, Watched
 
@@ -378,8 +378,16 @@ def test_a_damaged_file_is_no_file(tmp_path: Path, damage: bytes) -> None:
 
 
 @given(st.binary(min_size=8, max_size=8), st.binary(min_size=8, max_size=8), st.floats(0, 1))
-def test_blended_cells_lie_between(old: bytes, new: bytes, weight: float) -> None:
+@example(bytes(8), b"\xff" * 8, 1.0)
+@example(b"\xff" * 8, b"\xff" * 8, 0.3)
+def test_cells_are_blended_one_by_one(old: bytes, new: bytes, weight: float) -> None:
+    share = round(weight * 256)
     for before, after, found in zip(
         *(memoryview(cells).cast("H") for cells in (old, new, blend(old, new, weight))), strict=True
     ):
-        assert min(before, after) <= found <= max(before, after)
+        assert found == (before * (256 - share) + after * share) // 256
+
+
+def test_pictures_with_other_cells_are_not_blended() -> None:
+    with pytest.raises(ValueError, match="different numbers"):
+        blend(bytes(8), bytes(6), 0.5)

@@ -52,7 +52,8 @@ class RtspConnection(asyncio.Protocol):
         self._unasked = 0
         self._ending: ConnectionClosed | None = None  # the end, when more is to be processed
         self._ours = False  # whether we have closed the connection
-        self._answers: dict[int, asyncio.Future[Response]] = {}  # by CSeq, the oldest first
+        # By CSeq, the oldest first. None instead of an answer: the connection has ended
+        self._answers: dict[int, asyncio.Future[Response | None]] = {}
         self._number = 0
         self._transport: asyncio.Transport | None = None
 
@@ -187,13 +188,24 @@ class RtspConnection(asyncio.Protocol):
     async def request(self, method: str, uri: str, headers: dict[str, str]) -> Response:
         """Send a request and wait for its answer. Raises ConnectionClosed."""
         if self.end is not None or self._transport is None:
-            raise self.end or ConnectionClosed("not connected")
-        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            raise self._ended()
+        waiter: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         number = self._send(method, uri, headers, waiter)
         try:
-            return await waiter
+            response = await waiter
         finally:
             self._answers.pop(number, None)
+        if response is None:
+            raise self._ended()
+        return response
+
+    def _ended(self) -> ConnectionClosed:
+        """How the connection ended, as a new exception.
+
+        A traceback of `end` itself would refer to this connection, which refers to `end`.
+        """
+        end = self.end or ConnectionClosed("not connected")
+        return ConnectionClosed(str(end), by_camera=end.by_camera, unparsable=end.unparsable)
 
     def ask(
         self, method: str, uri: str, headers: dict[str, str], answered: Callable[[Response], None]
@@ -203,16 +215,21 @@ class RtspConnection(asyncio.Protocol):
         `answered` is called when the answer comes. It is never called if none comes.
         """
 
-        def done(waiter: asyncio.Future[Response]) -> None:
-            if not waiter.cancelled() and waiter.exception() is None:
-                answered(waiter.result())
+        def done(waiter: asyncio.Future[Response | None]) -> None:
+            response = None if waiter.cancelled() else waiter.result()
+            if response is not None:
+                answered(response)
 
-        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Response | None] = asyncio.get_running_loop().create_future()
         waiter.add_done_callback(done)
         self._send(method, uri, headers, waiter)
 
     def _send(
-        self, method: str, uri: str, headers: dict[str, str], waiter: asyncio.Future[Response]
+        self,
+        method: str,
+        uri: str,
+        headers: dict[str, str],
+        waiter: asyncio.Future[Response | None],
     ) -> int:
         self._number += 1
         number = self._number
@@ -275,8 +292,8 @@ class RtspConnection(asyncio.Protocol):
         self.end = end
         for waiter in self._answers.values():
             if not waiter.done():
-                waiter.set_exception(end)
-        # Without the listeners nothing refers to itself: memory comes free at once
+                waiter.set_result(None)
+        # The listeners refer to this connection: without them its memory comes free at once
         on_end, self.on_end, self.on_packet = self.on_end, None, None
         if on_end is not None:
             on_end()
