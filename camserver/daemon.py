@@ -114,11 +114,11 @@ class Daemon:
         )
         self._fleet = None if inventory.fleet is None else self._fleet_of(inventory.fleet)
         # The wall has its own decoder worker: a wall that opens must not delay a poll.
-        self._thumbnails = build_capture(output.quality)
+        self._thumbnails = self._capture.another_decoder()
         self._metrics = Metrics(self._metrics_snapshot)
         self._emit.add(self._metrics)
         services = self._services()
-        thumbnails = Thumbnails(self._thumbnails.decoder)
+        thumbnails = Thumbnails(self._thumbnails)
         pictures = PictureRoutes(services, self._output.archive.listing, thumbnails)
         self._reading = ReadRoutes(services, stream, self._metrics, pictures)
         self._api = ApiServer(services, self._reading)
@@ -291,7 +291,7 @@ class Daemon:
 
     def _metrics_snapshot(self) -> MetricsSnapshot:
         """Return the statistics that the metrics show, as they are now."""
-        pools = (self._capture.decoders, self._capture.sessions, self._thumbnails.decoders)
+        pools = (self._capture.decoders, self._capture.sessions, self._thumbnails.pool)
         return MetricsSnapshot(
             asyncio.get_running_loop().time(),
             self.orchestrator.statistics(),
@@ -355,8 +355,8 @@ class Daemon:
         limit.waits_for = "workers"
         await self._capture.rtsp.libav.close()  # 2. no worker has a session any more
         self._reading.close()
-        await self._thumbnails.close()
-        await self._capture.decoders.close()  # 3. nothing is left to decode
+        await self._thumbnails.pool.close()
+        await self._capture.close()  # 3. nothing is left to decode
         limit.waits_for = "jobs"
         for job in jobs:  # 4. watcher, retention, status, watchdog
             job.cancel()

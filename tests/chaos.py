@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chaos_cameras import FAULTS, MARGIN_S, ONE_SESSION, fleet
 from desk import Desk
 from house import House, with_house
-from support import free_port, workers_of
+from support import free_port, processes_of
 
 from camserver.client import ApiRefusal, DaemonUnavailableError, LeaseClient
 from camserver.errors import RtspBusy
@@ -238,7 +238,7 @@ class Chaos:
         what = self.dice.choice(
             ("worker", "worker", "wrapper", "wrapper", "daemon", "restart", "reload", "reload")
         )
-        if what == "worker" and (workers := workers_of(self.daemon.pid, "cam-")):
+        if what == "worker" and (workers := processes_of(self.daemon.pid, "cam-")):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.dice.choice(workers), signal.SIGKILL)
         elif what == "wrapper" and self.wrappers:

@@ -109,14 +109,23 @@ def until(condition: Callable[[], T], limit_s: float = 30.0, what: str = "") -> 
     return value
 
 
-def workers_of(pid: int, name: str = "") -> list[int]:
-    """The process ids of the children of `pid`. `name` is the name that prctl(2) has set."""
+def children_of(pid: int) -> list[int]:
+    """The process ids of the children of `pid`."""
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def processes_of(pid: int, name: str = "") -> list[int]:
+    """The process ids of the children of `pid`, of theirs, and so on.
+
+    `name` is in the name that prctl(2) has set.
+    """
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            before, after = stat.read_text().rsplit(")", 1)
-        except OSError:
-            continue
-        if int(after.split()[1]) == pid and name in before:
-            found.append(int(stat.parent.name))
+    for child in children_of(pid):
+        with contextlib.suppress(OSError):
+            if name in Path(f"/proc/{child}/comm").read_text():
+                found.append(child)
+        found += processes_of(child, name)
     return found

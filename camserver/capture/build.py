@@ -19,6 +19,7 @@ from camserver.capture.native import NativeEngine
 from camserver.config import Inventory
 from camserver.events import DecoderUnsealed, Event, LibavUnsealed
 from camserver.workers.pool import WorkerPool
+from camserver.workers.template import WorkerTemplate
 
 LIBAV_SESSIONS = 16
 """Session workers at once. Each is a process. Cameras that our own client reads need none."""
@@ -33,6 +34,7 @@ class Capture:
     rtsp: RtspEngine
     http: HttpEngine
     decoder: Decoder
+    template: WorkerTemplate
     limits: tuple[int, int | None]
     """The values of polling.sessions and polling.decoders that it was built with."""
 
@@ -47,6 +49,10 @@ class Capture:
         }
         return tuple(key for key, is_changed in changed.items() if is_changed)
 
+    def another_decoder(self) -> Decoder:
+        """A decoder with one worker of its own. Its pool must be closed before this is."""
+        return Decoder(WorkerPool("decoder", 1, self.template), self.decoder.quality)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -54,9 +60,10 @@ class Capture:
         await self.close()
 
     async def close(self) -> None:
-        """End the session workers, so that no session is held. Then end the decoder workers."""
+        """End the session workers, so that no session is held. Then end all other processes."""
         await self.rtsp.libav.close()
         await self.decoders.close()
+        await self.template.close()
 
 
 def build_capture(
@@ -71,15 +78,17 @@ def build_capture(
     `quality` is the JPEG quality, 1 to 100. `sessions` and `decoders` are the maximum numbers of
     workers. With `decoders` None there is one decoder for each core.
     """
-    logins = Logins()
+    logins, template = Logins(), WorkerTemplate()
     libav = LibavEngine(
         min(sessions, LIBAV_SESSIONS),
+        template,
         logins,
         on_unsealed=lambda why: emit(LibavUnsealed(reason=why)),
     )
     decoder_pool = WorkerPool(
         "decoder",
         decoders or os.cpu_count() or 1,
+        template,
         on_unsealed=lambda why: emit(DecoderUnsealed(reason=why)),
     )
     return Capture(
@@ -88,5 +97,6 @@ def build_capture(
         RtspEngine(NativeEngine(logins), libav, emit),
         HttpEngine(),
         Decoder(decoder_pool, quality),
+        template,
         (sessions, decoders),
     )

@@ -15,7 +15,8 @@ from camserver.model import (
     SessionEnd,
     Still,
 )
-from camserver.workers.pool import Reply, WorkerPool
+from camserver.workers.pool import WorkerPool
+from camserver.workers.process import Reply
 
 JOB_S = 5.0
 """How long one decoding may take. A worker that hangs must not keep others waiting until their
@@ -36,7 +37,7 @@ class Decoder:
     """
 
     def __init__(self, pool: WorkerPool, quality: int) -> None:
-        self._pool = pool
+        self.pool = pool
         self.quality = quality
 
     async def decode(
@@ -81,7 +82,7 @@ class Decoder:
         return await self._run("inspect", request, b"".join((*_cells(references), jpeg)), deadline)
 
     async def _run(self, job: str, data: dict[str, Any], blob: bytes, deadline: float) -> Still:
-        reply = await self._pool.run(
+        reply = await self.pool.run(
             job, {**data, "quality": self.quality}, blob, deadline=deadline, job_s=JOB_S
         )
         return _still(reply, int(data.get("scenes", 0)))

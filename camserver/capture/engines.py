@@ -26,8 +26,7 @@ from camserver.rtsp.session_cache import UnsupportedStreamError
 MAX_TRIALS = 8
 """How many streams may be tried with libav at once, after our client could not read them.
 
-Each trial is a process of 16 MB, and a dead camera keeps it until its time-out. Without a limit 100
-dead cameras took more than 200 MB.
+Each trial is a process of about 5 MB, and a dead camera keeps it until its time-out.
 """
 MAX_LATER_TRIALS = 2
 """A stream on which libav has failed is tried again only while fewer trials than this are running.

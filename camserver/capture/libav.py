@@ -18,7 +18,9 @@ from camserver.capture.tls import tls_context
 from camserver.config import Camera
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result, SessionEnd
-from camserver.workers.pool import Reply, WorkerPool
+from camserver.workers.pool import WorkerPool
+from camserver.workers.process import Reply
+from camserver.workers.template import WorkerTemplate
 
 MARGIN_S = 0.3
 """The worker ends its job this many seconds before the deadline. At the deadline it is killed."""
@@ -30,13 +32,17 @@ class LibavEngine:
     def __init__(
         self,
         size: int,
+        template: WorkerTemplate,
         logins: Logins | None = None,
         *,
         on_unsealed: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """At most `size` workers. `on_unsealed` is called when the kernel can't limit them."""
+        """At most `size` workers, forked from `template`.
+
+        `on_unsealed` is called when the kernel can't limit them.
+        """
         self.addresses = RelayAddresses()
-        self.pool = WorkerPool("session", size, on_unsealed=on_unsealed)
+        self.pool = WorkerPool("session", size, template, on_unsealed=on_unsealed)
         self.logins = logins or Logins()
         self.probes: dict[str, str] = {}
 

@@ -1,33 +1,31 @@
 """The main loop of a worker process: limits first, then one job after the other. Child's side.
 
-It is started as `python -I -m camserver.capture.worker PARENT_PID MEMORY_BYTES NAME PORT`. Jobs
-come on stdin. Replies go to the original stdout. The process ends when its stdin ends. The kernel
-kills it when its parent dies.
+`worker_template` forks the process after it has loaded this module, and with it all libraries. The
+process ends when its socket ends.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import camserver
+from camserver.capture import decode, libav_session
 from camserver.errors import CameraError
 from camserver.model import Result, SessionEnd
 from camserver.workers.landlock import restrict
-from camserver.workers.pool import FRAME
+from camserver.workers.process import FRAME
 from camserver.workers.restraint import restrain
-from camserver.workers.sandbox import confine, limit_cpu, seal
+from camserver.workers.sandbox import limit_cpu, seal
 
 Job = Callable[[dict[str, Any], bytes], tuple[dict[str, Any], bytes]]
 
 
 def serve(requests: BinaryIO, replies: BinaryIO, jobs: dict[str, Job], unsealed: str) -> None:
-    """Answer requests until stdin ends.
+    """Answer requests until they end.
 
     Every reply has the field `unsealed`: why this process is not sealed, or "".
     """
@@ -74,32 +72,21 @@ def _attempt(job: Job, request: dict[str, Any], blob: bytes) -> tuple[dict[str, 
         }, b""
 
 
-def main() -> None:
-    """Run the worker process."""
-    confine(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):  # output printed by C code must not reach the pipe
-        os.dup2(null, fd)
-    if sys.argv[3] == "session":  # libav's RTSP needs the network
-        # The import is here because libav must be loaded after the limits are set
-        from camserver.capture import libav_session  # noqa: PLC0415
+def work(requests: BinaryIO, replies: BinaryIO, name: str, port: int) -> None:
+    """Seal this process off, then do jobs of the kind `name` until `requests` ends.
 
-        jobs: dict[str, Job] = {"fetch": libav_session.fetch_job}
+    A "session" worker may connect to `port` only.
+    """
+    jobs: dict[str, Job]
+    if name == "session":  # libav's RTSP needs the network
+        jobs = {"fetch": libav_session.fetch_job}
         # Python and PyAV load some modules late. libav wants random numbers.
         paths = {sysconfig.get_path(name) for name in ("stdlib", "platlib", "purelib")}
         ours = str(Path(camserver.__file__).parent)
         refused = restrain()  # first: it loads a library
-        unsealed = restrict(int(sys.argv[4]), (*paths, ours, "/dev/urandom")) or refused
-        serve(requests, replies, jobs, unsealed)
+        unsealed = restrict(port, (*paths, ours, "/dev/urandom")) or refused
     else:
-        from camserver.capture import decode  # noqa: PLC0415 - as above
-
+        jobs = {"decode": decode.decode_job, "inspect": decode.inspect_job}
         decode.warm_up()
-        serve(
-            requests, replies, {"decode": decode.decode_job, "inspect": decode.inspect_job}, seal()
-        )
-
-
-if __name__ == "__main__":
-    main()
+        unsealed = seal()
+    serve(requests, replies, jobs, unsealed)

@@ -9,7 +9,6 @@ without it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import resource
@@ -60,11 +59,8 @@ not in the list (abort ends the process without it), and neither is prlimit.
 """
 
 
-def confine(parent_pid: int, memory_bytes: int, name: str) -> None:
-    """Set the first limits: die with the parent, no core dump, no new privileges, limited memory.
-
-    `memory_bytes` limits the address space. Call this before libraries are loaded.
-    """
+def confine(parent_pid: int, name: str) -> None:
+    """Set the first limits: die with the parent, no core dump, no new privileges."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:  # the parent died before the line above
@@ -73,9 +69,11 @@ def confine(parent_pid: int, memory_bytes: int, name: str) -> None:
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(PR_SET_NAME, f"cam-{name}".encode()[:15], 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Limit the address space."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    with contextlib.suppress(OSError):
-        os.nice(5)  # decoding must not make the daemon late
 
 
 def seal() -> str:

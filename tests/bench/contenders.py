@@ -35,7 +35,8 @@ from camserver.snapshots.service import SnapshotService
 from camserver.snapshots.sources import Sources
 from camserver.storage import SnapshotStore
 from camserver.storage.outcomes import Outcomes
-from camserver.workers.pool import ENVIRONMENT, WorkerPool
+from camserver.workers.pool import WorkerPool
+from camserver.workers.template import ENVIRONMENT
 
 FFMPEG = ("ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp")
 SMALL_PROBE = ("-probesize", "32", "-analyzeduration", "0")

@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from daemon_socket import DaemonConnection
+from support import processes_of
 
 DEAD = (
     *("refuse", "deaf", "silent", "no-keyframe", "cut", "damage"),
@@ -94,10 +95,6 @@ def _cpu_s(stat: Path, first: int = 11) -> float:
     return (int(fields[first]) + int(fields[first + 1])) * TICK_S
 
 
-def _children(pid: int) -> list[int]:
-    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def cpu_by_part(daemon: int, simulators: tuple[int, ...]) -> Counter[str]:
     """Seconds of CPU so far: event loop, store threads, other threads, workers, simulator.
 
@@ -112,9 +109,10 @@ def cpu_by_part(daemon: int, simulators: tuple[int, ...]) -> Counter[str]:
                 found["store"] += _cpu_s(task / "stat")
     found["threads"] = _cpu_s(process / "stat") - found["loop"] - found["store"]
     found["workers"] = _cpu_s(process / "stat", 13)
-    for child in _children(daemon):
+    for pid in processes_of(daemon):
         with contextlib.suppress(OSError):
-            found["workers"] += _cpu_s(Path(f"/proc/{child}/stat"))
+            stat = Path(f"/proc/{pid}/stat")
+            found["workers"] += _cpu_s(stat) + _cpu_s(stat, 13)
     for pid in simulators:
         found["simulator"] += _cpu_s(Path(f"/proc/{pid}/stat"))
     return found
@@ -123,12 +121,15 @@ def cpu_by_part(daemon: int, simulators: tuple[int, ...]) -> Counter[str]:
 def memory_mb(daemon: int) -> float:
     """Memory of the daemon and all its workers. What they share counts once.
 
-    (PSS would give a part of their libraries to the simulator, which uses the same ones.)
+    (PSS would give a part of their libraries to the simulator, which uses the same ones. It is
+    right for what is in no file: only the workers share that.)
     """
     own_kb, files_kb = 0, dict[str, int]()
-    for pid in (daemon, *_children(daemon)):
+    for pid in (daemon, *processes_of(daemon)):
         of_files: Counter[str] = Counter()
         with contextlib.suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            own_kb += int(rollup.split("Pss_Anon:")[1].split()[0])
             name, rss_kb = "", 0
             for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
                 if (head := _MAPPING.match(line)) is not None:
@@ -136,9 +137,7 @@ def memory_mb(daemon: int) -> float:
                 elif line.startswith("Rss:"):
                     rss_kb = int(line.split()[1])
                 elif line.startswith("Anonymous:"):  # also what was changed of a file's pages
-                    anonymous_kb = int(line.split()[1])
-                    own_kb += anonymous_kb
-                    of_files[name] += rss_kb - anonymous_kb
+                    of_files[name] += rss_kb - int(line.split()[1])
         for name, kb in of_files.items():
             files_kb[name] = max(kb, files_kb.get(name, 0))
     return (own_kb + sum(files_kb.values())) / 1024

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import simplejpeg
 from house import House, StartFleet, psnr, rgb
-from support import workers_of
+from support import processes_of
 
 from camserver.archive.build import Archive
 from camserver.config import load_inventory
@@ -123,7 +123,7 @@ async def live_through_it(
     async with running(config, log) as daemon:
         for clean in (3, 6, 9):
             await until(lambda clean=clean: reached(clean), 90)  # type: ignore[misc]
-            for pid in workers_of(daemon.pid, "cam-")[:2]:
+            for pid in processes_of(daemon.pid, "cam-")[-2:]:
                 os.kill(pid, signal.SIGKILL)
                 kills += 1
         config.write_text(text.replace("300ms", "400ms"))
@@ -306,7 +306,7 @@ async def test_a_thousand_sessions_wait_at_once_for_little(tmp_path: Path) -> No
         )
         assert int(status["VmRSS"].split()[0]) < 150_000
         assert int(status["Threads"]) < 20
-        assert len(workers_of(daemon.pid)) <= 1 + (os.cpu_count() or 1)
+        assert len(processes_of(daemon.pid)) <= 2 + (os.cpu_count() or 1)
         daemon.terminate()
         assert await daemon.wait() == 0
     assert simulator.stdin is not None

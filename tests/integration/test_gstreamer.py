@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from house import psnr
-from support import free_port, until, workers_of
+from support import free_port, processes_of, until
 
 PASSWORD = "p@:/#%? ü"
 
@@ -160,7 +160,7 @@ def test_kill_9_leaves_no_worker_and_the_next_start_is_clean(
         connection, _ = listener.accept()  # a worker holds a session now
         until(lambda: run.pictures("h264") >= 1, what="a first picture")
         (run.output / "h264" / ".camserver-1-1.tmp").write_bytes(b"half")
-        workers = workers_of(run.process.pid)
+        workers = processes_of(run.process.pid, "cam-")
         assert workers
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from desk import Desk, StartDaemon
 from house import StartFleet
-from support import workers_of
+from support import children_of
 
 from camserver.client import LeaseClient
 from camserver.errors import RtspBusy
@@ -129,7 +129,7 @@ async def test_signals_reach_the_command_and_what_it_leaves(
     wrapper = await desk.run("lease", "--wait", "30", "cam", "--", "sh", "-c", script)
     assert wrapper.stdout is not None
     assert await wrapper.stdout.readline() == b"ready\n"
-    (guardian,) = workers_of(wrapper.pid)
+    (guardian,) = children_of(wrapper.pid)
     # As pkill does: the one that counts must not be lost among the others
     os.kill(guardian, signal.SIGINT)
     wrapper.send_signal(signal.SIGINT)

@@ -25,7 +25,8 @@ from camserver.model import Result, SessionEnd
 from camserver.rtsp.login import LoginCache
 from camserver.simulator.camera import SimulatedCamera
 from camserver.workers import landlock
-from camserver.workers.pool import Reply
+from camserver.workers.process import Reply
+from camserver.workers.template import WorkerTemplate
 
 LOGIN = {"username": "viewer", "password": "s3cret-zebra"}
 
@@ -71,9 +72,11 @@ async def connected_to(relay: CameraRelay) -> tuple[asyncio.StreamReader, asynci
 
 @pytest.fixture
 async def engine() -> AsyncIterator[LibavEngine]:
-    engine = LibavEngine(1)
+    template = WorkerTemplate()
+    engine = LibavEngine(1, template)
     yield engine
     await engine.close()
+    await template.close()
 
 
 async def attempt(

@@ -10,6 +10,7 @@ from support import camera
 
 from camserver.capture.libav import LibavEngine
 from camserver.errors import CameraError
+from camserver.workers.template import WorkerTemplate
 
 SDP = (
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
@@ -52,10 +53,12 @@ async def test_libav_sends_nothing_to_an_address_that_the_camera_names() -> None
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"rtsp://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
     target = camera("cam", url=url, engine="libav", transport="udp")
-    engine = LibavEngine(1)
+    template = WorkerTemplate()
+    engine = LibavEngine(1, template)
     with pytest.raises(CameraError, match="silent after PLAY"):
         await engine.session(target, url, loop.time() + 3).keyframe()
     await engine.close()
+    await template.close()
     server.close()
     transport.close()
     assert played.is_set()

@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 import aiohttp
 from desk import Desk, StartDaemon
-from support import free_port, workers_of
+from support import free_port, processes_of
 
 from camserver.simulator.camera import FAULTS, Fault, SimulatedCamera
 from camserver.simulator.snapshot_habits import OTHER_HABITS
@@ -76,7 +76,7 @@ async def said(desk: Desk, address: str, pid: int) -> dict[str, bytes]:
         if path.is_file():
             found[str(path)] = path.read_bytes()
     found["journal"] = desk.socket.with_suffix(".leases").read_bytes()
-    for process in (pid, *workers_of(pid)):
+    for process in (pid, *processes_of(pid)):
         for name in ("cmdline", "environ", "comm"):
             found[f"{name} of {process}"] = Path(f"/proc/{process}/{name}").read_bytes()
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(desk.socket))) as session:

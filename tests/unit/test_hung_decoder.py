@@ -16,6 +16,7 @@ from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result
 from camserver.workers.pool import WorkerPool
+from camserver.workers.template import WorkerTemplate
 
 
 @pytest.fixture
@@ -37,7 +38,8 @@ async def test_a_hung_decoder_is_replaced_while_others_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(decoder_module, "JOB_S", 0.3)
-    pool = WorkerPool("decoder", 1)
+    template = WorkerTemplate()
+    pool = WorkerPool("decoder", 1, template)
     decoder, loop = Decoder(pool, 90), asyncio.get_running_loop()
 
     async def decode(limit_s: float) -> Result:
@@ -60,3 +62,4 @@ async def test_a_hung_decoder_is_replaced_while_others_wait(
         assert pool.restarts == 1
     finally:
         await pool.close()
+        await template.close()

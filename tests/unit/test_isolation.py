@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
-import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +12,15 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
+from support import children_of
 
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result
-from camserver.workers.pool import FRAME, PIPE_BYTES, Reply, WorkerPool
+from camserver.workers import process, template
+from camserver.workers.pool import WorkerPool
+from camserver.workers.process import Reply
+from camserver.workers.template import WorkerTemplate
 
 
 def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
@@ -48,15 +46,18 @@ def anyio_backend() -> str:
 async def start_pool() -> AsyncIterator[StartPool]:
     """Starts worker pools of one process; no process is left afterwards."""
     pools: list[WorkerPool] = []
+    before, source = children_of(os.getpid()), WorkerTemplate()
 
     async def start(name: Literal["session", "decoder"], **options: Any) -> WorkerPool:
-        pools.append(WorkerPool(name, 1, **options))
+        pools.append(WorkerPool(name, 1, source, **options))
         return pools[-1]
 
     yield start
     for pool in pools:
         await pool.close()
         assert pool.pids == ()
+    await source.close()
+    assert children_of(os.getpid()) == before
 
 
 def soon(seconds: float) -> float:
@@ -214,32 +215,73 @@ async def test_an_idle_worker_that_was_killed_leaves_no_file_open(start_pool: St
     await job()
     before = open_files()
     for _ in range(3):
-        worker = pool._idle[0].process
-        worker.kill()
-        await worker.wait()
+        os.kill(pool.pids[0], signal.SIGKILL)
+        await pool._idle[0].died()
         await job()
     assert open_files() == before
 
 
-@pytest.mark.parametrize("allowed", [True, False])
-async def test_replies_come_through_a_large_pipe_where_the_user_may_have_one(
-    allowed: bool, start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = fcntl.fcntl
-
-    def limited(fd: int, command: int, *argument: int) -> int:
-        if command == fcntl.F_SETPIPE_SZ and not allowed:
-            raise PermissionError(errno.EPERM, "pipe-user-pages-soft")
-        return real(fd, command, *argument)
-
-    monkeypatch.setattr(fcntl, "fcntl", limited)
-    pool = await start_pool("decoder")
+async def no_jpeg(pool: WorkerPool) -> None:
     with pytest.raises(CameraError, match="no JPEG"):
         await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
-    pipe = pool._idle[0]._transport.get_pipe_transport(1)
-    assert pipe is not None
-    size = real(pipe.get_extra_info("pipe"), fcntl.F_GETPIPE_SZ)
-    assert (size >= PIPE_BYTES) is allowed
+
+
+def template_of(pool: WorkerPool) -> int:
+    """The process from which the workers are forked: the parent of the first."""
+    stat = Path(f"/proc/{pool.pids[0]}/stat").read_text()
+    return int(stat.rsplit(")", 1)[1].split()[1])
+
+
+async def test_a_worker_that_was_idle_for_long_is_ended_and_reaped(
+    start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "IDLE_S", 0.05)
+    pool = await start_pool("decoder")
+    await no_jpeg(pool)
+    idle, source = pool._idle[0], template_of(pool)
+    await idle.died()
+    await pool.close()
+    assert children_of(source) == []
+    assert pool.restarts == 0, "nobody killed it"
+
+
+async def test_workers_share_the_memory_of_their_libraries(start_pool: StartPool) -> None:
+    """They change less than a third of what the process has from which they are forked."""
+
+    def changed_kb(pid: int) -> int:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        return sum(int(line.split()[1]) for line in text.splitlines() if "Private_Dirty" in line)
+
+    pool = await start_pool("decoder")
+    await no_jpeg(pool)
+    rollup = Path(f"/proc/{template_of(pool)}/smaps_rollup").read_text().splitlines()
+    whole_kb = sum(int(line.split()[1]) for line in rollup if line.startswith("Anonymous"))
+    assert changed_kb(pool.pids[0]) < whole_kb / 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_without_the_process_that_forks_it_costs_one_attempt(
+    number: int, start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed, or hangs. Its workers die with it, and another one is started."""
+    server, url, came, gone = await deaf_camera()
+    pool = await start_pool("session", port=urlsplit(url).port)
+    job = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
+    await came.wait()
+    source = template_of(pool)
+    os.kill(source, number)
+    if number == signal.SIGSTOP:
+        monkeypatch.setattr(template, "LIMIT_S", 0.1)  # it can't reap
+        os.kill(pool.pids[0], signal.SIGKILL)
+    with pytest.raises(CameraError, match="with the process that it was forked from") as caught:
+        await job
+    assert (caught.value.result, pool.pids) == (Result.CRASHED, ())
+    await gone.wait()
+    server.close()
+    monkeypatch.undo()
+    with pytest.raises(CameraError, match="connection refused"):
+        await pool.run("fetch", fetch(url), deadline=soon(30))
+    assert template_of(pool) != source
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
@@ -285,82 +327,3 @@ async def test_a_decoder_is_sealed_by_the_kernel(start_pool: StartPool) -> None:
     status = Path(f"/proc/{pool.pids[0]}/status").read_text()
     assert "Seccomp:\t2" in status
     assert "NoNewPrivs:\t1" in status
-
-
-def in_a_decoder(code: str, before: str = "") -> subprocess.CompletedProcess[bytes]:
-    """Run `code` as the body of a job of a real decoder worker.
-
-    What it returns comes back as the reply's data.
-    """
-    program = f"""if True:
-        import os, sys
-        sys.argv = ["worker", str(os.getppid()), str(1 << 30), "decoder"]
-        from camserver.capture import decode, worker
-        from camserver.workers import sandbox as confinement, seccomp
-        import resource, signal, socket, subprocess, threading
-        {before}
-        def job(request, blob):
-{textwrap.indent(textwrap.dedent(code), " " * 12)}
-        decode.inspect_job = job
-        worker.main()"""
-    request = json.dumps({"job": "inspect"}).encode()
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        input=FRAME.pack(len(request), 0) + request,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
-
-
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        "socket.socket()",
-        "socket.socket(socket.AF_UNIX)",
-        "socket.socketpair()",
-        "open('/etc/hostname')",
-        "open('/tmp/x', 'w')",
-        "os.stat('/')",
-        "os.listdir('/')",
-        "os.unlink('/tmp/x')",
-        "os.execv('/bin/true', ['true'])",
-        "os.fork()",
-        "subprocess.run(['true'])",
-        "threading.Thread(target=print).start()",
-        "os.kill(os.getppid(), 0)",
-        "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)",
-        "os.memfd_create('x')",
-        "os.pipe()",
-        "os.chmod('/tmp', 0)",
-    ],
-)
-def test_a_captured_decoder_reaches_nothing(attempt: str) -> None:
-    """Each of these is refused inside the real worker, after everything it needs is loaded."""
-    done = in_a_decoder(f"""
-        try:
-            {attempt}
-        except (PermissionError, RuntimeError) as error:
-            return {{"refused": type(error).__name__}}, b""
-        return {{"refused": "no"}}, b""
-    """)
-    reply = json.loads(done.stdout[FRAME.size :])
-    assert reply["refused"] == ("RuntimeError" if "Thread" in attempt else "PermissionError")
-
-
-def test_a_decoder_that_computes_for_ever_is_ended_by_the_kernel() -> None:
-    done = in_a_decoder("""
-        confinement.CPU_S = 0.1
-        confinement.limit_cpu()
-        while True:
-            pass
-    """)
-    assert done.returncode == -signal.SIGPROF
-
-
-def test_where_it_cannot_be_sealed_it_says_so_and_works() -> None:
-    done = in_a_decoder('return {"done": True}, b""', before='seccomp.LIBSECCOMP = "libnone.so"')
-    assert json.loads(done.stdout[FRAME.size :]) == {
-        "done": True,
-        "unsealed": "libnone.so is not installed",
-    }
