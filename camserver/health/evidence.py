@@ -35,6 +35,11 @@ class Evidence:
     clear: int = 0
     clear_s: float = 0.0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing speaks for the fault any more. Then it is like a new one."""
+        return not self.is_suspected and not self.pictures
+
     def see(self, speaks: bool | None, picture: Picture, after_s: float) -> None:
         """Take a picture into account. It is a suspicion after `after_s` seconds.
 
@@ -80,3 +85,7 @@ class Evidence:
         """End it: it is proven that the fault is not there, or it was seen too long ago."""
         self.is_suspected, self.since, self.lasted_s = False, None, 0.0
         self.pictures, self.clear = 0, 0
+
+
+NONE = Evidence()
+"""The evidence for a fault that was not seen. It is only read."""

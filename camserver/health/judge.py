@@ -15,7 +15,7 @@ from pydantic import Base64Bytes
 
 from camserver.config import HealthTable
 from camserver.health.dark_hours import DarkHours
-from camserver.health.evidence import Evidence
+from camserver.health.evidence import NONE, Evidence
 from camserver.health.frozen import OVERLAY, Repeats, StandingClock, clock_of, is_motionless
 from camserver.health.picture import Kind, Picture
 from camserver.health.scenes import STRUCTURE, Scenes
@@ -43,17 +43,14 @@ VIEWS = (
 """
 
 
-def _evidence() -> dict[Suspicion, Evidence]:
-    return {suspicion: Evidence() for suspicion in Suspicion}
-
-
 @dataclass(slots=True)
 class Judge:
     """What is known of one camera's pictures. `judge` takes one picture after the other."""
 
     scenes: Scenes = field(default_factory=Scenes)
     dark_hours: DarkHours = field(default_factory=DarkHours)
-    evidence: dict[Suspicion, Evidence] = field(default_factory=_evidence)
+    evidence: dict[Suspicion, Evidence] = field(default_factory=dict)
+    """Of the faults that were seen. Most cameras have none, and there may be 10,000."""
     standing: Evidence = field(default_factory=Evidence)
     motionless: Evidence = field(default_factory=Evidence)
     """These speak for a frozen camera, too: its clock stands, or nothing moves."""
@@ -114,7 +111,7 @@ class Judge:
             if (
                 beginnings := [
                     evidence.since
-                    for evidence in held[suspicion]
+                    for evidence in held.get(suspicion, ())
                     if evidence.is_suspected and evidence.since is not None
                 ]
             )
@@ -161,7 +158,20 @@ class Judge:
         return {Suspicion.BLURRED: picture.look.sharpness < least}
 
     def _eased(self, suspicion: Suspicion, limit: float) -> float:
-        return limit * EASE if self.evidence[suspicion].is_suspected else limit
+        return limit * EASE if self.evidence.get(suspicion, NONE).is_suspected else limit
+
+    def _see(
+        self, suspicion: Suspicion, speaks: bool | None, picture: Picture, after_s: float
+    ) -> None:
+        """Take a picture into account for one fault, as Evidence.see does."""
+        evidence = self.evidence.get(suspicion)
+        if evidence is None:
+            if not speaks:
+                return
+            evidence = self.evidence[suspicion] = Evidence()
+        evidence.see(speaks, picture, after_s)
+        if evidence.is_over:
+            del self.evidence[suspicion]
 
     def _see_views(self, views: Views, picture: Picture, after_s: float) -> None:
         is_black = views.get(Suspicion.BLACK)
@@ -172,14 +182,14 @@ class Judge:
         else:
             self.dark_hours.light(picture.at)
         for suspicion in VIEWS:
-            self.evidence[suspicion].see(views.get(suspicion), picture, after_s)
+            self._see(suspicion, views.get(suspicion), picture, after_s)
 
     def _learn(self, views: Views, picture: Picture, limits: HealthTable) -> None:
         if views.get(Suspicion.MOVED):
             self.scenes.see_other(picture, limits.moved_below, limits.accept_after)
             return
         # Of what can't be told, nothing is learned while a fault is seen
-        is_held = any(self.evidence[suspicion].pictures for suspicion in VIEWS)
+        is_held = any(self.evidence.get(suspicion, NONE).pictures for suspicion in VIEWS)
         is_certain = all(views.get(suspicion) is False for suspicion in VIEWS)
         if any(views.values()) or self._is_frozen() or (is_held and not is_certain):
             return
@@ -188,22 +198,24 @@ class Judge:
     # ---- what pictures show one after the other
 
     def _see_clock(self, picture: Picture, limits: HealthTable) -> None:
-        evidence, is_off = self.evidence[Suspicion.CLOCK], None
+        is_off = None
         if clock_of(picture) is not None:
-            limit_s = limits.clock_tolerance / (EASE if evidence.is_suspected else 1)
+            is_suspected = self.evidence.get(Suspicion.CLOCK, NONE).is_suspected
+            limit_s = limits.clock_tolerance / (EASE if is_suspected else 1)
             is_off = abs(picture.offset_s or 0.0) > limit_s
-        evidence.see(is_off, picture, limits.suspect_after)
+        self._see(Suspicion.CLOCK, is_off, picture, limits.suspect_after)
 
     def _see_frozen(self, views: Views, picture: Picture, limits: HealthTable) -> None:
-        evidence, after_s = self.evidence[Suspicion.FROZEN], limits.frozen_after
+        after_s = limits.frozen_after
         if self.repeats.see(picture):
             same = replace(picture, interval_s=math.inf)  # also after a gap it is the same picture
-            if not evidence.pictures and self.repeats.first is not None:
+            if Suspicion.FROZEN not in self.evidence and self.repeats.first is not None:
                 # Also the first one of the equal pictures speaks for it
-                evidence.see(True, replace(same, **self.repeats.first._asdict()), after_s)
-            evidence.see(True, same, after_s)
+                first = replace(same, **self.repeats.first._asdict())
+                self._see(Suspicion.FROZEN, True, first, after_s)
+            self._see(Suspicion.FROZEN, True, same, after_s)
         else:
-            evidence.end()  # one new picture proves it
+            self.evidence.pop(Suspicion.FROZEN, None)  # one new picture proves it
         self.standing.see(self.clock.see(picture), picture, after_s)
         self._see_motion(views, picture, limits)
 
@@ -232,4 +244,4 @@ class Judge:
 
     @property
     def _of_frozen(self) -> tuple[Evidence, ...]:
-        return self.evidence[Suspicion.FROZEN], self.standing, self.motionless
+        return self.evidence.get(Suspicion.FROZEN, NONE), self.standing, self.motionless

@@ -46,7 +46,8 @@ def read(path: Path, address: str, wall: float, boot: float) -> Judge | None:
         judge = stored.judge
         if stored.address != address or not _makes_sense(judge):
             return None
-        judge.evidence = Judge().evidence | judge.evidence  # a newer version may know more
+        # An older version kept evidence that is over
+        judge.evidence = {s: seen for s, seen in judge.evidence.items() if not seen.is_over}
         # The clock of its times may have begun again since
         move(judge, boot - stored.boot - max(0.0, wall - stored.wall))
         return judge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from looks import BLACK, BLURRED, START, WELL, Watched
 
 from camserver.config import HealthTable
+from camserver.health.evidence import Evidence
 from camserver.health.scene import blend
 from camserver.health.stored import content, read
 from camserver.model import Suspicion
@@ -369,11 +370,12 @@ def test_a_damaged_file_is_no_file(tmp_path: Path, damage: bytes) -> None:
         path.write_bytes(odd)
         assert read(path, "x", 0.0, 0.0) is None
     older = json.loads(whole)
-    del older["judge"]["evidence"]["frozen"]
+    assert older["judge"]["evidence"] == {}, "a camera that looks well has none"
+    older["judge"]["evidence"] = {"frozen": asdict(Evidence()), "moved": asdict(Evidence())}
     path.write_text(json.dumps(older))
     known = read(path, "x", 0.0, 0.0)
     assert known is not None
-    assert known.evidence.keys() == set(Suspicion), "a suspicion that an older version did not know"
+    assert known.evidence == {}, "an older version kept what is over"
     assert read(tmp_path, "x", 0.0, 0.0) is None
 
 
