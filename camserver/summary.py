@@ -13,6 +13,10 @@ from camserver.output import Output
 from camserver.polling.orchestrator import PollingOrchestrator
 
 STATUS_S = 10.0
+STATUS_CAMERA_S = 0.005
+"""A status line looks at all cameras, so one of many cameras is written less often: of 10,000 each
+50 s.
+"""
 SUMMARY_S = 60.0
 
 
@@ -24,7 +28,7 @@ async def keep_status(orchestrator: PollingOrchestrator) -> None:
             f"STATUS={s.cameras} cameras: {s.fresh} fresh, {s.failing} failing, {s.running}"
             " being polled"
         )
-        await asyncio.sleep(STATUS_S)
+        await asyncio.sleep(max(STATUS_S, STATUS_CAMERA_S * s.cameras))
 
 
 async def keep_summary(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,25 @@ import pytest
 
 from camserver.event_log import Counts
 from camserver.events import Event, PollsSummary
+from camserver.host import notify
 from camserver.leases import Budget, Holder, RtspManager
 from camserver.storage.outcomes import Outcomes
-from camserver.summary import SUMMARY_S, keep_summary
+from camserver.summary import SUMMARY_S, keep_status, keep_summary
+
+
+async def test_a_status_line_of_many_cameras_is_written_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines, loop = list[float](), asyncio.get_running_loop()
+    monkeypatch.setattr(notify, "notify", lambda _: lines.append(loop.time()))
+    numbers = SimpleNamespace(cameras=100, fresh=99, failing=1, running=0)
+    orchestrator: Any = SimpleNamespace(statistics=lambda: numbers)
+    keeping = asyncio.create_task(keep_status(orchestrator))
+    await asyncio.sleep(15)
+    numbers.cameras = 10_000
+    await asyncio.sleep(70)
+    keeping.cancel()
+    assert [b - a for a, b in pairwise(lines)] == pytest.approx([10, 10, 50])
 
 
 @pytest.mark.parametrize("is_summarised", [True, False])
