@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -91,11 +91,15 @@ class Outcomes:
         self._wall = wall
         self._boot = boot
         self._known: dict[str, Outcome] = {}
+        self._cameras: frozenset[str] | None = None  # None: all are in the inventory
 
     def configure(self, inventory: Inventory) -> tuple[str, ...]:
-        """Forget the cameras that are not in the inventory any more."""
-        cameras = {camera.id for camera in inventory.cameras}
-        self._known = {c: known for c, known in self._known.items() if c in cameras}
+        """Forget the cameras that are not in the inventory any more.
+
+        What a poll of them still brings is kept for latest.json, but not shown.
+        """
+        self._cameras = frozenset(camera.id for camera in inventory.cameras)
+        self._known = {c: known for c, known in self._known.items() if c in self._cameras}
         return ()
 
     def remember(self, earlier: Mapping[str, Outcome]) -> None:
@@ -133,12 +137,12 @@ class Outcomes:
 
     def ages_s(self) -> dict[str, float]:
         """The age of the newest picture of each camera that has one."""
-        ages = ((camera, self.age_s(camera)) for camera in self._known)
+        ages = ((camera, self.age_s(camera)) for camera in self._shown())
         return {camera: age_s for camera, age_s in ages if age_s is not None}
 
     def captured_at(self) -> dict[str, float]:
         """The capture time of each camera's newest picture, in seconds since 1970."""
-        times = ((camera, known.captured_at) for camera, known in self._known.items())
+        times = ((camera, self._known[camera].captured_at) for camera in self._shown())
         return {camera: captured_at for camera, captured_at in times if captured_at is not None}
 
     def published(self, camera: str, picture: Mapping[str, Any], captured_at: datetime) -> None:
@@ -159,6 +163,10 @@ class Outcomes:
             consecutive_failures=failures,
         )
         return outcome
+
+    def _shown(self) -> Collection[str]:
+        """The cameras that are in the inventory."""
+        return self._known if self._cameras is None else self._known.keys() & self._cameras
 
 
 def read_outcomes(directory: Path, cameras: Iterable[str]) -> dict[str, Outcome]:
