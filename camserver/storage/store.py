@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import aiofiles.os
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 
 from camserver.config import Inventory
 from camserver.config.output import OutputTable
@@ -39,6 +39,8 @@ THREADS = 8
 LIMIT_S = 10.0
 """How long the disk may take to write one picture, and how long it may be busy with an earlier one.
 """
+
+_JSON = TypeAdapter(dict[str, Any])
 
 
 class Stored(NamedTuple):
@@ -231,7 +233,7 @@ def _write(
 
 
 def _latest_json(camera: str, outcome: Outcome) -> bytes:
-    return to_json(outcome.latest(camera), indent=1) + b"\n"
+    return _JSON.dump_json(outcome.latest(camera), indent=1) + b"\n"
 
 
 def _failures(attempt: Attempt, before: int) -> int:
