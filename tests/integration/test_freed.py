@@ -12,6 +12,8 @@ import weakref
 import pytest
 from house import StartFleet
 
+from camserver.leases import Holder
+from camserver.model import Result
 from camserver.rtsp.aio.connection import ConnectionClosed, RtspConnection
 from camserver.simulator.camera import Fault, SimulatedCamera
 
@@ -28,6 +30,23 @@ async def test_a_session_leaves_no_garbage(fault: str, fleet: StartFleet) -> Non
         await house.seen("cam")
         left = [each for each in gc.get_objects() if isinstance(each, RtspConnection)]
         assert not left
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("fault", ["status:453", "stall:PLAY"])
+async def test_a_device_that_is_full_leaves_no_garbage(fault: str, fleet: StartFleet) -> None:
+    """It says so, or it is silent while another session is open, which is taken as full."""
+    busy = SimulatedCamera("cam", "Gate", gop=5, max_sessions=2, fault=Fault.parse(fault))
+    house = await fleet([busy])
+    gc.collect()
+    gc.disable()
+    try:
+        with await house.manager.acquire("cam", "cam", Holder("live", "view")):
+            attempt = await house.take("cam", timeout_s=2.0, engine="native")
+        await house.seen("cam")
+        left = [each for each in gc.get_objects() if isinstance(each, RtspConnection)]
+        assert (attempt.result, left) == (Result.FULL, [])
     finally:
         gc.enable()
 

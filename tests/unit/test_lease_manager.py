@@ -27,10 +27,12 @@ async def test_an_observed_session_counts_and_asks_polls_to_give_way() -> None:
     with await m.acquire("gate", "d", HOLDER) as poll:
         seen = m.observe("gate", "d", Holder("live", "go2rtc gate"))
         await poll.preempted()
-        assert len(m.statistics()[0].held) == 2
+        assert len(m.statistics()[0].held) == m.sessions == 2
     with pytest.raises(RtspBusy, match="held by live go2rtc gate"):
         await m.acquire("gate", "d", HOLDER, lease_wait_s=1.0)
+    assert m.sessions == 1
     seen.release()
+    assert m.sessions == 0
     with await m.acquire("gate", "d", HOLDER):
         pass
 

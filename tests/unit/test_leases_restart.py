@@ -154,6 +154,7 @@ async def test_a_session_of_a_camera_that_is_away_for_a_while_is_not_forgotten()
     assert m.try_acquire("gate", "d", HOLDER) is None
     lease = m.claim("gate", "d", Holder("live", "film"), Claim(7), priority=Priority.LIVE)
     assert lease is not None
+    assert m.sessions == 1
     lease.release()
 
 

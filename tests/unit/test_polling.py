@@ -17,7 +17,9 @@ from virtual_fleet import Fleet, dead, outcome, quick
 
 from camserver.config import Camera
 from camserver.events import PollSkipped
+from camserver.leases import Holder
 from camserver.model import Attempt, Result
+from camserver.polling.entry import YIELD_S
 from camserver.polling.schedule import RETRY_CAP_S, next_due, phase, retry_delay_s
 
 
@@ -298,6 +300,28 @@ def test_more_than_the_open_rate_allows_is_shared_fairly() -> None:
     assert len(fleet.starts) == 600
     assert max(polls) - min(polls) <= 4
     assert min(len(starts) for starts in fleet.starts.values()) > 15
+
+
+async def test_who_asks_for_a_failing_camera_gets_its_poll_also_when_many_wait() -> None:
+    """It lets others start first, but not for ever: 600 cameras every 10 s, 20 starts a second."""
+
+    async def behave(c: Camera) -> Attempt:
+        await asyncio.sleep(0.2)
+        return outcome(c, Result.TIMEOUT if c.id == "dead" else Result.OK)
+
+    fleet, loop = Fleet(behave, sessions=256, open_rate=20), asyncio.get_running_loop()
+    cameras = [camera(f"c{n}", interval_s=10.0) for n in range(600)]
+    fleet.orchestrator.configure([*cameras, camera("dead", interval_s=3600.0)])
+    running = asyncio.create_task(fleet.orchestrator.run())
+    await asyncio.sleep(300)
+    asked, polls = loop.time(), len(fleet.starts["dead"])
+    attempt = await fleet.orchestrator.poll_now("dead", Holder("event", "a client"))
+    assert attempt.result is Result.TIMEOUT
+    assert len(fleet.starts["dead"]) > polls
+    longest_wait_s = fleet.orchestrator.statistics().lateness["healthy"].most_s
+    assert loop.time() - asked < longest_wait_s + YIELD_S["failing"] + 1
+    await fleet.orchestrator.stop(0.0)
+    await running
 
 
 async def test_a_camera_that_another_host_polled_keeps_its_rhythm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -75,6 +76,24 @@ class Watched:
 
     def told(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
+
+
+async def test_collections_of_garbage_are_paused_while_an_inventory_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would look through all that is read, again and again."""
+    watched, seen = Watched(tmp_path), list[bool]()
+    watched.write("a")
+
+    def read(path: Path) -> Inventory:
+        seen.append(gc.isenabled())
+        return load_inventory(path)
+
+    async with watched.running():
+        monkeypatch.setattr(reload_module, "load_inventory", read)
+        await watched.reloader.reload()
+    assert set(seen) == {False}
+    assert gc.isenabled()
 
 
 async def test_a_folder_that_is_removed_and_made_again(tmp_path: Path) -> None:

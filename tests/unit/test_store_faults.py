@@ -191,6 +191,10 @@ async def test_an_earlier_run_is_remembered(tmp_path: Path) -> None:
     (tmp_path / "torn" / "latest.json").write_text("{")
     (tmp_path / "fifo").mkdir()
     os.mkfifo(tmp_path / "fifo" / "latest.json")
+    for odd in ("5", "[]", '"yesterday"', "null"):
+        (tmp_path / "odd").mkdir(exist_ok=True)
+        (tmp_path / "odd" / "latest.json").write_text(f'{{"captured_at": {odd}}}')
+        assert read_outcomes(tmp_path, ["odd"])["odd"].captured_at is None
     found = read_outcomes(tmp_path, ["gate", "torn", "fifo", "never"])
     assert list(found) == ["gate"]
     assert found["gate"].latest("gate") == facts(tmp_path)
