@@ -30,6 +30,12 @@ from camserver.workers.template import WorkerTemplate
 EXPEDITE = signal.SIGUSR1
 """The signal that asks a worker to end its job now. EXPEDITE_S later the worker is killed."""
 EXPEDITE_S = 0.4
+PATIENCE_S = {"decoder": 0.1, "session": 0.0}
+"""For how long a job waits for a busy worker before another one is started.
+
+Decoding takes less time than that, a session more. One decoder is enough for a few pictures a
+second, and each takes about 10 MB.
+"""
 
 
 class WorkerPool:
@@ -63,6 +69,7 @@ class WorkerPool:
         self._slots = asyncio.Semaphore(size)
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
+        self._freed = asyncio.Event()
         self._retiring: set[asyncio.Task[int | None]] = set()
 
     @property
@@ -96,8 +103,10 @@ class WorkerPool:
         Raises CameraError: with the job's own result, with timeout at the deadline (the worker is
         killed), with crashed, or with error when no worker could be started.
         """
+        patient_until = asyncio.get_running_loop().time() + PATIENCE_S[self.name]
         async with self.slot(deadline):
-            return await self._run({"job": job, **data}, blob, deadline, late, job_s)
+            worker = await self._worker(min(patient_until, deadline))
+            return await self._run(worker, {"job": job, **data}, blob, deadline, late, job_s)
 
     @contextlib.asynccontextmanager
     async def slot(self, deadline: float) -> AsyncIterator[None]:
@@ -129,7 +138,8 @@ class WorkerPool:
         late: Callable[[Reply], None] | None = None,
     ) -> Reply:
         """The same as `run`, within a slot."""
-        return await self._run({"job": job, **data}, blob, deadline, late, math.inf)
+        worker = await self._worker()
+        return await self._run(worker, {"job": job, **data}, blob, deadline, late, math.inf)
 
     async def close(self) -> None:
         """Kill and reap every worker."""
@@ -138,16 +148,11 @@ class WorkerPool:
         if self._retiring:
             await asyncio.wait(self._retiring)
 
-    async def _run(
-        self,
-        request: dict[str, Any],
-        blob: bytes,
-        deadline: float,
-        late: Callable[[Reply], None] | None,
-        job_s: float,
-    ) -> Reply:
-        worker = self._take_idle()
-        while worker is None:
+    async def _worker(self, patient_until: float = 0.0) -> Worker:
+        """A worker for one job. Another one is started when none is idle by `patient_until`."""
+        while (worker := self._take_idle()) is None:
+            if self._all and await self._one_is_freed(patient_until):
+                continue
             try:
                 await finish(self._spawn())
             except OSError as error:
@@ -156,9 +161,30 @@ class WorkerPool:
                     f"no {self.name} worker could be started: {error.strerror}",
                     SessionEnd.NONE,
                 ) from None
-            worker = self._take_idle()
+        return worker
+
+    async def _one_is_freed(self, until: float) -> bool:
+        if until <= asyncio.get_running_loop().time():
+            return False
+        self._freed.clear()
+        try:
+            async with asyncio.timeout_at(until):
+                await self._freed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _run(
+        self,
+        worker: Worker,
+        request: dict[str, Any],
+        blob: bytes,
+        deadline: float,
+        late: Callable[[Reply], None] | None,
+        job_s: float,
+    ) -> Reply:
         exchange = asyncio.create_task(worker.exchange(request, blob), name=f"{self.name} job")
-        # A new worker still has to load its libraries
+        # A new worker still has to use its libraries for the first time
         limit = deadline
         if worker.has_answered:
             limit = min(deadline, asyncio.get_running_loop().time() + job_s)
@@ -190,6 +216,7 @@ class WorkerPool:
 
     def _keep(self, worker: Worker) -> None:
         self._idle.append(worker)
+        self._freed.set()
         worker.retire_later(self._retire)
 
     async def _expedite(

@@ -62,6 +62,7 @@ START_RATE = 100.0
 """The open rate where all cameras shall have a picture soon."""
 WARM_UP_S = 60.0
 FIRST_LIMIT_S = 300.0
+SETTLED_S = 75.0
 RELOADS = 5
 RELOAD_S = 15.0
 STARTS = 7
@@ -145,6 +146,16 @@ def point(cameras: int, minutes: float, polls_a_second: int = POLLS_A_SECOND) ->
     )
 
 
+def _settled_memory_mb(daemon: Daemon, site: Site) -> float:
+    """When the rush of the start is over: what it needed was given back, also decoders have ended.
+
+    One decoder runs again, as it does with a poll now and then.
+    """
+    time.sleep(SETTLED_S)
+    daemon.take_picture(min(site.healthy))
+    return memory_mb(daemon.process.pid)
+
+
 def idle(cameras: int, minutes: float) -> Idle:
     with _fleet(cameras) as (folder, site):
         planned = cameras / IDLE_INTERVAL_S
@@ -154,7 +165,7 @@ def idle(cameras: int, minutes: float) -> Idle:
         _as_planned(seen.results.total() / seen.seconds, planned)
         with running(folder / "reloads", site, IDLE_INTERVAL, START_RATE) as daemon:
             wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
-            memory = memory_mb(daemon.process.pid)
+            memory = _settled_memory_mb(daemon, site)
             quiet = max(daemon.answers_s(RELOAD_S))
             busy = [_reload(daemon, number) for number in range(RELOADS)]
     return Idle(

@@ -171,6 +171,13 @@ class Daemon:
         with contextlib.closing(DaemonConnection(self._socket)) as connection:
             return connection.text(route)
 
+    def take_picture(self, camera: str) -> None:
+        """Request a picture, and wait for it."""
+        with contextlib.closing(DaemonConnection(self._socket)) as connection:
+            connection.request("POST", f"/v1/cameras/{camera}/snapshot")
+            answer = connection.getresponse()
+            assert answer.status == 200, (answer.status, answer.read())
+
     def wait_until(self, seconds: float) -> None:
         """Wait until it runs for so many seconds."""
         time.sleep(max(0.0, self.started + seconds - time.time()))
