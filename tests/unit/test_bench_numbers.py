@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import expected
 from bench.expected import expectations
 from bench.freshness_spans import ages, percentile
+
+
+@pytest.mark.parametrize("bench", ["bench_fleet", "bench_growth"])
+def test_a_bench_finds_what_it_imports(bench: str) -> None:
+    """As a program, without the paths of the tests."""
+    path = Path(expected.__file__).with_name(f"{bench}.py")
+    done = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_picture_is_as_old_as_its_name_until_the_next_one_is_written(tmp_path: Path) -> None:
