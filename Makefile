@@ -27,6 +27,8 @@ help:
 	@echo "make demo-fleet   three hosts on this machine share 60 simulated cameras; one of them is killed"
 	@echo "make test   install what is missing, pass all tests"
 	@echo "make check  lint, types, import layers"
+	@echo "make bench  one picture, beside other programs: a quarter of an hour; writes docs/performance.md"
+	@echo "make bench-fleet  fleets of up to 10,000 cameras: an hour and a half; as root"
 	@echo "sudo make install / uninstall   the daemon under systemd"
 
 packages:

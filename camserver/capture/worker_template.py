@@ -8,7 +8,6 @@ it when its parent dies, and kills its workers when it dies.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -49,11 +48,8 @@ def main() -> None:
 
 
 def _reap(pid: int) -> int:
-    """The exit status of a worker that has died. Raises ChildProcessError."""
-    found, status = os.waitpid(pid, os.WNOHANG)
-    if not found:
-        raise ChildProcessError(errno.ECHILD, "it has not died")
-    return os.waitstatus_to_exitcode(status)
+    """The exit status of a worker that has died, or was killed. Raises ChildProcessError."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _fork(request: dict[str, Any], fds: list[int], control: socket.socket) -> int:

@@ -2,9 +2,10 @@
 
 Parent's side. This module imports neither libav nor libjpeg.
 
-Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again, or dead
-*and reaped*. This also holds when the caller is cancelled, even several times. So any session that
-the worker held is closed by then.
+Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again, or
+dead. This also holds when the caller is cancelled, even several times. So any session that the
+worker held is closed by then. Workers are started and reaped by tasks of the pool: a job waits for
+that until its deadline at most.
 
 anyio.to_process is not used for two reasons. Its replies are pickles: unpickling the reply of a
 compromised decoder would run the attacker's code in the daemon. It also runs the parent's main
@@ -30,6 +31,8 @@ from camserver.workers.template import WorkerTemplate
 EXPEDITE = signal.SIGUSR1
 """The signal that asks a worker to end its job now. EXPEDITE_S later the worker is killed."""
 EXPEDITE_S = 0.4
+STATUS_S = 0.5
+"""How long a job waits for the exit status of its dead worker. Its sessions are closed already."""
 PATIENCE_S = {"decoder": 0.1, "session": 0.0}
 """For how long a job waits for a busy worker before another one is started.
 
@@ -69,8 +72,10 @@ class WorkerPool:
         self._slots = asyncio.Semaphore(size)
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
-        self._freed = asyncio.Event()
-        self._retiring: set[asyncio.Task[int | None]] = set()
+        self._changed = asyncio.Event()
+        """Set when a worker came free or left, or when one could not be started."""
+        self._starting: set[asyncio.Task[None]] = set()
+        self._reaping: dict[Worker, asyncio.Task[int | None]] = {}
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -79,8 +84,8 @@ class WorkerPool:
 
     async def warm(self) -> None:
         """Start one worker ahead of the first job."""
-        if not self._all:
-            await finish(self._spawn())
+        if not self._all and not self._starting:
+            await asyncio.shield(self._start())
 
     async def run(
         self,
@@ -100,12 +105,13 @@ class WorkerPool:
         When this is cancelled, the worker is killed. With `late`, the worker is first asked to end
         the job (EXPEDITE). If its reply comes in time, `late` is called with it.
 
-        Raises CameraError: with the job's own result, with timeout at the deadline (the worker is
-        killed), with crashed, or with error when no worker could be started.
+        Raises CameraError: with the job's own result, with overloaded when no worker came free
+        before the deadline, with timeout at the deadline (the worker is killed), with crashed, or
+        with error when no worker could be started.
         """
         patient_until = asyncio.get_running_loop().time() + PATIENCE_S[self.name]
         async with self.slot(deadline):
-            worker = await self._worker(min(patient_until, deadline))
+            worker = await self._worker(deadline, patient_until)
             return await self._run(worker, {"job": job, **data}, blob, deadline, late, job_s)
 
     @contextlib.asynccontextmanager
@@ -118,11 +124,7 @@ class WorkerPool:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
         except TimeoutError:
-            raise CameraError(
-                Result.OVERLOADED,
-                f"no {self.name} worker came free before the deadline",
-                SessionEnd.NONE,
-            ) from None
+            raise self._overloaded() from None
         try:
             yield
         finally:
@@ -138,41 +140,69 @@ class WorkerPool:
         late: Callable[[Reply], None] | None = None,
     ) -> Reply:
         """The same as `run`, within a slot."""
-        worker = await self._worker()
+        worker = await self._worker(deadline)
         return await self._run(worker, {"job": job, **data}, blob, deadline, late, math.inf)
 
     async def close(self) -> None:
         """Kill and reap every worker."""
-        for worker in list(self._all):
+        if self._starting:
+            await asyncio.wait(self._starting, timeout=STATUS_S)
+        for starting in tuple(self._starting):
+            starting.cancel()
+        for worker in tuple(self._all):
             await finish(self._discard(worker))
-        if self._retiring:
-            await asyncio.wait(self._retiring)
+        if tasks := {*self._starting, *self._reaping.values()}:
+            await asyncio.wait(tasks, timeout=STATUS_S)
 
-    async def _worker(self, patient_until: float = 0.0) -> Worker:
-        """A worker for one job. Another one is started when none is idle by `patient_until`."""
+    async def _worker(self, deadline: float, patient_until: float = 0.0) -> Worker:
+        """A worker for one job. Another one is started when none is idle by `patient_until`.
+
+        Raises CameraError.
+        """
+        loop = asyncio.get_running_loop()
+        starting: asyncio.Task[None] | None = None
         while (worker := self._take_idle()) is None:
-            if self._all and await self._one_is_freed(patient_until):
-                continue
+            if starting is not None and starting.done():
+                if (error := starting.exception()) is not None:
+                    raise self._not_started(error) from None
+                starting = None  # it was faster for another job
+            is_patient = bool(self._all or self._starting) and loop.time() < patient_until
+            if starting is None and not is_patient and self._has_room:
+                starting = self._start()
+            until = min(patient_until, deadline) if is_patient else deadline
+            self._changed.clear()
             try:
-                await finish(self._spawn())
-            except OSError as error:
-                raise CameraError(
-                    Result.ERROR,
-                    f"no {self.name} worker could be started: {error.strerror}",
-                    SessionEnd.NONE,
-                ) from None
+                async with asyncio.timeout_at(until):
+                    await self._changed.wait()
+            except TimeoutError:
+                if loop.time() >= deadline:
+                    raise self._overloaded() from None
         return worker
 
-    async def _one_is_freed(self, until: float) -> bool:
-        if until <= asyncio.get_running_loop().time():
-            return False
-        self._freed.clear()
-        try:
-            async with asyncio.timeout_at(until):
-                await self._freed.wait()
-        except TimeoutError:
-            return False
-        return True
+    @property
+    def _has_room(self) -> bool:
+        return len(self._all) + len(self._starting) < self._size
+
+    def _start(self) -> asyncio.Task[None]:
+        """Start one more worker, which is idle then.
+
+        It is no part of the job that wants it: that may be cancelled meanwhile.
+        """
+        task = asyncio.create_task(self._spawn(), name=f"start of a {self.name} worker")
+        self._starting.add(task)
+        task.add_done_callback(self._started)
+        return task
+
+    async def _spawn(self) -> None:
+        worker = await self._template.fork(self.name, self._memory_bytes, self.port)
+        self._all.add(worker)
+        self._keep(worker)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        self._changed.set()
+        if not task.cancelled():
+            task.exception()  # marks it as retrieved: the job may have left
 
     async def _run(
         self,
@@ -216,7 +246,7 @@ class WorkerPool:
 
     def _keep(self, worker: Worker) -> None:
         self._idle.append(worker)
-        self._freed.set()
+        self._changed.set()
         worker.retire_later(self._retire)
 
     async def _expedite(
@@ -244,53 +274,62 @@ class WorkerPool:
             worker.keep()
             if not worker.has_died:
                 return worker
-            self._reap_later(worker)
-            self.restarts += 1
+            self._reap_later(worker, restarts=1)
         return None
 
-    async def _spawn(self) -> None:
-        """Start one more worker and make it idle.
-
-        It is not assigned to the caller, because the caller may be cancelled meanwhile.
-        """
-        worker = await self._template.fork(self.name, self._memory_bytes, self.port)
-        self._all.add(worker)
-        self._keep(worker)
-
     async def _discard(self, worker: Worker) -> int | None:
-        """Kill the worker, and wait until the kernel has closed all its sockets."""
+        """Kill the worker, and wait until the kernel has closed all its sockets.
+
+        Returns its exit status. None: it is unknown.
+        """
         worker.keep()
         worker.send(signal.SIGKILL)
-        status = await self._reap(worker)
-        self._all.discard(worker)
-        if worker in self._idle:
-            self._idle.remove(worker)
-        self.restarts += 1
-        return status
+        reaping = self._reap_later(worker, restarts=1)
+        await worker.died()
+        await asyncio.wait({reaping}, timeout=STATUS_S)
+        return reaping.result() if reaping.done() and not reaping.cancelled() else None
+
+    def _retire(self, worker: Worker) -> None:
+        """End a worker that was idle for IDLE_S."""
+        worker.hang_up()
+        self._reap_later(worker, restarts=0)
+
+    def _reap_later(self, worker: Worker, *, restarts: int) -> asyncio.Task[int | None]:
+        """Reap a worker that dies, or has died. It is none of ours any more when it is dead."""
+        if worker not in self._reaping:
+            self.restarts += restarts
+            if worker in self._idle:
+                self._idle.remove(worker)
+            task = asyncio.create_task(self._reap(worker), name=f"end of a {self.name} worker")
+            self._reaping[worker] = task
+            task.add_done_callback(lambda _: self._reaping.pop(worker))
+        return self._reaping[worker]
 
     async def _reap(self, worker: Worker) -> int | None:
         await worker.died()
+        self._all.discard(worker)
+        self._changed.set()
         status = await self._template.reap(worker)
         worker.close()
         return status
 
-    def _retire(self, worker: Worker) -> None:
-        """End a worker that was idle for IDLE_S."""
-        if worker in self._idle:
-            self._idle.remove(worker)
-            worker.hang_up()
-            self._reap_later(worker)
+    def _overloaded(self) -> CameraError:
+        return CameraError(
+            Result.OVERLOADED,
+            f"no {self.name} worker came free before the deadline",
+            SessionEnd.NONE,
+        )
 
-    def _reap_later(self, worker: Worker) -> None:
-        self._all.discard(worker)
-        task = asyncio.create_task(self._reap(worker), name=f"end of a {self.name} worker")
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    def _not_started(self, error: BaseException) -> CameraError:
+        why = error.strerror if isinstance(error, OSError) else repr(error)
+        return CameraError(
+            Result.ERROR, f"no {self.name} worker could be started: {why}", SessionEnd.NONE
+        )
 
 
 def _how(status: int | None) -> str:
     if status is None:
-        return "with the process that it was forked from"
+        return "how is unknown"
     if status == -signal.SIGPROF:
         return f"it used more than {CPU_S} s of CPU"
     return f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -41,9 +41,14 @@ class Worker:
     """
 
     def __init__(
-        self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        pid: int,
+        parent_pid: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
     ) -> None:
         self.pid = pid
+        self.parent_pid = parent_pid
         self.has_answered = False
         self._reader = reader
         self._writer = writer
@@ -53,12 +58,12 @@ class Worker:
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
 
     @classmethod
-    async def connected(cls, pid: int, channel: socket.socket) -> Self:
-        """The worker `pid`, which serves the other end of `channel`."""
+    async def connected(cls, pid: int, parent_pid: int, channel: socket.socket) -> Self:
+        """The worker `pid`, which serves the other end of `channel`. Raises OSError."""
         reader, writer = await asyncio.open_unix_connection(sock=channel, limit=BUFFER_BYTES)
         try:
-            return cls(pid, reader, writer)
-        except OSError:  # it is not there any more
+            return cls(pid, parent_pid, reader, writer)
+        except OSError:
             writer.close()
             raise
 

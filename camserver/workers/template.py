@@ -9,18 +9,19 @@ It does only what it is asked for. So a dead worker keeps its process id until w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
 from typing import Any
 
+from camserver.host.tasks import finish
 from camserver.workers.process import Worker
 
-LIMIT_S = 30.0
+LIMIT_S = 10.0
 """How long it may take to load the libraries and to answer. Then it is killed."""
 MAX_ANSWER_BYTES = 256
 ENVIRONMENT = {
@@ -46,62 +47,78 @@ class WorkerTemplate:
     async def fork(self, name: str, memory_bytes: int, port: int) -> Worker:
         """Start a worker of the kind `name`. See WorkerPool. Raises OSError.
 
-        It must not be cancelled: then nobody would own the worker.
+        When this is cancelled, the process is ended, and all its workers with it: otherwise nobody
+        would own the new one.
         """
-        ours, its = socket.socketpair()
-        try:
-            request = {"fork": name, "memory_bytes": memory_bytes, "port": port}
-            pid = await self._ask(request, its)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            its.close()
-        return await Worker.connected(pid, ours)
+        request = {"fork": name, "memory_bytes": memory_bytes, "port": port}
+        async with self._asking:
+            process, control = await self._running()
+            ours, its = socket.socketpair()
+            try:
+                with its:
+                    pid = await self._answer(control, request, its)
+            except BaseException:
+                ours.close()
+                raise
+            try:
+                return await Worker.connected(pid, process.pid, ours)
+            except BaseException:  # such as: no descriptor is left
+                ours.close()
+                os.kill(pid, signal.SIGKILL)  # it was not reaped, so nobody else has its id
+                await finish(self._answer(control, {"reap": pid}))
+                raise
 
     async def reap(self, worker: Worker) -> int | None:
         """Reap a worker that has died. The result is as of Popen.returncode. None: it is unknown.
 
-        It is unknown when the process from which it was forked has died, too.
+        It is unknown when the process from which it was forked has ended, too.
         """
-        try:
-            return await self._ask({"reap": worker.pid})
-        except OSError:
-            return None
+        async with self._asking:
+            process, control = self._process, self._control
+            if process is None or control is None or process.pid != worker.parent_pid:
+                return None
+            try:
+                return await self._answer(control, {"reap": worker.pid})
+            except OSError:
+                return None
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process, also while an answer is awaited that does not come."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
         async with self._asking:
             await self._end()
 
-    async def _ask(self, request: dict[str, Any], descriptor: socket.socket | None = None) -> int:
-        """Send a request. Returns what is in the answer. Raises OSError."""
-        async with self._asking:
-            control = await self._running()
-            try:
-                async with asyncio.timeout(LIMIT_S):
-                    fds = [] if descriptor is None else [descriptor.fileno()]
-                    socket.send_fds(control, [json.dumps(request).encode()], fds)
-                    message = await asyncio.get_running_loop().sock_recv(control, MAX_ANSWER_BYTES)
-            except TimeoutError:
-                await self._end()
-                raise OSError(errno.ETIMEDOUT, f"no answer within {LIMIT_S:g} s") from None
-            except OSError:  # it died just now
-                await self._end()
-                raise
-            if not message:
-                await self._end()
-                raise OSError(errno.ECHILD, "the process that starts them has died")
-            answer = json.loads(message)
-            if "errno" in answer:
-                raise OSError(answer["errno"], os.strerror(answer["errno"]))
-            return int(answer["result"])
+    async def _answer(
+        self, control: socket.socket, request: dict[str, Any], *descriptors: socket.socket
+    ) -> int:
+        """Send a request, and return what is in the answer. Raises OSError.
 
-    async def _running(self) -> socket.socket:
-        """The socket of the running process, which is started if there is none."""
+        Without an answer the process is ended.
+        """
+        message = b""
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                fds = [each.fileno() for each in descriptors]
+                socket.send_fds(control, [json.dumps(request).encode()], fds)
+                message = await asyncio.get_running_loop().sock_recv(control, MAX_ANSWER_BYTES)
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, f"no answer within {LIMIT_S:g} s") from None
+        finally:
+            if not message:
+                await finish(self._end())
+        if not message:
+            raise OSError(errno.ECHILD, "the process that starts them has died")
+        answer = json.loads(message)
+        if "errno" in answer:
+            raise OSError(answer["errno"], os.strerror(answer["errno"]))
+        return int(answer["result"])
+
+    async def _running(self) -> tuple[Process, socket.socket]:
+        """The process and its socket. It is started if there is none."""
         if self._process is not None and self._process.returncode is not None:
             await self._end()
-        if self._control is None:
+        if self._process is None or self._control is None:
             self._control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control.setblocking(False)
             try:
@@ -118,12 +135,12 @@ class WorkerTemplate:
                     start_new_session=True,
                     env=ENVIRONMENT,
                 )
-            except OSError:
-                await self._end()
+            except BaseException:
+                await finish(self._end())
                 raise
             finally:
                 its.close()
-        return self._control
+        return self._process, self._control
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -131,6 +148,6 @@ class WorkerTemplate:
         if control is not None:
             control.close()
         if process is not None:
-            with contextlib.suppress(ProcessLookupError):
+            if process.returncode is None:
                 process.kill()
             await process.wait()

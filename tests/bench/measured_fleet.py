@@ -128,7 +128,8 @@ def memory_mb(daemon: int) -> float:
     own_kb, files_kb = 0, dict[str, int]()
     for pid in (daemon, *processes_of(daemon)):
         of_files: Counter[str] = Counter()
-        with contextlib.suppress(OSError):
+        # It may have ended. But not PermissionError: workers show their memory to root only
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             own_kb += int(rollup.split("Pss_Anon:")[1].split()[0])
             name, rss_kb = "", 0

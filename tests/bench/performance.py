@@ -149,7 +149,7 @@ def fleets_section(numbers: Numbers) -> str:
 
 
 def _ms(of: str, part: str) -> Callable[[Json], str]:
-    return lambda fleet: f"{(fleet[of] or {}).get(part, 0.0):.2f} ms"
+    return lambda fleet: f"{fleet[of].get(part, 0.0):.2f} ms" if fleet[of] else "not measured"
 
 
 def growth_section(numbers: Numbers) -> str:
