@@ -27,7 +27,7 @@ help:
 	@echo "make demo-fleet   three hosts on this machine share 60 simulated cameras; one of them is killed"
 	@echo "make test   install what is missing, pass all tests"
 	@echo "make check  lint, types, import layers"
-	@echo "make bench  one picture, beside other programs: a quarter of an hour; writes docs/performance.md"
+	@echo "make bench  one picture, beside other programs: half an hour; writes docs/performance.md"
 	@echo "make bench-fleet  fleets of up to 10,000 cameras: an hour and a half; as root"
 	@echo "sudo make install / uninstall   the daemon under systemd"
 
@@ -99,7 +99,7 @@ screenshots: test-packages .venv/.installed
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
-# one picture, beside other programs: a quarter of an hour. ARGS: --rounds 3 --scene plain
+# one picture, beside other programs: half an hour. ARGS: --rounds 3 --scene plain
 bench: test-packages .venv/.bench
 	@mkdir -p $(NUMBERS)
 	$(BIN)/python tests/bench/bench_snapshot.py --json $(NUMBERS)/snapshot.json $(ARGS)
