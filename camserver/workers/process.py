@@ -73,7 +73,10 @@ class Worker:
         Raises EOFError or OSError when it dies, ValueError when its reply makes no sense.
         """
         header = json.dumps(data).encode()
-        self._writer.writelines((FRAME.pack(len(header), len(blob)), header, blob))
+        # Not writelines: from Python 3.12 on, an empty part of it is never sent. It keeps the loop
+        # busy, and the socket open (https://github.com/python/cpython/issues/155888).
+        self._writer.write(FRAME.pack(len(header), len(blob)) + header)
+        self._writer.write(blob)
         await self._writer.drain()
         header_bytes, blob_bytes = FRAME.unpack(await self._reader.readexactly(FRAME.size))
         if header_bytes > MAX_HEADER_BYTES or blob_bytes > MAX_BLOB_BYTES:
