@@ -26,8 +26,11 @@ READ_S = 0.2
 WRITE_S = 10.0
 """How long the writing of one file may take. What is not written is written later."""
 READERS = 2
-SAVE_S = 600.0
-"""How often what is known of a camera is written, if nothing is suspected or has recovered."""
+SAVE_S, SAVE_POLLS = 600.0, 6
+"""How often what is known of a camera is written, if nothing is suspected or has recovered: the
+longer of a time and of so many intervals. A file for each picture would cost as much as publishing
+it.
+"""
 
 
 class _Watched(NamedTuple):
@@ -132,7 +135,8 @@ class PictureHealth:
         health = judge.judge(picture, watched.limits)
         has_changed = self._tell(camera, before, health, picture.at)
         has_learned = before is not None and before.is_learning and not health.is_learning
-        is_due = not 0 <= now - self._saved.setdefault(camera, now) < SAVE_S
+        save_s = max(SAVE_S, SAVE_POLLS * watched.interval_s)
+        is_due = not 0 <= now - self._saved.setdefault(camera, now) < save_s
         if has_changed or has_learned or is_due:
             self._saved[camera] = now
             self._save_later(camera)

@@ -44,9 +44,9 @@ class Desk:
     def inventory(self, keys: str = "", url: str = "rtsp://gate/") -> Any:
         return load(self.folder, f'[[camera]]\nid = "gate"\nurl = "{url}"\n{keys}\n')
 
-    async def see(self, look: Look = WELL, times: int = 1) -> Any:
+    async def see(self, look: Look = WELL, times: int = 1, every_s: float = 10) -> Any:
         for _ in range(times):
-            self.now += 10
+            self.now += every_s
             while (references := await self.health.references("gate")) is None:
                 await asyncio.sleep(0)  # its file is being read
             likeness = tuple(0.9 for _ in references.scenes)
@@ -80,6 +80,34 @@ async def test_changes_are_told_and_kept(desk: Desk) -> None:
     assert (await desk.see(BLACK)).state == "black"
     assert (await desk.see(times=9)).state == "ok"
     assert desk.said == ["picture.suspect", "picture.recovered"]
+
+
+@pytest.mark.parametrize(("interval", "every_s", "times"), [("10s", 10, 60), ("1h", 3600, 6)])
+async def test_it_is_written_every_ten_minutes_or_six_intervals(
+    interval: str, every_s: float, times: int, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a camera that is polled rarely, not each picture causes another file."""
+    desk.health.configure(desk.inventory(f'interval = "{interval}"'))
+    await desk.see(times=100, every_s=every_s)  # it is learned
+    written: list[Path] = []
+
+    def write(path: Path, data: bytes) -> None:
+        real(path, data)
+        written.append(path)
+
+    real = stored.write
+    monkeypatch.setattr(stored, "write", write)
+    async with asyncio.TaskGroup() as group:
+        job = group.create_task(desk.health.run())
+        while not written:  # what was learned
+            await asyncio.sleep(0)
+        for _ in range(3 * times):
+            await desk.see(every_s=every_s)
+            await asyncio.sleep(0)
+        while len(written) < 4:
+            await asyncio.sleep(0)
+        job.cancel()
+    assert len(written) == 4
 
 
 async def test_a_bug_costs_what_is_known_and_no_picture(
