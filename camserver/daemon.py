@@ -6,7 +6,6 @@ It decides in what order things happen. It has no policy of its own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -189,7 +188,9 @@ class Daemon:
                     for name, work in self._jobs().items()
                 ]
                 await asyncio.sleep(0)  # the jobs begin: READY is said when polling runs
-                await self._say_ready()
+                self._say_ready()
+                warm = self._job("first decoder", self._capture.decoders.warm())
+                jobs.append(group.create_task(warm, name="first decoder"))
                 await self._stop.wait()
             await self._stop_all(jobs)
         return self._status
@@ -212,7 +213,7 @@ class Daemon:
             **({} if self._fleet is None else self._fleet.jobs(self._reading.events)),
         }
 
-    async def _say_ready(self) -> None:
+    def _say_ready(self) -> None:
         self._emit(
             DaemonReady(
                 cameras=len(self._inventory.cameras),
@@ -220,8 +221,6 @@ class Daemon:
             )
         )
         notify.notify("READY=1")
-        with contextlib.suppress(OSError):  # polls tell when no process can be started
-            await self._capture.decoders.warm()
 
     def stop(self) -> None:
         """Request an orderly stop, which takes at most stop_timeout."""

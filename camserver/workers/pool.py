@@ -83,9 +83,10 @@ class WorkerPool:
         return tuple(w.pid for w in self._all)
 
     async def warm(self) -> None:
-        """Start one worker ahead of the first job."""
+        """Start one worker ahead of the first job. If that fails, the job tells why."""
         if not self._all and not self._starting:
-            await asyncio.shield(self._start())
+            with contextlib.suppress(OSError):
+                await asyncio.shield(self._start())
 
     async def run(
         self,

@@ -22,11 +22,12 @@ from support import processes_of
 from camserver.archive.build import Archive
 from camserver.config import load_inventory
 from camserver.daemon import Daemon
-from camserver.events import Event
+from camserver.events import DaemonReady, Event
 from camserver.host.loop import run_loop
 from camserver.host.redact import Redactor
 from camserver.simulator.camera import Fault, SimulatedCamera
 from camserver.simulator.pictures import Pictures
+from camserver.workers.template import WorkerTemplate
 
 WORDS = {
     "nothing": "unreachable",
@@ -234,6 +235,29 @@ def test_a_fault_of_ours_ends_the_daemon_with_a_status_systemd_sees(
     daemon = Daemon(config, load_inventory(config), Redactor(()), notices.append)
     assert run_loop(daemon.run) == 1
     assert any("archive failed" in notice.text for notice in notices)
+
+
+def test_a_stop_does_not_wait_for_the_first_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never comes when the process of workers hangs."""
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    def emit(event: Event) -> None:
+        if isinstance(event, DaemonReady):
+            daemon.stop()
+
+    async def run() -> int:
+        async with asyncio.timeout(8):
+            return await daemon.run()
+
+    monkeypatch.setattr(WorkerTemplate, "fork", hang)
+    config = tmp_path / "c.toml"
+    config.write_text(tables(tmp_path))
+    daemon = Daemon(config, load_inventory(config), Redactor(()), emit)
+    assert run_loop(run) == 0
 
 
 async def test_there_is_one_daemon_for_a_socket_and_for_an_output_directory(tmp_path: Path) -> None:
