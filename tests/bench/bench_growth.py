@@ -1,9 +1,11 @@
 """What grows with the fleet: bench_growth.py [--minutes M] [--sizes N ...] [--rates R ...].
 
 From 10 to 10,000 simulated cameras at the same number of polls a second (10): the CPU of a poll
-should not depend on the size of the fleet. All cameras are simulated, none is faked: a simulator of
-10,000 cameras has no more to do than one of 10, for the polls are as many. All are healthy. And 200
-cameras at several rates: a daemon that is woken more rarely needs more CPU for each picture.
+should not depend on the size of the fleet. Beside each of them another daemon polls 100 cameras, as
+many polls a second: so a minute in which the machine is slow is slow for both. All cameras are
+simulated, none is faked: a simulator of 10,000 cameras has no more to do than one of 10, for the
+polls are as many. All are healthy. And 200 cameras at several rates: a daemon that is woken more
+rarely needs more CPU for each picture.
 
 Then a daemon of 10,000 cameras that has nearly nothing to do (one picture an hour each): its CPU;
 when each camera has a picture, its memory, and how long its event loop does not answer when its
@@ -30,12 +32,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from expected import SMALL_FLEET
 from machine import machine
 from measured_fleet import (
     CONFIG,
@@ -71,7 +74,11 @@ START_CAMERAS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A fleet of one size. CPU is in ms for each picture."""
+    """A fleet of one size. CPU is in ms for each picture.
+
+    `small_cpu_ms` is that of a daemon with SMALL_FLEET cameras in the same minutes; None: there was
+    no other daemon.
+    """
 
     cameras: int
     interval_s: float
@@ -79,8 +86,13 @@ class Point:
     failed: int
     own_cpu_ms: float
     """Of the daemon's own process."""
+    loop_cpu_ms: float
+    """Of its event loop."""
+    store_cpu_ms: float
+    """Of its threads that write pictures."""
     workers_cpu_ms: float
     memory_mb: float
+    small_cpu_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +113,18 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
+class Fleet:
+    """Simulated cameras, and the daemon that polls them."""
+
+    site: Site
+    daemon: Daemon
+
+    def results(self) -> Counter[str]:
+        """The results of all polls so far."""
+        return self.daemon.results(self.site.healthy)
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A fleet for some time: the results of its polls, and its CPU by part, in seconds."""
 
@@ -115,32 +139,58 @@ class Window:
         return self.cpu["loop"] + self.cpu["store"] + self.cpu["threads"]
 
 
-def watch(site: Site, daemon: Daemon, minutes: float) -> Window:
-    """Measure a fleet from now on."""
-    pid = daemon.process.pid
-    results, cpu, began = daemon.results(site.healthy), cpu_by_part(pid, ()), time.monotonic()
+def watch(fleets: Sequence[Fleet], minutes: float) -> list[Window]:
+    """Measure fleets from now on, all at the same time."""
+    pids = [fleet.daemon.process.pid for fleet in fleets]
+    results = [fleet.results() for fleet in fleets]
+    began, cpu = time.monotonic(), [cpu_by_part(pid, ()) for pid in pids]
     time.sleep(60 * minutes)
-    took, cpu = time.monotonic() - began, cpu_by_part(pid, ()) - cpu
-    memory = memory_mb(pid)
-    return Window(took, daemon.results(site.healthy) - results, cpu, memory)
+    took = time.monotonic() - began
+    cpu = [cpu_by_part(pid, ()) - before for pid, before in zip(pids, cpu, strict=True)]
+    memory = [memory_mb(pid) for pid in pids]
+    results = [fleet.results() - before for fleet, before in zip(fleets, results, strict=True)]
+    return [Window(took, *each) for each in zip(results, cpu, memory, strict=True)]
 
 
-def point(cameras: int, minutes: float, polls_a_second: int = POLLS_A_SECOND) -> Point:
+@contextlib.contextmanager
+def settled(cameras: int, polls_a_second: int) -> Iterator[Fleet]:
+    """A fleet of which each camera has a picture, and the second polls are as many as planned."""
     interval_s = cameras / polls_a_second
-    with _fleet(cameras) as (folder, site):
+    with _cameras(cameras) as (folder, site):
         open_rate = max(START_RATE, 2 * polls_a_second)
         with running(folder, site, f"{interval_s:g}s", open_rate) as daemon:
             wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
             daemon.wait_until(max(WARM_UP_S, SECOND_POLLS * interval_s))
-            seen = watch(site, daemon, minutes)
+            yield Fleet(site, daemon)
+
+
+def beside_a_small_one(cameras: int, minutes: float) -> Point:
+    """A fleet that has POLLS_A_SECOND, beside one of SMALL_FLEET that has as many."""
+    small = settled(SMALL_FLEET, POLLS_A_SECOND)
+    with settled(cameras, POLLS_A_SECOND) as fleet, small as other:
+        seen, then = watch((fleet, other), minutes)
+    of_small = _point(SMALL_FLEET, POLLS_A_SECOND, then)
+    return replace(_point(cameras, POLLS_A_SECOND, seen), small_cpu_ms=of_small.own_cpu_ms)
+
+
+def alone(cameras: int, minutes: float, polls_a_second: int) -> Point:
+    """A fleet without another daemon beside it."""
+    with settled(cameras, polls_a_second) as fleet:
+        (seen,) = watch((fleet,), minutes)
+    return _point(cameras, polls_a_second, seen)
+
+
+def _point(cameras: int, polls_a_second: int, seen: Window) -> Point:
     pictures = seen.results["ok"]
     _as_planned(pictures / seen.seconds, polls_a_second)
     return Point(
         cameras=cameras,
-        interval_s=interval_s,
+        interval_s=cameras / polls_a_second,
         pictures_a_second=pictures / seen.seconds,
         failed=seen.results.total() - pictures,
         own_cpu_ms=1000 * seen.own_s / pictures,
+        loop_cpu_ms=1000 * seen.cpu["loop"] / pictures,
+        store_cpu_ms=1000 * seen.cpu["store"] / pictures,
         workers_cpu_ms=1000 * seen.cpu["workers"] / pictures,
         memory_mb=seen.memory_mb,
     )
@@ -157,11 +207,11 @@ def _settled_memory_mb(daemon: Daemon, site: Site) -> float:
 
 
 def idle(cameras: int, minutes: float) -> Idle:
-    with _fleet(cameras) as (folder, site):
+    with _cameras(cameras) as (folder, site):
         planned = cameras / IDLE_INTERVAL_S
         with running(folder / "polls", site, IDLE_INTERVAL, ROOM * planned) as daemon:
             daemon.wait_until(WARM_UP_S)
-            seen = watch(site, daemon, minutes)
+            (seen,) = watch((Fleet(site, daemon),), minutes)
         _as_planned(seen.results.total() / seen.seconds, planned)
         with running(folder / "reloads", site, IDLE_INTERVAL, START_RATE) as daemon:
             wait_for_all(daemon, site.healthy, FIRST_LIMIT_S)
@@ -227,7 +277,7 @@ def start_s() -> float:
 
 
 @contextlib.contextmanager
-def _fleet(cameras: int) -> Iterator[tuple[Path, Site]]:
+def _cameras(cameras: int) -> Iterator[tuple[Path, Site]]:
     """An empty folder, and simulated cameras that are all healthy."""
     with tempfile.TemporaryDirectory() as name, simulated(Path(name), cameras, 0.0) as site:
         yield Path(name), site
@@ -246,12 +296,12 @@ def main() -> None:
     print(f"READY after {ready_s:.2f} s with {START_CAMERAS} cameras", flush=True)
     rates, points = [], []
     for rate in a.rates:
-        rates.append(point(RATE_CAMERAS, a.minutes, rate))
+        rates.append(alone(RATE_CAMERAS, a.minutes, rate))
         print(rates[-1], flush=True)
     quiet = idle(max(a.sizes), a.minutes)
     print(quiet, flush=True)
     for cameras in a.sizes:
-        points.append(point(cameras, a.minutes))
+        points.append(beside_a_small_one(cameras, a.minutes))
         print(points[-1], flush=True)
     if a.json is not None:
         report = {

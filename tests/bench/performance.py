@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from expected import FIRST_BYTES, distance, expectations
+from expected import FIRST_BYTES, SMALL_FLEET, distance, expectations
 from performance_plots import draw_growth, draw_scenes
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -174,20 +174,26 @@ def growth_section(numbers: Numbers) -> str:
 
 
 def _points(points: list[Json]) -> str:
-    rows = (
-        (
+    """The table of some fleets. Its last columns are there when all ran beside a small one."""
+    head = ["cameras", "interval", "pictures a second", "failed", "CPU a picture, daemon, ms"]
+    head += ["event loop", "storage", "decoders", "memory of all, MB"]
+    rows = [
+        [
             f"{p['cameras']:,}",
             f"{p['interval_s']:g} s",
             f"{p['pictures_a_second']:.1f}",
             f"{p['failed']}",
-            f"{p['own_cpu_ms']:.2f}",
-            f"{p['workers_cpu_ms']:.2f}",
+            *(f"{p[f'{part}_cpu_ms']:.2f}" for part in ("own", "loop", "store", "workers")),
             f"{p['memory_mb']:.0f}",
-        )
+        ]
         for p in points
-    )
-    head = ("cameras", "interval", "pictures a second", "failed", "CPU a picture, daemon, ms")
-    return table((*head, "decoders, ms", "memory of all, MB"), rows)
+    ]
+    if all(p["small_cpu_ms"] for p in points):
+        head += [f"daemon of {SMALL_FLEET} at the same time, ms", "x"]
+        for row, p in zip(rows, points, strict=True):
+            small = p["small_cpu_ms"]
+            row += [f"{small:.2f}", f"{p['own_cpu_ms'] / small:.2f}"]
+    return table(head, rows)
 
 
 SECTIONS = {

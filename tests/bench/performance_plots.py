@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from expected import SMALL_FLEET
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
@@ -70,6 +71,8 @@ def draw_growth(points: list[Json], folder: Path) -> None:
     figure, panel = plt.subplots(figsize=(6, 3))
     cameras = [point["cameras"] for point in points]
     panel.plot(cameras, [p["own_cpu_ms"] for p in points], "o-", color=OURS, label="the daemon")
+    small = [p["small_cpu_ms"] for p in points]
+    panel.plot(cameras, small, "o--", color=OURS, label=f"one of {SMALL_FLEET} at the same time")
     panel.plot(cameras, [p["workers_cpu_ms"] for p in points], "o-", color=OTHER, label="decoders")
     panel.set_xscale("log")
     panel.set_ylim(bottom=0)

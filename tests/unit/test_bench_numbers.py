@@ -65,3 +65,17 @@ def test_what_is_not_kept_is_said(changes: dict[str, Any], broken: set[str]) -> 
     found = {line.what for line in lines if not line.kept}
     assert len(found) == len(broken)
     assert all(any(word in what for what in found) for word in broken)
+
+
+@pytest.mark.parametrize(("small_ms", "kept"), [(5.1, True), (4.9, False)])
+def test_a_large_fleet_is_compared_with_a_small_one_of_the_same_minutes(
+    small_ms: float, kept: bool
+) -> None:
+    points = [
+        {"cameras": 10_000, "own_cpu_ms": 6.0, "small_cpu_ms": small_ms},
+        {"cameras": 10, "own_cpu_ms": 9.0, "small_cpu_ms": 3.0},
+    ]
+    idle = {"cameras": 1, "own_core": 0.0, "memory_mb": 1.0, "reload_busy_s": [0.01]}
+    lines = expectations({}, (), {"points": points, "idle": idle, "ready_s": 0.1})
+    (line,) = (each for each in lines if "10,000 cameras beside 100" in each.what)
+    assert (line.measured, line.kept) == (f"{6.0 / small_ms:.2f}x", kept)
