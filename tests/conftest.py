@@ -1,8 +1,9 @@
 """Set-up for all tests: signals are handled as in a terminal, and the longest tests begin first."""
 
+import faulthandler
 import gc
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -18,8 +19,21 @@ LONGEST = ("tests/systemd/", "test_two_hours_of_a_surveillance_clip", "test_two_
 """A test that begins last is waited for by all other processes, which have nothing to do then."""
 
 
+TEARDOWN_S = 120.0
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """A teardown that hangs ends its process. After a failed test no other limit is left."""
+    faulthandler.dump_traceback_later(TEARDOWN_S, exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

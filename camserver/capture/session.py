@@ -6,7 +6,7 @@
     session.end                             # closed: how it ended
 
 `__aexit__` ensures rule one: when it returns, the transport is proven closed, or the process that
-held it is dead and reaped. This also holds after an exception or a cancellation.
+held it is dead. This also holds after an exception or a cancellation.
 """
 
 from __future__ import annotations

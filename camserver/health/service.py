@@ -27,9 +27,10 @@ WRITE_S = 10.0
 """How long the writing of one file may take. What is not written is written later."""
 READERS = 2
 SAVE_S, SAVE_POLLS = 600.0, 6
-"""How often what is known of a camera is written, if nothing is suspected or has recovered: the
-longer of a time and of so many intervals. A file for each picture would cost as much as publishing
-it.
+"""What is known of a camera is written when this time and so many intervals have passed. It is
+written at once when a suspicion begins or ends, or when learning ends.
+
+A file for each picture would cost as much as publishing it.
 """
 
 

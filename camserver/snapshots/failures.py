@@ -1,6 +1,6 @@
 """Judges failed sources: whether another source may help, and the sentence for a person.
 
-The code is pure, but that it drops the traceback of an error that it is given.
+The code is pure, except that it drops the traceback of an error that it is given.
 """
 
 from __future__ import annotations

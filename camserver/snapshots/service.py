@@ -3,7 +3,7 @@
 It knows no schedule and no disk.
 
 The lease covers only the session. It is released when the session's transport is proven closed (or
-when the worker that held the session is dead and reaped). Decoding and delivery begin when the
+when the worker that held the session is dead). Decoding and delivery begin when the
 keyframe is complete, and run while the session ends. A distant camera answers TEARDOWN late, and
 the picture does not need to wait for that.
 """

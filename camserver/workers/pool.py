@@ -4,8 +4,8 @@ Parent's side. This module imports neither libav nor libjpeg.
 
 Invariant (rule one): `WorkerPool.run` returns or raises only when its worker is idle again, or
 dead. This also holds when the caller is cancelled, even several times. So any session that the
-worker held is closed by then. Workers are started and reaped by tasks of the pool: a job waits for
-that until its deadline at most.
+worker held is closed by then. Workers are started and reaped by tasks of the pool. A job waits
+for a start until its deadline at most, and for an exit status STATUS_S at most.
 
 anyio.to_process is not used for two reasons. Its replies are pickles: unpickling the reply of a
 compromised decoder would run the attacker's code in the daemon. It also runs the parent's main
@@ -75,7 +75,8 @@ class WorkerPool:
         self._changed = asyncio.Event()
         """Set when a worker came free or left, or when one could not be started."""
         self._starting: set[asyncio.Task[None]] = set()
-        self._reaping: dict[Worker, asyncio.Task[int | None]] = {}
+        self._reaping: set[asyncio.Task[int | None]] = set()
+        self._is_closed = False
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -84,7 +85,7 @@ class WorkerPool:
 
     async def warm(self) -> None:
         """Start one worker ahead of the first job. If that fails, the job tells why."""
-        if not self._all and not self._starting:
+        if not self._all and not self._starting and not self._is_closed:
             with contextlib.suppress(OSError):
                 await asyncio.shield(self._start())
 
@@ -108,7 +109,7 @@ class WorkerPool:
 
         Raises CameraError: with the job's own result, with overloaded when no worker came free
         before the deadline, with timeout at the deadline (the worker is killed), with crashed, or
-        with error when no worker could be started.
+        with error when no worker could be started, or none may be any more.
         """
         patient_until = asyncio.get_running_loop().time() + PATIENCE_S[self.name]
         async with self.slot(deadline):
@@ -145,15 +146,24 @@ class WorkerPool:
         return await self._run(worker, {"job": job, **data}, blob, deadline, late, math.inf)
 
     async def close(self) -> None:
-        """Kill and reap every worker."""
-        if self._starting:
-            await asyncio.wait(self._starting, timeout=STATUS_S)
-        for starting in tuple(self._starting):
-            starting.cancel()
-        for worker in tuple(self._all):
-            await finish(self._discard(worker))
-        if tasks := {*self._starting, *self._reaping.values()}:
-            await asyncio.wait(tasks, timeout=STATUS_S)
+        """Kill all workers, and wait until they are dead. No other one is started.
+
+        They are reaped later, or by the end of the process from which they were forked. That may
+        hang, so this does not wait for it.
+        """
+        self._is_closed = True
+        self._changed.set()
+        if starting := tuple(self._starting):
+            for task in starting:
+                task.cancel()
+            await asyncio.wait(starting)
+        workers = tuple(self._all)
+        for worker in workers:
+            worker.send(signal.SIGKILL)
+            self._reap_later(worker, restarts=0)
+        for worker in workers:
+            await worker.died()
+            self._all.discard(worker)
 
     async def _worker(self, deadline: float, patient_until: float = 0.0) -> Worker:
         """A worker for one job. Another one is started when none is idle by `patient_until`.
@@ -163,9 +173,12 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         starting: asyncio.Task[None] | None = None
         while (worker := self._take_idle()) is None:
+            if self._is_closed:
+                raise self._not_started("it is being stopped")
             if starting is not None and starting.done():
                 if (error := starting.exception()) is not None:
-                    raise self._not_started(error) from None
+                    why = error.strerror if isinstance(error, OSError) else repr(error)
+                    raise self._not_started(why) from None
                 starting = None  # it was faster for another job
             is_patient = bool(self._all or self._starting) and loop.time() < patient_until
             if starting is None and not is_patient and self._has_room:
@@ -246,6 +259,8 @@ class WorkerPool:
         return reply
 
     def _keep(self, worker: Worker) -> None:
+        if worker.reaping is not None:  # the pool was closed meanwhile
+            return
         self._idle.append(worker)
         self._changed.set()
         worker.retire_later(self._retire)
@@ -283,7 +298,6 @@ class WorkerPool:
 
         Returns its exit status. None: it is unknown.
         """
-        worker.keep()
         worker.send(signal.SIGKILL)
         reaping = self._reap_later(worker, restarts=1)
         await worker.died()
@@ -291,28 +305,31 @@ class WorkerPool:
         return reaping.result() if reaping.done() and not reaping.cancelled() else None
 
     def _retire(self, worker: Worker) -> None:
-        """End a worker that was idle for IDLE_S."""
-        worker.hang_up()
+        """End a worker that was idle for IDLE_S. It has no session, and nothing to finish."""
+        worker.send(signal.SIGKILL)
         self._reap_later(worker, restarts=0)
 
     def _reap_later(self, worker: Worker, *, restarts: int) -> asyncio.Task[int | None]:
         """Reap a worker that dies, or has died. It is none of ours any more when it is dead."""
-        if worker not in self._reaping:
+        if worker.reaping is None:
             self.restarts += restarts
+            worker.keep()
             if worker in self._idle:
                 self._idle.remove(worker)
-            task = asyncio.create_task(self._reap(worker), name=f"end of a {self.name} worker")
-            self._reaping[worker] = task
-            task.add_done_callback(lambda _: self._reaping.pop(worker))
-        return self._reaping[worker]
+            name = f"end of a {self.name} worker"
+            worker.reaping = asyncio.create_task(self._reap(worker), name=name)
+            self._reaping.add(worker.reaping)
+            worker.reaping.add_done_callback(self._reaping.discard)
+        return worker.reaping
 
     async def _reap(self, worker: Worker) -> int | None:
         await worker.died()
         self._all.discard(worker)
         self._changed.set()
-        status = await self._template.reap(worker)
-        worker.close()
-        return status
+        try:
+            return await self._template.reap(worker)
+        finally:
+            worker.close()
 
     def _overloaded(self) -> CameraError:
         return CameraError(
@@ -321,8 +338,7 @@ class WorkerPool:
             SessionEnd.NONE,
         )
 
-    def _not_started(self, error: BaseException) -> CameraError:
-        why = error.strerror if isinstance(error, OSError) else repr(error)
+    def _not_started(self, why: str | None) -> CameraError:
         return CameraError(
             Result.ERROR, f"no {self.name} worker could be started: {why}", SessionEnd.NONE
         )
@@ -348,5 +364,5 @@ def _as_camera_error(data: dict[str, Any]) -> CameraError:
             login_refused=data.get("login_refused") is True,
             packets_lost=data.get("packets_lost") is True,
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         return CameraError(Result.CRASHED, "the worker sent an answer that makes no sense")

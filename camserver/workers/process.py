@@ -50,12 +50,18 @@ class Worker:
         self.pid = pid
         self.parent_pid = parent_pid
         self.has_answered = False
+        self.reaping: asyncio.Task[int | None] | None = None
+        """Waits for its death, then for its exit status. None: it is not ended yet."""
         self._reader = reader
         self._writer = writer
         self._died = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._pidfd = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+        try:
+            asyncio.get_running_loop().add_reader(self._pidfd, self._on_death)
+        except OSError:  # such as: too many watches of epoll(7)
+            os.close(self._pidfd)
+            raise
 
     @classmethod
     async def connected(cls, pid: int, parent_pid: int, channel: socket.socket) -> Self:
@@ -81,7 +87,10 @@ class Worker:
         header_bytes, blob_bytes = FRAME.unpack(await self._reader.readexactly(FRAME.size))
         if header_bytes > MAX_HEADER_BYTES or blob_bytes > MAX_BLOB_BYTES:
             raise ValueError("reply over the limit")
-        reply = json.loads(await self._reader.readexactly(header_bytes))
+        try:
+            reply = json.loads(await self._reader.readexactly(header_bytes))
+        except RecursionError:
+            raise ValueError("reply is too deep") from None
         if not isinstance(reply, dict):
             # ValueError, like every other kind of broken reply
             raise ValueError("reply is no object")  # noqa: TRY004
@@ -114,10 +123,6 @@ class Worker:
         The kernel says so after it has closed all descriptors of the process.
         """
         await self._died.wait()
-
-    def hang_up(self) -> None:
-        """Close our end of the socket. A worker that is idle ends then."""
-        self._writer.close()
 
     def close(self) -> None:
         """Free what we hold of a dead worker."""

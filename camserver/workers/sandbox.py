@@ -1,7 +1,7 @@
 """Limit a worker process: its memory, its CPU time, and its system calls. Child's side.
 
 A compromised decoder must not reach anything. It may compute, use its memory, read and write the
-pipes that it has, and exit. The kernel (seccomp) enforces the list of system calls through
+socket that it has, and exit. The kernel (seccomp) enforces the list of system calls through
 libseccomp, which apt and systemd need too. libseccomp resolves the names, so the list is valid on
 every architecture. Refused calls fail with EPERM, so a library that only tries a call continues
 without it.

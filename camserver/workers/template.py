@@ -43,12 +43,13 @@ class WorkerTemplate:
         self._process: Process | None = None
         self._control: socket.socket | None = None
         self._asking = asyncio.Lock()
+        self._is_closed = False
 
     async def fork(self, name: str, memory_bytes: int, port: int) -> Worker:
         """Start a worker of the kind `name`. See WorkerPool. Raises OSError.
 
-        When this is cancelled, the process is ended, and all its workers with it: otherwise nobody
-        would own the new one.
+        When this is cancelled while the process forks, the process is ended, and all its workers
+        with it: otherwise nobody would own the new one.
         """
         request = {"fork": name, "memory_bytes": memory_bytes, "port": port}
         async with self._asking:
@@ -83,7 +84,8 @@ class WorkerTemplate:
                 return None
 
     async def close(self) -> None:
-        """End the process, also while an answer is awaited that does not come."""
+        """End the process, also while an answer is awaited that does not come. No other starts."""
+        self._is_closed = True
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
         async with self._asking:
@@ -115,7 +117,9 @@ class WorkerTemplate:
         return int(answer["result"])
 
     async def _running(self) -> tuple[Process, socket.socket]:
-        """The process and its socket. It is started if there is none."""
+        """The process and its socket. It is started if there is none. Raises OSError."""
+        if self._is_closed:
+            raise OSError(errno.ESHUTDOWN, "it is being stopped")
         if self._process is not None and self._process.returncode is not None:
             await self._end()
         if self._process is None or self._control is None:

@@ -197,7 +197,7 @@ def _point(cameras: int, polls_a_second: int, seen: Window) -> Point:
 
 
 def _settled_memory_mb(daemon: Daemon, site: Site) -> float:
-    """When the rush of the start is over: what it needed was given back, also decoders have ended.
+    """Memory after the rush of the start: what it needed was given back, and decoders have ended.
 
     One decoder runs again, as it does with a poll now and then.
     """

@@ -10,7 +10,7 @@ Json = dict[str, Any]
 OURS, FIRST = "camserver", "camserver, first poll"
 FIRST_BYTES, DECODING = "limit: bytes, first poll", "limit: decoding"
 SMALL_FLEET = 100
-"""The CPU of a poll must not be more than with so many cameras at the same time."""
+"""The CPU of a poll is compared with that of so many cameras at the same time."""
 
 
 @dataclass(frozen=True, slots=True)

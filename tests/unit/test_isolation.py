@@ -1,41 +1,24 @@
-"""Workers: whatever happens to one costs one attempt; it is dead and reaped by then."""
+"""Workers: whatever happens to one costs one attempt; it is dead by then."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from support import children_of
+from worker_pools import StartPool, deaf_camera, fetch, no_jpeg, pools, soon
 
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
 from camserver.model import CodedKeyframe, Result
-from camserver.workers import process, template
-from camserver.workers.pool import WorkerPool
 from camserver.workers.process import Reply
-from camserver.workers.template import WorkerTemplate
 
-
-def fetch(url: str, seconds: float = 30.0) -> dict[str, Any]:
-    """An order of the libav engine."""
-    return {
-        "url": url,
-        "transport": "tcp",
-        "deadline": soon(seconds),
-        "probe": "small",
-    }
-
-
-StartPool = Callable[..., Awaitable[WorkerPool]]
 NEEDS_ROOT = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: workers show their memory and descriptors to root only"
 )
@@ -50,49 +33,8 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def start_pool() -> AsyncIterator[StartPool]:
     """Starts worker pools of one process; no process is left afterwards."""
-    pools: list[WorkerPool] = []
-    before, source = children_of(os.getpid()), WorkerTemplate()
-
-    async def start(name: Literal["session", "decoder"], **options: Any) -> WorkerPool:
-        pools.append(WorkerPool(name, 1, source, **options))
-        return pools[-1]
-
-    yield start
-    for pool in pools:
-        await pool.close()
-        assert pool.pids == ()
-    await source.close()
-    assert children_of(os.getpid()) == before
-
-
-def soon(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-async def deaf_camera() -> tuple[asyncio.Server, str, asyncio.Event, asyncio.Event]:
-    """A camera that accepts and never answers.
-
-    The events tell that somebody came and that the connection ended.
-    """
-    came, gone = asyncio.Event(), asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        came.set()
-        try:
-            while await reader.read(1000):
-                pass
-        except OSError:
-            pass
-        gone.set()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    return (
-        server,
-        f"rtsp://admin:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/x",
-        came,
-        gone,
-    )
+    async with pools() as start:
+        yield start
 
 
 async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(
@@ -100,6 +42,7 @@ async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(
 ) -> None:
     server, url, came, gone = await deaf_camera()
     pool = await start_pool("session", port=urlsplit(url).port)
+    await pool.warm()
     with pytest.raises(CameraError, match="hung and was killed") as caught:
         await pool.run("fetch", fetch(url), deadline=soon(3))
     assert caught.value.result is Result.TIMEOUT
@@ -122,7 +65,7 @@ async def test_a_worker_gives_up_by_itself_before_it_is_killed(start_pool: Start
     server.close()
 
 
-async def test_cancelled_twice_it_still_reaps_first(start_pool: StartPool) -> None:
+async def test_cancelled_twice_it_still_ends_the_worker_first(start_pool: StartPool) -> None:
     """Rule one: the caller hears of the cancellation only when the connection is closed."""
     server, url, came, gone = await deaf_camera()
     pool = await start_pool("session", port=urlsplit(url).port)
@@ -138,7 +81,7 @@ async def test_cancelled_twice_it_still_reaps_first(start_pool: StartPool) -> No
     server.close()
 
 
-async def test_when_all_tasks_are_cancelled_the_worker_is_reaped_all_the_same(
+async def test_when_all_tasks_are_cancelled_the_worker_is_ended_all_the_same(
     start_pool: StartPool,
 ) -> None:
     """As at the end of asyncio.run.
@@ -224,124 +167,6 @@ async def test_an_idle_worker_that_was_killed_leaves_no_file_open(start_pool: St
         await pool._idle[0].died()
         await job()
     assert open_files() == before
-
-
-async def no_jpeg(pool: WorkerPool) -> None:
-    with pytest.raises(CameraError, match="no JPEG"):
-        await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
-
-
-def template_of(pool: WorkerPool) -> int:
-    """The process from which the workers are forked: the parent of the first."""
-    stat = Path(f"/proc/{pool.pids[0]}/stat").read_text()
-    return int(stat.rsplit(")", 1)[1].split()[1])
-
-
-async def test_a_worker_that_was_idle_for_long_is_ended_and_reaped(
-    start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "IDLE_S", 0.05)
-    pool = await start_pool("decoder")
-    await no_jpeg(pool)
-    idle, source = pool._idle[0], template_of(pool)
-    await idle.died()
-    await pool.close()
-    assert children_of(source) == []
-    assert pool.restarts == 0, "nobody killed it"
-
-
-@NEEDS_ROOT
-async def test_workers_share_the_memory_of_their_libraries(start_pool: StartPool) -> None:
-    """They change less than a third of what the process has from which they are forked."""
-
-    def changed_kb(pid: int) -> int:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        return sum(int(line.split()[1]) for line in text.splitlines() if "Private_Dirty" in line)
-
-    pool = await start_pool("decoder")
-    await no_jpeg(pool)
-    rollup = Path(f"/proc/{template_of(pool)}/smaps_rollup").read_text().splitlines()
-    whole_kb = sum(int(line.split()[1]) for line in rollup if line.startswith("Anonymous"))
-    assert changed_kb(pool.pids[0]) < whole_kb / 3
-
-
-async def test_without_the_process_that_forks_it_costs_one_attempt(start_pool: StartPool) -> None:
-    """Its workers die with it, and another one is started."""
-    server, url, came, gone = await deaf_camera()
-    pool = await start_pool("session", port=urlsplit(url).port)
-    job = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(30)))
-    await came.wait()
-    source = template_of(pool)
-    os.kill(source, signal.SIGKILL)
-    with pytest.raises(CameraError, match="worker died") as caught:
-        await job
-    assert (caught.value.result, pool.pids) == (Result.CRASHED, ())
-    await gone.wait()
-    server.close()
-    with pytest.raises(CameraError, match="connection refused"):
-        await pool.run("fetch", fetch(url), deadline=soon(30))
-    assert template_of(pool) != source
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_a_job_does_not_wait_for_a_process_that_hangs(
-    is_cancelled: bool, start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither for the end of its worker, nor for another one."""
-    server, url, came, gone = await deaf_camera()
-    pool = await start_pool("session", port=urlsplit(url).port)
-    job = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(3)))
-    await came.wait()
-    source = template_of(pool)
-    monkeypatch.setattr(template, "LIMIT_S", 3600.0)
-    os.kill(source, signal.SIGSTOP)
-    if is_cancelled:
-        job.cancel()
-    with pytest.raises(asyncio.CancelledError if is_cancelled else CameraError):
-        await job
-    await gone.wait()
-    other = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(0.5)))
-    if is_cancelled:
-        await asyncio.sleep(0)
-        other.cancel()
-    with pytest.raises(asyncio.CancelledError if is_cancelled else CameraError) as caught:
-        await other
-    if isinstance(caught.value, CameraError):
-        assert caught.value.result is Result.OVERLOADED
-    assert pool.restarts == 1
-    server.close()
-
-
-async def test_a_process_that_hangs_is_replaced(
-    start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = await start_pool("decoder")
-    await no_jpeg(pool)
-    source, (worker,) = template_of(pool), pool.pids
-    os.kill(source, signal.SIGSTOP)
-    os.kill(worker, signal.SIGKILL)
-    await pool._idle[0].died()
-    with monkeypatch.context() as patch:
-        patch.setattr(template, "LIMIT_S", 0.1)
-        with pytest.raises(CameraError, match=r"no answer within 0\.1 s|no JPEG"):
-            await pool.run("inspect", {"width": None, "quality": 80}, b"", deadline=soon(30))
-    await no_jpeg(pool)
-    assert template_of(pool) != source
-
-
-async def test_a_worker_that_cannot_be_connected_is_reaped(
-    start_pool: StartPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: int) -> int:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
-    pool, other = await start_pool("session"), await start_pool("decoder")
-    await other.warm()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pidfd_open", refuse)
-        with pytest.raises(CameraError, match="could be started: Too many open files"):
-            await pool.run("fetch", fetch("rtsp://127.0.0.1:1/"), deadline=soon(30))
-    assert children_of(template_of(other)) == list(other.pids)
 
 
 async def test_a_worker_has_its_limits(start_pool: StartPool) -> None:

@@ -89,25 +89,24 @@ async def test_it_is_written_every_ten_minutes_or_six_intervals(
     """Of a camera that is polled rarely, not each picture causes another file."""
     desk.health.configure(desk.inventory(f'interval = "{interval}"'))
     await desk.see(times=100, every_s=every_s)  # it is learned
-    written: list[Path] = []
+    saved: list[Judge] = []
 
-    def write(path: Path, data: bytes) -> None:
-        real(path, data)
-        written.append(path)
+    def content(judge: Judge, *rest: Any) -> bytes:
+        saved.append(judge)
+        return real(judge, *rest)
 
-    real = stored.write
-    monkeypatch.setattr(stored, "write", write)
+    real = stored.content
+    monkeypatch.setattr(stored, "content", content)
     async with asyncio.TaskGroup() as group:
         job = group.create_task(desk.health.run())
-        while not written:  # what was learned
-            await asyncio.sleep(0)
         for _ in range(3 * times):
+            while desk.health._waiting:  # so that none stands for two
+                await asyncio.sleep(0)
             await desk.see(every_s=every_s)
-            await asyncio.sleep(0)
-        while len(written) < 4:
+        while desk.health._waiting:
             await asyncio.sleep(0)
         job.cancel()
-    assert len(written) == 4
+    assert len(saved) == 1 + 3, "what was learned, and thrice in the time"
 
 
 async def test_a_bug_costs_what_is_known_and_no_picture(
