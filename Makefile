@@ -27,8 +27,8 @@ help:
 	@echo "make demo-fleet   three hosts on this machine share 60 simulated cameras; one of them is killed"
 	@echo "make test   install what is missing, pass all tests"
 	@echo "make check  lint, types, import layers"
-	@echo "make bench  one picture, beside other programs: half an hour; writes docs/performance.md"
-	@echo "make bench-fleet  fleets of up to 10,000 cameras: an hour and a half; as root"
+	@echo "make bench  one picture, beside other programs: 40 minutes; writes docs/performance.md"
+	@echo "make bench-fleet  fleets of up to 10,000 cameras: an hour and a quarter; as root"
 	@echo "sudo make install / uninstall   the daemon under systemd"
 
 packages:
@@ -99,7 +99,7 @@ screenshots: test-packages .venv/.installed
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
-# one picture, beside other programs: half an hour. ARGS: --rounds 3 --scene plain
+# one picture, beside other programs: 40 minutes. ARGS: --rounds 3 --scene plain
 bench: test-packages .venv/.bench
 	@mkdir -p $(NUMBERS)
 	$(BIN)/python tests/bench/bench_snapshot.py --json $(NUMBERS)/snapshot.json $(ARGS)
@@ -107,7 +107,7 @@ bench: test-packages .venv/.bench
 	$(BIN)/python tests/bench/bench_health.py
 	$(BIN)/python tests/bench/bench_leases.py
 
-# fleets on this machine: an hour and a half. ARGS, for the first two: --minutes 1
+# fleets on this machine: an hour and a quarter. ARGS, for the first two: --minutes 1
 bench-fleet: .venv/.bench
 	@mkdir -p $(NUMBERS)
 	$(BIN)/python tests/bench/bench_fleet.py --cameras 1000 --interval 60s --json $(NUMBERS)/fleet-1000.json $(ARGS)

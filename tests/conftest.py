@@ -6,6 +6,7 @@ import signal
 from collections.abc import Generator, Iterator
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
 # A shell makes its background jobs ignore SIGINT, and nohup makes its command ignore SIGHUP. All
 # processes started here would inherit that. But tests send SIGINT (Ctrl-C), and close terminals.
@@ -27,9 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown() -> Generator[None]:
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """A teardown that hangs ends its process. After a failed test no other limit is left."""
-    faulthandler.dump_traceback_later(TEARDOWN_S, exit=True)
+    stderr = item.config.stash[fault_handler_stderr_fd_key]  # fd 2 is captured
+    faulthandler.dump_traceback_later(TEARDOWN_S, file=stderr, exit=True)
     try:
         return (yield)
     finally:

@@ -237,12 +237,12 @@ class WorkerPool:
                 reply = await asyncio.shield(exchange)
         except TimeoutError:
             exchange.cancel()
-            await finish(self._discard(worker))
+            await finish(self._kill(worker))
             raise CameraError(
                 Result.TIMEOUT, f"the {self.name} worker hung and was killed"
             ) from None
         except (EOFError, OSError, ValueError):
-            status = await finish(self._discard(worker))
+            status = await finish(self._exit_status(worker))
             raise CameraError(
                 Result.CRASHED, f"the {self.name} worker died ({_how(status)})"
             ) from None
@@ -282,7 +282,7 @@ class WorkerPool:
             self._keep(worker)
         else:
             exchange.cancel()
-            await self._discard(worker)
+            await self._kill(worker)
 
     def _take_idle(self) -> Worker | None:
         while self._idle:
@@ -293,14 +293,19 @@ class WorkerPool:
             self._reap_later(worker, restarts=1)
         return None
 
-    async def _discard(self, worker: Worker) -> int | None:
-        """Kill the worker, and wait until the kernel has closed all its sockets.
-
-        Returns its exit status. None: it is unknown.
-        """
+    async def _kill(self, worker: Worker) -> None:
+        """Kill the worker, and wait until the kernel has closed all its sockets."""
         worker.send(signal.SIGKILL)
-        reaping = self._reap_later(worker, restarts=1)
+        self._reap_later(worker, restarts=1)
         await worker.died()
+
+    async def _exit_status(self, worker: Worker) -> int | None:
+        """The exit status of a worker that has closed its socket, or sent nonsense.
+
+        None: it is unknown.
+        """
+        await self._kill(worker)
+        reaping = self._reap_later(worker, restarts=0)
         await asyncio.wait({reaping}, timeout=STATUS_S)
         return reaping.result() if reaping.done() and not reaping.cancelled() else None
 

@@ -37,7 +37,8 @@ class Reply:
 class Worker:
     """A worker process, by our end of the socket that it serves.
 
-    Its process id stays its own until `died` has returned and it was reaped.
+    Its process id stays its own until `died` has returned and it was reaped, while the process
+    lives from which it was forked.
     """
 
     def __init__(

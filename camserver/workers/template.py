@@ -9,6 +9,7 @@ It does only what it is asked for. So a dead worker keeps its process id until w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -63,10 +64,15 @@ class WorkerTemplate:
                 raise
             try:
                 return await Worker.connected(pid, process.pid, ours)
-            except BaseException:  # such as: no descriptor is left
+            except OSError:  # such as: no descriptor is left
                 ours.close()
-                os.kill(pid, signal.SIGKILL)  # it was not reaped, so nobody else has its id
-                await finish(self._answer(control, {"reap": pid}))
+                with contextlib.suppress(ProcessLookupError):  # the process has died
+                    os.kill(pid, signal.SIGKILL)
+                await finish(self._answer(control, {"reap": pid}), on_cancel=self._kill)
+                raise
+            except BaseException:
+                ours.close()
+                await finish(self._end())
                 raise
 
     async def reap(self, worker: Worker) -> int | None:
@@ -86,8 +92,7 @@ class WorkerTemplate:
     async def close(self) -> None:
         """End the process, also while an answer is awaited that does not come. No other starts."""
         self._is_closed = True
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
+        self._kill()
         async with self._asking:
             await self._end()
 
@@ -139,6 +144,9 @@ class WorkerTemplate:
                     start_new_session=True,
                     env=ENVIRONMENT,
                 )
+            except RuntimeError as error:  # the machine has no thread left: Python 3.11 needs one
+                await finish(self._end())
+                raise OSError(errno.EAGAIN, str(error)) from None
             except BaseException:
                 await finish(self._end())
                 raise
@@ -146,12 +154,15 @@ class WorkerTemplate:
                 its.close()
         return self._process, self._control
 
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+
     async def _end(self) -> None:
+        self._kill()
         process, self._process = self._process, None
         control, self._control = self._control, None
         if control is not None:
             control.close()
         if process is not None:
-            if process.returncode is None:
-                process.kill()
             await process.wait()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import simplejpeg
 from house import House, StartFleet, psnr, rgb
-from support import processes_of
+from support import children_of, processes_of
 
 from camserver.archive.build import Archive
 from camserver.config import load_inventory
@@ -204,6 +204,21 @@ async def test_a_stop_does_not_wait_for_cameras_that_answer_no_teardown(
         daemon.terminate()
         assert await daemon.wait() == 0
     assert "no session is left open" in (tmp_path / "log").read_text()
+
+
+async def test_a_stop_does_not_wait_for_a_process_of_workers_that_hangs(
+    tmp_path: Path, fleet: StartFleet
+) -> None:
+    house = await fleet([SimulatedCamera("cam", "Gate", gop=2)])
+    config = tmp_path / "c.toml"
+    config.write_text(tables(tmp_path) + house.fleet.inventory(interval="100s"))
+    async with running(config, tmp_path / "log") as daemon:
+        await until((tmp_path / "out/cam/latest.jpg").exists)
+        (template,) = children_of(daemon.pid)
+        os.kill(template, signal.SIGSTOP)
+        daemon.terminate()
+        assert await daemon.wait() == 0
+    assert not Path(f"/proc/{template}").exists()
 
 
 async def test_every_save_of_the_inventory_counts(tmp_path: Path, fleet: StartFleet) -> None:

@@ -96,6 +96,7 @@ async def test_a_job_does_not_wait_for_a_process_that_hangs(
     job = asyncio.create_task(pool.run("fetch", fetch(url), deadline=soon(3)))
     await came.wait()
     source = template_of(pool)
+    monkeypatch.setattr(pool_module, "STATUS_S", 3600.0)
     monkeypatch.setattr(template, "LIMIT_S", 3600.0)
     os.kill(source, signal.SIGSTOP)
     if is_cancelled:
