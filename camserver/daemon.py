@@ -214,12 +214,8 @@ class Daemon:
         }
 
     def _say_ready(self) -> None:
-        self._emit(
-            DaemonReady(
-                cameras=len(self._inventory.cameras),
-                output=str(self._inventory.output.directory),
-            )
-        )
+        output = str(self._inventory.output.directory)
+        self._emit(DaemonReady(cameras=len(self._inventory.cameras), output=output))
         notify.notify("READY=1")
 
     def stop(self) -> None:
@@ -376,7 +372,9 @@ class Daemon:
 
     async def _configure(self) -> None:
         cameras = self._inventory.cameras
-        self.manager.configure(budgets_of(cameras), {c.id: c.device for c in cameras})
+        budgets, devices = budgets_of(cameras), {c.id: c.device for c in cameras}
+        await asyncio.sleep(0)  # as in _apply
+        self.manager.configure(budgets, devices)
         await self._go2rtc.configure(self._inventory.go2rtc, cameras)
         await asyncio.sleep(0)  # as in _apply
         polled = cameras if self._fleet is None else self._fleet.polled
