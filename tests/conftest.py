@@ -20,7 +20,7 @@ LONGEST = ("tests/systemd/", "test_two_hours_of_a_surveillance_clip", "test_two_
 """A test that begins last is waited for by all other processes, which have nothing to do then."""
 
 
-TEARDOWN_S = 120.0
+TEARDOWN_S = 300.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
