@@ -109,7 +109,7 @@ class WorkerPool:
 
         Raises CameraError: with the job's own result, with overloaded when no worker came free
         before the deadline, with timeout at the deadline (the worker is killed), with crashed, or
-        with error when no worker could be started, or none may be any more.
+        with error when no worker could be started, or the pool is closed.
         """
         patient_until = asyncio.get_running_loop().time() + PATIENCE_S[self.name]
         async with self.slot(deadline):
@@ -153,14 +153,14 @@ class WorkerPool:
         """
         self._is_closed = True
         self._changed.set()
-        if starting := tuple(self._starting):
-            for task in starting:
-                task.cancel()
-            await asyncio.wait(starting)
-        workers = tuple(self._all)
-        for worker in workers:
+        starting, workers = tuple(self._starting), tuple(self._all)
+        for task in starting:
+            task.cancel()
+        for worker in workers:  # before the first await: this may be cancelled, too
             worker.send(signal.SIGKILL)
             self._reap_later(worker, restarts=0)
+        if starting:
+            await asyncio.wait(starting)
         for worker in workers:
             await worker.died()
             self._all.discard(worker)

@@ -6,12 +6,13 @@ Hypothesis measures wall time, and its 200 ms pass while a busy machine runs oth
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from support import VirtualLoop
+from worker_pools import StartPool, pools
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
@@ -37,3 +38,10 @@ def _closed_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for database in opened:
         database.close()
+
+
+@pytest.fixture
+async def start_pool() -> AsyncIterator[StartPool]:
+    """Starts worker pools of one process; no process is left afterwards."""
+    async with pools() as start:
+        yield start

@@ -6,13 +6,12 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from worker_pools import StartPool, deaf_camera, fetch, no_jpeg, pools, soon
+from worker_pools import StartPool, deaf_camera, fetch, no_jpeg, soon
 
 from camserver.capture.decoder import Decoder
 from camserver.errors import CameraError
@@ -28,13 +27,6 @@ NEEDS_ROOT = pytest.mark.skipif(
 def anyio_backend() -> str:
     """Real processes want real time."""
     return "asyncio"
-
-
-@pytest.fixture
-async def start_pool() -> AsyncIterator[StartPool]:
-    """Starts worker pools of one process; no process is left afterwards."""
-    async with pools() as start:
-        yield start
 
 
 async def test_at_the_deadline_the_worker_is_dead_and_its_connection_closed(

@@ -6,13 +6,12 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from support import children_of
-from worker_pools import StartPool, deaf_camera, fetch, inspect, no_jpeg, pools, soon, template_of
+from worker_pools import StartPool, deaf_camera, fetch, inspect, no_jpeg, soon, template_of
 
 from camserver.errors import CameraError
 from camserver.model import Result
@@ -24,13 +23,6 @@ from camserver.workers import process, template
 def anyio_backend() -> str:
     """Real processes want real time."""
     return "asyncio"
-
-
-@pytest.fixture
-async def start_pool() -> AsyncIterator[StartPool]:
-    """Starts worker pools of one process; no process is left afterwards."""
-    async with pools() as start:
-        yield start
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
